@@ -1,0 +1,4 @@
+//! Training with biologically motivated learning rules, data-parallel, on CPUs and GPUs.
+
+pub mod config;
+pub mod exit;
