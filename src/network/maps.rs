@@ -1,0 +1,263 @@
+//! Every map that a rule needs on a network: forward, inverse, feedback and auxiliary weights, with their names in checkpoints.
+//!
+//! Maps are made once, from the network and the rule's name. Rules address them by [`MapId`]; the backend stores their parameters.
+
+use super::{Connectivity, Interchange, Kind, Layer, Network, Shape};
+use crate::config::Rule;
+
+/// A map of [`Maps::all`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MapId(pub usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    Forward,
+    Inverse,
+    /// Fixed random transpose (fa), applied from the layer's output to its input.
+    Feedback,
+    /// Fixed random weights from the output's error to a hidden layer (dfa).
+    DirectFeedback,
+    /// Fixed random features of the penultimate activity (ao_sdtp).
+    Auxiliary,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    None,
+    PerUnit,
+    /// Shared by all positions (conv).
+    PerChannel,
+}
+
+/// An affine map with a sparsity: `destination = source x weights + bias`.
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// Counted from 0, the layer above the input.
+    pub layer: usize,
+    pub role: Role,
+    pub source: Shape,
+    pub destination: Shape,
+    pub connectivity: Connectivity,
+    pub bias: Bias,
+    /// Fans of the initialisation; only their sum matters.
+    pub fans: (usize, usize),
+    pub weight: Interchange,
+    pub bias_name: String,
+    pub bias_shape: Vec<usize>,
+}
+
+impl Map {
+    pub fn trained(&self) -> bool {
+        matches!(self.role, Role::Forward | Role::Inverse)
+    }
+
+    pub fn biases(&self) -> usize {
+        match self.bias {
+            Bias::None => 0,
+            Bias::PerUnit => self.destination.units(),
+            Bias::PerChannel => self.destination.channels,
+        }
+    }
+
+    /// Weights and biases.
+    pub fn parameters(&self) -> usize {
+        self.connectivity.weights() + self.biases()
+    }
+
+    /// Bound of the uniform initialisation (Glorot & Bengio): sqrt(6 / (fan_in + fan_out)).
+    pub fn bound(&self) -> f64 {
+        (6.0 / (self.fans.0 + self.fans.1) as f64).sqrt()
+    }
+
+    fn forward(index: usize, layer: &Layer) -> Map {
+        let connectivity = layer.connectivity();
+        let (rows, columns) = (connectivity.rows, connectivity.columns);
+        let conv = matches!(layer.kind, Kind::Conv { .. });
+        let (shape, strides, bias_shape) = match layer.kind {
+            Kind::Dense => {
+                let inputs = layer.input.units();
+                (vec![columns, inputs], [0, rows, 1, inputs], vec![columns])
+            }
+            Kind::Local { kernel, .. } | Kind::Conv { kernel, .. } => {
+                let (per_row, per_offset) = (columns, rows * columns);
+                let strides = [kernel * kernel * per_offset, per_offset, per_row, 1];
+                let Shape { height, width, .. } = layer.output;
+                if conv {
+                    (vec![kernel, kernel, rows, columns], strides, vec![columns])
+                } else {
+                    (vec![height, width, kernel, kernel, rows, columns], strides, vec![height, width, columns])
+                }
+            }
+        };
+        Map {
+            layer: index,
+            role: Role::Forward,
+            source: layer.input,
+            destination: layer.output,
+            bias: if conv { Bias::PerChannel } else { Bias::PerUnit },
+            fans: layer.fans(),
+            weight: interchange(format!("layers.{index}.weight"), shape, strides, &connectivity),
+            bias_name: format!("layers.{index}.bias"),
+            bias_shape,
+            connectivity,
+        }
+    }
+
+    /// The inverse of `layer`, from its output (with `extra` auxiliary units beside it) to its input.
+    fn inverse(index: usize, layer: &Layer, extra: usize) -> Map {
+        let (connectivity, shape, strides, bias_shape, fans) = match layer.kind {
+            Kind::Dense => {
+                let outputs = layer.output.units() + extra;
+                let (inputs, channels) = (layer.input.units(), layer.input.channels);
+                let connectivity = Connectivity::broadcast(outputs, layer.input);
+                (connectivity, vec![inputs, outputs], [channels * outputs, 0, 1, outputs], vec![inputs], (outputs, inputs))
+            }
+            Kind::Local { kernel, .. } | Kind::Conv { kernel, .. } => {
+                let connectivity = layer.connectivity().reversed();
+                let (rows, columns) = (connectivity.rows, connectivity.columns);
+                let offsets = kernel * kernel;
+                let shape = vec![layer.output.height, layer.output.width, rows, kernel, kernel, columns];
+                let bias_shape = vec![layer.input.height, layer.input.width, columns];
+                (connectivity, shape, [rows * offsets * columns, columns, offsets * columns, 1], bias_shape, layer.fans())
+            }
+        };
+        Map {
+            layer: index,
+            role: Role::Inverse,
+            source: Shape { channels: layer.output.channels + extra, ..layer.output },
+            destination: layer.input,
+            bias: Bias::PerUnit,
+            fans,
+            weight: interchange(format!("layers.{index}.inverse.weight"), shape, strides, &connectivity),
+            bias_name: format!("layers.{index}.inverse.bias"),
+            bias_shape,
+            connectivity,
+        }
+    }
+
+    /// The fixed random transpose of `layer`: shape and names of its weight, applied backwards.
+    fn feedback(index: usize, layer: &Layer) -> Map {
+        let forward = Map::forward(index, layer);
+        let connectivity = match layer.kind {
+            Kind::Dense => Connectivity::broadcast(layer.output.units(), layer.input),
+            Kind::Local { .. } | Kind::Conv { .. } => layer.connectivity().reversed(),
+        };
+        // Rows and columns change places, and a dense block is one destination position of the broadcast.
+        let [position, offset, per_row, per_column] = forward.weight.strides;
+        let strides = match layer.kind {
+            Kind::Dense => [offset, 0, per_column, per_row],
+            Kind::Local { .. } | Kind::Conv { .. } => [position, offset, per_column, per_row],
+        };
+        Map {
+            role: Role::Feedback,
+            source: layer.output,
+            destination: layer.input,
+            bias: Bias::None,
+            weight: interchange(format!("layers.{index}.feedback.weight"), forward.weight.shape, strides, &connectivity),
+            bias_shape: Vec::new(),
+            connectivity,
+            ..forward
+        }
+    }
+
+    fn direct_feedback(index: usize, layer: &Layer, outputs: usize) -> Map {
+        let connectivity = Connectivity::broadcast(outputs, layer.output);
+        let units = layer.output.units();
+        let strides = [layer.output.channels * outputs, 0, 1, outputs];
+        Map {
+            layer: index,
+            role: Role::DirectFeedback,
+            source: Shape::flat(outputs),
+            destination: layer.output,
+            bias: Bias::None,
+            fans: (outputs, units),
+            weight: interchange(format!("layers.{index}.direct_feedback.weight"), vec![units, outputs], strides, &connectivity),
+            bias_name: String::new(),
+            bias_shape: Vec::new(),
+            connectivity,
+        }
+    }
+
+    fn auxiliary(index: usize, layer: &Layer, units: usize) -> Map {
+        let features = Layer { kind: Kind::Dense, input: layer.input, output: Shape::flat(units) };
+        let mut map = Map::forward(index, &features);
+        map.role = Role::Auxiliary;
+        map.weight.name = "auxiliary.weight".into();
+        map.bias_name = "auxiliary.bias".into();
+        map
+    }
+}
+
+fn interchange(name: String, shape: Vec<usize>, strides: [usize; 4], connectivity: &Connectivity) -> Interchange {
+    Interchange { name, shape, strides, blocks_per_position: connectivity.blocks_per_position }
+}
+
+/// All maps of a network under a rule.
+#[derive(Clone, Debug)]
+pub struct Maps {
+    pub all: Vec<Map>,
+    /// By layer.
+    pub forward: Vec<MapId>,
+    /// By layer: none at the bottom, and none at the top under dtp.
+    pub inverse: Vec<Option<MapId>>,
+    /// By layer: `feedback` (fa) from the layer's output to its input, or `direct_feedback` (dfa) from the network's output to the layer's.
+    pub feedback: Vec<Option<MapId>>,
+    pub auxiliary: Option<MapId>,
+}
+
+impl Maps {
+    /// The maps that `rule` needs; `auxiliary_units` counts for ao_sdtp alone.
+    pub fn new(network: &Network, rule: Rule, auxiliary_units: usize) -> Maps {
+        let depth = network.depth();
+        let top = &network.layers[depth - 1];
+        let mut maps = Maps {
+            all: Vec::new(),
+            forward: Vec::new(),
+            inverse: vec![None; depth],
+            feedback: vec![None; depth],
+            auxiliary: None,
+        };
+        for (index, layer) in network.layers.iter().enumerate() {
+            let id = maps.add(Map::forward(index, layer));
+            maps.forward.push(id);
+        }
+        let with_inverse = match rule {
+            Rule::Bp | Rule::Fa | Rule::Dfa => 0..0,
+            Rule::Dtp => 1..depth.saturating_sub(1),
+            Rule::Tp | Rule::Sdtp | Rule::AoSdtp => 1..depth,
+        };
+        for index in with_inverse {
+            let extra = if rule == Rule::AoSdtp && index == depth - 1 { auxiliary_units } else { 0 };
+            maps.inverse[index] = Some(maps.add(Map::inverse(index, &network.layers[index], extra)));
+        }
+        match rule {
+            Rule::Fa => {
+                for index in 1..depth {
+                    maps.feedback[index] = Some(maps.add(Map::feedback(index, &network.layers[index])));
+                }
+            }
+            Rule::Dfa => {
+                for index in 0..depth - 1 {
+                    maps.feedback[index] = Some(maps.add(Map::direct_feedback(index, &network.layers[index], top.output.units())));
+                }
+            }
+            Rule::AoSdtp => maps.auxiliary = Some(maps.add(Map::auxiliary(depth - 1, top, auxiliary_units))),
+            Rule::Bp | Rule::Tp | Rule::Dtp | Rule::Sdtp => {}
+        }
+        maps
+    }
+
+    fn add(&mut self, map: Map) -> MapId {
+        self.all.push(map);
+        MapId(self.all.len() - 1)
+    }
+
+    pub fn get(&self, id: MapId) -> &Map {
+        &self.all[id.0]
+    }
+
+    /// Parameters of all maps with `role`.
+    pub fn parameters(&self, role: Role) -> usize {
+        self.all.iter().filter(|map| map.role == role).map(Map::parameters).sum()
+    }
+}

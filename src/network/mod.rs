@@ -1,0 +1,156 @@
+//! What a network is: shapes, layers, and the maps between activities that a learning rule needs.
+//!
+//! Every layer kind is described by one structure, its [`Connectivity`]: which source position reaches which destination position through
+//! which block of weights. A dense layer has one destination, a local layer one block per link, a convolution shares its blocks. Nothing
+//! above this module asks for a layer's kind.
+
+mod connectivity;
+mod interchange;
+mod maps;
+
+use anyhow::{Result, bail};
+
+use crate::config;
+pub use connectivity::{Connectivity, Link, Links};
+pub use interchange::Interchange;
+pub use maps::{Bias, Map, MapId, Maps, Role};
+
+/// Height, width and channels of an activity; a dense activity of D units is 1 x 1 x D.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+}
+
+impl Shape {
+    /// A dense activity.
+    pub fn flat(units: usize) -> Shape {
+        Shape { height: 1, width: 1, channels: units }
+    }
+
+    pub fn positions(self) -> usize {
+        self.height * self.width
+    }
+
+    pub fn units(self) -> usize {
+        self.positions() * self.channels
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.positions() {
+            1 => write!(f, "{}", self.channels),
+            _ => write!(f, "{}x{}x{}", self.height, self.width, self.channels),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Dense,
+    /// Locally connected: a kernel of its own at every output position.
+    Local {
+        kernel: usize,
+        stride: usize,
+    },
+    Conv {
+        kernel: usize,
+        stride: usize,
+    },
+}
+
+/// One trained affine map of the forward network, with the shapes on both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub kind: Kind,
+    pub input: Shape,
+    pub output: Shape,
+}
+
+impl Layer {
+    /// Fans of the initialisation (in, out), as `algorithms` gives them: k*k*C on both sides of spatial layers.
+    pub fn fans(&self) -> (usize, usize) {
+        match self.kind {
+            Kind::Dense => (self.input.units(), self.output.units()),
+            Kind::Local { kernel, .. } | Kind::Conv { kernel, .. } => {
+                (kernel * kernel * self.input.channels, kernel * kernel * self.output.channels)
+            }
+        }
+    }
+
+    pub fn connectivity(&self) -> Connectivity {
+        match self.kind {
+            Kind::Dense => Connectivity::dense(self.input, self.output.units()),
+            Kind::Local { kernel, stride } => Connectivity::windows(self.input, self.output, kernel, stride, false),
+            Kind::Conv { kernel, stride } => Connectivity::windows(self.input, self.output, kernel, stride, true),
+        }
+    }
+
+    /// `dense 256`, `local 3x3, 64, stride 2`: as people write it.
+    pub fn describe(&self) -> String {
+        match self.kind {
+            Kind::Dense => format!("dense {}", self.output.units()),
+            Kind::Local { kernel, stride } => format!("local {kernel}x{kernel}, {}, stride {stride}", self.output.channels),
+            Kind::Conv { kernel, stride } => format!("conv {kernel}x{kernel}, {}, stride {stride}", self.output.channels),
+        }
+    }
+}
+
+/// The forward network: layers bottom up, the output layer last.
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub input: Shape,
+    pub output: config::Output,
+    pub layers: Vec<Layer>,
+}
+
+impl Network {
+    /// The network of `config` on images of `input` = [height, width, channels] with `classes` classes.
+    ///
+    /// Where the first layer is dense the input is one position of height * width * channels units, in H, W, C order.
+    /// Fails where a spatial layer stands above a dense one.
+    pub fn new(input: [usize; 3], classes: usize, config: &config::Network) -> Result<Network> {
+        let [height, width, channels] = input;
+        let image = Shape { height, width, channels };
+        let spatial = config.layers.first().is_some_and(|layer| !matches!(layer, config::Layer::Dense { .. }));
+        let input = if spatial { image } else { Shape::flat(image.units()) };
+        let mut shape = input;
+        let mut flattened = !spatial;
+        let mut layers = Vec::with_capacity(config.layers.len() + 1);
+        for (index, layer) in config.layers.iter().enumerate() {
+            let (kind, output) = match *layer {
+                config::Layer::Dense { units } => (Kind::Dense, Shape::flat(units)),
+                config::Layer::Local { kernel, channels, stride } => (Kind::Local { kernel, stride }, strided(shape, channels, stride)),
+                config::Layer::Conv { kernel, channels, stride } => (Kind::Conv { kernel, stride }, strided(shape, channels, stride)),
+            };
+            if flattened && kind != Kind::Dense {
+                bail!("network.layers[{index}]: a spatial layer cannot stand above a dense one; put local and conv layers first");
+            }
+            flattened = kind == Kind::Dense;
+            layers.push(Layer { kind, input: shape, output });
+            shape = output;
+        }
+        let units = match config.output {
+            config::Output::Softmax => classes,
+            config::Output::Linear => input.units(),
+        };
+        layers.push(Layer { kind: Kind::Dense, input: shape, output: Shape::flat(units) });
+        Ok(Network { input, output: config.output, layers })
+    }
+
+    /// Number of layers, the output layer included: L of the formulas.
+    pub fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Shape of activity l: 0 is the input, `depth()` the output.
+    pub fn shape(&self, l: usize) -> Shape {
+        if l == 0 { self.input } else { self.layers[l - 1].output }
+    }
+}
+
+fn strided(input: Shape, channels: usize, stride: usize) -> Shape {
+    Shape { height: input.height.div_ceil(stride), width: input.width.div_ceil(stride), channels }
+}
