@@ -1,0 +1,33 @@
+# Everything a newcomer types; the work is in scripts/.
+
+# Open MPI refuses to start as root, which containers often are, unless both are set.
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+
+PREFIX ?= /usr/local
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test demo install clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+
+setup: ## install what is missing: a C++ compiler, Open MPI, libclang, libtorch
+	@scripts/setup
+
+build: setup ## compile biodist, biodist-launch and data-prep into target/release
+	cargo build --release --workspace --locked
+
+test: setup ## check formatting and lints, run every test
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets --locked -- --deny warnings
+	cargo test --release --workspace --locked
+
+demo: build ## fetch MNIST or Fashion-MNIST, train on it with two processes, evaluate
+	@scripts/demo
+
+install: build ## copy programs, libraries, configs and hosts to PREFIX=/usr/local
+	@scripts/install "$(PREFIX)"
+
+clean: ## remove what was compiled (libtorch, data and runs stay)
+	cargo clean

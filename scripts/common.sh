@@ -1,0 +1,28 @@
+# What the scripts share: messages, and Debian packages where they can be installed. Sourced, not run.
+
+say() { printf '==> %s\n' "$*"; }
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Installs Debian packages, as root or through sudo. The package lists of a fresh container are empty and those of an old machine name
+# files that are gone, so a failure is tried once more with new lists.
+apt_install() {
+    have apt-get || die "missing: $*. These are Debian's names; install your system's packages of the same content, or load your cluster's modules."
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        have sudo || die "missing Debian packages: $*. Installing them needs root: ask for 'apt-get install $*'."
+        as_root=(sudo)
+    fi
+    say "installing Debian packages: $*"
+    local install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive
+        apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@")
+    if ! "${install[@]}" >/dev/null 2>&1; then
+        "${as_root[@]}" apt-get update -qq || die "apt-get update failed: see above"
+        "${install[@]}" >/dev/null || die "apt-get could not install $*: see above"
+    fi
+}
