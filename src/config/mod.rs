@@ -1,5 +1,65 @@
 //! From a TOML file as typed to a configuration in which everything is present and checked.
+//!
+//! [`Config::load`] is the way in. What needs the data or the number of ranks is checked later, when the plan is made.
 
+mod combinations;
+mod find;
+mod keys;
+mod read;
+mod resolved;
 mod schema;
+mod section;
+mod source;
+#[cfg(test)]
+mod tests;
 
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+pub use resolved::Difference;
 pub use schema::*;
+
+/// What a configuration is loaded for, which decides what it must contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Training: data and a length (`training.epochs` or `training.max_steps`) are required.
+    Training,
+    /// Looking at shapes or timing steps on random data: neither is; an absent `data.train` is an empty path.
+    Shapes,
+}
+
+/// A key that was written and changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unused {
+    pub key: String,
+    pub reason: String,
+}
+
+/// A configuration together with what was noticed while it was read.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// Keys that were written and that change nothing.
+    pub unused: Vec<Unused>,
+}
+
+impl Loaded {
+    /// Reads `path` (looked for in `configs/` too), its includes, and `overrides` of the form `key=value`.
+    ///
+    /// Every error is one of [`crate::exit::Exit::Usage`] that names the file, the key, and what to do.
+    pub fn read(path: &Path, overrides: &[String], purpose: Purpose) -> Result<Loaded> {
+        let source = source::Source::read(&find::find(path)?, overrides)?;
+        let config = read::read(&source, purpose)?;
+        let unused = combinations::unused(&config, &source.given());
+        Ok(Loaded { config, unused })
+    }
+}
+
+impl Config {
+    /// The configuration at `path` for training, with `overrides` of the form `key=value`; see [`Loaded::read`].
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Config> {
+        Loaded::read(path, overrides, Purpose::Training).map(|loaded| loaded.config)
+    }
+}

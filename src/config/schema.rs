@@ -18,6 +18,15 @@ pub struct Config {
     pub parallel: Parallel,
 }
 
+impl Config {
+    /// Whether this network has an inverse to train under its rule: dtp takes the penultimate target from the gradient, so its
+    /// inverses begin one layer lower.
+    pub fn has_inverses(&self) -> bool {
+        let needed = if self.learning.rule == Rule::Dtp { 2 } else { 1 };
+        self.learning.rule.trains_inverses() && self.network.layers.len() >= needed
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Experiment {
     pub name: String,
@@ -113,6 +122,26 @@ pub enum Rule {
     AoSdtp,
 }
 
+impl Rule {
+    /// The name that configurations use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::Bp => "bp",
+            Rule::Fa => "fa",
+            Rule::Dfa => "dfa",
+            Rule::Tp => "tp",
+            Rule::Dtp => "dtp",
+            Rule::Sdtp => "sdtp",
+            Rule::AoSdtp => "ao_sdtp",
+        }
+    }
+
+    /// Whether the rule makes its targets with trained inverses: the target propagation family.
+    pub fn trains_inverses(self) -> bool {
+        matches!(self, Rule::Tp | Rule::Dtp | Rule::Sdtp | Rule::AoSdtp)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
@@ -150,6 +179,7 @@ pub struct Training {
     pub epochs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
+    /// Intervals of 0 mean never.
     pub eval_every_epochs: u64,
     pub checkpoint_every_epochs: u64,
     pub checkpoint_every_steps: u64,

@@ -1,0 +1,101 @@
+//! Settings that are fine one by one and mean nothing together, and settings that the chosen rule does not use.
+
+use super::Unused;
+use super::schema::*;
+
+/// Refuses what cannot be trained: the key to change, and why.
+pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
+    let rule = config.learning.rule;
+    let name = rule.name();
+    layers(&config.network.layers, rule)?;
+    if config.learning.schedule == Schedule::Alternating && !config.has_inverses() {
+        let why = if rule.trains_inverses() {
+            format!("{name} has no inverse in a network of {} hidden layers", config.network.layers.len())
+        } else {
+            format!("{name} trains no inverses")
+        };
+        return Err(("learning.schedule", format!("nothing to alternate with: {why}; use \"parallel\"")));
+    }
+    if rule == Rule::Tp && config.learning.hybrid > 0.0 {
+        return Err((
+            "learning.hybrid",
+            "tp has no difference of inverses to mix with; use dtp, sdtp or ao_sdtp, or hybrid = 0".to_owned(),
+        ));
+    }
+    crops(&config.data)?;
+    if config.parallel.device == Device::Cpu && config.parallel.backend == TransportChoice::Nccl {
+        return Err(("parallel.backend", "\"nccl\" joins GPUs, and parallel.device is \"cpu\"; use \"mpi\" or \"auto\"".to_owned()));
+    }
+    Ok(())
+}
+
+fn layers(layers: &[Layer], rule: Rule) -> Result<(), (&'static str, String)> {
+    let mut dense = None;
+    for (index, layer) in layers.iter().enumerate() {
+        let kind = match layer {
+            Layer::Dense { .. } => {
+                dense.get_or_insert(index);
+                continue;
+            }
+            Layer::Local { .. } => "local",
+            Layer::Conv { .. } => "conv",
+        };
+        if let Some(below) = dense {
+            return Err((
+                "network.layers",
+                format!("layer {index} ({kind}) stands above layer {below} (dense), which leaves no image to read; put dense layers last"),
+            ));
+        }
+        if kind == "conv" && rule != Rule::Bp {
+            return Err((
+                "network.layers",
+                format!("layer {index} is conv, which rule \"bp\" alone can train; use kind = \"local\" with \"{}\"", rule.name()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn crops(data: &Data) -> Result<(), (&'static str, String)> {
+    let asked = |augment| data.augment.contains(&augment);
+    if let Some(twice) =
+        data.augment.iter().enumerate().find_map(|(index, augment)| data.augment[..index].contains(augment).then_some(augment))
+    {
+        return Err(("data.augment", format!("{twice:?} is named twice")));
+    }
+    if asked(Augment::RandomCrop) && asked(Augment::RandomResizedCrop) {
+        return Err(("data.augment", "random_crop and random_resized_crop exclude each other".to_owned()));
+    }
+    if asked(Augment::RandomCrop) && data.crop.is_none() && data.crop_padding == 0 {
+        return Err(("data.augment", "random_crop needs data.crop = [height, width], data.crop_padding, or both".to_owned()));
+    }
+    Ok(())
+}
+
+/// The keys among `given` that change nothing under this configuration, each with the reason.
+pub(super) fn unused(config: &Config, given: &[String]) -> Vec<Unused> {
+    given.iter().filter_map(|key| reason(config, key).map(|reason| Unused { key: key.clone(), reason })).collect()
+}
+
+fn reason(config: &Config, key: &str) -> Option<String> {
+    let rule = config.learning.rule;
+    let hidden = config.network.layers.len();
+    let by_rule = |used: bool| (!used).then(|| format!("rule \"{}\" does not use it", rule.name()));
+    let by_inverses = || {
+        by_rule(rule.trains_inverses()).or_else(|| {
+            (!config.has_inverses()).then(|| format!("\"{}\" has no inverse in a network of {hidden} hidden layers", rule.name()))
+        })
+    };
+    match key {
+        "learning.alpha" => by_rule(rule == Rule::Dtp).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned())),
+        "learning.auxiliary_units" => by_rule(rule == Rule::AoSdtp).or_else(by_inverses),
+        "learning.sigma" | "learning.schedule" => by_inverses(),
+        "learning.hybrid" => by_rule(matches!(rule, Rule::Dtp | Rule::Sdtp | Rule::AoSdtp))
+            .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
+        _ if key.starts_with("optimizer.inverse.") => by_inverses(),
+        "training.eval_every_epochs" => {
+            (config.data.test.is_none() && config.data.validation == 0).then(|| "neither data.test nor data.validation is set".to_owned())
+        }
+        _ => None,
+    }
+}

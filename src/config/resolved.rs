@@ -1,0 +1,64 @@
+//! The configuration as a run's folder keeps it, and what two runs may differ in.
+
+use std::collections::BTreeMap;
+
+use toml::Value;
+
+use super::schema::Config;
+
+/// A key in which two configurations differ, with both values as TOML.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub key: String,
+    pub ours: String,
+    pub theirs: String,
+}
+
+impl Config {
+    /// The configuration as TOML in which every key is written; it loads again to an equal value.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration holds nothing that TOML cannot express")
+    }
+
+    /// The same configuration with data paths that mean the same in any working directory.
+    pub fn with_absolute_paths(mut self) -> std::io::Result<Config> {
+        self.data.train = std::path::absolute(&self.data.train)?;
+        self.data.test = self.data.test.as_deref().map(std::path::absolute).transpose()?;
+        Ok(self)
+    }
+
+    /// Where this configuration asks for another run than `other`'s: training length, intervals, `[parallel]` and data paths
+    /// are left out, because a run may be continued with others.
+    pub fn differences(&self, other: &Config) -> Vec<Difference> {
+        let (ours, theirs) = (leaves(self), leaves(other));
+        let keys: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let show = |values: &BTreeMap<String, Value>, key: &str| values.get(key).map_or("absent".to_owned(), Value::to_string);
+        keys.into_iter()
+            .filter(|key| !may_change(key) && ours.get(*key) != theirs.get(*key))
+            .map(|key| Difference { key: key.clone(), ours: show(&ours, key), theirs: show(&theirs, key) })
+            .collect()
+    }
+}
+
+fn may_change(key: &str) -> bool {
+    key.starts_with("training.") || key.starts_with("parallel.") || key == "data.train" || key == "data.test"
+}
+
+/// Every value by its dotted path; layers are told apart by their place.
+fn leaves(config: &Config) -> BTreeMap<String, Value> {
+    fn walk(path: String, value: Value, into: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Table(table) => table.into_iter().for_each(|(key, value)| walk(super::source::join(&path, &key), value, into)),
+            Value::Array(elements) if elements.iter().any(Value::is_table) => {
+                elements.into_iter().enumerate().for_each(|(index, value)| walk(format!("{path}[{index}]"), value, into));
+            }
+            value => {
+                into.insert(path, value);
+            }
+        }
+    }
+    let mut into = BTreeMap::new();
+    let value = Value::try_from(config).expect("a configuration holds nothing that TOML cannot express");
+    walk(String::new(), value, &mut into);
+    into
+}

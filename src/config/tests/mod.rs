@@ -1,0 +1,197 @@
+//! Configurations as people write them.
+
+mod errors;
+mod resolved;
+
+use std::path::{Path, PathBuf};
+
+use crate::config::*;
+
+const MINIMAL: &str = r#"
+[data]
+train = "data/mnist/train"
+batch_size = 128
+[learning]
+rule = "bp"
+[optimizer.forward]
+learning_rate = 1e-3
+[training]
+epochs = 3
+"#;
+
+const TARGETS: &str = r#"
+[data]
+train = "data/mnist/train"
+batch_size = 128
+[[network.layers]]
+kind = "local"
+kernel = 3
+channels = 32
+stride = 2
+[[network.layers]]
+kind = "dense"
+units = 64
+[learning]
+rule = "dtp"
+alpha = 0.15
+sigma = 0.2
+[optimizer.forward]
+learning_rate = 1e-3
+beta2 = 0.95
+[training]
+epochs = 3
+"#;
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn load(text: &str, overrides: &[&str]) -> Result<Config> {
+    let folder = tempfile::tempdir().unwrap();
+    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    Config::load(&write(folder.path(), "typed.toml", text), &overrides)
+}
+
+fn loaded(text: &str, overrides: &[&str]) -> Config {
+    load(text, overrides).unwrap_or_else(|error| panic!("{overrides:?}: {error}"))
+}
+
+fn refused(text: &str, overrides: &[&str]) -> String {
+    let error = load(text, overrides).expect_err(&format!("{overrides:?} must be refused"));
+    assert_eq!(crate::exit::Exit::of(&error), crate::exit::Exit::Usage);
+    let text = error.to_string();
+    assert!(!text.contains('\n'), "one line: {text}");
+    text
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = loaded(MINIMAL, &[]);
+    assert_eq!(config.experiment, Experiment { name: "typed".into(), seed: 0 });
+    let data = Data {
+        train: "data/mnist/train".into(),
+        test: None,
+        validation: 0,
+        batch_size: 128,
+        shuffle: true,
+        scaling: Scaling::Unit,
+        augment: vec![],
+        crop: None,
+        crop_padding: 0,
+    };
+    assert_eq!(config.data, data);
+    assert_eq!(config.network, Network { output: Output::Softmax, layers: vec![] });
+    let learning = Learning { rule: Rule::Bp, schedule: Schedule::Parallel, alpha: None, sigma: None, auxiliary_units: None, hybrid: 0.0 };
+    assert_eq!(config.learning, learning);
+    let adam = Adam { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    assert_eq!(config.optimizer, Optimizer { epsilon_form: EpsilonForm::Standard, forward: adam, inverse: adam });
+    let training = Training {
+        epochs: Some(3),
+        max_steps: None,
+        eval_every_epochs: 1,
+        checkpoint_every_epochs: 1,
+        checkpoint_every_steps: 0,
+        checkpoint_every_minutes: 0.0,
+        keep_checkpoints: 2,
+        log_every_steps: 50,
+    };
+    assert_eq!(config.training, training);
+    let parallel = Parallel {
+        device: Device::Auto,
+        backend: TransportChoice::Auto,
+        exchange: ExchangeChoice::Auto,
+        threads_per_rank: 0,
+        precision: Precision::F32,
+        stall_timeout: 300.0,
+        verify_every_steps: 0,
+        kernels: KernelChoice::Auto,
+    };
+    assert_eq!(config.parallel, parallel);
+}
+
+#[test]
+fn overrides_take_toml_values_and_bare_text() {
+    let config = loaded(
+        MINIMAL,
+        &[
+            "data.train=elsewhere/a=b",
+            "data.test = \"quoted\"",
+            "data.shuffle=false",
+            "data.augment=[\"horizontal_flip\", \"random_crop\"]",
+            "data.crop=[28, 24]",
+            "learning.rule=fa",
+            "training.epochs=7",
+            "training.epochs=8",
+            "optimizer.forward.learning_rate=1",
+            "optimizer.inverse={learning_rate = 0.5, beta1 = 0.0}",
+            "network.layers=[{kind = \"local\", kernel = 5, channels = 2}, {kind = \"dense\", units = 10}]",
+        ],
+    );
+    assert_eq!(config.data.train, Path::new("elsewhere/a=b"));
+    assert_eq!(config.data.test.as_deref(), Some(Path::new("quoted")));
+    assert!(!config.data.shuffle);
+    assert_eq!(config.data.augment, [Augment::HorizontalFlip, Augment::RandomCrop]);
+    assert_eq!(config.data.crop, Some([28, 24]));
+    assert_eq!(config.learning.rule, Rule::Fa);
+    assert_eq!(config.training.epochs, Some(8), "the last one wins");
+    assert_eq!(config.optimizer.forward.learning_rate, 1.0);
+    assert_eq!(config.optimizer.inverse, Adam { learning_rate: 0.5, beta1: 0.0, beta2: 0.999, epsilon: 1e-8 });
+    assert_eq!(config.network.layers, [Layer::Local { kernel: 5, channels: 2, stride: 1 }, Layer::Dense { units: 10 }]);
+}
+
+#[test]
+fn the_inverse_optimizer_takes_the_forward_ones_values_key_by_key() {
+    let config = loaded(TARGETS, &["optimizer.inverse.learning_rate=0.25"]);
+    assert_eq!(config.optimizer.inverse, Adam { learning_rate: 0.25, beta1: 0.9, beta2: 0.95, epsilon: 1e-8 });
+}
+
+#[test]
+fn includes_come_first_and_their_order_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "shared/base.toml", MINIMAL);
+    write(
+        folder.path(),
+        "shared/deep/long.toml",
+        "include = [\"../seed.toml\"]\n[training]\nepochs = 500\n[optimizer.forward]\nbeta1 = 0.5\n",
+    );
+    write(folder.path(), "shared/seed.toml", "[experiment]\nseed = 9\n");
+    let main = write(
+        folder.path(),
+        "top.toml",
+        "include = [\"shared/base.toml\", \"shared/deep/long.toml\", \"shared/seed.toml\"]\n[data]\nbatch_size = 64\n[optimizer.forward]\nbeta2 = 0.5",
+    );
+    let config = Config::load(&main, &[]).unwrap();
+    assert_eq!(config.experiment, Experiment { name: "top".into(), seed: 9 });
+    assert_eq!(config.training.epochs, Some(500), "a later include wins");
+    assert_eq!(config.data.batch_size, 64, "the including file wins");
+    assert_eq!(config.optimizer.forward, Adam { learning_rate: 1e-3, beta1: 0.5, beta2: 0.5, epsilon: 1e-8 });
+
+    write(folder.path(), "shared/seed.toml", "[experiment]\nsead = 9\n");
+    let message = Config::load(&main, &[]).unwrap_err().to_string();
+    assert!(message.contains("shared/seed.toml:2: experiment.sead"), "the included file is named: {message}");
+
+    write(folder.path(), "shared/seed.toml", "include = [\"../top.toml\"]\n");
+    let message = Config::load(&main, &[]).unwrap_err().to_string();
+    assert!(message.contains("round in a circle") && message.contains("seed.toml ->"), "{message}");
+}
+
+#[test]
+fn layers_given_again_replace_the_included_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "base.toml", TARGETS);
+    let main = write(folder.path(), "top.toml", "include = [\"base.toml\"]\n[[network.layers]]\nkind = \"dense\"\nunits = 5\n");
+    assert_eq!(Config::load(&main, &[]).unwrap().network.layers, [Layer::Dense { units: 5 }]);
+}
+
+#[test]
+fn shapes_need_neither_data_nor_a_length() {
+    let text = MINIMAL.replace("epochs = 3", "").replace("train = \"data/mnist/train\"", "");
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "typed.toml", &text);
+    let config = Loaded::read(&path, &[], Purpose::Shapes).unwrap().config;
+    assert_eq!((config.data.train, config.training.epochs), (PathBuf::new(), None));
+    assert!(Loaded::read(&path, &[], Purpose::Training).is_err());
+}
