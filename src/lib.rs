@@ -1,5 +1,9 @@
 //! Training with biologically motivated learning rules, data-parallel, on CPUs and GPUs.
 
+pub mod compute;
 pub mod config;
+pub mod exchange;
 pub mod exit;
 pub mod network;
+pub mod rules;
+pub mod training;

@@ -106,22 +106,13 @@ impl Connectivity {
                     for b in 0..kernel {
                         let Some(x) = inside(j * stride + b, left, input.width) else { continue };
                         let block = if shared { 0 } else { destination * offsets } + a * kernel + b;
-                        links.push(Link {
-                            source: (y * input.width + x) as u32,
-                            destination: destination as u32,
-                            block: block as u32,
-                        });
+                        links.push(Link { source: (y * input.width + x) as u32, destination: destination as u32, block: block as u32 });
                     }
                 }
             }
         }
         let blocks = if shared { offsets } else { output.positions() * offsets };
-        Connectivity::new(
-            (input.positions(), input.channels),
-            (output.positions(), output.channels),
-            (blocks, offsets),
-            &links,
-        )
+        Connectivity::new((input.positions(), input.channels), (output.positions(), output.channels), (blocks, offsets), &links)
     }
 
     /// The same links backwards, with a block of columns x rows for each block here: the sparsity of an inverse.
@@ -132,12 +123,7 @@ impl Connectivity {
             .iter()
             .map(|link| Link { source: link.destination, destination: link.source, block: link.block })
             .collect();
-        Connectivity::new(
-            (self.destinations, self.columns),
-            (self.sources, self.rows),
-            (self.blocks, self.blocks_per_position),
-            &links,
-        )
+        Connectivity::new((self.destinations, self.columns), (self.sources, self.rows), (self.blocks, self.blocks_per_position), &links)
     }
 
     /// Number of products, each `rows` x `columns` multiplications per sample.

@@ -210,13 +210,8 @@ impl Maps {
     pub fn new(network: &Network, rule: Rule, auxiliary_units: usize) -> Maps {
         let depth = network.depth();
         let top = &network.layers[depth - 1];
-        let mut maps = Maps {
-            all: Vec::new(),
-            forward: Vec::new(),
-            inverse: vec![None; depth],
-            feedback: vec![None; depth],
-            auxiliary: None,
-        };
+        let mut maps =
+            Maps { all: Vec::new(), forward: Vec::new(), inverse: vec![None; depth], feedback: vec![None; depth], auxiliary: None };
         for (index, layer) in network.layers.iter().enumerate() {
             let id = maps.add(Map::forward(index, layer));
             maps.forward.push(id);

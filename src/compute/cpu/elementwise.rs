@@ -1,0 +1,181 @@
+//! Operations that treat every unit alike, and the errors that also measure a loss.
+
+use super::simd::{Kernel, LANES, Simd};
+
+/// One vector's worth of an operation; the vector begins at element `i` of every operand.
+pub trait Elementwise: Sync {
+    /// # Safety
+    /// The operands must reach to `i + LANES`.
+    unsafe fn at<S: Simd>(&self, i: usize);
+}
+
+/// An operation on vectors `begin..end` of its operands.
+pub struct Range<'a, E> {
+    pub operation: &'a E,
+    pub begin: usize,
+    pub end: usize,
+}
+
+impl<E: Elementwise> Kernel for Range<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for vector in self.begin..self.end {
+            unsafe { self.operation.at::<S>(vector * LANES) };
+        }
+    }
+}
+
+/// Memory of an activity, readable by all threads.
+#[derive(Clone, Copy)]
+pub struct Values(pub *mut f32);
+
+unsafe impl Sync for Values {}
+unsafe impl Send for Values {}
+
+impl Values {
+    #[inline(always)]
+    pub fn at(self, i: usize) -> *mut f32 {
+        unsafe { self.0.add(i) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, i: usize) -> S {
+        unsafe { S::load(self.0.add(i)) }
+    }
+}
+
+/// `1 - y^2`.
+#[inline(always)]
+unsafe fn slope<S: Simd>(y: S) -> S {
+    unsafe { S::splat(1.0).sub(y.mul(y)) }
+}
+
+/// `delta *= 1 - y^2`.
+pub struct ThroughTanh {
+    pub delta: Values,
+    pub y: Values,
+}
+
+impl Elementwise for ThroughTanh {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, i: usize) {
+        unsafe { self.delta.load::<S>(i).mul(slope(self.y.load::<S>(i))).store(self.delta.0.add(i)) }
+    }
+}
+
+/// `out = (target - y) (1 - y^2)`.
+pub struct DifferenceThroughTanh {
+    pub target: Values,
+    pub y: Values,
+    pub out: Values,
+}
+
+impl Elementwise for DifferenceThroughTanh {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, i: usize) {
+        unsafe {
+            let y = self.y.load::<S>(i);
+            self.target.load::<S>(i).sub(y).mul(slope(y)).store(self.out.0.add(i));
+        }
+    }
+}
+
+/// `out = y + scale * change`.
+pub struct StepAlong {
+    pub y: Values,
+    pub scale: f32,
+    pub change: Values,
+    pub out: Values,
+}
+
+impl Elementwise for StepAlong {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, i: usize) {
+        unsafe { self.change.load::<S>(i).mul_add(S::splat(self.scale), self.y.load(i)).store(self.out.0.add(i)) }
+    }
+}
+
+/// `out = h + hybrid * back + (1 - hybrid) * (of_target - of_activity)`.
+pub struct DifferenceTarget {
+    pub h: Values,
+    pub of_activity: Values,
+    pub of_target: Values,
+    pub back: Option<(f32, Values)>,
+    pub out: Values,
+}
+
+impl Elementwise for DifferenceTarget {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, i: usize) {
+        unsafe {
+            let difference = self.of_target.load::<S>(i).sub(self.of_activity.load(i));
+            let change = match self.back {
+                None => difference,
+                Some((hybrid, back)) => back.load::<S>(i).mul_add(S::splat(hybrid), difference.mul(S::splat(1.0 - hybrid))),
+            };
+            self.h.load::<S>(i).add(change).store(self.out.0.add(i));
+        }
+    }
+}
+
+/// `error = 2 (y - target) (1 - y^2)`.
+pub struct ErrorThroughTanh {
+    pub y: Values,
+    pub target: Values,
+    pub error: Values,
+}
+
+impl ErrorThroughTanh {
+    /// Returns `y - target`.
+    #[inline(always)]
+    unsafe fn difference<S: Simd>(&self, i: usize) -> S {
+        unsafe {
+            let y = self.y.load::<S>(i);
+            let difference = y.sub(self.target.load(i));
+            difference.add(difference).mul(slope(y)).store(self.error.0.add(i));
+            difference
+        }
+    }
+}
+
+impl Elementwise for ErrorThroughTanh {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, i: usize) {
+        unsafe { self.difference::<S>(i) };
+    }
+}
+
+/// [`ErrorThroughTanh`] for samples `begin..end`, adding `|| y - target ||^2` to each sample's loss. A sample's sum has one order whatever
+/// thread computes it.
+pub struct MeasuredError<'a> {
+    pub operation: &'a ErrorThroughTanh,
+    pub positions: usize,
+    pub batch: usize,
+    pub stride: usize,
+    pub begin: usize,
+    pub end: usize,
+    pub loss: Values,
+}
+
+impl Kernel for MeasuredError<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for sample in self.begin..self.end {
+            unsafe {
+                let mut sum = S::splat(0.0);
+                for position in 0..self.positions {
+                    let row = (position * self.batch + sample) * self.stride;
+                    for i in (row..row + self.stride).step_by(LANES) {
+                        let difference = self.operation.difference::<S>(i);
+                        sum = difference.mul_add(difference, sum);
+                    }
+                }
+                *self.loss.0.add(sample) += sum.sum();
+            }
+        }
+    }
+}

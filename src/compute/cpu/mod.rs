@@ -1,0 +1,244 @@
+//! The CPU backend: our own kernels on one thread pool.
+//!
+//! Everything that a step touches is allocated before the first one. A dense layer is the case of one position, so every map goes through
+//! the same nests (`apply`, `update`) round one tile routine (`tile`).
+
+mod apply;
+mod elementary;
+mod elementwise;
+mod memory;
+mod noise;
+mod operations;
+mod output;
+mod parameters;
+pub mod pool;
+pub mod profile;
+pub mod simd;
+mod tile;
+mod update;
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+
+use crate::compute::{Activity, AdamStep, Measure, Update};
+use crate::config;
+use crate::network::{MapId, Maps, Network, Role, Shape};
+use elementwise::Values;
+pub use memory::{Arena, ParameterSpan, row_stride};
+pub use parameters::{Parameters, Sizes, spans};
+use pool::Pool;
+use profile::{Phase, Profile};
+use simd::Isa;
+pub use update::{Factors, Use};
+
+/// Where an activity lies in the arena of activities.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    pub shape: Shape,
+    /// Elements between samples.
+    pub stride: usize,
+    /// First element in the arena.
+    pub start: usize,
+}
+
+/// Our kernels, the parameters of all maps, and the activities of one rank.
+pub struct CpuBackend {
+    pub isa: Isa,
+    pub pool: Pool,
+    pub maps: Arc<Maps>,
+    pub parameters: Parameters,
+    pub profile: Profile,
+    output: config::Output,
+    seed: u64,
+    slots: Vec<Slot>,
+    /// Elements that the slots need so far.
+    activity_elements: usize,
+    activities: Option<Arena>,
+    /// Samples that an activity has room for.
+    capacity: usize,
+    batch: usize,
+    first: usize,
+    step: u64,
+    labels: Vec<u32>,
+    measures: [Vec<f32>; 4],
+    factors: Vec<Factors>,
+}
+
+/// What a CPU backend is made from.
+pub struct Setup {
+    pub isa: Isa,
+    pub threads: usize,
+    pub seed: u64,
+    /// Largest number of samples in a batch of this rank.
+    pub capacity: usize,
+}
+
+impl CpuBackend {
+    /// A backend for `maps` of `network`, whose parameters lie in `parameters`. Activities are made next, then [`CpuBackend::allocate`].
+    pub fn new(network: &Network, maps: Arc<Maps>, parameters: Parameters, setup: &Setup) -> CpuBackend {
+        let mut backend = CpuBackend {
+            isa: setup.isa,
+            pool: Pool::new(setup.threads),
+            maps,
+            parameters,
+            profile: Profile::default(),
+            output: network.output,
+            seed: setup.seed,
+            slots: Vec::new(),
+            activity_elements: 0,
+            activities: None,
+            capacity: setup.capacity,
+            batch: setup.capacity,
+            first: 0,
+            step: 0,
+            labels: Vec::new(),
+            measures: [const { Vec::new() }; 4],
+            factors: Vec::new(),
+        };
+        backend.measures = [(); 4].map(|()| vec![0.0; setup.capacity]);
+        // The input is never a vector operand: without padding, three channels take three floats.
+        backend.slot(network.input, network.input.channels);
+        backend
+    }
+
+    fn slot(&mut self, shape: Shape, stride: usize) -> Activity {
+        assert!(self.activities.is_none(), "activities are made before memory is");
+        self.slots.push(Slot { shape, stride, start: self.activity_elements });
+        let elements = shape.positions() * self.capacity * stride;
+        self.activity_elements += elements.next_multiple_of(simd::LANES);
+        Activity(self.slots.len() - 1)
+    }
+
+    /// Elements of the arena that the activities made so far need.
+    pub fn activity_elements(&self) -> usize {
+        self.activity_elements
+    }
+
+    /// Gives the activities their memory: `arena` has at least [`CpuBackend::activity_elements`] elements.
+    pub fn allocate(&mut self, arena: Arena) {
+        assert!(arena.len() >= self.activity_elements);
+        self.activities = Some(arena);
+    }
+
+    /// Initial parameters, from the seed.
+    pub fn initialize(&mut self) {
+        self.parameters.initialize(&self.maps, self.seed, self.isa, &self.pool);
+    }
+
+    pub fn place(&self, activity: Activity) -> Slot {
+        self.slots[activity.0]
+    }
+
+    /// First element of an activity of the current batch.
+    pub fn values_of(&self, activity: Activity) -> *const f32 {
+        self.values(activity).at(0)
+    }
+
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    fn values(&self, activity: Activity) -> Values {
+        let arena = self.activities.as_ref().expect("memory is allocated before the first step");
+        Values(arena.at(self.slots[activity.0].start))
+    }
+
+    /// Elements of `activity` that the current batch uses.
+    fn elements(&self, activity: Activity) -> usize {
+        let slot = self.slots[activity.0];
+        slot.shape.positions() * self.batch * slot.stride
+    }
+
+    /// Rows of the measure; written by the operations that measure.
+    fn measured(&mut self, measure: Measure) -> Values {
+        Values(self.measures[measure as usize].as_mut_ptr())
+    }
+
+    /// Number of items that a map's update has: the unit in which ranks own parameters.
+    pub fn update_items(&self, map: MapId) -> usize {
+        update::items(&self.parameters.spans[map.0])
+    }
+
+    /// Elements of the arenas that items `items` of a map cover.
+    pub fn item_elements(&self, map: MapId, items: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let span = &self.parameters.spans[map.0];
+        let at = |item: usize| if item == update::items(span) { span.end } else { update::item_start(span, item) };
+        at(items.start)..at(items.end)
+    }
+
+    /// For each update, makes the gradient of the items that `owned` names from the factors of all ranks, and uses it.
+    ///
+    /// `bases` are the ranks' arenas of activities, in the order of the global batch; every rank has the batch of this one.
+    pub fn update(
+        &mut self,
+        updates: &[Update],
+        bases: &[*const f32],
+        owned: impl Fn(MapId) -> std::ops::Range<usize>,
+        purpose: impl Fn(MapId) -> Use,
+    ) -> Result<()> {
+        let started = std::time::Instant::now();
+        let mut factors = std::mem::take(&mut self.factors);
+        factors.clear();
+        for update in updates {
+            let (pre, post) = (self.place(update.pre).start, self.place(update.post).start);
+            factors.extend(bases.iter().map(|base| unsafe { Factors { pre: base.add(pre), post: base.add(post) } }));
+        }
+        let mut passes = Vec::with_capacity(updates.len());
+        let mut units = Vec::new();
+        let (mut operations, mut bytes) = ([0.0; 2], [0.0; 2]);
+        for (index, update) in updates.iter().enumerate() {
+            let map = self.maps.get(update.map);
+            let (pre, post) = (self.place(update.pre), self.place(update.post));
+            ensure!(pre.shape.positions() == map.connectivity.sources, "the presynaptic factor does not fit {}", map.weight.name);
+            ensure!(post.shape.positions() == map.connectivity.destinations, "the postsynaptic factor does not fit {}", map.weight.name);
+            passes.push(update::Update {
+                connectivity: &map.connectivity,
+                span: self.parameters.spans[update.map.0],
+                factors: &factors[index * bases.len()..(index + 1) * bases.len()],
+                batch: self.batch,
+                pre_stride: pre.stride,
+                post_stride: post.stride,
+                purpose: purpose(update.map),
+            });
+            let items = owned(update.map);
+            let share = items.len() as f64 / self.update_items(update.map).max(1) as f64;
+            let kind = usize::from(map.role == Role::Inverse);
+            let global = bases.len() * self.batch;
+            operations[kind] += share * global as f64 * map.connectivity.operations();
+            bytes[kind] += share * update::bytes(&map.connectivity, global);
+            // A few items in a row: memory streams, and threads still share the work evenly.
+            let group = items.len().div_ceil(8 * self.pool.threads()).clamp(1, 16);
+            units.extend(items.clone().step_by(group).map(|begin| (index, begin, (begin + group).min(items.end))));
+        }
+        let isa = self.isa;
+        self.pool.run(units.len(), |unit| {
+            let (index, begin, end) = units[unit];
+            for item in begin..end {
+                unsafe { isa.run(update::Item { update: &passes[index], item }) };
+            }
+        });
+        drop(passes);
+        self.factors = factors;
+        let seconds = started.elapsed().as_secs_f64();
+        // One pass over both models: its time is shared out by arithmetic.
+        for (kind, phase) in [Phase::UpdateForward, Phase::UpdateInverse].into_iter().enumerate() {
+            let share = operations[kind] / (operations[0] + operations[1]).max(1.0);
+            self.profile.add(phase, share * seconds, operations[kind], bytes[kind]);
+        }
+        Ok(())
+    }
+
+    /// Adam on stored gradients, elements `range` of the arenas.
+    pub fn adam(&self, gradients: &Arena, range: std::ops::Range<usize>, step: AdamStep) {
+        let at = [gradients, &self.parameters.weights, &self.parameters.first, &self.parameters.second].map(|arena| Values(arena.at(0)));
+        let isa = self.isa;
+        let vectors = range.len() / simd::LANES;
+        self.pool.run_ranges(vectors, (vectors / 256).min(4 * self.pool.threads()), |part| {
+            let [gradients, weights, first, second] = at.map(|values| values.at(0));
+            let (begin, end) = (range.start + part.start * simd::LANES, range.start + part.end * simd::LANES);
+            let kernel = update::AdamRange { begin, end, gradients, weights, first, second, step };
+            unsafe { isa.run(kernel) };
+        });
+    }
+}

@@ -1,0 +1,309 @@
+//! The operations of [`Backend`] on the CPU: each is one parallel pass, with its time and work entered in the profile.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use super::CpuBackend;
+use super::apply::{self, Job, Pass};
+use super::elementwise::{
+    DifferenceTarget, DifferenceThroughTanh, Elementwise, ErrorThroughTanh, MeasuredError, Range, StepAlong, ThroughTanh, Values,
+};
+use super::memory::row_stride;
+use super::noise::AddNoise;
+use super::output;
+use super::profile::Phase;
+use super::simd::LANES;
+use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
+use crate::config;
+use crate::network::{MapId, Role, Shape};
+
+/// Below this many vectors a pass is done before other threads would have begun.
+const PARALLEL_VECTORS: usize = 8192;
+
+impl CpuBackend {
+    fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
+        let started = Instant::now();
+        let spec = self.maps.get(map);
+        let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
+        let mut uses = [Job { source: std::ptr::null(), destination: std::ptr::null_mut() }; 4];
+        for (place, (source, destination)) in uses.iter_mut().zip(jobs) {
+            let (source, destination) = (self.values(*source).0, self.values(*destination).0);
+            *place = Job { source, destination };
+        }
+        let connectivity = &spec.connectivity;
+        let ends = (connectivity.sources, connectivity.destinations);
+        let (sources, destinations) = if transposed { (ends.1, ends.0) } else { ends };
+        assert_eq!((from.shape.positions(), to.shape.positions()), (sources, destinations), "{}", spec.weight.name);
+        let pass = Pass {
+            connectivity,
+            parameters: self.parameters.weights.at(0),
+            span: self.parameters.spans[map.0],
+            jobs: &uses[..jobs.len()],
+            batch: self.batch,
+            source_stride: from.stride,
+            destination_stride: to.stride,
+            nonlinearity,
+            transposed,
+        };
+        let (isa, cut) = (self.isa, pass.cut(self.isa, self.pool.threads()));
+        self.pool.run(cut.items, |item| unsafe { pass.run(isa, cut, item) });
+        let phase = match (spec.role, transposed) {
+            (_, true) => Phase::Transpose,
+            (Role::Inverse, _) => Phase::Inverse,
+            (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
+            (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
+        };
+        let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
+        let bytes = apply::bytes(connectivity, self.batch, jobs.len());
+        self.profile.add(phase, started.elapsed().as_secs_f64(), operations, bytes);
+    }
+
+    /// Runs `operation` over all elements of activities shaped as `like`; `operands` counts those read and written.
+    fn elementwise(&mut self, like: Activity, operands: usize, operation: impl Elementwise) {
+        let started = Instant::now();
+        let elements = self.elements(like);
+        debug_assert!(elements.is_multiple_of(LANES));
+        let vectors = elements / LANES;
+        let parts = if vectors < PARALLEL_VECTORS { 1 } else { 4 * self.pool.threads() };
+        let isa = self.isa;
+        self.pool.run_ranges(vectors, parts, |range| unsafe {
+            isa.run(Range { operation: &operation, begin: range.start, end: range.end });
+        });
+        self.profile.add(Phase::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
+    }
+
+    /// Runs `body(begin, end)` over ranges of samples, in parallel where the activity is large.
+    fn by_sample(&self, like: Activity, body: impl Fn(usize, usize) + Sync) {
+        let parts = if self.elements(like) / LANES < PARALLEL_VECTORS / 4 { 1 } else { 4 * self.pool.threads() };
+        self.pool.run_ranges(self.batch, parts, |range| body(range.start, range.end));
+    }
+
+    /// Sample `sample` of a dense activity.
+    unsafe fn dense_row<'a>(&self, values: Values, slot: super::Slot, sample: usize) -> &'a mut [f32] {
+        debug_assert_eq!(slot.shape.positions(), 1);
+        unsafe { std::slice::from_raw_parts_mut(values.at(sample * slot.stride), slot.shape.channels) }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn activity(&mut self, shape: Shape) -> Activity {
+        self.slot(shape, row_stride(shape.channels))
+    }
+
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity) {
+        self.pass(map, jobs, nonlinearity, false);
+    }
+
+    fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity) {
+        self.pass(map, &[(source, destination)], Nonlinearity::Linear, true);
+    }
+
+    fn input(&self) -> Activity {
+        Activity(0)
+    }
+
+    fn wanted_output(&mut self, destination: Activity) {
+        let (to, input) = (self.place(destination), self.place(self.input()));
+        let (values, from) = (self.values(destination), self.values(self.input()));
+        for sample in 0..self.batch {
+            let row = unsafe { self.dense_row(values, to, sample) };
+            match self.output {
+                config::Output::Softmax => {
+                    row.fill(0.0);
+                    row[self.labels[sample] as usize] = 1.0;
+                }
+                config::Output::Linear => {
+                    for (position, channels) in row.chunks_exact_mut(input.shape.channels).enumerate() {
+                        let at = (position * self.batch + sample) * input.stride;
+                        channels.copy_from_slice(unsafe { std::slice::from_raw_parts(from.at(at), input.shape.channels) });
+                    }
+                }
+            }
+        }
+    }
+
+    fn output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
+        let started = Instant::now();
+        if self.output == config::Output::Linear {
+            // The error's own memory holds the wanted output until it is read.
+            self.wanted_output(error);
+        }
+        let slot = self.place(pre_activation);
+        let (logits, p, delta) = (self.values(pre_activation), self.values(output), self.values(error));
+        let [loss, top1, top5] = [Measure::Loss, Measure::Top1Error, Measure::Top5Error].map(|measure| self.measured(measure));
+        let this = &*self;
+        this.by_sample(pre_activation, |begin, end| {
+            for sample in begin..end {
+                let (logits, p, delta) =
+                    unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample), this.dense_row(delta, slot, sample)) };
+                let measured = match this.output {
+                    config::Output::Softmax => output::cross_entropy(logits, this.labels[sample] as usize, p, delta),
+                    config::Output::Linear => {
+                        p.copy_from_slice(logits);
+                        let wanted = delta.to_vec();
+                        output::squared_error(logits, &wanted, delta)
+                    }
+                };
+                unsafe {
+                    *loss.at(sample) = measured.loss;
+                    *top1.at(sample) = measured.top1_error;
+                    *top5.at(sample) = measured.top5_error;
+                }
+            }
+        });
+        self.profile.add(Phase::Output, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(pre_activation)) as f64);
+    }
+
+    fn output(&mut self, pre_activation: Activity, output: Activity) {
+        let started = Instant::now();
+        let slot = self.place(pre_activation);
+        let (logits, p) = (self.values(pre_activation), self.values(output));
+        let this = &*self;
+        this.by_sample(pre_activation, |begin, end| {
+            for sample in begin..end {
+                let (logits, p) = unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample)) };
+                match this.output {
+                    config::Output::Softmax => drop(output::softmax(logits, p)),
+                    config::Output::Linear => p.copy_from_slice(logits),
+                }
+            }
+        });
+        self.profile.add(Phase::Output, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(pre_activation)) as f64);
+    }
+
+    fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {
+        let started = Instant::now();
+        let slot = self.place(destination);
+        let (from, to) = (self.values(source), self.values(destination));
+        let this = &*self;
+        let isa = self.isa;
+        this.pool.run_ranges(self.batch, 4 * self.pool.threads(), |range| unsafe {
+            isa.run(AddNoise {
+                source: from,
+                destination: to,
+                positions: slot.shape.positions(),
+                channels: slot.shape.channels,
+                batch: this.batch,
+                stride: slot.stride,
+                begin: range.start,
+                end: range.end,
+                sigma,
+                seed: this.seed,
+                layer,
+                step: this.step,
+                first: this.first,
+            });
+        });
+        self.profile.add(Phase::Noise, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(source)) as f64);
+    }
+
+    fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
+        let operation = ErrorThroughTanh { y: self.values(y), target: self.values(target), error: self.values(error) };
+        if !measured {
+            return self.elementwise(y, 3, operation);
+        }
+        let started = Instant::now();
+        let slot = self.place(y);
+        let loss = self.measured(Measure::InverseLoss);
+        let this = &*self;
+        this.by_sample(y, |begin, end| unsafe {
+            this.isa.run(MeasuredError {
+                operation: &operation,
+                positions: slot.shape.positions(),
+                batch: this.batch,
+                stride: slot.stride,
+                begin,
+                end,
+                loss,
+            });
+        });
+        self.profile.add(Phase::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(y)) as f64);
+    }
+
+    fn through_tanh(&mut self, delta: Activity, y: Activity) {
+        let operation = ThroughTanh { delta: self.values(delta), y: self.values(y) };
+        self.elementwise(y, 3, operation);
+    }
+
+    fn difference_through_tanh(&mut self, target: Activity, y: Activity, destination: Activity) {
+        let operation = DifferenceThroughTanh { target: self.values(target), y: self.values(y), out: self.values(destination) };
+        self.elementwise(y, 3, operation);
+    }
+
+    fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
+        let operation = StepAlong { y: self.values(y), scale, change: self.values(change), out: self.values(destination) };
+        self.elementwise(y, 3, operation);
+    }
+
+    fn difference_target(
+        &mut self,
+        h: Activity,
+        of_activity: Activity,
+        of_target: Activity,
+        back: Option<(f32, Activity)>,
+        destination: Activity,
+    ) {
+        let operation = DifferenceTarget {
+            h: self.values(h),
+            of_activity: self.values(of_activity),
+            of_target: self.values(of_target),
+            back: back.map(|(hybrid, back)| (hybrid, self.values(back))),
+            out: self.values(destination),
+        };
+        self.elementwise(h, 4, operation);
+    }
+
+    fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity) {
+        let (from, to) = ([self.place(a), self.place(b)], self.place(destination));
+        let (a, b, out) = (self.values(a), self.values(b), self.values(destination));
+        for sample in 0..self.batch {
+            unsafe {
+                let (head, tail) = self.dense_row(out, to, sample).split_at_mut(from[0].shape.channels);
+                head.copy_from_slice(self.dense_row(a, from[0], sample));
+                tail.copy_from_slice(self.dense_row(b, from[1], sample));
+            }
+        }
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        let started = Instant::now();
+        let slot = self.place(self.input());
+        let units = slot.shape.units();
+        if batch.samples > self.capacity || batch.pixels.len() != batch.samples * units {
+            bail!("a batch of {} samples and {} values does not fit {}", batch.samples, batch.pixels.len(), slot.shape);
+        }
+        self.batch = batch.samples;
+        self.first = batch.first;
+        self.step = batch.step;
+        self.labels.clear();
+        self.labels.extend_from_slice(batch.labels);
+        self.measures[Measure::InverseLoss as usize].fill(0.0);
+        let (input, channels) = (self.values(self.input()), slot.shape.channels);
+        let this = &*self;
+        // [sample][position][channel] becomes [position][sample][channel].
+        this.by_sample(self.input(), |begin, end| {
+            for sample in begin..end {
+                let image = &batch.pixels[sample * units..(sample + 1) * units];
+                for (position, pixel) in image.chunks_exact(channels).enumerate() {
+                    let at = (position * batch.samples + sample) * channels;
+                    unsafe { std::ptr::copy_nonoverlapping(pixel.as_ptr(), input.at(at), channels) };
+                }
+            }
+        });
+        self.profile.add(Phase::Load, started.elapsed().as_secs_f64(), 0.0, (8 * batch.pixels.len()) as f64);
+        Ok(())
+    }
+
+    fn measure(&self, measure: Measure) -> &[f32] {
+        &self.measures[measure as usize][..self.batch]
+    }
+
+    fn read_parameter(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32> {
+        self.parameters.read(&self.maps, map, part, buffer, &self.pool)
+    }
+
+    fn write_parameter(&mut self, map: MapId, part: Part, buffer: Buffer, values: &[f32]) -> Result<()> {
+        self.parameters.write(&self.maps, map, part, buffer, values, &self.pool)
+    }
+}

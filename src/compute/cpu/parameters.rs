@@ -1,0 +1,169 @@
+//! Parameters and Adam's moments of all maps: where they are, how they begin, and their interchange form.
+
+use anyhow::{Result, bail};
+
+use super::memory::{Arena, ParameterSpan};
+use super::noise::Uniform;
+use super::pool::Pool;
+use super::simd::{Isa, LANES};
+use crate::compute::{Buffer, Part};
+use crate::network::{MapId, Maps};
+
+/// The arenas of one replica. Moments have the layout of the weights of trained maps, which come first.
+pub struct Parameters {
+    pub spans: Vec<ParameterSpan>,
+    pub weights: Arena,
+    pub first: Arena,
+    pub second: Arena,
+}
+
+/// Elements of the arenas of weights and of each moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub weights: usize,
+    pub moments: usize,
+}
+
+/// Spans of `maps` and the sizes of the arenas that hold them.
+pub fn spans(maps: &Maps) -> (Vec<ParameterSpan>, Sizes) {
+    let mut end = 0;
+    let mut moments = 0;
+    let mut spans = Vec::with_capacity(maps.all.len());
+    for map in &maps.all {
+        let span = ParameterSpan::new(map, end);
+        end = span.end;
+        if map.trained() {
+            assert_eq!(moments, span.weights, "trained maps come first");
+            moments = end;
+        }
+        spans.push(span);
+    }
+    (spans, Sizes { weights: end, moments })
+}
+
+/// Uniform numbers are drawn in whole groups.
+const GROUP: usize = 4 * LANES;
+
+impl Parameters {
+    pub fn arena(&self, buffer: Buffer) -> &Arena {
+        match buffer {
+            Buffer::Weights => &self.weights,
+            Buffer::FirstMoment => &self.first,
+            Buffer::SecondMoment => &self.second,
+        }
+    }
+
+    /// Glorot uniform weights, zero biases. Weight (block, row, column) is number (block * rows + row) * columns + column of its map's
+    /// stream, so it depends neither on the layout nor on the ranks.
+    pub fn initialize(&self, maps: &Maps, seed: u64, isa: Isa, pool: &Pool) {
+        for (index, (map, span)) in maps.all.iter().zip(&self.spans).enumerate() {
+            let (rows, columns) = (map.connectivity.rows, map.connectivity.columns);
+            let weights = Shared(self.weights.at(0));
+            let bound = map.bound() as f32;
+            pool.run_ranges(span.blocks, 8 * pool.threads(), |blocks| {
+                let mut drawn = vec![0.0f32; (rows * columns + 2 * GROUP).next_multiple_of(GROUP)];
+                for block in blocks {
+                    let from = block * rows * columns;
+                    let begin = from / GROUP * GROUP;
+                    let kernel = Uniform { out: &mut drawn, begin: begin as u64, bound, seed, map: index };
+                    unsafe { isa.run(kernel) };
+                    let drawn = &drawn[from - begin..];
+                    for row in 0..rows {
+                        for column in 0..columns {
+                            let at = span.row(block, column / LANES, row) + column % LANES;
+                            unsafe { *weights.at(at) = drawn[row * columns + column] };
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    /// A tensor in its interchange layout.
+    pub fn read(&self, maps: &Maps, id: MapId, part: Part, buffer: Buffer, pool: &Pool) -> Vec<f32> {
+        let mut out = vec![0.0f32; length(maps, id, part)];
+        let to = Shared(out.as_mut_ptr());
+        let arena = Shared(self.arena(buffer).at(0));
+        self.each(maps, id, part, pool, |ours, theirs| unsafe { *to.at(theirs) = *arena.at(ours) });
+        out
+    }
+
+    /// Replaces a tensor by `values` in its interchange layout.
+    pub fn write(&self, maps: &Maps, id: MapId, part: Part, buffer: Buffer, values: &[f32], pool: &Pool) -> Result<()> {
+        let expected = length(maps, id, part);
+        if values.len() != expected {
+            bail!("{} has {} values where {} are needed", maps.get(id).weight.name, values.len(), expected);
+        }
+        let arena = Shared(self.arena(buffer).at(0));
+        self.each(maps, id, part, pool, |ours, theirs| unsafe { *arena.at(ours) = values[theirs] });
+        Ok(())
+    }
+
+    /// Calls `f(element of the arena, index in the interchange tensor)` for every element.
+    fn each(&self, maps: &Maps, id: MapId, part: Part, pool: &Pool, f: impl Fn(usize, usize) + Sync) {
+        let (map, span) = (maps.get(id), self.spans[id.0]);
+        let columns = map.connectivity.columns;
+        match part {
+            Part::Bias => {
+                for position in 0..span.bias_positions {
+                    for column in 0..columns {
+                        let row = span.bias_row(position, column / LANES).expect("the map has a bias");
+                        f(row + column % LANES, position * columns + column);
+                    }
+                }
+            }
+            // Columns of a dense weight are far apart in a checkpoint: rows go to threads, so that neighbours are written together.
+            Part::Weight if span.blocks == 1 => pool.run_ranges(columns, 4 * pool.threads(), |range| {
+                for column in range {
+                    for row in 0..span.rows {
+                        f(span.row(0, column / LANES, row) + column % LANES, map.weight.index(0, row, column));
+                    }
+                }
+            }),
+            Part::Weight => pool.run_ranges(span.blocks, 8 * pool.threads(), |blocks| {
+                for block in blocks {
+                    for row in 0..span.rows {
+                        for column in 0..columns {
+                            f(span.row(block, column / LANES, row) + column % LANES, map.weight.index(block, row, column));
+                        }
+                    }
+                }
+            }),
+        }
+    }
+
+    /// A checksum of all weights, the same for equal parameters on every rank.
+    pub fn checksum(&self, pool: &Pool) -> u64 {
+        const PART: usize = 1 << 20;
+        let len = self.weights.len();
+        let parts: Vec<std::sync::atomic::AtomicU32> = (0..len.div_ceil(PART)).map(|_| 0.into()).collect();
+        let weights = Shared(self.weights.at(0));
+        pool.run(parts.len(), |part| {
+            let from = part * PART;
+            let values = unsafe { std::slice::from_raw_parts(weights.at(from), PART.min(len - from)) };
+            parts[part].store(crc32fast::hash(bytemuck::cast_slice(values)), std::sync::atomic::Ordering::Relaxed);
+        });
+        // FNV-1a over the parts, in order.
+        parts.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, part| (hash ^ u64::from(part.into_inner())).wrapping_mul(0x0100_0000_01b3))
+    }
+}
+
+fn length(maps: &Maps, id: MapId, part: Part) -> usize {
+    let map = maps.get(id);
+    match part {
+        Part::Weight => map.connectivity.weights(),
+        Part::Bias => map.biases(),
+    }
+}
+
+/// A pointer that threads share; each writes its own elements.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn at(&self, element: usize) -> *mut f32 {
+        unsafe { self.0.add(element) }
+    }
+}

@@ -1,0 +1,240 @@
+//! Gradients from factors, and Adam: the third loop nest.
+//!
+//! The gradient of a block is the product of its presynaptic activities and postsynaptic errors summed over links and the global batch. It
+//! is made tile by tile in registers, and Adam is applied there and then; only `exchange = "gradients"` stores it. A sum runs over links,
+//! then ranks, then samples, so one rank's sum has the order of many.
+
+use super::memory::{ParameterSpan, row_stride};
+use super::simd::{Kernel, LANES, Simd};
+use super::tile::{Scalars, Vectors, accumulate};
+use crate::compute::AdamStep;
+use crate::network::Connectivity;
+
+/// Weight rows of an item; a multiple of every variant's tile height.
+const ITEM_ROWS: usize = 48;
+
+/// One rank's factors of a map, each [positions, batch, stride].
+#[derive(Clone, Copy)]
+pub struct Factors {
+    pub pre: *const f32,
+    pub post: *const f32,
+}
+
+// Plain addresses; whoever uses them answers for the memory.
+unsafe impl Send for Factors {}
+unsafe impl Sync for Factors {}
+
+/// What becomes of a gradient.
+#[derive(Clone, Copy)]
+pub enum Use {
+    /// Adam on parameters and moments, arenas of the same layout.
+    Adam { weights: *mut f32, first: *mut f32, second: *mut f32, step: AdamStep },
+    /// Written to an arena of the same layout, scaled.
+    Store { gradients: *mut f32, scale: f32 },
+}
+
+/// The update of one map.
+pub struct Update<'a> {
+    pub connectivity: &'a Connectivity,
+    pub span: ParameterSpan,
+    /// By rank, in the order of the global batch.
+    pub factors: &'a [Factors],
+    /// Samples of each rank.
+    pub batch: usize,
+    pub pre_stride: usize,
+    pub post_stride: usize,
+    pub purpose: Use,
+}
+
+unsafe impl Sync for Update<'_> {}
+
+/// Items of an update, in the order of memory: weights first, then biases.
+pub fn items(span: &ParameterSpan) -> usize {
+    span.blocks * span.panels * span.rows.div_ceil(ITEM_ROWS) + span.bias_positions * span.panels
+}
+
+/// The first element of item `item`, or the end of the span.
+pub fn item_start(span: &ParameterSpan, item: usize) -> usize {
+    let per_panel = span.rows.div_ceil(ITEM_ROWS);
+    let weight_items = span.blocks * span.panels * per_panel;
+    if item < weight_items {
+        let panel = item / per_panel;
+        span.weights + (panel * span.rows + item % per_panel * ITEM_ROWS) * LANES
+    } else {
+        span.bias + (item - weight_items) * LANES
+    }
+}
+
+/// One item of an update, as a kernel.
+pub struct Item<'a> {
+    pub update: &'a Update<'a>,
+    pub item: usize,
+}
+
+impl Kernel for Item<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let span = &self.update.span;
+        let per_panel = span.rows.div_ceil(ITEM_ROWS);
+        let weight_items = span.blocks * span.panels * per_panel;
+        unsafe {
+            if self.item >= weight_items {
+                return self.bias::<S>(self.item - weight_items);
+            }
+            let panel = self.item / per_panel;
+            let mut row = self.item % per_panel * ITEM_ROWS;
+            let end = (row + ITEM_ROWS).min(span.rows);
+            let (block, panel) = (panel / span.panels, panel % span.panels);
+            // A block in the padding has no link, no gradient, and no moments: it stays.
+            if self.update.connectivity.by_block.of(block).is_empty() && matches!(self.update.purpose, Use::Adam { .. }) {
+                return;
+            }
+            while row < end {
+                let left = end - row;
+                row += if S::GRADIENT_ROWS >= 16 && left >= 16 {
+                    self.tile::<S, 16>(block, panel, row)
+                } else if S::GRADIENT_ROWS >= 8 && left >= 8 {
+                    self.tile::<S, 8>(block, panel, row)
+                } else if S::GRADIENT_ROWS == 6 && left >= 6 {
+                    self.tile::<S, 6>(block, panel, row)
+                } else if S::GRADIENT_ROWS >= 4 && left >= 4 {
+                    self.tile::<S, 4>(block, panel, row)
+                } else if left >= 2 {
+                    self.tile::<S, 2>(block, panel, row)
+                } else {
+                    self.tile::<S, 1>(block, panel, row)
+                };
+            }
+        }
+    }
+}
+
+impl Item<'_> {
+    /// R rows of one panel of a block.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const R: usize>(&self, block: usize, panel: usize, row: usize) -> usize {
+        let update = self.update;
+        let at = update.span.row(block, panel, row);
+        unsafe {
+            if let Use::Adam { weights, first, second, .. } = update.purpose {
+                // The products below take long enough for these lines to arrive.
+                for r in 0..R {
+                    prefetch(weights.add(at + r * LANES));
+                    prefetch(first.add(at + r * LANES));
+                    prefetch(second.add(at + r * LANES));
+                }
+            }
+            let mut sums = [[S::splat(0.0); 1]; R];
+            for link in update.connectivity.by_block.of(block) {
+                let pre = link.source as usize * update.batch * update.pre_stride + row;
+                let post = link.destination as usize * update.batch * update.post_stride + panel * LANES;
+                for factors in update.factors {
+                    accumulate::<S, R, 1>(
+                        &mut sums,
+                        update.batch,
+                        Scalars { at: factors.pre.add(pre), row: 1, depth: update.pre_stride },
+                        Vectors { at: factors.post.add(post), vector: 0, depth: update.post_stride },
+                    );
+                }
+            }
+            for r in 0..R {
+                update.purpose.take::<S>(sums[r][0], at + r * LANES);
+            }
+        }
+        R
+    }
+
+    /// One vector of biases: the errors of its position, or of all positions where they share it, summed over the global batch.
+    #[inline(always)]
+    unsafe fn bias<S: Simd>(&self, index: usize) {
+        let update = self.update;
+        let (position, panel) = (index / update.span.panels, index % update.span.panels);
+        let positions = match update.span.bias_positions {
+            1 => 0..update.connectivity.destinations,
+            _ => position..position + 1,
+        };
+        unsafe {
+            let mut sum = S::splat(0.0);
+            for position in positions {
+                for factors in update.factors {
+                    let errors = factors.post.add(position * update.batch * update.post_stride + panel * LANES);
+                    for sample in 0..update.batch {
+                        sum = sum.add(S::load(errors.add(sample * update.post_stride)));
+                    }
+                }
+            }
+            update.purpose.take::<S>(sum, update.span.bias + index * LANES);
+        }
+    }
+}
+
+impl Use {
+    /// Uses the gradient `sum` (not yet divided by the batch) of the parameters at element `at`.
+    #[inline(always)]
+    unsafe fn take<S: Simd>(&self, sum: S, at: usize) {
+        unsafe {
+            match *self {
+                Use::Adam { weights, first, second, step } => {
+                    adam::<S>(sum.mul(S::splat(step.scale)), weights.add(at), first.add(at), second.add(at), &step)
+                }
+                Use::Store { gradients, scale } => sum.mul(S::splat(scale)).store(gradients.add(at)),
+            }
+        }
+    }
+}
+
+/// Adam on sixteen parameters, in either form of epsilon.
+#[inline(always)]
+unsafe fn adam<S: Simd>(gradient: S, weight: *mut f32, first: *mut f32, second: *mut f32, step: &AdamStep) {
+    unsafe {
+        let m = S::load(first).mul(S::splat(step.beta1)).add(gradient.mul(S::splat(1.0 - step.beta1)));
+        let v = S::load(second).mul(S::splat(step.beta2)).add(gradient.mul(gradient).mul(S::splat(1.0 - step.beta2)));
+        m.store(first);
+        v.store(second);
+        let divisor = v.sqrt().mul(S::splat(step.deviation_scale)).add(S::splat(step.epsilon));
+        S::load(weight).sub(m.mul(S::splat(step.size)).div(divisor)).store(weight);
+    }
+}
+
+/// Adam on stored gradients (already scaled), elements `begin..end` of arenas of one layout.
+pub struct AdamRange {
+    pub begin: usize,
+    pub end: usize,
+    pub gradients: *const f32,
+    pub weights: *mut f32,
+    pub first: *mut f32,
+    pub second: *mut f32,
+    pub step: AdamStep,
+}
+
+impl Kernel for AdamRange {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for at in (self.begin..self.end).step_by(LANES) {
+            unsafe {
+                let gradient = S::load(self.gradients.add(at));
+                adam::<S>(gradient, self.weights.add(at), self.first.add(at), self.second.add(at), &self.step);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Bytes that a fused update must move at least: weights and both moments in and out, factors once.
+pub fn bytes(connectivity: &Connectivity, global_batch: usize) -> f64 {
+    let factors = connectivity.sources * row_stride(connectivity.rows) + connectivity.destinations * row_stride(connectivity.columns);
+    24.0 * connectivity.weights() as f64 + 4.0 * (global_batch * factors) as f64
+}

@@ -1,0 +1,149 @@
+//! What a learning rule asks of a device.
+//!
+//! A rule sees activities and maps by their handles, never memory, ranks or files. The [`Backend`] owns activities and parameters and does
+//! the arithmetic; a rule's formulas read as calls to it. Every operation works on the samples of the batch that was last given.
+
+pub mod cpu;
+
+use anyhow::Result;
+
+use crate::network::{MapId, Shape};
+
+/// An activity, target, or error of the current batch, owned by the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Activity(pub usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nonlinearity {
+    Linear,
+    Tanh,
+}
+
+/// The two factors of a map's gradient: presynaptic activity (the map's source) and postsynaptic error (its destination).
+/// The gradient is their outer product summed over the global batch, divided by its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Update {
+    pub map: MapId,
+    pub pre: Activity,
+    pub post: Activity,
+}
+
+/// One rank's samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// [samples, height, width, channels], scaled.
+    pub pixels: &'a [f32],
+    /// Empty where the network has a linear output.
+    pub labels: &'a [u32],
+    pub samples: usize,
+    /// Place of the first sample in the global batch: with the step, the key of the noise.
+    pub first: usize,
+    pub step: u64,
+}
+
+/// Adam's constants at one step: `w -= size * m / (sqrt(v) * deviation_scale + epsilon)`, which is either form of epsilon.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// One over the global batch.
+    pub scale: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub size: f32,
+    pub deviation_scale: f32,
+    pub epsilon: f32,
+}
+
+/// Weight or bias of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Weight,
+    Bias,
+}
+
+/// Parameters, or what Adam keeps for each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buffer {
+    Weights,
+    FirstMoment,
+    SecondMoment,
+}
+
+/// Measures of the current batch, by sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    Loss,
+    /// Sum over layers.
+    InverseLoss,
+    /// 1 where the label is not the first choice.
+    Top1Error,
+    /// 1 where the label is not among the first five.
+    Top5Error,
+}
+
+/// The arithmetic of learning rules on one device.
+///
+/// Shapes agree with those the activities were made with; a mismatch is a bug of the caller and panics.
+pub trait Backend {
+    /// An activity of `shape` for every sample of a batch, zero at first.
+    fn activity(&mut self, shape: Shape) -> Activity;
+
+    /// `destination = nonlinearity(map(source))` for each (source, destination): they share one reading of the weights.
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity);
+
+    /// `destination = W^T source`, without bias: from the map's destination back to its source.
+    fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity);
+
+    /// The input of the current batch.
+    fn input(&self) -> Activity;
+
+    /// What the output should be: one-hot labels, or the input, flattened.
+    fn wanted_output(&mut self, destination: Activity);
+
+    /// From the output's pre-activation: the output (softmax, or itself), the gradient of the per-sample loss by the pre-activation
+    /// (`p - y`, or `2 (h - x)`), and the measures.
+    fn output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity);
+
+    /// The output alone, of a pre-activation that is not the network's (a corrupted copy's).
+    fn output(&mut self, pre_activation: Activity, output: Activity);
+
+    /// `destination = source + sigma * eps`; `layer` and the batch's place choose the noise.
+    fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize);
+
+    /// `error = 2 (y - target) (1 - y^2)`: gradient of `|| y - target ||^2` through `y = tanh(.)`. With `measured`, the squared norm is added
+    /// to [`Measure::InverseLoss`].
+    fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool);
+
+    /// `delta *= 1 - y^2`.
+    fn through_tanh(&mut self, delta: Activity, y: Activity);
+
+    /// `destination = (target - y) (1 - y^2)`.
+    fn difference_through_tanh(&mut self, target: Activity, y: Activity, destination: Activity);
+
+    /// `destination = y + scale * change`.
+    fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity);
+
+    /// `destination = h + hybrid * back + (1 - hybrid) * (of_target - of_activity)`; without `back`, hybrid is 0.
+    fn difference_target(
+        &mut self,
+        h: Activity,
+        of_activity: Activity,
+        of_target: Activity,
+        back: Option<(f32, Activity)>,
+        destination: Activity,
+    );
+
+    /// `destination = [a, b]`, channel after channel, of dense activities.
+    fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity);
+
+    /// Gives the backend the samples that everything after works on.
+    fn begin(&mut self, batch: &Batch) -> Result<()>;
+
+    /// The measure of the samples of the current batch.
+    fn measure(&self, measure: Measure) -> &[f32];
+
+    /// A tensor in its interchange layout, as checkpoints have it. Moments exist for trained maps alone.
+    fn read_parameter(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32>;
+
+    /// Replaces a tensor by `values` in its interchange layout; an error where their number is wrong.
+    fn write_parameter(&mut self, map: MapId, part: Part, buffer: Buffer, values: &[f32]) -> Result<()>;
+}

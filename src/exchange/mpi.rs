@@ -1,0 +1,252 @@
+//! MPI as a transport.
+//!
+//! MPI is started only where a launcher has started this process, and never ended: a process that leaves is a process that has nothing more
+//! to say. Counts are 32 bits there, so large ranges travel in pieces.
+
+use std::ffi::{c_int, c_void};
+use std::ops::Range;
+use std::ptr;
+
+use anyhow::{Context, Result, bail, ensure};
+use mpi::ffi;
+use mpi::raw::AsRaw;
+use mpi::topology::{Communicator, SimpleCommunicator};
+
+use super::transport::{Single, Transport};
+use crate::compute::cpu::Arena;
+use crate::exit::Exit;
+
+/// Elements of one message at most.
+const PIECE: usize = 1 << 28;
+
+/// Ranks started by an MPI launcher.
+pub struct Mpi {
+    world: SimpleCommunicator,
+    /// The ranks of this host.
+    host: SimpleCommunicator,
+    rank: usize,
+    size: usize,
+}
+
+// Calls come from one thread at a time (MPI is started as serialized).
+unsafe impl Send for Mpi {}
+unsafe impl Sync for Mpi {}
+
+/// What launchers tell the processes that they start: how many there are, by environment variable.
+const LAUNCHERS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"];
+
+/// Number of ranks that the environment speaks of, where a launcher started this process.
+fn announced() -> Option<(&'static str, usize)> {
+    LAUNCHERS.iter().find_map(|name| Some((*name, std::env::var(name).ok()?.parse().ok()?)))
+}
+
+/// MPI where this process was started by a launcher, otherwise one process alone.
+pub fn connect() -> Result<Box<dyn Transport>> {
+    let under_slurm = std::env::var("SLURM_STEP_NUM_TASKS").ok().and_then(|tasks| tasks.parse::<usize>().ok()).filter(|tasks| *tasks > 1);
+    let slurm_step = under_slurm.filter(|_| std::env::var_os("SLURM_PROCID").is_some() && announced().is_none());
+    let has_pmix = std::env::var_os("PMIX_RANK").is_some();
+    if announced().is_none() && !has_pmix {
+        if let Some(tasks) = slurm_step {
+            return Err(Exit::Usage.error(format!(
+                "srun started {tasks} processes, but this MPI cannot reach them (no PMIx or PMI in the environment); \
+                 use `srun --mpi=pmix` where Slurm has it, or mpirun or biodist-launch inside the allocation"
+            )));
+        }
+        return Ok(Box::new(Single));
+    }
+    let (universe, _) = mpi::initialize_with_threading(mpi::Threading::Serialized).context("MPI could not be started")?;
+    let world = universe.world();
+    // Ended by the process's end.
+    std::mem::forget(universe);
+    let (rank, size) = (world.rank() as usize, world.size() as usize);
+    if let Some((name, expected)) = announced().filter(|(name, expected)| *name != "MPI_LOCALNRANKS" && *expected != size) {
+        bail!(Exit::Usage.error(format!(
+            "{name} says that there are {expected} ranks, but MPI says {size}: \
+             mpirun belongs to another MPI than the library that biodist was built with; use the mpirun of that library"
+        )));
+    }
+    let host = world.split_shared(rank as i32);
+    Ok(Box::new(Mpi { world, host, rank, size }))
+}
+
+impl Mpi {
+    fn comm(&self) -> ffi::MPI_Comm {
+        self.world.as_raw()
+    }
+}
+
+/// Ranges cut into pieces of at most [`PIECE`] elements: (counts, displacements from the smallest start) of each round.
+fn rounds(ranges: &[Range<usize>]) -> Vec<(usize, Vec<c_int>, Vec<c_int>)> {
+    let longest = ranges.iter().map(|range| range.len()).max().unwrap_or(0);
+    let per_rank = PIECE / ranges.len().max(1);
+    (0..longest.div_ceil(per_rank).max(1))
+        .map(|round| {
+            let pieces: Vec<Range<usize>> = ranges
+                .iter()
+                .map(|range| {
+                    let start = (range.start + round * per_rank).min(range.end);
+                    start..(start + per_rank).min(range.end)
+                })
+                .collect();
+            let base = pieces.iter().map(|piece| piece.start).min().unwrap_or(0);
+            let counts = pieces.iter().map(|piece| piece.len() as c_int).collect();
+            let displacements = pieces.iter().map(|piece| c_int::try_from(piece.start - base)).collect::<Result<_, _>>();
+            (base, counts, displacements.expect("a map has fewer than 2^31 parameters"))
+        })
+        .collect()
+}
+
+impl Transport for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn local(&self) -> (usize, usize) {
+        (self.host.rank() as usize, self.host.size() as usize)
+    }
+
+    fn barrier(&self) {
+        unsafe { ffi::MPI_Barrier(self.comm()) };
+    }
+
+    fn all_gather(&self, own: &[f32], all: &mut [f32]) {
+        assert_eq!(all.len(), own.len() * self.size);
+        // In pieces of each rank's part, so that any length will do.
+        let ranges: Vec<_> = (0..self.size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
+        all[ranges[self.rank].clone()].copy_from_slice(own);
+        unsafe { self.all_gather_ranges(all.as_mut_ptr(), &ranges) };
+    }
+
+    fn all_gather_words(&self, own: &[u64]) -> Vec<u64> {
+        let mut all = vec![0u64; own.len() * self.size];
+        let bytes = (own.len() * 8) as c_int;
+        unsafe {
+            ffi::MPI_Allgather(
+                own.as_ptr().cast(),
+                bytes,
+                ffi::RSMPI_UINT8_T,
+                all.as_mut_ptr().cast(),
+                bytes,
+                ffi::RSMPI_UINT8_T,
+                self.comm(),
+            );
+        }
+        all
+    }
+
+    unsafe fn all_gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
+        for (base, counts, displacements) in rounds(ranges) {
+            unsafe {
+                let to = buffer.add(base);
+                let own = part(to, displacements[self.rank], counts[self.rank]);
+                ffi::MPI_Allgatherv(
+                    own.as_ptr().cast(),
+                    counts[self.rank],
+                    ffi::RSMPI_FLOAT,
+                    to.cast(),
+                    counts.as_ptr(),
+                    displacements.as_ptr(),
+                    ffi::RSMPI_FLOAT,
+                    self.comm(),
+                );
+            }
+        }
+    }
+
+    unsafe fn gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
+        for (base, counts, displacements) in rounds(ranges) {
+            unsafe {
+                let to = buffer.add(base);
+                let own = part(to, displacements[self.rank], counts[self.rank]);
+                ffi::MPI_Gatherv(
+                    own.as_ptr().cast(),
+                    counts[self.rank],
+                    ffi::RSMPI_FLOAT,
+                    to.cast(),
+                    counts.as_ptr(),
+                    displacements.as_ptr(),
+                    ffi::RSMPI_FLOAT,
+                    0,
+                    self.comm(),
+                );
+            }
+        }
+    }
+
+    unsafe fn reduce_scatter_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
+        let counts: Vec<c_int> =
+            ranges.iter().map(|range| c_int::try_from(range.len()).expect("a map has fewer than 2^31 parameters")).collect();
+        let own = &ranges[self.rank];
+        unsafe {
+            let mut sums = vec![0.0f32; own.len()];
+            let all = buffer.add(ranges[0].start).cast_const().cast();
+            ffi::MPI_Reduce_scatter(all, sums.as_mut_ptr().cast(), counts.as_ptr(), ffi::RSMPI_FLOAT, ffi::RSMPI_SUM, self.comm());
+            ptr::copy_nonoverlapping(sums.as_ptr(), buffer.add(own.start), own.len());
+        }
+    }
+
+    fn broadcast(&self, bytes: &mut Vec<u8>) {
+        let length = self.all_gather_words(&[bytes.len() as u64])[0] as usize;
+        bytes.resize(length, 0);
+        for piece in bytes.chunks_mut(PIECE) {
+            unsafe { ffi::MPI_Bcast(piece.as_mut_ptr().cast(), piece.len() as c_int, ffi::RSMPI_UINT8_T, 0, self.comm()) };
+        }
+    }
+
+    fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>> {
+        if self.host.size() as usize != self.size {
+            return Ok(None);
+        }
+        let total: usize = elements.iter().sum::<usize>() * 4;
+        let lacking = lacking_shared_memory(total);
+        // All ranks must agree before a collective call, and rank 0 asks for all.
+        let lacking_anywhere = self.all_gather_words(&[lacking.unwrap_or(0)]);
+        if let Some(free) = lacking_anywhere.into_iter().find(|free| *free > 0) {
+            log::warn!(
+                "/dev/shm has {} MB free where {} MB are needed to share memory between ranks; each rank keeps its own copy \
+                 (in a container, give it more with --shm-size)",
+                free / 1_000_000,
+                total / 1_000_000
+            );
+            return Ok(None);
+        }
+        let mut own: *mut c_void = ptr::null_mut();
+        let mut window: ffi::MPI_Win = unsafe { std::mem::zeroed() };
+        let bytes = (elements[self.rank] * 4).next_multiple_of(4096) as ffi::MPI_Aint;
+        let status =
+            unsafe { ffi::MPI_Win_allocate_shared(bytes, 4, ffi::RSMPI_INFO_NULL, self.host.as_raw(), (&raw mut own).cast(), &mut window) };
+        ensure!(status == ffi::MPI_SUCCESS as c_int, "MPI could not allocate {total} bytes of shared memory");
+        let mut arenas = Vec::with_capacity(self.size);
+        for (rank, len) in elements.iter().enumerate() {
+            let (mut size, mut unit, mut at) = (0, 0, ptr::null_mut::<c_void>());
+            unsafe { ffi::MPI_Win_shared_query(window, rank as c_int, &mut size, &mut unit, (&raw mut at).cast()) };
+            // The window lives as long as the process; its file is already unlinked, so it leaves nothing behind.
+            arenas.push(unsafe { Arena::shared(at.cast(), *len) });
+        }
+        Ok(Some(arenas))
+    }
+
+    fn abort(&self, code: i32) -> ! {
+        unsafe { ffi::MPI_Abort(self.comm(), code) };
+        std::process::exit(code)
+    }
+}
+
+/// A copy of a rank's own part: the bindings do not have MPI_IN_PLACE.
+unsafe fn part(buffer: *const f32, displacement: c_int, count: c_int) -> Vec<f32> {
+    unsafe { std::slice::from_raw_parts(buffer.add(displacement as usize), count as usize) }.to_vec()
+}
+
+/// Free bytes of /dev/shm (at least 1) where they are fewer than `wanted`.
+fn lacking_shared_memory(wanted: usize) -> Option<u64> {
+    let mut status: libc::statvfs = unsafe { std::mem::zeroed() };
+    if unsafe { libc::statvfs(c"/dev/shm".as_ptr(), &mut status) } != 0 {
+        return None;
+    }
+    let free = status.f_bavail * status.f_frsize;
+    (free < wanted as u64 + (16 << 20)).then_some(free.max(1))
+}

@@ -1,0 +1,41 @@
+//! Back-propagation: `delta_l = (W_{l+1}^T delta_{l+1}) * tanh'(a_l)`. The control against which the others are measured.
+
+use std::sync::Arc;
+
+use super::{Forward, Phase, Rule};
+use crate::compute::{Activity, Backend, Update};
+use crate::network::{Maps, Network};
+
+pub struct Backprop {
+    forward: Forward,
+    /// Error of each hidden layer, from the lowest.
+    delta: Vec<Activity>,
+}
+
+impl Backprop {
+    pub fn new(forward: Forward, network: &Network, _maps: &Arc<Maps>, backend: &mut dyn Backend) -> Backprop {
+        let delta = (1..network.depth()).map(|l| backend.activity(network.shape(l))).collect();
+        Backprop { forward, delta }
+    }
+}
+
+impl Rule for Backprop {
+    fn learn(&self, backend: &mut dyn Backend, _phase: Phase) -> Vec<Update> {
+        let forward = &self.forward;
+        forward.run(backend);
+        let mut above = forward.error;
+        let mut updates = vec![forward.update(forward.depth() - 1, above)];
+        for layer in (0..self.delta.len()).rev() {
+            let delta = self.delta[layer];
+            backend.apply_transposed(forward.maps[layer + 1], above, delta);
+            backend.through_tanh(delta, forward.h[layer + 1]);
+            updates.push(forward.update(layer, delta));
+            above = delta;
+        }
+        updates
+    }
+
+    fn forward(&self) -> &Forward {
+        &self.forward
+    }
+}

@@ -1,0 +1,41 @@
+//! Direct feedback alignment (Nøkland 2016; section 2.1): the output's error goes to every hidden layer through fixed random weights of
+//! its own, `delta_l = (B_l delta_L) * tanh'(a_l)`. The paper could not run it on ImageNet for the size of B.
+
+use std::sync::Arc;
+
+use super::{Forward, Phase, Rule};
+use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::network::{MapId, Maps, Network};
+
+pub struct DirectFeedbackAlignment {
+    forward: Forward,
+    /// Error of each hidden layer, from the lowest, and the feedback that yields it from the output.
+    hidden: Vec<(Activity, MapId)>,
+}
+
+impl DirectFeedbackAlignment {
+    pub fn new(forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> DirectFeedbackAlignment {
+        let hidden = (1..network.depth())
+            .map(|l| (backend.activity(network.shape(l)), maps.feedback[l - 1].expect("every hidden layer has feedback")))
+            .collect();
+        DirectFeedbackAlignment { forward, hidden }
+    }
+}
+
+impl Rule for DirectFeedbackAlignment {
+    fn learn(&self, backend: &mut dyn Backend, _phase: Phase) -> Vec<Update> {
+        let forward = &self.forward;
+        forward.run(backend);
+        let mut updates = vec![forward.update(forward.depth() - 1, forward.error)];
+        for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
+            backend.apply(feedback, &[(forward.error, delta)], Nonlinearity::Linear);
+            backend.through_tanh(delta, forward.h[layer + 1]);
+            updates.push(forward.update(layer, delta));
+        }
+        updates
+    }
+
+    fn forward(&self) -> &Forward {
+        &self.forward
+    }
+}

@@ -1,0 +1,43 @@
+//! Feedback alignment (Lillicrap et al. 2016; section 2.1): back-propagation through fixed random weights B of the same sparsity,
+//! `delta_l = (B_{l+1}^T delta_{l+1}) * tanh'(a_l)`, so that no synapse needs to know another's weight.
+
+use std::sync::Arc;
+
+use super::{Forward, Phase, Rule};
+use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::network::{MapId, Maps, Network};
+
+pub struct FeedbackAlignment {
+    forward: Forward,
+    /// Error of each hidden layer, from the lowest, and the feedback that yields it from the layer above.
+    hidden: Vec<(Activity, MapId)>,
+}
+
+impl FeedbackAlignment {
+    pub fn new(forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> FeedbackAlignment {
+        let hidden = (1..network.depth())
+            .map(|l| (backend.activity(network.shape(l)), maps.feedback[l].expect("every layer but the first has feedback")))
+            .collect();
+        FeedbackAlignment { forward, hidden }
+    }
+}
+
+impl Rule for FeedbackAlignment {
+    fn learn(&self, backend: &mut dyn Backend, _phase: Phase) -> Vec<Update> {
+        let forward = &self.forward;
+        forward.run(backend);
+        let mut above = forward.error;
+        let mut updates = vec![forward.update(forward.depth() - 1, above)];
+        for (layer, &(delta, feedback)) in self.hidden.iter().enumerate().rev() {
+            backend.apply(feedback, &[(above, delta)], Nonlinearity::Linear);
+            backend.through_tanh(delta, forward.h[layer + 1]);
+            updates.push(forward.update(layer, delta));
+            above = delta;
+        }
+        updates
+    }
+
+    fn forward(&self) -> &Forward {
+        &self.forward
+    }
+}

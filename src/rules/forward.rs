@@ -1,0 +1,56 @@
+//! The forward pass, which every rule begins with and evaluation consists of.
+
+use std::sync::Arc;
+
+use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::network::{MapId, Maps, Network};
+
+/// Activities h_0 (the input) to h_L, the output's pre-activation a_L, and its error.
+#[derive(Clone)]
+pub struct Forward {
+    /// h_0 to h_L; h_L is softmax(a_L), or a_L.
+    pub h: Vec<Activity>,
+    pub pre_activation: Activity,
+    /// `dLoss/da_L` of each sample: `p - y`, or `2 (h_L - x)`.
+    pub error: Activity,
+    /// By layer.
+    pub maps: Vec<MapId>,
+}
+
+impl Forward {
+    pub fn new(network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Forward {
+        let depth = network.depth();
+        let mut h = vec![backend.input()];
+        h.extend((1..=depth).map(|l| backend.activity(network.shape(l))));
+        let top = network.shape(depth);
+        Forward { h, pre_activation: backend.activity(top), error: backend.activity(top), maps: maps.forward.clone() }
+    }
+
+    pub fn depth(&self) -> usize {
+        self.maps.len()
+    }
+
+    /// `h_l = tanh(W_l h_{l-1} + b_l)` up to the output, its error, and the measures.
+    pub fn run(&self, backend: &mut dyn Backend) {
+        for (layer, map) in self.maps.iter().enumerate() {
+            let (to, nonlinearity) = self.destination(layer);
+            backend.apply(*map, &[(self.h[layer], to)], nonlinearity);
+        }
+        self.finish(backend);
+    }
+
+    /// Where layer `layer` (from 0) puts its result.
+    pub fn destination(&self, layer: usize) -> (Activity, Nonlinearity) {
+        if layer + 1 == self.depth() { (self.pre_activation, Nonlinearity::Linear) } else { (self.h[layer + 1], Nonlinearity::Tanh) }
+    }
+
+    /// Output and error, once the pre-activation is there.
+    pub fn finish(&self, backend: &mut dyn Backend) {
+        backend.output_and_error(self.pre_activation, self.h[self.depth()], self.error);
+    }
+
+    /// The update of forward layer `layer` (from 0) with postsynaptic error `post`.
+    pub fn update(&self, layer: usize, post: Activity) -> Update {
+        Update { map: self.maps[layer], pre: self.h[layer], post }
+    }
+}

@@ -1,0 +1,84 @@
+//! The learning rules: which activities meet which errors.
+//!
+//! A rule turns a batch into updates, each a presynaptic activity and a postsynaptic error. It sees a [`Backend`] and a network's maps, and
+//! nothing of ranks, devices, or files. Adding a rule is a file here and a line in [`build`].
+//!
+//! | paper | here | hidden errors come from |
+//! | --- | --- | --- |
+//! | BP | [`backprop`] | transposed forward weights |
+//! | FA (2.1) | [`feedback_alignment`] | fixed random transposes |
+//! | DFA (2.1) | [`direct_feedback_alignment`] | fixed random projections of the output's error |
+//! | TP, DTP, SDTP, AO-SDTP (2.1) | [`target_propagation`], [`top_target`] | trained inverses: targets, not errors, travel down |
+
+mod backprop;
+mod direct_feedback_alignment;
+mod feedback_alignment;
+mod forward;
+mod target_propagation;
+mod top_target;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::compute::{Backend, Update};
+use crate::config::{self, Learning};
+use crate::network::{Maps, Network};
+
+pub use forward::Forward;
+
+/// Which of the two models learns in a step: both in parallel, or one of them in an alternating schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Both,
+    Inverse,
+    Forward,
+}
+
+impl Phase {
+    pub fn trains_forward(self) -> bool {
+        self != Phase::Inverse
+    }
+
+    pub fn trains_inverse(self) -> bool {
+        self != Phase::Forward
+    }
+}
+
+/// A learning rule on a network. Activities it needs are made when it is built.
+pub trait Rule {
+    /// The factors of all updates of the backend's current batch, from the parameters as they are. Measures loss, errors, and, where
+    /// inverses train, the inverse loss.
+    fn learn(&self, backend: &mut dyn Backend, phase: Phase) -> Vec<Update>;
+
+    /// The forward pass that `learn` begins with, for evaluation.
+    fn forward(&self) -> &Forward;
+}
+
+/// The rule that `learning` names.
+pub fn build(learning: &Learning, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {
+    let sigma = || learning.sigma.map(|sigma| sigma as f32).context("learning.sigma is needed by this rule");
+    let hybrid = learning.hybrid as f32;
+    let forward = Forward::new(network, maps, backend);
+    let family = |top, backend: &mut dyn Backend| -> Result<Box<dyn Rule>> {
+        Ok(Box::new(target_propagation::TargetPropagation::new(forward.clone(), network, maps, top, sigma()?, hybrid, backend)))
+    };
+    Ok(match learning.rule {
+        config::Rule::Bp => Box::new(backprop::Backprop::new(forward, network, maps, backend)),
+        config::Rule::Fa => Box::new(feedback_alignment::FeedbackAlignment::new(forward, network, maps, backend)),
+        config::Rule::Dfa => Box::new(direct_feedback_alignment::DirectFeedbackAlignment::new(forward, network, maps, backend)),
+        config::Rule::Tp => {
+            let top = top_target::Inverted::new(network, maps, backend, false);
+            family(top_target::TopTarget::Inverted(top), backend)?
+        }
+        config::Rule::Dtp => {
+            let alpha = learning.alpha.context("learning.alpha is needed by dtp")? as f32;
+            let top = top_target::GradientStep::new(network, maps, alpha, backend);
+            family(top_target::TopTarget::GradientStep(top), backend)?
+        }
+        config::Rule::Sdtp | config::Rule::AoSdtp => {
+            let top = top_target::Inverted::new(network, maps, backend, true);
+            family(top_target::TopTarget::Inverted(top), backend)?
+        }
+    })
+}

@@ -1,0 +1,177 @@
+//! The target propagation family (section 2.1, Algorithm 1, and 5.6).
+//!
+//! Activities go up, once clean and once corrupted; targets come down through the inverses `g_l(y) = tanh(V_l y + c_l)`. Each layer then
+//! has losses of its own: `|| f_l(h_{l-1}) - t_l ||^2` for the forward model, `|| g_l(f_l(h_{l-1} + noise)) - goal ||^2` for the inverse. The variants'
+//! differences are in `top_target`. A pass over a layer's weights serves all that need them: f on clean and corrupted
+//! activity, g on activity, target, and corrupted copy.
+
+use std::sync::Arc;
+
+use super::top_target::TopTarget;
+use super::{Forward, Phase, Rule};
+use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::network::{MapId, Maps, Network};
+
+pub struct TargetPropagation {
+    forward: Forward,
+    top: TopTarget,
+    sigma: f32,
+    hybrid: f32,
+    /// t_l for hidden l, at l - 1.
+    targets: Vec<Activity>,
+    /// Postsynaptic errors of hidden forward layers, at l - 1.
+    errors: Vec<Activity>,
+    /// By layer: the inverse that leads down from it.
+    inverses: Vec<Option<Inverse>>,
+}
+
+/// What belongs to `g` of layer index i, from h_{i+1} to h_i.
+struct Inverse {
+    map: MapId,
+    /// `h_i` with noise, and what the layer makes of it (the top's is elsewhere).
+    noisy: Activity,
+    corrupted: Activity,
+    /// g of activity, target, and corrupted activity.
+    of_activity: Activity,
+    of_target: Activity,
+    reconstruction: Activity,
+    error: Activity,
+    /// Hybrid targets: the back-propagated change, and the error it comes from.
+    back: Option<(Activity, Activity)>,
+}
+
+impl TargetPropagation {
+    pub fn new(
+        forward: Forward,
+        network: &Network,
+        maps: &Arc<Maps>,
+        top: TopTarget,
+        sigma: f32,
+        hybrid: f32,
+        backend: &mut dyn Backend,
+    ) -> TargetPropagation {
+        let depth = network.depth();
+        let mut hidden = || (1..depth).map(|l| backend.activity(network.shape(l))).collect::<Vec<_>>();
+        let (targets, errors) = (hidden(), hidden());
+        let inverses = maps.inverse.iter().enumerate().map(|(index, map)| {
+            let mut make = |l: usize| backend.activity(network.shape(l));
+            map.map(|map| Inverse {
+                map,
+                noisy: make(index),
+                corrupted: make(index + 1),
+                of_activity: make(index),
+                of_target: make(index),
+                reconstruction: make(index),
+                error: make(index),
+                back: (hybrid != 0.0 && index + 1 < depth).then(|| (make(index), make(index + 1))),
+            })
+        });
+        let inverses = inverses.collect();
+        TargetPropagation { forward, top, sigma, hybrid, targets, errors, inverses }
+    }
+
+    fn target(&self, l: usize) -> Activity {
+        self.targets[l - 1]
+    }
+
+    /// Clean and, where an inverse trains, corrupted activities, layer by layer.
+    fn upward(&self, backend: &mut dyn Backend, phase: Phase) {
+        let forward = &self.forward;
+        for (layer, map) in forward.maps.iter().enumerate() {
+            let (to, nonlinearity) = forward.destination(layer);
+            let clean = (forward.h[layer], to);
+            match &self.inverses[layer] {
+                Some(inverse) if phase.trains_inverse() => {
+                    backend.add_noise(forward.h[layer], inverse.noisy, self.sigma, layer);
+                    let corrupted = (inverse.noisy, self.corrupted_destination(layer, inverse));
+                    backend.apply(*map, &[clean, corrupted], nonlinearity);
+                }
+                _ => backend.apply(*map, &[clean], nonlinearity),
+            }
+        }
+        forward.finish(backend);
+    }
+
+    fn corrupted_destination(&self, layer: usize, inverse: &Inverse) -> Activity {
+        match &self.top {
+            TopTarget::Inverted(top) if layer + 1 == self.forward.depth() => top.corrupted_pre_activation(),
+            _ => inverse.corrupted,
+        }
+    }
+
+    /// All that goes down through the inverse of layer index `layer`: the target of h_layer and the inverse's own error.
+    fn downward(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse, phase: Phase, updates: &mut Vec<Update>) {
+        let forward = &self.forward;
+        let at_top = layer + 1 == forward.depth();
+        let mut jobs = Vec::with_capacity(3);
+        let mut difference = true;
+        if let (true, TopTarget::Inverted(top)) = (phase.trains_forward(), &self.top) {
+            difference = top.difference;
+        }
+        if phase.trains_forward() {
+            let (activity, wanted) = match &self.top {
+                TopTarget::Inverted(top) if at_top => top.of_output_and_wanted(backend, forward.h[layer], forward.h[layer + 1]),
+                _ => (forward.h[layer + 1], self.target(layer + 1)),
+            };
+            // Without the difference an inverse of the target is the target.
+            jobs.push((wanted, if difference { inverse.of_target } else { self.target(layer) }));
+            if difference {
+                jobs.push((activity, inverse.of_activity));
+            }
+        }
+        if phase.trains_inverse() {
+            let corrupted = match &self.top {
+                TopTarget::Inverted(top) if at_top => top.of_corrupted(backend, inverse.noisy),
+                _ => inverse.corrupted,
+            };
+            jobs.push((corrupted, inverse.reconstruction));
+            updates.push(Update { map: inverse.map, pre: corrupted, post: inverse.error });
+        }
+        backend.apply(inverse.map, &jobs, Nonlinearity::Tanh);
+        if phase.trains_forward() && difference {
+            let h = forward.h[layer];
+            let back = inverse.back.map(|(change, error)| {
+                backend.difference_through_tanh(self.target(layer + 1), forward.h[layer + 1], error);
+                backend.apply_transposed(forward.maps[layer], error, change);
+                (self.hybrid, change)
+            });
+            backend.difference_target(h, inverse.of_activity, inverse.of_target, back, self.target(layer));
+        }
+        if phase.trains_inverse() {
+            let goal = match self.top {
+                TopTarget::GradientStep(_) => inverse.noisy,
+                TopTarget::Inverted(_) => forward.h[layer],
+            };
+            backend.error_through_tanh(inverse.reconstruction, goal, inverse.error, true);
+        }
+    }
+}
+
+impl Rule for TargetPropagation {
+    fn learn(&self, backend: &mut dyn Backend, phase: Phase) -> Vec<Update> {
+        let forward = &self.forward;
+        let depth = forward.depth();
+        self.upward(backend, phase);
+        let mut updates = Vec::with_capacity(2 * depth);
+        if let (TopTarget::GradientStep(top), true) = (&self.top, phase.trains_forward() && depth > 1) {
+            top.target(backend, forward.h[depth - 1], forward.error, self.target(depth - 1));
+        }
+        for layer in (1..depth).rev() {
+            if let Some(inverse) = &self.inverses[layer] {
+                self.downward(backend, layer, inverse, phase, &mut updates);
+            }
+        }
+        if phase.trains_forward() {
+            for l in 1..depth {
+                backend.error_through_tanh(forward.h[l], self.target(l), self.errors[l - 1], false);
+                updates.push(forward.update(l - 1, self.errors[l - 1]));
+            }
+            updates.push(forward.update(depth - 1, forward.error));
+        }
+        updates
+    }
+
+    fn forward(&self) -> &Forward {
+        &self.forward
+    }
+}

@@ -1,0 +1,6 @@
+//! Training: the engine that performs steps, and the loop round it.
+
+mod adam;
+mod engine;
+
+pub use engine::{Engine, OptimizerSteps, Seconds};
