@@ -1,7 +1,6 @@
 //! MPI as a transport.
 //!
-//! MPI is started only where a launcher has started this process, and never ended: a process that leaves is a process that has nothing more
-//! to say. Counts are 32 bits there, so large ranges travel in pieces.
+//! MPI is started only where a launcher has started this process. Counts are 32 bits there, so large ranges travel in pieces.
 
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
@@ -56,7 +55,7 @@ pub fn connect() -> Result<Box<dyn Transport>> {
     }
     let (universe, _) = mpi::initialize_with_threading(mpi::Threading::Serialized).context("MPI could not be started")?;
     let world = universe.world();
-    // Ended by the process's end.
+    // Ended by `finish`, and not by whichever error returns first: that would wait for the other ranks for ever.
     std::mem::forget(universe);
     let (rank, size) = (world.rank() as usize, world.size() as usize);
     if let Some((name, expected)) = announced().filter(|(name, expected)| *name != "MPI_LOCALNRANKS" && *expected != size) {
@@ -228,6 +227,10 @@ impl Transport for Mpi {
             arenas.push(unsafe { Arena::shared(at.cast(), *len) });
         }
         Ok(Some(arenas))
+    }
+
+    fn finish(&self) {
+        unsafe { ffi::MPI_Finalize() };
     }
 
     fn abort(&self, code: i32) -> ! {

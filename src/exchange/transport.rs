@@ -50,6 +50,10 @@ pub trait Transport: Send + Sync {
     /// `elements[r]` zeroed elements of rank r in memory that all ranks see, in the order of ranks; `None` where the ranks are on several hosts.
     fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>>;
 
+    /// Takes leave in good order, with any exit code; launchers take a process that ends without it for a failed one. Collective, and the last
+    /// call of all.
+    fn finish(&self);
+
     /// Ends the whole job at once, with this rank's `code`.
     fn abort(&self, code: i32) -> !;
 }
@@ -91,6 +95,8 @@ impl Transport for Single {
     fn shared(&self, _elements: &[usize]) -> Result<Option<Vec<Arena>>> {
         Ok(None)
     }
+
+    fn finish(&self) {}
 
     fn abort(&self, code: i32) -> ! {
         std::process::exit(code)
