@@ -3,6 +3,7 @@
 //! MPI is started only where a launcher has started this process. Counts are 32 bits there, so large ranges travel in pieces.
 
 use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr;
 
@@ -21,8 +22,8 @@ const PIECE: usize = 1 << 28;
 /// Ranks started by an MPI launcher.
 pub struct Mpi {
     world: SimpleCommunicator,
-    /// The ranks of this host.
-    host: SimpleCommunicator,
+    /// The ranks of this host. Never freed: freeing is a collective call, and not allowed after the end.
+    host: ManuallyDrop<SimpleCommunicator>,
     rank: usize,
     size: usize,
 }
@@ -64,7 +65,7 @@ pub fn connect() -> Result<Box<dyn Transport>> {
              mpirun belongs to another MPI than the library that biodist was built with; use the mpirun of that library"
         )));
     }
-    let host = world.split_shared(rank as i32);
+    let host = ManuallyDrop::new(world.split_shared(rank as i32));
     Ok(Box::new(Mpi { world, host, rank, size }))
 }
 
