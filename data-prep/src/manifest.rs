@@ -1,0 +1,164 @@
+//! `manifest.json`: which shards make up a data set, and what they hold. It is written last, so a folder with one is whole.
+//!
+//! Its last line holds the CRC-32 of all lines before it, so that it stays plain JSON for other programs.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::error::usage;
+use crate::files::write_atomically;
+use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, VERSION};
+use crate::statistics::ChannelStatistics;
+
+/// The manifest's name in its folder.
+pub const FILE_NAME: &str = "manifest.json";
+/// Larger files are refused unread.
+const MAX_LENGTH: u64 = 256 << 20;
+const FORMAT: &str = "biodist shards";
+const CHECKSUM_LINE: &str = "\n\"crc32\": \"";
+
+/// What a data set's manifest says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub format: String,
+    pub version: u32,
+    pub samples: u64,
+    pub classes: u32,
+    /// One name per class.
+    pub class_names: Vec<String>,
+    pub channels: u32,
+    /// [H, W, C] where all samples have one shape.
+    pub shape: Option<[u32; 3]>,
+    pub encoding: Encoding,
+    pub statistics: ChannelStatistics,
+    pub shards: Vec<ShardRecord>,
+    /// Program, command and options that made the data set.
+    pub made_by: serde_json::Value,
+}
+
+/// A shard as its manifest knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardRecord {
+    /// Name in the manifest's folder.
+    pub file: String,
+    pub bytes: u64,
+    pub samples: u64,
+    /// The checksum that ends the shard's header, in hexadecimal.
+    pub header_crc32: String,
+}
+
+impl Manifest {
+    /// A manifest of the present format; the caller fills in the rest.
+    pub fn header() -> (String, u32) {
+        (FORMAT.to_owned(), VERSION)
+    }
+
+    /// Reads and checks the manifest of `folder`.
+    pub fn read(folder: &Path) -> Result<Manifest> {
+        let path = folder.join(FILE_NAME);
+        let mut file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(folder)),
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be opened", path.display())),
+        };
+        let mut bytes = Vec::new();
+        let read = file.by_ref().take(MAX_LENGTH + 1).read_to_end(&mut bytes);
+        read.with_context(|| format!("{} cannot be read", path.display()))?;
+        ensure!(bytes.len() as u64 <= MAX_LENGTH, "{} is no manifest: it has more than {MAX_LENGTH} bytes", path.display());
+        Manifest::parse(&bytes).with_context(|| format!("{} cannot be used; prepare the data set again", path.display()))
+    }
+
+    /// Reads a manifest from its bytes. Checks its checksum and that its parts agree, not the shards.
+    pub fn parse(bytes: &[u8]) -> Result<Manifest> {
+        let text = std::str::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not text"))?;
+        // The version first: another version's checksum may be another kind.
+        #[derive(Deserialize)]
+        struct Version {
+            format: String,
+            version: u32,
+        }
+        let version: Version = serde_json::from_str(text).context("it is not a whole manifest of shards")?;
+        ensure!(version.format == FORMAT, "its format is {:?}, expected is {FORMAT:?}", version.format);
+        ensure!(version.version == VERSION, "it has format version {}, this program reads version {VERSION}", version.version);
+        let Some(at) = text.rfind(CHECKSUM_LINE) else { bail!("its last line has no checksum") };
+        let (body, last) = text.split_at(at + 1);
+        let computed = crc32fast::hash(body.as_bytes());
+        let expected = format!("\"crc32\": \"{computed:08x}\"}}\n");
+        ensure!(last == expected, "it is altered: its checksum is {computed:08x}, where its last line is {:?}", last.trim_end());
+        let mut value: serde_json::Map<_, _> = serde_json::from_str(text)?;
+        value.remove("crc32");
+        let manifest: Manifest = serde_json::from_value(value.into())?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The manifest's bytes, checksum included.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut text = serde_json::to_string_pretty(self).expect("a manifest has text keys and finite numbers");
+        let open = text.strip_suffix("\n}").expect("pretty JSON ends in a line of its own").len();
+        text.truncate(open);
+        text.push_str(",\n");
+        let checksum = crc32fast::hash(text.as_bytes());
+        text.push_str(&format!("\"crc32\": \"{checksum:08x}\"}}\n"));
+        text.into_bytes()
+    }
+
+    /// Puts the manifest into `folder`, which makes the data set whole.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        self.check()?;
+        write_atomically(&folder.join(FILE_NAME), &self.to_bytes())
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!((1..=MAX_CHANNELS).contains(&self.channels), "channels is {}, allowed are 1 to {MAX_CHANNELS}", self.channels);
+        ensure!((1..=MAX_CLASSES).contains(&self.classes), "classes is {}, allowed are 1 to {MAX_CLASSES}", self.classes);
+        ensure!(self.samples > 0, "samples is 0: the data set is empty");
+        let names = self.class_names.len();
+        ensure!(names == self.classes as usize, "class_names has {names} entries for {} classes", self.classes);
+        if let Some(shape) = self.shape {
+            ensure!(shape[2] == self.channels && shape[0] > 0 && shape[1] > 0, "shape is {shape:?} with {} channels", self.channels);
+        }
+        let statistics = &self.statistics;
+        for (key, values) in [("mean", &statistics.mean), ("deviation", &statistics.deviation)] {
+            let sound = values.len() == self.channels as usize && values.iter().all(|x| (0.0..=1.0).contains(x));
+            ensure!(sound, "statistics.{key} is {values:?} for {} channels", self.channels);
+        }
+        let mut samples = 0u64;
+        let mut seen = HashSet::new();
+        for shard in &self.shards {
+            let name = &shard.file;
+            // The reader must not be led out of the folder.
+            let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+            ensure!(plain, "shards lists {name:?}, which is no plain file name");
+            ensure!(seen.insert(name.as_str()), "shards lists {name:?} twice");
+            samples = samples.saturating_add(shard.samples);
+        }
+        ensure!(samples == self.samples, "samples is {}, but the shards listed have {samples}", self.samples);
+        Ok(())
+    }
+}
+
+fn missing(folder: &Path) -> anyhow::Error {
+    if !folder.exists() {
+        return usage(format!("{} does not exist; give a folder that data-prep made", folder.display()));
+    }
+    let parts: Vec<String> = ["train", "test", "val"]
+        .iter()
+        .map(|part| folder.join(part))
+        .filter(|part| part.join(FILE_NAME).exists())
+        .map(|part| part.display().to_string())
+        .collect();
+    if !parts.is_empty() {
+        return usage(format!("{} holds several data sets; name one: {}", folder.display(), parts.join(", ")));
+    }
+    usage(format!(
+        "{} has no {FILE_NAME}: it was not made by data-prep, or its preparation was interrupted (the same command goes on)",
+        folder.display()
+    ))
+}

@@ -1,0 +1,29 @@
+//! From images of various origins to shards, one file per origin.
+
+pub mod idx;
+
+use std::path::Path;
+
+/// A shard's pixels, in MiB: few enough files for millions of samples, small enough to lose little when a preparation is
+/// killed.
+pub const SHARD_MIB: u32 = 256;
+
+/// Samples per shard for samples of `bytes` each.
+pub fn samples_per_shard(shard_mib: u32, bytes: u64) -> usize {
+    usize::try_from((u64::from(shard_mib) << 20) / bytes.max(1)).unwrap_or(usize::MAX).max(1)
+}
+
+/// What made a data set, for its manifest. Neither the time nor absolute paths, so that equal input gives equal bytes.
+pub fn made_by(command: &str, options: serde_json::Value) -> serde_json::Value {
+    serde_json::json!({ "program": concat!("data-prep ", env!("CARGO_PKG_VERSION")), "command": command, "options": options })
+}
+
+/// The last part of a path, as text.
+pub fn base_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Class names where the origin has none: the numbers.
+pub fn numbered_classes(classes: u32) -> Vec<String> {
+    (0..classes).map(|class| class.to_string()).collect()
+}
