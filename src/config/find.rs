@@ -40,9 +40,17 @@ fn suggestion(path: &Path, folders: &[PathBuf]) -> String {
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.ends_with(".toml")).collect();
     names.sort();
+    names.dedup();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let typed = path.file_name().unwrap_or_default().to_string_lossy();
-    nearest(&typed, &names).map_or(String::new(), |near| format!("; did you mean {near}?"))
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    // A name cut short: mnist_fc_dtp for mnist_fc_dtp_parallel and mnist_fc_dtp_alternating.
+    let longer: Vec<&str> = names.iter().copied().filter(|name| name.starts_with(&*stem)).collect();
+    let meant = if (1..=4).contains(&longer.len()) {
+        longer
+    } else {
+        nearest(&path.file_name().unwrap_or_default().to_string_lossy(), &names).into_iter().collect()
+    };
+    if meant.is_empty() { String::new() } else { format!("; did you mean {}?", meant.join(" or ")) }
 }
 
 #[cfg(test)]
@@ -63,6 +71,8 @@ mod tests {
 
         let error = find_in(Path::new("mnist_fc_pb.toml"), &folders).unwrap_err().to_string();
         assert!(error.contains("did you mean mnist_fc_bp.toml?"), "{error}");
+        let error = find_in(Path::new("mnist_fc"), &folders).unwrap_err().to_string();
+        assert!(error.ends_with("did you mean mnist_fc_bp.toml?"), "{error}");
         assert!(error.contains("first") && error.contains("second"), "{error}");
         assert!(find_in(&root.path().join("mnist_fc_bp.toml"), &folders).is_err(), "an absolute path is taken as it is");
         assert!(find_in(root.path(), &folders).unwrap_err().to_string().contains("a folder"));

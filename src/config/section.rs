@@ -21,8 +21,9 @@ pub(super) const DECAY: Bound = Bound { words: "a number from 0 to below 1", hol
 pub(super) const SPAN: Bound = Bound { words: "a number from 0 to 1e9", holds: |x| (0.0..=1e9).contains(&x) };
 pub(super) const POSITIVE_SPAN: Bound = Bound { words: "a number above 0, up to 1e9", holds: |x| x > 0.0 && x <= 1e9 };
 
-/// Sizes up to this keep every product that a plan makes of them inside 128 bits.
+/// No product of two sizes leaves 64 bits.
 const LARGEST_SIZE: i64 = 1_000_000_000;
+const LARGEST_SIDE: usize = 65_535;
 
 /// One table of the configuration, absent or present.
 pub(super) struct Section<'a> {
@@ -92,12 +93,13 @@ impl<'a> Section<'a> {
         as_size(value, least).map(Some).ok_or_else(|| self.wrong(key, &format!("a whole number from {least} to {LARGEST_SIZE}")))
     }
 
+    /// The height and width of an image.
     pub(super) fn pair(&self, key: &str) -> Result<Option<[usize; 2]>> {
         let Some(value) = self.raw(key) else { return Ok(None) };
         let sizes: Option<Vec<usize>> = value.as_array().and_then(|array| array.iter().map(|value| as_size(value, 1)).collect());
         match sizes.as_deref() {
-            Some(&[first, second]) => Ok(Some([first, second])),
-            _ => Err(self.wrong(key, "two whole numbers, 1 or more, [height, width]")),
+            Some(&[height, width]) if height.max(width) <= LARGEST_SIDE => Ok(Some([height, width])),
+            _ => Err(self.wrong(key, &format!("two whole numbers from 1 to {LARGEST_SIDE}, [height, width]"))),
         }
     }
 

@@ -1,0 +1,287 @@
+//! `biodist check`: what a configuration means, before anything is trained.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::image::{ImageShape, parse_classes};
+use super::text::{grouped, print, scaled, table};
+use crate::config::{Config, Loaded, Purpose, Unused};
+use crate::network::{Map, Role};
+use crate::plan::{DataFacts, Plan, StepCost, Way};
+use crate::rules::Phase;
+
+/// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Configuration file, looked for in configs/ too
+    config: PathBuf,
+    /// Override a key, for instance --set training.epochs=10
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Number of processes to plan for
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    ranks: u32,
+    /// Image as the network sees it; no data is read then
+    #[arg(long, value_name = "HxWxC")]
+    input: Option<ImageShape>,
+    /// Number of classes, with --input
+    #[arg(long, value_name = "K", requires = "input", value_parser = parse_classes)]
+    classes: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the plan, or fails where there is none.
+pub fn run(args: CheckArgs) -> Result<()> {
+    let purpose = if args.input.is_some() { Purpose::Shapes } else { Purpose::Training };
+    let Loaded { config, unused } = Loaded::read(&args.config, &args.set, purpose)?;
+    let facts = match args.input {
+        Some(shape) => shape.facts(&config, args.classes)?,
+        None => DataFacts::of_data(&config)?,
+    };
+    let plan = Plan::new(&config, &facts, args.ranks as usize)?;
+    let text = if args.json { format!("{}\n", to_json(&config, &facts, &plan, &unused)) } else { to_text(&config, &facts, &plan, &unused) };
+    print(&text)
+}
+
+/// Parameters of the maps of one layer, or of all, by what becomes of them.
+#[derive(Default)]
+struct LayerParameters {
+    forward: u64,
+    inverse: u64,
+    fixed: u64,
+}
+
+fn of_layer(plan: &Plan, index: usize) -> LayerParameters {
+    let sum = |wanted: &dyn Fn(&Map) -> bool| {
+        plan.maps.all.iter().filter(|map| map.layer == index && wanted(map)).map(|map| map.parameters() as u64).sum()
+    };
+    LayerParameters {
+        forward: sum(&|map| map.role == Role::Forward),
+        inverse: sum(&|map| map.role == Role::Inverse),
+        fixed: sum(&|map| !map.trained()),
+    }
+}
+
+fn totals(plan: &Plan) -> LayerParameters {
+    (0..plan.network.depth()).map(|index| of_layer(plan, index)).fold(LayerParameters::default(), |sum, layer| LayerParameters {
+        forward: sum.forward + layer.forward,
+        inverse: sum.inverse + layer.inverse,
+        fixed: sum.fixed + layer.fixed,
+    })
+}
+
+fn name(way: Way) -> &'static str {
+    match way {
+        Way::None => "none",
+        Way::Activities => "activities",
+        Way::Gradients => "gradients",
+    }
+}
+
+fn phase(cost: &StepCost) -> &'static str {
+    match cost.phase {
+        Phase::Both => "all",
+        Phase::Inverse => "inverse",
+        Phase::Forward => "forward",
+    }
+}
+
+fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    let learning = &config.learning;
+    let schedule = if config.has_inverses() { format!(", {}", lower(&learning.schedule)) } else { String::new() };
+    let [height, width, channels] = facts.input;
+    line(format!(
+        "{}: {}{schedule}, on images of {height}x{width}x{channels}, {} rank{} of {} samples a step",
+        config.experiment.name,
+        learning.rule.name(),
+        plan.ranks,
+        plural(plan.ranks),
+        plan.local_batch
+    ));
+    line(String::new());
+    line(layers(plan));
+
+    let memory = &plan.memory;
+    let stored = if memory.gradients > 0 { format!(", gradients {}B", scaled(memory.gradients as f64)) } else { String::new() };
+    let bytes = |number: u64| format!("{}B", scaled(number as f64));
+    let whole = memory.parameters + memory.moments + memory.activities + memory.gradients;
+    line(format!(
+        "memory     {} a rank: parameters {}, Adam's moments {}, activities {}{stored}",
+        bytes(whole),
+        bytes(memory.parameters),
+        bytes(memory.moments),
+        bytes(memory.activities)
+    ));
+    if plan.ranks > 1 {
+        let shared = if plan.exchange == Way::Activities { "; parameters and moments are there once" } else { "" };
+        line(format!("           {} for {} ranks on one host{shared}", bytes(plan.host_memory()), plan.ranks));
+    }
+    let checkpoint = plan.disk.model + plan.disk.optimizer;
+    line(format!(
+        "disk       {} a checkpoint: model {}, optimiser {}; at most {} at a time, {}",
+        bytes(checkpoint),
+        bytes(plan.disk.model),
+        bytes(plan.disk.optimizer),
+        plan.disk.checkpoints,
+        bytes(checkpoint * plan.disk.checkpoints as u64)
+    ));
+    for cost in &plan.steps {
+        let which = if cost.phase == Phase::Both {
+            String::new()
+        } else {
+            format!(" of a pass over the data that trains the {} model", phase(cost))
+        };
+        let ranks = plan.ranks as f64;
+        line(format!(
+            "work       {}FLOP a step{which}, all ranks: passes {}FLOP, gradients {}FLOP",
+            scaled(ranks * (cost.passes + cost.gradients)),
+            scaled(ranks * cost.passes),
+            scaled(ranks * cost.gradients)
+        ));
+        if plan.ranks > 1 {
+            line(exchange(plan, cost));
+        }
+    }
+    if let Some(epoch) = plan.epoch {
+        let left_out = if epoch.left_out > 0 {
+            format!("; the incomplete last batch leaves {} sample{} out of it", epoch.left_out, plural(epoch.left_out))
+        } else {
+            String::new()
+        };
+        line(format!(
+            "epoch      {} steps of {} on {} samples{left_out}",
+            grouped(epoch.steps as u64),
+            config.data.batch_size,
+            grouped(epoch.samples as u64)
+        ));
+        let test = epoch.test.map_or("no test set".to_owned(), |test| format!("test on {} samples", grouped(test as u64)));
+        let validation = if epoch.validation > 0 { format!(", validation on {}", grouped(epoch.validation as u64)) } else { String::new() };
+        let length = epoch.total_steps.map_or(String::new(), |steps| format!("{} steps in all, ", grouped(steps)));
+        line(format!("run        {length}{test}{validation}"));
+    }
+    for unused in unused {
+        line(format!("not used   {}: {}", unused.key, unused.reason));
+    }
+    out
+}
+
+fn layers(plan: &Plan) -> String {
+    let cell = |number: u64| if number == 0 { "-".to_owned() } else { grouped(number) };
+    let row = |number: String, what: String, output: String, parameters: LayerParameters| {
+        vec![number, what, output, cell(parameters.forward), cell(parameters.inverse), cell(parameters.fixed)]
+    };
+    let heading = ["layer", "", "output", "forward", "inverse", "fixed, random"];
+    let mut rows = vec![
+        heading.map(str::to_owned).to_vec(),
+        row(String::new(), "input".into(), plan.network.input.to_string(), LayerParameters::default()),
+    ];
+    for (index, layer) in plan.network.layers.iter().enumerate() {
+        rows.push(row(index.to_string(), layer.describe(), layer.output.to_string(), of_layer(plan, index)));
+    }
+    rows.push(row(String::new(), "parameters".into(), String::new(), totals(plan)));
+    table(&rows, 3)
+}
+
+fn exchange(plan: &Plan, cost: &StepCost) -> String {
+    let bytes = |way: Way, one_host: bool| format!("{}B", scaled(plan.exchanged(cost, way, one_host) as f64));
+    let other = if plan.exchange == Way::Gradients { Way::Activities } else { Way::Gradients };
+    format!(
+        "exchange   {}: {} a rank and step on one host, {} between hosts ({} would be {} and {})",
+        name(plan.exchange),
+        bytes(plan.exchange, true),
+        bytes(plan.exchange, false),
+        name(other),
+        bytes(other, true),
+        bytes(other, false)
+    )
+}
+
+fn plural(number: usize) -> &'static str {
+    if number == 1 { "" } else { "s" }
+}
+
+fn lower(value: &impl std::fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
+}
+
+fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -> Value {
+    let parameters = |sums: &LayerParameters| json!({ "forward": sums.forward, "inverse": sums.inverse, "fixed": sums.fixed });
+    let layers: Vec<Value> = plan
+        .network
+        .layers
+        .iter()
+        .enumerate()
+        .map(|(index, layer)| {
+            let shape = [layer.output.height, layer.output.width, layer.output.channels];
+            json!({ "layer": layer.describe(), "output": shape, "parameters": parameters(&of_layer(plan, index)) })
+        })
+        .collect();
+    let exchanged = |cost: &StepCost, way: Way| json!({ "one_host": plan.exchanged(cost, way, true), "between_hosts": plan.exchanged(cost, way, false) });
+    let ranks = plan.ranks as f64;
+    let steps: Vec<Value> = plan
+        .steps
+        .iter()
+        .map(|cost| {
+            let mut ways = serde_json::Map::new();
+            if plan.ranks > 1 {
+                for way in [Way::Activities, Way::Gradients] {
+                    ways.insert(name(way).to_owned(), exchanged(cost, way));
+                }
+            }
+            json!({
+                "trains": phase(cost),
+                "flop": ranks * (cost.passes + cost.gradients),
+                "flop_passes": ranks * cost.passes,
+                "flop_gradients": ranks * cost.gradients,
+                "exchanged_bytes_per_rank": exchanged(cost, plan.exchange),
+                "exchanged_bytes_per_rank_by": ways,
+            })
+        })
+        .collect();
+    let mut value = json!({
+        "config": config,
+        "input": facts.input,
+        "ranks": plan.ranks,
+        "samples_per_rank": plan.local_batch,
+        "layers": layers,
+        "parameters": parameters(&totals(plan)),
+        "memory_bytes_per_rank": {
+            "parameters": plan.memory.parameters,
+            "moments": plan.memory.moments,
+            "activities": plan.memory.activities,
+            "gradients": plan.memory.gradients,
+        },
+        "memory_bytes_one_host": plan.host_memory(),
+        "disk_bytes": {
+            "model": plan.disk.model,
+            "optimizer": plan.disk.optimizer,
+            "most_checkpoints": plan.disk.checkpoints,
+        },
+        "exchange": name(plan.exchange),
+        "steps": steps,
+        "unused_keys": unused,
+    });
+    if let Some(epoch) = plan.epoch {
+        value["epoch"] = json!({
+            "samples": epoch.samples,
+            "steps": epoch.steps,
+            "left_out": epoch.left_out,
+            "validation": epoch.validation,
+        });
+        for (key, number) in [("test", epoch.test.map(|test| test as u64)), ("total_steps", epoch.total_steps)] {
+            if let Some(number) = number {
+                value["epoch"][key] = json!(number);
+            }
+        }
+    }
+    value
+}

@@ -1,0 +1,95 @@
+//! Numbers and tables for people.
+
+use std::io::{ErrorKind, Write};
+
+use anyhow::{Context, Result};
+
+/// Writes `text` to the standard output. A reader that has left, such as `head`, is no error.
+pub fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("the standard output cannot be written"),
+        _ => Ok(()),
+    }
+}
+
+/// 1234567 as "1,234,567".
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A number with three figures and an SI prefix: 1863000000 as "1.86 G".
+pub fn scaled(number: f64) -> String {
+    const PREFIXES: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    let mut number = number;
+    let mut prefix = 0;
+    while number >= 999.5 && prefix + 1 < PREFIXES.len() {
+        number /= 1000.0;
+        prefix += 1;
+    }
+    let decimals = if prefix == 0 || number >= 99.95 {
+        0
+    } else if number >= 9.995 {
+        1
+    } else {
+        2
+    };
+    format!("{number:.decimals$} {}", PREFIXES[prefix])
+}
+
+/// Rows in columns as wide as their widest cell: the first `left` columns begin at the left, the rest end at the right.
+pub fn table(rows: &[Vec<String>], left: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, &width))| if column < left { format!("{cell:width$}") } else { format!("{cell:>width$}") })
+            .collect();
+        out.push_str(cells.join("   ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_value() {
+        let cases = [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567"), (100000, "100,000")];
+        for (number, text) in cases {
+            assert_eq!(grouped(number), text);
+        }
+        let cases = [
+            (0.0, "0 "),
+            (999.0, "999 "),
+            (999.6, "1.00 k"),
+            (1.863e9, "1.86 G"),
+            (18.63e9, "18.6 G"),
+            (186.3e9, "186 G"),
+            (5e21, "5000 E"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(scaled(number), text);
+        }
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "1,000".to_owned()]];
+        assert_eq!(table(&rows, 1), "a         1\nbcd   1,000\n");
+    }
+}

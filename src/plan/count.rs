@@ -1,0 +1,137 @@
+//! What a step of a rule costs, found by letting the rule itself run on a backend that counts instead of computing.
+//!
+//! A new rule is thereby planned as soon as it is written.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::compute::cpu::{row_stride, simd::LANES};
+use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
+use crate::config::Learning;
+use crate::network::{MapId, Maps, Network, Shape};
+use crate::rules::{self, Phase, Rule};
+
+/// Cost of one step on one rank.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepCost {
+    pub phase: Phase,
+    /// Floating-point operations of the products with weights: forward, backward, inverse.
+    pub passes: f64,
+    /// Floating-point operations of the gradients of this rank's samples.
+    pub gradients: f64,
+    /// Bytes of the factors of this rank's samples that other ranks' updates need.
+    pub factor_bytes: u64,
+    /// Bytes of the parameters that the step changes.
+    pub changed_bytes: u64,
+}
+
+/// A rule on `samples` samples a step.
+pub(super) struct Counted {
+    counter: Counter,
+    rule: Box<dyn Rule>,
+}
+
+impl Counted {
+    pub(super) fn new(learning: &Learning, network: &Network, maps: &Arc<Maps>, samples: usize) -> Result<Counted> {
+        let mut counter = Counter { maps: maps.clone(), samples, slots: Vec::new(), operations: 0.0 };
+        counter.slot(network.input, network.input.channels);
+        let rule = rules::build(learning, network, maps, &mut counter)?;
+        Ok(Counted { counter, rule })
+    }
+
+    /// Bytes of all activities, targets and errors.
+    pub(super) fn activity_bytes(&self) -> u64 {
+        self.counter.slots.iter().map(|slot| 4 * slot.next_multiple_of(LANES) as u64).sum()
+    }
+
+    pub(super) fn step(&mut self, phase: Phase) -> StepCost {
+        self.counter.operations = 0.0;
+        let updates = self.rule.learn(&mut self.counter, phase);
+        let factors: BTreeSet<usize> = updates.iter().flat_map(|update| [update.pre.0, update.post.0]).collect();
+        let maps = &self.counter.maps;
+        let trained = |update: &Update| maps.get(update.map);
+        StepCost {
+            phase,
+            passes: self.counter.operations,
+            gradients: updates.iter().map(|update| self.counter.samples as f64 * trained(update).connectivity.operations()).sum(),
+            factor_bytes: factors.into_iter().map(|slot| 4 * self.counter.slots[slot] as u64).sum(),
+            changed_bytes: updates.iter().map(|update| 4 * trained(update).parameters() as u64).sum(),
+        }
+    }
+}
+
+struct Counter {
+    maps: Arc<Maps>,
+    samples: usize,
+    /// Elements of each activity.
+    slots: Vec<usize>,
+    operations: f64,
+}
+
+impl Counter {
+    fn slot(&mut self, shape: Shape, stride: usize) -> Activity {
+        self.slots.push(shape.positions() * self.samples * stride);
+        Activity(self.slots.len() - 1)
+    }
+
+    fn product(&mut self, map: MapId, jobs: usize) {
+        self.operations += (jobs * self.samples) as f64 * self.maps.get(map).connectivity.operations();
+    }
+}
+
+/// Products count; elementwise work, which is small beside them, does not.
+impl Backend for Counter {
+    fn activity(&mut self, shape: Shape) -> Activity {
+        self.slot(shape, row_stride(shape.channels))
+    }
+
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], _: Nonlinearity) {
+        self.product(map, jobs.len());
+    }
+
+    fn apply_transposed(&mut self, map: MapId, _: Activity, _: Activity) {
+        self.product(map, 1);
+    }
+
+    fn input(&self) -> Activity {
+        Activity(0)
+    }
+
+    fn wanted_output(&mut self, _: Activity) {}
+
+    fn output_and_error(&mut self, _: Activity, _: Activity, _: Activity) {}
+
+    fn output(&mut self, _: Activity, _: Activity) {}
+
+    fn add_noise(&mut self, _: Activity, _: Activity, _: f32, _: usize) {}
+
+    fn error_through_tanh(&mut self, _: Activity, _: Activity, _: Activity, _: bool) {}
+
+    fn through_tanh(&mut self, _: Activity, _: Activity) {}
+
+    fn difference_through_tanh(&mut self, _: Activity, _: Activity, _: Activity) {}
+
+    fn step_along(&mut self, _: Activity, _: f32, _: Activity, _: Activity) {}
+
+    fn difference_target(&mut self, _: Activity, _: Activity, _: Activity, _: Option<(f32, Activity)>, _: Activity) {}
+
+    fn concatenate(&mut self, _: Activity, _: Activity, _: Activity) {}
+
+    fn begin(&mut self, _: &Batch) -> Result<()> {
+        Ok(())
+    }
+
+    fn measure(&self, _: Measure) -> &[f32] {
+        &[]
+    }
+
+    fn read_parameter(&self, _: MapId, _: Part, _: Buffer) -> Vec<f32> {
+        Vec::new()
+    }
+
+    fn write_parameter(&mut self, _: MapId, _: Part, _: Buffer, _: &[f32]) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! The plan of a run: every shape and size that follows from a configuration, its data, and the number of ranks.
+//!
+//! Making it is where a run that cannot work is refused, before anything is allocated.
+
+mod count;
+mod data;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::compute::cpu::spans;
+use crate::config::{Config, ExchangeChoice, Rule, Schedule};
+use crate::exit::Exit;
+use crate::network::{Kind, Maps, Network, Role};
+use crate::rules::Phase;
+use count::Counted;
+pub use count::StepCost;
+pub use data::DataFacts;
+
+/// More weights in a map, or more values in an activity of a batch, are taken for a mistake: 4 TB.
+const MOST_VALUES: f64 = 1e12;
+/// The same for pairs of connected positions, which are listed one by one.
+const MOST_OFFSETS: f64 = 5e7;
+
+/// Sizes of a run; bytes and operations are of one rank unless a field says otherwise.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub ranks: usize,
+    /// Samples of one rank in a step.
+    pub local_batch: usize,
+    pub network: Network,
+    pub maps: Arc<Maps>,
+    pub memory: Memory,
+    pub disk: Disk,
+    /// One kind of step, or, alternating, that of an inverse and that of a forward epoch.
+    pub steps: Vec<StepCost>,
+    pub exchange: Way,
+    /// Absent where no data was looked at.
+    pub epoch: Option<Epoch>,
+}
+
+/// Bytes in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Parameters, padded to whole vectors.
+    pub parameters: u64,
+    /// Both of Adam's moments.
+    pub moments: u64,
+    pub activities: u64,
+    /// Stored gradients, where ranks exchange them.
+    pub gradients: u64,
+}
+
+/// Bytes on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The parameters of one checkpoint.
+    pub model: u64,
+    /// The optimisers' state beside them.
+    pub optimizer: u64,
+    /// Most checkpoints at a time: those kept, step 0, and the one being written.
+    pub checkpoints: usize,
+}
+
+/// How ranks share an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// One rank: nothing to share.
+    None,
+    Activities,
+    Gradients,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// Training samples, without those set apart for validation.
+    pub samples: usize,
+    pub steps: usize,
+    /// Samples of the incomplete last batch, which train nothing in that epoch.
+    pub left_out: usize,
+    /// Steps of the whole run, where it has a length.
+    pub total_steps: Option<u64>,
+    pub validation: usize,
+    pub test: Option<usize>,
+}
+
+impl Plan {
+    /// Plans `config` on `ranks` ranks with data as `facts` has it.
+    ///
+    /// Errors are [`Exit::Usage`]: ranks that do not divide the batch, fewer samples than one batch, shapes beyond reason.
+    pub fn new(config: &Config, facts: &DataFacts, ranks: usize) -> Result<Plan> {
+        let batch = config.data.batch_size;
+        if !batch.is_multiple_of(ranks) {
+            return Err(Exit::Usage.error(indivisible(batch, ranks)));
+        }
+        let epoch = epoch(config, facts)?;
+        let network = network(config, facts)?;
+        let maps = Arc::new(Maps::new(&network, config.learning.rule, config.learning.auxiliary_units.unwrap_or(0)));
+        let mut counted = Counted::new(&config.learning, &network, &maps, batch / ranks)?;
+        let phases: &[Phase] = match config.learning.schedule {
+            Schedule::Parallel => &[Phase::Both],
+            Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
+        };
+        let exchange = match config.parallel.exchange {
+            _ if ranks == 1 => Way::None,
+            ExchangeChoice::Gradients => Way::Gradients,
+            ExchangeChoice::Auto | ExchangeChoice::Activities => Way::Activities,
+        };
+        let (_, sizes) = spans(&maps);
+        let bytes = |elements: usize| 4 * elements as u64;
+        let memory = Memory {
+            parameters: bytes(sizes.weights),
+            moments: 2 * bytes(sizes.moments),
+            activities: counted.activity_bytes(),
+            gradients: if exchange == Way::Gradients { bytes(sizes.moments) } else { 0 },
+        };
+        let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
+        let trained = (maps.parameters(Role::Forward) + maps.parameters(Role::Inverse)) as u64;
+        Ok(Plan {
+            ranks,
+            local_batch: batch / ranks,
+            memory,
+            disk: Disk { model: 4 * parameters, optimizer: 8 * trained, checkpoints: config.training.keep_checkpoints + 2 },
+            steps: phases.iter().map(|&phase| counted.step(phase)).collect(),
+            exchange,
+            epoch,
+            network,
+            maps,
+        })
+    }
+
+    /// Bytes that a rank receives, or reads from other ranks' memory, in a step whose cost is `cost` when updates are shared in `way`.
+    /// On one host parameters are there for all by `activities`; across hosts, and by `gradients`, new parameters travel too.
+    pub fn exchanged(&self, cost: &StepCost, way: Way, one_host: bool) -> u64 {
+        let others = self.ranks as u64 - 1;
+        let from_owners = cost.changed_bytes * others / self.ranks as u64;
+        match way {
+            Way::None => 0,
+            Way::Activities => others * cost.factor_bytes + if one_host { 0 } else { from_owners },
+            Way::Gradients => 2 * from_owners,
+        }
+    }
+
+    /// Bytes of memory of all ranks on one host, which by `activities` hold parameters and moments once.
+    pub fn host_memory(&self) -> u64 {
+        let Memory { parameters, moments, activities, gradients } = self.memory;
+        let copies = if self.exchange == Way::Gradients { self.ranks as u64 } else { 1 };
+        copies * (parameters + moments) + self.ranks as u64 * (activities + gradients)
+    }
+}
+
+/// The network of `config` on data as `facts` has it; an error of [`Exit::Usage`] where a size is beyond any machine.
+pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
+    let network = Network::new(facts.input, facts.classes, &config.network).map_err(|error| Exit::Usage.error(error.to_string()))?;
+    let top = network.layers.len() - 1;
+    let classes = network.layers[top].output.units() as f64;
+    for (index, layer) in network.layers.iter().enumerate() {
+        let (inputs, outputs) = (layer.input.units() as f64, layer.output.units() as f64);
+        let (weights, offsets) = match layer.kind {
+            Kind::Dense => (inputs * outputs, layer.input.positions() as f64),
+            Kind::Local { kernel, .. } | Kind::Conv { kernel, .. } => {
+                let window = kernel as f64 * kernel as f64;
+                (window * layer.input.channels as f64 * outputs, window * layer.output.positions() as f64)
+            }
+        };
+        let random = match config.learning.rule {
+            Rule::AoSdtp if index == top => inputs * config.learning.auxiliary_units.unwrap_or(0) as f64,
+            Rule::Dfa if index < top => outputs * classes,
+            _ => 0.0,
+        };
+        let values = config.data.batch_size as f64 * inputs.max(outputs);
+        let what = if index < top { format!("network.layers[{index}]") } else { "the output layer".to_owned() };
+        let too_many = |number: f64, of: &str| {
+            Exit::Usage.error(format!("{what} ({} on {}) would have {number:.2e} {of}; make it smaller", layer.describe(), layer.input))
+        };
+        if weights.max(random) > MOST_VALUES {
+            return Err(too_many(weights.max(random), "weights"));
+        }
+        if values > MOST_VALUES {
+            return Err(too_many(values, "activities in a batch"));
+        }
+        if offsets.max(layer.input.positions() as f64) > MOST_OFFSETS {
+            return Err(too_many(offsets.max(layer.input.positions() as f64), "connected positions"));
+        }
+    }
+    Ok(network)
+}
+
+fn indivisible(batch: usize, ranks: usize) -> String {
+    let below = batch / ranks * ranks;
+    let near = if below == 0 { ranks.to_string() } else { format!("{below} or {}", below + ranks) };
+    format!("data.batch_size = {batch} cannot be divided among {ranks} ranks; --set data.batch_size={near}, or another number of ranks")
+}
+
+fn epoch(config: &Config, facts: &DataFacts) -> Result<Option<Epoch>> {
+    let Some(all) = facts.train else { return Ok(None) };
+    let (validation, batch) = (config.data.validation, config.data.batch_size);
+    let samples = all.saturating_sub(validation);
+    if samples < batch {
+        let set_apart = if validation > 0 { format!(" beside data.validation = {validation}") } else { String::new() };
+        return Err(Exit::Usage.error(format!(
+            "data.train = {:?} has {samples} samples{set_apart}, fewer than one batch (data.batch_size = {batch}); make the batch smaller",
+            config.data.train.display().to_string()
+        )));
+    }
+    let steps = samples / batch;
+    let by_epochs = config.training.epochs.map(|epochs| epochs.saturating_mul(steps as u64));
+    let total_steps = [by_epochs, config.training.max_steps].into_iter().flatten().min();
+    Ok(Some(Epoch { samples, steps, left_out: samples % batch, total_steps, validation, test: facts.test }))
+}

@@ -1,0 +1,235 @@
+use std::path::{Path, PathBuf};
+
+use data_prep::format::Encoding;
+use data_prep::writer::Description;
+use data_prep::{DatasetWriter, PixelSums};
+
+use super::*;
+use crate::compute::cpu::{Arena, CpuBackend, Parameters, Setup, simd::Isa};
+use crate::config::Loaded;
+use crate::config::Purpose;
+
+const CONFIG: &str = r#"
+[data]
+train = "absent"
+batch_size = 8
+[learning]
+rule = "bp"
+alpha = 0.1
+sigma = 0.1
+auxiliary_units = 4
+[optimizer.forward]
+learning_rate = 1e-3
+[training]
+epochs = 3
+[[network.layers]]
+kind = "dense"
+units = 7
+[[network.layers]]
+kind = "dense"
+units = 5
+"#;
+
+fn config(sets: &[&str]) -> Config {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    std::fs::write(&path, CONFIG).unwrap();
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    Loaded::read(&path, &sets, Purpose::Training).unwrap().config
+}
+
+fn plan(sets: &[&str], facts: DataFacts, ranks: usize) -> Plan {
+    Plan::new(&config(sets), &facts, ranks).unwrap()
+}
+
+fn refused(sets: &[&str], facts: DataFacts, ranks: usize) -> String {
+    let error = Plan::new(&config(sets), &facts, ranks).unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Usage);
+    error.to_string()
+}
+
+/// Inputs 6, hidden 7 and 5, classes 3.
+const SMALL: DataFacts = DataFacts { input: [2, 3, 1], classes: 3, train: None, test: None };
+/// Weights of each layer, bottom up.
+const W: [f64; 3] = [42.0, 35.0, 15.0];
+
+#[test]
+fn a_steps_work_is_that_of_its_formulas() {
+    let forward = W[0] + W[1] + W[2];
+    // By rule: weights that products go through per sample, and weights whose gradients are made.
+    let cases = [
+        ("bp", forward + W[1] + W[2], forward),
+        ("fa", forward + W[1] + W[2], forward),
+        ("dfa", forward + 3.0 * (7.0 + 5.0), forward),
+        // Clean and corrupted up through layer 2; down once through the transpose of 3, three times through the inverse of 2.
+        ("dtp", forward + W[1] + W[2] + 3.0 * W[1], forward + W[1]),
+        ("sdtp", forward + W[1] + W[2] + 3.0 * (W[1] + W[2]), forward + W[1] + W[2]),
+        // Without the difference, down twice.
+        ("tp", forward + W[1] + W[2] + 2.0 * (W[1] + W[2]), forward + W[1] + W[2]),
+        // Four auxiliary units of five inputs: features of clean and corrupted activity, and an inverse that reads them.
+        ("ao_sdtp", forward + W[1] + W[2] + 2.0 * 20.0 + 3.0 * (W[1] + W[2] + 20.0), forward + W[1] + W[2] + 20.0),
+    ];
+    for (rule, passes, gradients) in cases {
+        let plan = plan(&[&format!("learning.rule={rule}")], SMALL, 2);
+        assert_eq!(plan.steps.len(), 1, "{rule}");
+        assert_eq!(plan.steps[0].passes, 2.0 * 4.0 * passes, "{rule}");
+        assert_eq!(plan.steps[0].gradients, 2.0 * 4.0 * gradients, "{rule}");
+    }
+}
+
+#[test]
+fn alternating_epochs_each_have_their_work() {
+    let plan = plan(&["learning.rule=sdtp", "learning.schedule=alternating"], SMALL, 1);
+    let forward = W[0] + W[1] + W[2];
+    let phases: Vec<Phase> = plan.steps.iter().map(|step| step.phase).collect();
+    assert_eq!(phases, [Phase::Inverse, Phase::Forward]);
+    assert_eq!(plan.steps[0].passes, 2.0 * 8.0 * (forward + 2.0 * (W[1] + W[2])));
+    assert_eq!(plan.steps[0].gradients, 2.0 * 8.0 * (W[1] + W[2]));
+    assert_eq!(plan.steps[1].passes, 2.0 * 8.0 * (forward + 2.0 * (W[1] + W[2])));
+    assert_eq!(plan.steps[1].gradients, 2.0 * 8.0 * forward);
+}
+
+#[test]
+fn bytes_on_disk_are_those_of_the_tensors() {
+    let plan = plan(&["learning.rule=sdtp", "training.keep_checkpoints=3"], SMALL, 1);
+    let forward = 42 + 7 + 35 + 5 + 15 + 3;
+    let inverse = 35 + 7 + 15 + 5;
+    assert_eq!(plan.disk, Disk { model: 4 * (forward + inverse), optimizer: 8 * (forward + inverse), checkpoints: 5 });
+    let plan = self::plan(&["learning.rule=fa"], SMALL, 1);
+    assert_eq!(plan.disk.model, 4 * (forward + 35 + 15));
+    assert_eq!(plan.disk.optimizer, 8 * forward);
+}
+
+#[test]
+fn memory_is_what_the_backend_takes() {
+    let local = "network.layers=[{kind = \"local\", kernel = 3, channels = 4, stride = 2}, {kind = \"dense\", units = 130}]";
+    let facts = DataFacts::of_shape([7, 6, 3], 10);
+    for rule in ["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp"] {
+        let sets = [local, &format!("learning.rule={rule}"), "parallel.exchange=gradients"];
+        let (config, plan) = (config(&sets), plan(&sets, facts, 2));
+        let maps = plan.maps.clone();
+        let (spans, sizes) = spans(&maps);
+        let arena = |len| Arena::new(len).unwrap();
+        let parameters = Parameters { spans, weights: arena(sizes.weights), first: arena(sizes.moments), second: arena(sizes.moments) };
+        let setup = Setup { isa: Isa::choose(config.parallel.kernels).unwrap(), threads: 1, seed: 0, capacity: 4 };
+        let mut backend = CpuBackend::new(&plan.network, maps.clone(), parameters, &setup);
+        crate::rules::build(&config.learning, &plan.network, &maps, &mut backend).unwrap();
+        let expected = Memory {
+            parameters: 4 * backend.parameters.weights.len() as u64,
+            moments: 8 * backend.parameters.first.len() as u64,
+            activities: 4 * backend.activity_elements() as u64,
+            gradients: 4 * backend.parameters.first.len() as u64,
+        };
+        assert_eq!(plan.memory, expected, "{rule}");
+    }
+}
+
+#[test]
+fn exchanged_bytes_follow_from_factors_or_parameters() {
+    let plan = plan(&["learning.rule=bp"], SMALL, 4);
+    assert_eq!(plan.exchange, Way::Activities);
+    let cost = &plan.steps[0];
+    // Two samples a rank; activities of 7 and 5 units and three errors lie in rows of 16, the input in rows of 6.
+    assert_eq!(cost.factor_bytes, 4 * 2 * (6 + 5 * 16));
+    assert_eq!(cost.changed_bytes, 4 * 107);
+    assert_eq!(plan.exchanged(cost, Way::Activities, true), 3 * cost.factor_bytes);
+    assert_eq!(plan.exchanged(cost, Way::Activities, false), 3 * cost.factor_bytes + 321);
+    assert_eq!(plan.exchanged(cost, Way::Gradients, true), 2 * 321);
+    assert_eq!(self::plan(&["parallel.exchange=gradients"], SMALL, 4).exchange, Way::Gradients);
+    assert_eq!(self::plan(&["parallel.exchange=gradients"], SMALL, 1).exchange, Way::None);
+}
+
+#[test]
+fn epochs_leave_out_incomplete_batches() {
+    let with = |train, sets: &[&str]| plan(sets, DataFacts { train: Some(train), test: Some(9), ..SMALL }, 1).epoch.unwrap();
+    let expected = Epoch { samples: 61, steps: 7, left_out: 5, total_steps: Some(21), validation: 0, test: Some(9) };
+    assert_eq!(with(61, &[]), expected);
+    assert_eq!(with(61, &["training.max_steps=20"]).total_steps, Some(20));
+    assert_eq!(with(61, &["training.max_steps=22"]).total_steps, Some(21));
+    assert_eq!(
+        with(61, &["data.validation=13"]),
+        Epoch { samples: 48, steps: 6, left_out: 0, total_steps: Some(18), validation: 13, ..expected }
+    );
+    assert_eq!(with(8, &[]), Epoch { samples: 8, steps: 1, left_out: 0, total_steps: Some(3), ..expected });
+}
+
+#[test]
+fn impossible_plans_are_refused() {
+    let train = |train| DataFacts { train: Some(train), ..SMALL };
+    let image = |side: usize| DataFacts::of_shape([side, side, 3], 10);
+    let local = |kernel: usize, channels: usize| format!("network.layers=[{{kind = \"local\", kernel = {kernel}, channels = {channels}}}]");
+    let cases: Vec<(Vec<String>, DataFacts, usize, &str)> = vec![
+        (vec![], SMALL, 3, "data.batch_size = 8 cannot be divided among 3 ranks; --set data.batch_size=6 or 9"),
+        (vec![], SMALL, 16, "data.batch_size = 8 cannot be divided among 16 ranks; --set data.batch_size=16,"),
+        (vec![], train(7), 1, "has 7 samples, fewer than one batch (data.batch_size = 8)"),
+        (vec!["data.validation=5".into()], train(12), 1, "has 7 samples beside data.validation = 5"),
+        (vec!["data.validation=50".into()], train(12), 1, "has 0 samples beside"),
+        (vec![local(1_000_000_000, 1)], image(32), 1, "network.layers[0] (local 1000000000x1000000000"),
+        (vec![local(3, 1_000_000_000)], image(65_535), 1, "network.layers[0] (local 3x3"),
+        (vec![local(1, 1)], image(65_535), 1, "connected positions"),
+        (vec!["network.layers=[{kind = \"dense\", units = 1000000000}]".into()], image(32), 1, "weights; make it smaller"),
+        (vec!["data.batch_size=1000000000".into()], image(32), 1, "activities in a batch"),
+        (
+            vec!["learning.rule=ao_sdtp".into(), "learning.auxiliary_units=1000000000".into(), "network.layers=[]".into()],
+            image(2000),
+            1,
+            "weights",
+        ),
+    ];
+    for (sets, facts, ranks, expected) in cases {
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        let message = refused(&sets, facts, ranks);
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}
+
+/// A data set of gray or colour `sizes` with labels 0, 1, ...
+fn data_set(folder: &Path, name: &str, channels: usize, sizes: &[(u32, u32)], classes: usize) -> PathBuf {
+    let folder = folder.join(name);
+    let class_names = (0..classes).map(|class| class.to_string()).collect();
+    let writer =
+        DatasetWriter::begin(&folder, Description { channels, class_names, encoding: Encoding::Raw, made_by: "a test".into() }).unwrap();
+    let mut shard = writer.shard(0).unwrap();
+    for (label, &(height, width)) in sizes.iter().enumerate() {
+        let pixels = vec![label as u8; height as usize * width as usize * channels];
+        shard.add(&pixels, (height, width), label as u32, &PixelSums::of(&pixels, channels)).unwrap();
+    }
+    let shards = vec![shard.finish().unwrap()];
+    writer.finish(shards).unwrap();
+    folder
+}
+
+#[test]
+fn facts_come_from_the_data_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    let same = data_set(folder.path(), "same", 1, &[(6, 5); 3], 4);
+    let more = data_set(folder.path(), "more", 1, &[(6, 5); 5], 5);
+    let colour = data_set(folder.path(), "colour", 3, &[(6, 5); 2], 2);
+    let differing = data_set(folder.path(), "differing", 1, &[(6, 5), (9, 9)], 2);
+    let of = |train: &Path, test: Option<&Path>, sets: &[&str]| {
+        let mut sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+        sets.push(format!("data.train={}", train.display()));
+        sets.extend(test.map(|test| format!("data.test={}", test.display())));
+        DataFacts::of_data(&config(&sets.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let facts = DataFacts { input: [6, 5, 1], classes: 4, train: Some(3), test: None };
+    assert_eq!(of(&same, None, &[]).unwrap(), facts);
+    assert_eq!(of(&same, None, &["data.crop=[4, 3]"]).unwrap(), DataFacts { input: [4, 3, 1], ..facts });
+    assert_eq!(of(&same, None, &["data.crop=[8, 7]", "data.crop_padding=1"]).unwrap(), DataFacts { input: [8, 7, 1], ..facts });
+    assert_eq!(of(&more, Some(&same), &[]).unwrap(), DataFacts { classes: 5, train: Some(5), test: Some(3), ..facts });
+    assert_eq!(of(&same, Some(&differing), &["data.crop=[5, 5]"]).unwrap().input, [5, 5, 1]);
+    assert_eq!(of(&same, Some(&more), &["network.output=linear"]).unwrap().test, Some(5));
+
+    let refusals: [(&Path, Option<&Path>, &[&str], &str); 6] = [
+        (&same, Some(&more), &[], "sample 4 has label 4, and the training set has 4 classes"),
+        (&same, Some(&colour), &[], "its images are 6x5x3, the training set's 6x5x1"),
+        (&differing, None, &[], "differ in size; say what to cut from them: data.crop"),
+        (&same, None, &["data.crop=[7, 5]"], "images of 6x5 are too small for data.crop = [7, 5]"),
+        (&same, None, &["data.crop=[9, 7]", "data.crop_padding=1"], "too small"),
+        (Path::new("nowhere"), None, &[], "data.train = \"nowhere\""),
+    ];
+    for (train, test, sets, expected) in refusals {
+        let message = format!("{:#}", of(train, test, sets).unwrap_err());
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}

@@ -1,0 +1,262 @@
+//! The configurations that come with the project, against the paper's tables and an independent count of parameters.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use biodist::commands::check::{self, CheckArgs};
+use biodist::config::{Adam, Config, EpsilonForm, Layer, Output, Rule, Schedule};
+use biodist::network::{Maps, Network, Role};
+use clap::Parser;
+
+const NINE: [&str; 9] =
+    ["dtp_parallel", "dtp_alternating", "sdtp_parallel", "sdtp_alternating", "ao_sdtp_parallel", "ao_sdtp_alternating", "fa", "dfa", "bp"];
+const NETWORKS: [&str; 4] = ["mnist_fc", "mnist_lc", "cifar_fc", "cifar_lc"];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/{name}.toml"))
+}
+
+fn load(name: &str) -> Config {
+    Config::load(&path(name), &[]).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn names() -> BTreeSet<String> {
+    let entries = std::fs::read_dir(path("").parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.is_file()).map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// Stored image and classes, by the first part of a configuration's name.
+fn image(name: &str) -> ([usize; 3], usize) {
+    match name.split('_').next().unwrap() {
+        "mnist" | "fashion" => ([28, 28, 1], 10),
+        "cifar" => ([32, 32, 3], 10),
+        "imagenet" => ([224, 224, 3], 1000),
+        other => panic!("configs/{name}.toml: data set {other}?"),
+    }
+}
+
+#[test]
+fn every_cell_has_its_file() {
+    let mut expected: BTreeSet<String> = NETWORKS.iter().flat_map(|network| NINE.map(|method| format!("{network}_{method}"))).collect();
+    expected.extend(["mnist_conv_bp", "cifar_conv_bp"].map(str::to_owned));
+    assert_eq!(expected.len(), 38, "Table 1");
+    let methods = ["bp", "fa", "dfa", "dtp", "dtp_alternating", "sdtp", "sdtp_alternating", "ao_sdtp", "ao_sdtp_alternating", "conv_bp"];
+    expected.extend(methods.map(|method| format!("imagenet_{method}")));
+    expected.extend(["bp", "dtp", "sdtp"].map(|rule| format!("mnist_autoencoder_{rule}")));
+    expected.extend(NINE.map(|method| format!("fashion_fc_{method}")));
+    expected.extend(["bp", "fa", "dtp_parallel", "sdtp_parallel"].map(|method| format!("fashion_lc_{method}")));
+    assert_eq!(names(), expected);
+}
+
+#[test]
+fn files_are_what_their_names_say() {
+    for name in names() {
+        let config = load(&name);
+        assert_eq!(config.experiment.name, name);
+        let rule = match name.as_str() {
+            name if name.contains("ao_sdtp") => Rule::AoSdtp,
+            name if name.contains("sdtp") => Rule::Sdtp,
+            name if name.contains("dtp") => Rule::Dtp,
+            name if name.ends_with("dfa") => Rule::Dfa,
+            name if name.ends_with("fa") => Rule::Fa,
+            _ => Rule::Bp,
+        };
+        let schedule = if name.ends_with("alternating") { Schedule::Alternating } else { Schedule::Parallel };
+        assert_eq!((config.learning.rule, config.learning.schedule), (rule, schedule), "{name}");
+        assert_eq!(config.learning.auxiliary_units, (rule == Rule::AoSdtp).then_some(512), "{name}");
+        assert_eq!(config.network.output == Output::Linear, name.contains("autoencoder"), "{name}");
+        assert_eq!(config.network.layers.iter().any(|layer| matches!(layer, Layer::Conv { .. })), name.contains("_conv_"), "{name}");
+        let (folder, batch) = match name.split('_').next().unwrap() {
+            "cifar" => ("data/cifar10", 128),
+            "imagenet" => ("data/imagenet", 256),
+            other => (&*format!("data/{other}"), 128),
+        };
+        assert_eq!(config.data.train, Path::new(folder).join("train"), "{name}");
+        let test = if name.starts_with("imagenet") { "val" } else { "test" };
+        assert_eq!(config.data.test, Some(Path::new(folder).join(test)), "{name}");
+        assert_eq!(config.data.batch_size, batch, "{name}");
+        assert_eq!((config.training.epochs, config.optimizer.epsilon_form), (Some(500), EpsilonForm::Hat), "{name}");
+    }
+}
+
+/// Columns of Table 5, and its rows from top to bottom; the inverse's end with its columns.
+struct Block {
+    network: &'static str,
+    columns: &'static [&'static str],
+    forward: [&'static [f64]; 3],
+    inverse: [&'static [f64]; 3],
+    alpha: &'static [f64],
+    sigma: &'static [f64],
+}
+
+const FC: &[&str] = &["fc_dtp_parallel", "fc_dtp_alternating", "fc_sdtp_parallel", "fc_sdtp_alternating", "fc_bp", "fc_fa", "fc_dfa"];
+const LC: &[&str] =
+    &["lc_dtp_parallel", "lc_dtp_alternating", "lc_sdtp_parallel", "lc_sdtp_alternating", "lc_bp", "conv_bp", "lc_fa", "lc_dfa"];
+
+const TABLE_5: [Block; 5] = [
+    Block {
+        network: "mnist",
+        columns: FC,
+        forward: [
+            &[0.000757, 0.000308, 0.000402, 0.000301, 0.000152, 0.000168, 0.001649],
+            &[0.99, 0.99, 0.999, 0.95, 0.999, 0.999, 0.95],
+            &[1e-3, 1e-4, 1e-8, 1e-4, 1e-8, 1e-4, 1e-3],
+        ],
+        inverse: [&[0.000768, 0.004593, 0.001101, 0.009572], &[0.99, 0.99, 0.99, 0.95], &[1e-4, 1e-4, 1e-6, 1e-3]],
+        alpha: &[0.15008, 0.231758],
+        sigma: &[0.36133, 0.220444, 0.213995, 0.118267],
+    },
+    Block {
+        network: "mnist",
+        columns: LC,
+        forward: [
+            &[0.000905, 0.001481, 0.000145, 0.000651, 0.000133, 0.000297, 0.000219, 0.002462],
+            &[0.99, 0.99, 0.99, 0.99, 0.99, 0.99, 0.999, 0.99],
+            &[1e-4, 1e-4, 1e-6, 1e-4, 1e-8, 1e-8, 1e-6, 1e-4],
+        ],
+        inverse: [&[0.001239, 0.000137, 0.001652, 0.003741], &[0.999, 0.999, 0.999, 0.99], &[1e-4, 1e-6, 1e-4, 1e-4]],
+        alpha: &[0.116131, 0.310892],
+        sigma: &[0.099236, 0.366964, 0.061555, 0.134739],
+    },
+    Block {
+        network: "cifar",
+        columns: FC,
+        forward: [
+            &[0.000012, 0.000013, 0.000129, 0.000041, 0.000019, 0.000025, 0.000050],
+            &[0.999, 0.999, 0.99, 0.99, 0.999, 0.99, 0.99],
+            &[1e-8, 1e-8, 1e-6, 1e-4, 1e-6, 1e-4, 1e-8],
+        ],
+        inverse: [&[0.000039, 0.000114, 0.000011, 0.000014], &[0.99, 0.99, 0.99, 0.99], &[1e-6, 1e-4, 1e-6, 1e-8]],
+        alpha: &[0.125693, 0.172085],
+        sigma: &[0.169783, 0.134811, 0.273341, 0.125678],
+    },
+    Block {
+        network: "cifar",
+        columns: LC,
+        forward: [
+            &[0.000032, 0.000036, 0.000020, 0.000109, 0.000044, 0.000133, 0.000022, 0.000040],
+            &[0.99, 0.99, 0.99, 0.99, 0.999, 0.99, 0.999, 0.999],
+            &[1e-6, 1e-8, 1e-4, 1e-4, 1e-6, 1e-4, 1e-8, 1e-8],
+        ],
+        inverse: [&[0.000852, 0.000389, 0.000261, 1.1e-05], &[0.999, 0.999, 0.999, 0.99], &[1e-4, 1e-8, 1e-6, 1e-8]],
+        alpha: &[0.189828, 0.208141],
+        sigma: &[0.146728, 0.094869, 0.299769, 0.023804],
+    },
+    Block {
+        network: "imagenet",
+        columns: &["dtp", "dtp_alternating", "sdtp", "bp", "conv_bp", "fa"],
+        forward: [
+            &[0.000217, 0.000101, 0.000011, 0.000024, 0.000049, 0.000043],
+            &[0.99, 0.99, 0.999, 0.999, 0.99, 0.99],
+            &[1e-6, 1e-8, 1e-6, 1e-8, 1e-8, 1e-4],
+        ],
+        inverse: [&[0.000234, 0.000064, 0.000170], &[0.999, 0.999, 0.999], &[1e-6, 1e-8, 1e-8]],
+        alpha: &[0.163359, 0.03706],
+        sigma: &[0.192835, 0.097217, 0.168522],
+    },
+];
+
+#[test]
+fn hyperparameters_are_table_5s() {
+    for block in TABLE_5 {
+        for (index, column) in block.columns.iter().enumerate() {
+            let name = format!("{}_{column}", block.network);
+            let config = load(&name);
+            let adam = |rows: [&[f64]; 3]| {
+                let [learning_rate, beta2, epsilon] = rows.map(|row| row.get(index).copied());
+                Some(Adam { learning_rate: learning_rate?, beta1: 0.9, beta2: beta2?, epsilon: epsilon? })
+            };
+            let forward = adam(block.forward).unwrap();
+            assert_eq!(config.optimizer.forward, forward, "{name}");
+            assert_eq!(config.optimizer.inverse, adam(block.inverse).unwrap_or(forward), "{name}");
+            assert_eq!(config.learning.alpha, block.alpha.get(index).copied(), "{name}");
+            assert_eq!(config.learning.sigma, block.sigma.get(index).copied(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn ao_sdtp_has_the_hyperparameters_of_sdtp() {
+    for name in names().iter().filter(|name| name.contains("ao_sdtp")) {
+        let (ao, sdtp) = (load(name), load(&name.replace("ao_sdtp", "sdtp")));
+        let changed: Vec<String> = ao.differences(&sdtp).into_iter().map(|difference| difference.key).collect();
+        assert_eq!(changed, ["experiment.name", "learning.auxiliary_units", "learning.rule"], "{name}");
+    }
+}
+
+#[test]
+fn fashion_differs_from_mnist_in_its_data_alone() {
+    for name in names().iter().filter(|name| name.starts_with("fashion")) {
+        let differences = load(name).differences(&load(&name.replace("fashion", "mnist")));
+        assert_eq!(differences.into_iter().map(|difference| difference.key).collect::<Vec<_>>(), ["experiment.name"], "{name}");
+    }
+}
+
+/// Trained forward and inverse, and fixed parameters of networks under rules, as counted from the shapes that a PyTorch implementation of
+/// Table 3's networks gives its tensors.
+const PARAMETERS: [(&str, [usize; 3]); 29] = [
+    ("mnist_fc_bp", [532_490, 0, 0]),
+    ("mnist_fc_dtp_parallel", [532_490, 328_960, 0]),
+    ("mnist_fc_sdtp_parallel", [532_490, 331_776, 0]),
+    ("mnist_fc_ao_sdtp_parallel", [532_490, 462_848, 131_584]),
+    ("mnist_fc_fa", [532_490, 0, 330_240]),
+    ("mnist_fc_dfa", [532_490, 0, 15_360]),
+    ("mnist_lc_dtp_parallel", [4_191_562, 4_123_840, 0]),
+    ("mnist_lc_sdtp_alternating", [4_191_562, 4_135_104, 0]),
+    ("mnist_lc_ao_sdtp_parallel", [4_191_562, 4_659_392, 524_800]),
+    ("mnist_lc_fa", [4_191_562, 0, 4_124_672]),
+    ("mnist_lc_dfa", [4_191_562, 0, 104_320]),
+    ("mnist_conv_bp", [3_241_354, 0, 0]),
+    ("cifar_fc_dtp_parallel", [5_256_202, 2_099_200, 0]),
+    ("cifar_fc_sdtp_parallel", [5_256_202, 2_110_464, 0]),
+    ("cifar_fc_ao_sdtp_alternating", [5_256_202, 2_634_752, 524_800]),
+    ("cifar_fc_fa", [5_256_202, 0, 2_107_392]),
+    ("cifar_fc_dfa", [5_256_202, 0, 30_720]),
+    ("cifar_lc_dtp_alternating", [50_039_818, 48_799_744, 0]),
+    ("cifar_lc_sdtp_parallel", [50_039_818, 48_811_008, 0]),
+    ("cifar_lc_ao_sdtp_parallel", [50_039_818, 49_335_296, 524_800]),
+    ("cifar_lc_fa", [50_039_818, 0, 48_769_024]),
+    ("cifar_lc_dfa", [50_039_818, 0, 419_840]),
+    ("cifar_conv_bp", [17_293_450, 0, 0]),
+    ("imagenet_dtp", [259_859_368, 204_445_248, 0]),
+    ("imagenet_sdtp", [259_859_368, 223_280_064, 0]),
+    ("imagenet_ao_sdtp", [259_859_368, 232_913_856, 9_634_304]),
+    ("imagenet_fa", [259_859_368, 0, 222_931_968]),
+    ("imagenet_dfa", [259_859_368, 0, 348_096_000]),
+    ("imagenet_conv_bp", [20_209_816, 0, 0]),
+];
+
+#[test]
+fn networks_have_table_3s_parameters() {
+    for (name, [forward, inverse, fixed]) in PARAMETERS {
+        let config = load(name);
+        let (input, classes) = image(name);
+        if let Some([height, width]) = config.data.crop {
+            assert_eq!([height, width, 3], input, "{name}");
+        }
+        let network = Network::new(input, classes, &config.network).unwrap();
+        let maps = Maps::new(&network, config.learning.rule, config.learning.auxiliary_units.unwrap_or(0));
+        let random = [Role::Feedback, Role::DirectFeedback, Role::Auxiliary].map(|role| maps.parameters(role)).iter().sum::<usize>();
+        assert_eq!([maps.parameters(Role::Forward), maps.parameters(Role::Inverse), random], [forward, inverse, fixed], "{name}");
+    }
+}
+
+#[derive(Parser)]
+struct Check {
+    #[command(flatten)]
+    args: CheckArgs,
+}
+
+#[test]
+fn check_passes_on_all_of_them() {
+    for name in names() {
+        let ([height, width, channels], classes) = image(&name);
+        for output in [&["--json"][..], &[]] {
+            let (input, classes) = (format!("{height}x{width}x{channels}"), classes.to_string());
+            let file = path(&name);
+            let words = ["check", file.to_str().unwrap(), "--input", &input, "--classes", &classes, "--ranks", "8"];
+            let check = Check::try_parse_from(words.iter().chain(output)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            check::run(check.args).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+}
