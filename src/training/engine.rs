@@ -49,7 +49,7 @@ impl Engine {
         if !global_batch.is_multiple_of(size) {
             return Err(Exit::Usage.error(format!("data.batch_size = {global_batch} cannot be divided among {size} ranks")));
         }
-        let isa = Isa::choose(config.parallel.kernels).map_err(|error| Exit::Usage.error(error.to_string()))?;
+        let isa = Isa::choose(config.parallel.kernels, config.parallel.precision).map_err(|error| Exit::Usage.error(error.to_string()))?;
         let maps = Arc::new(Maps::new(network, config.learning.rule, config.learning.auxiliary_units.unwrap_or(0)));
         let (_, sizes) = crate::compute::cpu::spans(&maps);
         let memory = ParameterMemory::new(sizes, &*transport, config.parallel.exchange)?;

@@ -6,15 +6,13 @@
 
 use std::mem::MaybeUninit;
 
+use super::chunk::{Activities, Chunk, Chunks, Room, pair_stride};
 use super::elementary::tanh;
 use super::memory::{ParameterSpan, row_stride};
 use super::simd::{Isa, Kernel, LANES, Simd};
 use super::tile::{Scalars, Vectors, accumulate};
 use crate::compute::Nonlinearity;
-use crate::network::{Connectivity, Link};
-
-/// Weight rows of a chunk times vectors of a strip: 24 KiB of weights.
-const CHUNK_VECTORS: usize = 384;
+use crate::network::Connectivity;
 
 /// One activity on its way through a map: [positions, batch, stride] on both sides.
 #[derive(Clone, Copy)]
@@ -60,7 +58,7 @@ impl Pass<'_> {
 
     /// Small maps are cut along the batch too, so that every thread has work.
     pub fn cut(&self, isa: Isa, threads: usize) -> Cut {
-        let vectors = if isa == Isa::Avx512 { 3 } else { 1 };
+        let vectors = isa.tile_vectors();
         let strips = self.panels().div_ceil(vectors);
         let wanted = if threads == 1 { 1 } else { 4 * threads };
         let batch_parts = wanted.div_ceil(self.positions() * strips).min(self.batch.div_ceil(16));
@@ -109,130 +107,40 @@ impl Kernel for Item<'_> {
     }
 }
 
-/// A run of weight rows and the channels of one source position that meet them.
-#[derive(Clone, Copy)]
-struct Piece {
-    /// Elements from an activity's start to the first channel, for sample 0.
-    source: usize,
-    weights: *const f32,
-    /// Elements from one panel of the strip to the next.
-    panel: usize,
-    depth: usize,
-}
-
-/// Walks the rows of a position's links in chunks.
-struct Chunks<'a> {
-    links: &'a [Link],
-    depth_per_link: usize,
-    done: usize,
-}
-
 impl Item<'_> {
     #[inline(always)]
     unsafe fn strip<S: Simd, const V: usize>(&self) {
-        let pass = self.pass;
-        let connectivity = pass.connectivity;
-        let (links, depth) = if pass.transposed {
-            (connectivity.by_source.of(self.position), connectivity.columns)
-        } else {
-            (connectivity.by_destination.of(self.position), connectivity.rows)
-        };
-        let limit = CHUNK_VECTORS / V;
-        let mut chunks = Chunks { links, depth_per_link: depth, done: 0 };
-        // Uninitialised: clearing 36 KiB for every item would cost as much as a small item's products.
-        let mut pieces = [const { MaybeUninit::<Piece>::uninit() }; CHUNK_VECTORS];
-        let mut packed = MaybeUninit::<Packed>::uninit();
+        let mut room = Room::new();
+        let mut chunks = Chunks::new(self.pass, self.position, self.panel);
         let mut first = true;
         loop {
-            let mut count = 0;
-            let mut rows = 0;
-            while rows < limit && !chunks.links.is_empty() {
-                let link = &chunks.links[0];
-                let mut take = (chunks.depth_per_link - chunks.done).min(limit - rows);
-                let piece = if pass.transposed {
-                    // Whole vectors of columns, so that a block is transposed in one go.
-                    take = (chunks.depth_per_link - chunks.done).min((limit - rows) / LANES * LANES);
-                    if take == 0 {
-                        break;
-                    }
-                    let room = packed.as_mut_ptr().cast::<f32>();
-                    unsafe { self.pack::<S, V>(link, chunks.done, take, room.add(rows * V * LANES)) }
-                } else {
-                    let weights = pass.span.row(link.block as usize, self.panel, chunks.done);
-                    Piece {
-                        source: link.source as usize * pass.batch * pass.source_stride + chunks.done,
-                        weights: unsafe { pass.parameters.add(weights) },
-                        panel: pass.span.rows * LANES,
-                        depth: take,
-                    }
-                };
-                pieces[count].write(piece);
-                count += 1;
-                rows += if pass.transposed { take.next_multiple_of(LANES) } else { take };
-                chunks.done += take;
-                if chunks.done == chunks.depth_per_link {
-                    chunks.done = 0;
-                    chunks.links = &chunks.links[1..];
-                }
+            let chunk = unsafe { chunks.next::<S, V>(&mut room) };
+            for job in self.pass.jobs {
+                unsafe { self.samples::<S, V>(job, chunk, first) };
             }
-            let last = chunks.links.is_empty();
-            let filled = unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast::<Piece>(), count) };
-            for job in pass.jobs {
-                unsafe { self.samples::<S, V>(job, filled, first, last) };
-            }
-            if last {
+            if chunk.last {
                 return;
             }
             first = false;
         }
     }
 
-    /// Transposes columns `from..from + take` of a link's block, for the rows of this strip, into `to`: [V][columns][LANES].
     #[inline(always)]
-    unsafe fn pack<S: Simd, const V: usize>(&self, link: &Link, from: usize, take: usize, to: *mut f32) -> Piece {
-        let pass = self.pass;
-        let height = take.next_multiple_of(LANES);
-        unsafe {
-            for v in 0..V {
-                let row = (self.panel + v) * LANES;
-                let rows = pass.span.rows - row;
-                for column in (0..take).step_by(LANES) {
-                    let block = pass.parameters.add(pass.span.row(link.block as usize, (from + column) / LANES, row));
-                    let place = to.add((v * height + column) * LANES);
-                    if rows >= LANES {
-                        S::transpose(block, LANES, place);
-                    } else {
-                        let mut edge = [0.0; LANES * LANES];
-                        std::ptr::copy_nonoverlapping(block, edge.as_mut_ptr(), rows * LANES);
-                        S::transpose(edge.as_ptr(), LANES, place);
-                    }
-                }
-            }
-        }
-        Piece {
-            source: link.destination as usize * pass.batch * pass.source_stride + from,
-            weights: to,
-            panel: height * LANES,
-            depth: take,
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn samples<S: Simd, const V: usize>(&self, job: &Job, pieces: &[Piece], first: bool, last: bool) {
+    unsafe fn samples<S: Simd, const V: usize>(&self, job: &Job, chunk: Chunk, first: bool) {
         let mut sample = self.begin;
         while sample < self.end {
             let left = self.end - sample;
             unsafe {
                 sample += if S::TILE_ROWS >= 8 && left >= 8 {
-                    self.tile::<S, 8, V>(job, pieces, sample, first, last)
+                    self.tile::<S, 8, V>(job, chunk, sample, first)
                 } else if S::TILE_ROWS >= 6 && left >= 6 {
-                    self.tile::<S, 6, V>(job, pieces, sample, first, last)
+                    self.tile::<S, 6, V>(job, chunk, sample, first)
                 } else if S::TILE_ROWS >= 4 && left >= 4 {
-                    self.tile::<S, 4, V>(job, pieces, sample, first, last)
+                    self.tile::<S, 4, V>(job, chunk, sample, first)
                 } else if left >= 2 {
-                    self.tile::<S, 2, V>(job, pieces, sample, first, last)
+                    self.tile::<S, 2, V>(job, chunk, sample, first)
                 } else {
-                    self.tile::<S, 1, V>(job, pieces, sample, first, last)
+                    self.tile::<S, 1, V>(job, chunk, sample, first)
                 };
             }
         }
@@ -243,10 +151,9 @@ impl Item<'_> {
     unsafe fn tile<S: Simd, const R: usize, const V: usize>(
         &self,
         job: &Job,
-        pieces: &[Piece],
+        chunk: Chunk,
         sample: usize,
         first: bool,
-        last: bool,
     ) -> usize {
         let pass = self.pass;
         unsafe {
@@ -268,17 +175,22 @@ impl Item<'_> {
                 }
             }
             let source = job.source.add(sample * pass.source_stride);
-            for piece in pieces {
-                accumulate::<S, R, V>(
-                    &mut sums,
-                    piece.depth,
-                    Scalars { at: source.add(piece.source), row: pass.source_stride, depth: 1 },
-                    Vectors { at: piece.weights, vector: piece.panel, depth: LANES },
-                );
+            if S::PAIRS {
+                let mut room = MaybeUninit::<Activities<R>>::uninit();
+                let (pairs, depth) = Activities::<R>::pack::<S>(&mut room, chunk.pieces, source, pass.source_stride);
+                let scalars = Scalars { at: pairs, row: Activities::<R>::ROW, depth: 1 };
+                let vectors = Vectors { at: chunk.pairs, vector: pair_stride(V) * LANES, depth: LANES };
+                accumulate::<S, R, V>(&mut sums, depth, scalars, vectors);
+            } else {
+                for piece in chunk.pieces {
+                    let scalars = Scalars { at: source.add(piece.source), row: pass.source_stride, depth: 1 };
+                    let vectors = Vectors { at: piece.weights, vector: piece.panel, depth: LANES };
+                    accumulate::<S, R, V>(&mut sums, piece.depth, scalars, vectors);
+                }
             }
             for r in 0..R {
                 for v in 0..V {
-                    let value = match (last, pass.nonlinearity) {
+                    let value = match (chunk.last, pass.nonlinearity) {
                         (true, Nonlinearity::Tanh) => tanh(sums[r][v]),
                         _ => sums[r][v],
                     };
@@ -288,13 +200,6 @@ impl Item<'_> {
         }
         R
     }
-}
-
-/// A chunk of transposed weights, on a cache line.
-#[repr(align(64))]
-#[repr(C)]
-struct Packed {
-    _rows: [f32; CHUNK_VECTORS * LANES],
 }
 
 /// Bytes that a pass must move at least: weights once, every activity once.

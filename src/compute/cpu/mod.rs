@@ -4,6 +4,7 @@
 //! the same nests (`apply`, `update`) round one tile routine (`tile`).
 
 mod apply;
+mod chunk;
 mod elementary;
 mod elementwise;
 mod memory;
