@@ -1,0 +1,214 @@
+//! One start of mpirun, from its first line to its end, whether it ends by itself or has to be ended.
+
+use std::ffi::OsString;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+
+use crate::ending::Ending;
+use crate::mpirun::LAUNCH_VARIABLE;
+use crate::output::{Author, Journal, follow};
+
+/// After SIGTERM, Open MPI itself kills the ranks within two seconds.
+const AFTER_TERM: Duration = Duration::from_secs(10);
+/// A rank that nobody could end keeps its end of the pipes open; what it still says is not waited for longer than this.
+const AFTER_EXIT: Duration = Duration::from_secs(2);
+
+/// What the supervisor waits for.
+pub enum Event {
+    Signal(i32),
+    Exited(ExitStatus),
+}
+
+/// The signals that mean "checkpoint and end", as events from now on.
+///
+/// # Errors
+/// Signal handlers that the system refuses.
+pub fn listen() -> Result<(Sender<Event>, Receiver<Event>)> {
+    let (sender, receiver) = channel();
+    let mut signals = signal_hook::iterator::Signals::new([SIGUSR1, SIGTERM, SIGINT]).context("cannot handle signals")?;
+    let for_signals = sender.clone();
+    std::thread::spawn(move || {
+        for signal in &mut signals {
+            if for_signals.send(Event::Signal(signal)).is_err() {
+                break;
+            }
+        }
+    });
+    Ok((sender, receiver))
+}
+
+/// How one attempt is run.
+pub struct Attempt<'a> {
+    pub line: &'a [OsString],
+    pub variables: &'a [(&'static str, &'static str)],
+    pub launch_id: &'a str,
+    pub logs: Option<PathBuf>,
+    /// How long the ranks may take for a checkpoint after a request to stop.
+    pub grace: Duration,
+    pub sender: &'a Sender<Event>,
+    pub events: &'a Receiver<Event>,
+}
+
+/// How it went.
+pub struct Outcome {
+    pub ending: Ending,
+    /// What the rank that is held responsible wrote last, oldest line first.
+    pub last_words: Vec<String>,
+    /// Why the logs are not whole, where they are not.
+    pub log_error: Option<String>,
+}
+
+impl Attempt<'_> {
+    /// Runs to the end. `sweep` is called when mpirun is gone, to end what it left.
+    ///
+    /// # Errors
+    /// mpirun cannot be started, or there is no place for the logs.
+    pub fn run(&self, sweep: impl FnOnce(i32)) -> Result<Outcome> {
+        let journal = Arc::new(Mutex::new(Journal::new(self.logs.clone())?));
+        let started = Instant::now();
+        let mut child = self.start()?;
+        let process = child.id().cast_signed();
+        let followers = [
+            follow(child.stdout.take().context("stdout is piped")?, std::io::stdout(), Arc::clone(&journal)),
+            follow(child.stderr.take().context("stderr is piped")?, std::io::stderr(), Arc::clone(&journal)),
+        ];
+        let sender = self.sender.clone();
+        std::thread::spawn(move || {
+            if let Ok(status) = child.wait() {
+                let _ = sender.send(Event::Exited(status));
+            }
+        });
+        let (status, stop_requested) = self.supervise(process)?;
+        let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        let mut ending = Ending { code, stop_requested, lasted: started.elapsed(), signal: status.signal(), ..Ending::default() };
+        sweep(code);
+        let deadline = Instant::now() + AFTER_EXIT;
+        while !followers.iter().all(|follower| follower.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let journal = journal.lock().map_err(|_| anyhow!("a thread that follows mpirun's output has failed"))?;
+        journal.recent(Author::Mpirun).for_each(|line| ending.note(line));
+        let last_words = ending.rank.map(|rank| journal.recent(Author::Rank(rank)).map(str::to_owned).collect()).unwrap_or_default();
+        Ok(Outcome { ending, last_words, log_error: journal.file_error().map(str::to_owned) })
+    }
+
+    /// mpirun in a process group of its own, so that Ctrl-C reaches the launcher alone; it ends with the launcher.
+    fn start(&self) -> Result<Child> {
+        let mut command = Command::new(&self.line[0]);
+        command.args(&self.line[1..]).envs(self.variables.iter().copied()).env(LAUNCH_VARIABLE, self.launch_id);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        // SAFETY: prctl is safe to call between fork and exec, and its arguments are numbers.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        command
+            .spawn()
+            .with_context(|| format!("cannot start {}: install Open MPI, or load your cluster's module", self.line[0].to_string_lossy()))
+    }
+
+    /// Waits for the end of mpirun; a request to stop is passed on, then enforced. Returns whether there was one.
+    fn supervise(&self, process: libc::pid_t) -> Result<(ExitStatus, bool)> {
+        let mut escalation = Escalation::Running;
+        loop {
+            let event = match escalation.deadline() {
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(Event::Exited(status)) => return Ok((status, !matches!(escalation, Escalation::Running))),
+                Ok(Event::Signal(signal)) => {
+                    if let Some(next) = escalation.on_signal(signal, self.grace) {
+                        escalation = next;
+                        escalation.act(process);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    escalation = escalation.on_timeout();
+                    escalation.act(process);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(anyhow!("mpirun cannot be waited for")),
+            }
+        }
+    }
+}
+
+/// How far a request to stop has gone; each stage has until its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Escalation {
+    Running,
+    Asked(Instant),
+    Terminated(Instant),
+    Killed,
+}
+
+impl Escalation {
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Escalation::Asked(deadline) | Escalation::Terminated(deadline) => Some(deadline),
+            Escalation::Running | Escalation::Killed => None,
+        }
+    }
+
+    /// The first signal asks for a checkpoint. A second Ctrl-C or SIGTERM does not want to wait for it; SIGUSR1 may come any number of
+    /// times.
+    fn on_signal(self, signal: i32, grace: Duration) -> Option<Escalation> {
+        match self {
+            Escalation::Running => Some(Escalation::Asked(Instant::now() + grace)),
+            Escalation::Asked(_) if signal != SIGUSR1 => Some(Escalation::Terminated(Instant::now() + AFTER_TERM)),
+            Escalation::Terminated(_) if signal != SIGUSR1 => Some(Escalation::Killed),
+            _ => None,
+        }
+    }
+
+    fn on_timeout(self) -> Escalation {
+        match self {
+            Escalation::Asked(_) => Escalation::Terminated(Instant::now() + AFTER_TERM),
+            _ => Escalation::Killed,
+        }
+    }
+
+    fn act(self, process: libc::pid_t) {
+        let (signal, what) = match self {
+            Escalation::Running => return,
+            Escalation::Asked(_) => {
+                (libc::SIGUSR1, "asked the ranks for a checkpoint and the end; a second Ctrl-C or SIGTERM does not wait for it")
+            }
+            Escalation::Terminated(_) => (libc::SIGTERM, "ending mpirun"),
+            Escalation::Killed => (libc::SIGKILL, "killing mpirun"),
+        };
+        eprintln!("biodist-launch: {what}");
+        // SAFETY: kill only takes numbers. The process is not waited for before the loop that calls this has ended, or has just ended,
+        // and its number is not given to another one that soon.
+        unsafe { libc::kill(process, signal) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(100);
+
+    #[test]
+    fn a_request_is_passed_on_and_then_enforced() {
+        let asked = Escalation::Running.on_signal(SIGINT, GRACE).unwrap();
+        assert!(matches!(asked, Escalation::Asked(deadline) if deadline > Instant::now() + GRACE / 2));
+        assert_eq!(asked.on_signal(SIGUSR1, GRACE), None);
+        let terminated = asked.on_signal(SIGTERM, GRACE).unwrap();
+        assert!(matches!(terminated, Escalation::Terminated(_)));
+        assert_eq!(terminated.on_signal(SIGINT, GRACE), Some(Escalation::Killed));
+        assert!(matches!(asked.on_timeout(), Escalation::Terminated(_)));
+        assert_eq!(terminated.on_timeout(), Escalation::Killed);
+        assert_eq!((Escalation::Running.deadline(), Escalation::Killed.deadline()), (None, None));
+    }
+}

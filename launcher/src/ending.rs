@@ -1,0 +1,150 @@
+//! What the end of one start means: who failed, whether a restart can help, and on which hosts.
+
+use std::time::Duration;
+
+/// Codes that biodist ends with, which mpirun passes on.
+pub const STOPPED: i32 = 75;
+pub const STALLED: i32 = 76;
+pub const NOT_FINITE: i32 = 77;
+
+/// How mpirun ended, and what it said about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// mpirun's exit code, 128 + N where signal N ended it.
+    pub code: i32,
+    pub lasted: Duration,
+    /// Somebody asked the launcher to stop while it ran.
+    pub stop_requested: bool,
+    /// The rank that mpirun holds responsible.
+    pub rank: Option<usize>,
+    /// Its host.
+    pub host: Option<String>,
+    /// The signal that killed it; mpirun itself where there is no rank.
+    pub signal: Option<i32>,
+    /// Hosts that mpirun lost its connection to.
+    pub lost_hosts: Vec<String>,
+}
+
+impl Ending {
+    /// Takes note of one line of mpirun's own messages. Open MPI 4 words them so:
+    /// `mpirun noticed that process rank 1 with PID 0 on node a exited on signal 9 (Killed).`,
+    /// `Process name: [[21673,1],1]`, `MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD`, and for a lost host
+    /// `Remote daemon: [[21102,0],2] on node b`.
+    pub fn note(&mut self, line: &str) {
+        let after = |text: &str| line.split_once(text).map(|(_, rest)| rest);
+        if let Some(rank) = after("noticed that process rank ") {
+            self.rank = self.rank.or(leading_number(rank));
+            self.host = after(" on node ").and_then(|rest| rest.split_whitespace().next()).map(str::to_owned);
+            self.signal = after(" exited on signal ").and_then(leading_number).and_then(|signal| signal.try_into().ok());
+        } else if let Some(rank) = after("MPI_ABORT was invoked on rank ") {
+            self.rank = self.rank.or(leading_number(rank));
+        } else if let Some(name) = after("Process name: [[") {
+            self.rank = self.rank.or_else(|| leading_number(name.split_once("],")?.1));
+        } else if let Some(host) = after("Remote daemon:").and_then(|rest| rest.split_once(" on node ")).map(|(_, host)| host.trim()) {
+            self.lost_hosts.push(host.to_owned());
+        }
+    }
+
+    /// Whether the same command can succeed when it is started again from the last checkpoint.
+    pub fn is_worth_a_restart(&self) -> bool {
+        !self.stop_requested && !matches!(self.code, 0 | 2 | STOPPED | NOT_FINITE)
+    }
+
+    /// A process that says itself that it failed, at once, will most likely do so again.
+    pub fn failed_at_once(&self) -> bool {
+        self.code == 1 && self.signal.is_none() && self.lost_hosts.is_empty() && self.lasted < Duration::from_secs(60)
+    }
+
+    /// The code that the launcher ends with. A run that is told to stop before it can handle the signal has lost nothing: it was stopped.
+    pub fn exit_code(&self) -> u8 {
+        let before_training = [128 + libc::SIGUSR1, 128 + libc::SIGTERM].contains(&self.code);
+        let code = if self.stop_requested && before_training { STOPPED } else { self.code };
+        u8::try_from(code).unwrap_or(1)
+    }
+
+    /// One clause for the report.
+    pub fn describe(&self) -> String {
+        let who = match (self.rank, &self.host) {
+            (Some(rank), Some(host)) => format!("rank {rank} on {host}"),
+            (Some(rank), None) => format!("rank {rank}"),
+            (None, _) => "mpirun".to_owned(),
+        };
+        match self.code {
+            _ if !self.lost_hosts.is_empty() => format!("the connection to {} was lost", self.lost_hosts.join(" and ")),
+            0 => "done".to_owned(),
+            STOPPED => "stopped on request, checkpoint written".to_owned(),
+            _ if self.stop_requested => "stopped on request".to_owned(),
+            STALLED => format!("{who} reported a stall or replicas that differ (code {STALLED})"),
+            NOT_FINITE => format!("{who} met a loss that is not finite (code {NOT_FINITE})"),
+            2 => format!("{who} refused the command line or the configuration (code 2)"),
+            code => match self.signal {
+                Some(signal) => format!("{who} was killed by signal {signal}"),
+                None => format!("{who} failed (code {code})"),
+            },
+        }
+    }
+}
+
+fn leading_number(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..digits].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(code: i32, lines: &[&str]) -> Ending {
+        let mut ending = Ending { code, lasted: Duration::from_secs(1), ..Ending::default() };
+        lines.iter().for_each(|line| ending.note(line));
+        ending
+    }
+
+    // The lines are Open MPI 4.1.4's.
+    #[test]
+    fn a_killed_rank() {
+        let ending = ending(137, &["mpirun noticed that process rank 12 with PID 0 on node vm exited on signal 9 (Killed)."]);
+        assert_eq!((ending.rank, ending.host.as_deref(), ending.signal), (Some(12), Some("vm"), Some(9)));
+        assert_eq!(ending.describe(), "rank 12 on vm was killed by signal 9");
+        assert!(ending.is_worth_a_restart() && !ending.failed_at_once());
+        assert_eq!(ending.exit_code(), 137);
+    }
+
+    #[test]
+    fn a_rank_with_an_exit_code() {
+        let lines = ["  Process name: [[21673,1],3]", "  Exit code:    76"];
+        assert_eq!(ending(76, &lines).describe(), "rank 3 reported a stall or replicas that differ (code 76)");
+        let aborted = ending(77, &["MPI_ABORT was invoked on rank 5 in communicator MPI_COMM_WORLD", "with errorcode 77."]);
+        assert_eq!(aborted.describe(), "rank 5 met a loss that is not finite (code 77)");
+        assert_eq!(ending(9, &["ORTE was unable to reliably start one or more daemons."]).describe(), "mpirun failed (code 9)");
+        assert!(ending(76, &lines).is_worth_a_restart());
+        for code in [0, 2, 75, 77] {
+            assert!(!ending(code, &lines).is_worth_a_restart(), "{code}");
+        }
+        assert!(ending(1, &lines).failed_at_once());
+        assert!(!Ending { lasted: Duration::from_secs(3600), ..ending(1, &lines) }.failed_at_once());
+    }
+
+    #[test]
+    fn a_lost_host() {
+        let lines = [
+            "ORTE has lost communication with a remote daemon.",
+            "  HNP daemon   : [[21102,0],0] on node vm",
+            "  Remote daemon: [[21102,0],2] on node 10.77.0.2",
+        ];
+        let ending = ending(205, &lines);
+        assert_eq!(ending.lost_hosts, ["10.77.0.2"]);
+        assert_eq!(ending.describe(), "the connection to 10.77.0.2 was lost");
+        assert!(ending.is_worth_a_restart());
+    }
+
+    #[test]
+    fn a_stop_on_request() {
+        let stopped = |code| Ending { stop_requested: true, ..ending(code, &[]) };
+        assert!(!stopped(1).is_worth_a_restart());
+        assert_eq!(stopped(75).exit_code(), 75);
+        assert_eq!(stopped(138).exit_code(), 75, "SIGUSR1 before the ranks handle it");
+        assert_eq!(stopped(137).exit_code(), 137, "killed after all: the checkpoint may be missing");
+        assert_eq!(stopped(0).describe(), "done");
+    }
+}

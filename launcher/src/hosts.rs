@@ -1,0 +1,134 @@
+//! Host files in the syntax of Open MPI: a host a line, `slots=N` processes on it, comments after `#`.
+//!
+//! They are read here and not by mpirun, since after the loss of a host the next start needs the list without it. What is not
+//! understood is refused with its line, as mpirun reports such lines without saying what is wrong with them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::usage::usage;
+
+/// A host and, where the file says so, how many processes it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub name: String,
+    pub slots: Option<usize>,
+}
+
+/// The hosts of the file at `path`, in its order, each once.
+///
+/// # Errors
+/// A file that cannot be read or holds no host; a line that is not understood.
+pub fn read(path: &Path) -> Result<Vec<Host>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the host file {}", path.display()))?;
+    parse(&text).map_err(|message| usage(format!("{}:{message}", path.display())))
+}
+
+/// The error is `LINE: MESSAGE`, to be put after the file's name.
+fn parse(text: &str) -> Result<Vec<Host>, String> {
+    let mut hosts: Vec<Host> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let content = line.split('#').next().unwrap_or_default();
+        let Some(host) = parse_line(content).map_err(|message| format!("{}: {message}", index + 1))? else { continue };
+        match hosts.iter_mut().find(|known| known.name == host.name) {
+            // A host named again adds its slots; a line without a number is one more.
+            Some(known) => known.slots = Some(known.slots.unwrap_or(1) + host.slots.unwrap_or(1)),
+            None => hosts.push(host),
+        }
+    }
+    if hosts.is_empty() { Err("1: no host in this file; write a line such as 'node1 slots=4'".to_owned()) } else { Ok(hosts) }
+}
+
+fn parse_line(content: &str) -> Result<Option<Host>, String> {
+    let spaced = content.replace('=', " = ");
+    let mut words = spaced.split_whitespace().peekable();
+    let Some(name) = words.next() else { return Ok(None) };
+    check_name(name)?;
+    if words.peek() == Some(&"=") {
+        return Err(format!("the line starts with '{name}='; it has to start with a host's name"));
+    }
+    let (mut slots, mut most) = (None, None);
+    while let Some(key) = words.next() {
+        if words.next() != Some("=") {
+            return Err(format!("'{key}' is not of the form key=value; write 'slots={key}' for the number of processes on {name}"));
+        }
+        let value = words.next().unwrap_or_default();
+        let target = match key {
+            "slots" => &mut slots,
+            "max_slots" | "max-slots" => &mut most,
+            _ => return Err(format!("unknown key '{key}'; known are slots and max_slots (user and port belong into ~/.ssh/config)")),
+        };
+        let count = value.parse().ok().filter(|&count: &usize| count > 0);
+        *target = Some(count.ok_or_else(|| format!("{key} is '{value}'; give a whole number from 1 on"))?);
+    }
+    if let (Some(slots), Some(most)) = (slots, most)
+        && slots > most
+    {
+        return Err(format!("slots is {slots}, more than max_slots, {most}"));
+    }
+    Ok(Some(Host { name: name.to_owned(), slots: slots.or(most) }))
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) {
+        Ok(())
+    } else {
+        Err(format!("'{name}' is not a host's name or IPv4 address"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str, slots: Option<usize>) -> Host {
+        Host { name: name.to_owned(), slots }
+    }
+
+    #[test]
+    fn hosts_slots_and_comments() {
+        let text = "# two nodes\nnode1 slots=4\n\n  10.0.0.2\tslots = 2 max_slots=8 # slow\nnode-3.cluster\nnode4 max-slots=2\n";
+        let expected = [host("node1", Some(4)), host("10.0.0.2", Some(2)), host("node-3.cluster", None), host("node4", Some(2))];
+        assert_eq!(parse(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_host_named_again_adds_its_slots() {
+        assert_eq!(parse("a\nb slots=2\na\nb slots=3\n").unwrap(), [host("a", Some(2)), host("b", Some(5))]);
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_was_found() {
+        for (text, expected) in [
+            ("", "1: no host"),
+            ("# only a comment", "1: no host"),
+            ("a slots=4\nb slots=four", "2: slots is 'four'"),
+            ("a slots=0", "1: slots is '0'"),
+            ("a slots=", "1: slots is ''"),
+            ("a slots=-1", "1: slots is '-1'"),
+            ("a 4", "1: '4' is not of the form key=value; write 'slots=4'"),
+            ("\na slot=4", "2: unknown key 'slot'"),
+            ("a slots=9 max_slots=8", "1: slots is 9, more than max_slots, 8"),
+            ("^a", "1: '^a' is not a host's name"),
+            ("user@a", "1: 'user@a' is not a host's name"),
+            ("slots=4", "1: the line starts with 'slots='"),
+        ] {
+            let found = parse(text).unwrap_err();
+            assert!(found.starts_with(expected), "{text:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_named() {
+        let missing = read(Path::new("/nowhere/hosts.txt")).unwrap_err();
+        assert!(format!("{missing:#}").contains("/nowhere/hosts.txt"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts.txt");
+        std::fs::write(&path, "a slots=x").unwrap();
+        let wrong = read(&path).unwrap_err();
+        assert!(wrong.to_string().ends_with("hosts.txt:1: slots is 'x'; give a whole number from 1 on"), "{wrong}");
+        assert_eq!(crate::usage::exit_code(&wrong), 2);
+    }
+}

@@ -1,0 +1,171 @@
+//! The command line of Open MPI's mpirun for one start of biodist.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::placement::{Share, total};
+
+/// Marks every process of one launch, so that what mpirun leaves behind can be found on any host.
+pub const LAUNCH_VARIABLE: &str = "BIODIST_LAUNCH";
+
+/// A closed connection to a host is noticed after 5 + 5 x 2 seconds: without these, a cut link leaves ranks and mpirun hanging for ever.
+const KEEP_ALIVE: [(&str, &str); 3] =
+    [("oob_tcp_keepalive_time", "5"), ("oob_tcp_keepalive_intvl", "2"), ("oob_tcp_keepalive_probes", "5")];
+
+/// A host that asks for a password or does not answer is an error, not something to wait for.
+pub const SSH_OPTIONS: [&str; 4] = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"];
+
+/// Variables that other hosts get as well, beside those that are asked for; on this host every variable is inherited.
+const PASSED_ON: [&str; 4] = ["LD_LIBRARY_PATH", "OMP_NUM_THREADS", "RUST_BACKTRACE", "RUST_LOG"];
+const PASSED_ON_PREFIXES: [&str; 4] = ["BIODIST_", "FI_", "NCCL_", "UCX_"];
+
+/// What is started, and where.
+pub struct Job {
+    pub shares: Vec<Share>,
+    pub program: PathBuf,
+    /// biodist's subcommand and its arguments.
+    pub arguments: Vec<OsString>,
+    pub folder: PathBuf,
+    /// `NAME` or `NAME=VALUE`, passed on to every rank.
+    pub variables: Vec<String>,
+    /// Whether ranks run on other hosts than this one, and over what they are reached.
+    pub reach: Reach,
+    /// CPUs of this host, to see that its ranks have to take turns.
+    pub cpus: usize,
+}
+
+/// How mpirun starts processes on the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Local,
+    Ssh,
+    Slurm,
+}
+
+/// mpirun and its arguments. `environment` is the launcher's own: what it sets for Open MPI is left as it is, what it holds for biodist
+/// is passed on.
+pub fn command_line(job: &Job, environment: &[(String, OsString)]) -> Vec<OsString> {
+    let mut line = Line(vec!["mpirun".into()]);
+    let hosts: Vec<String> = job.shares.iter().map(|share| format!("{}:{}", share.host, share.count)).collect();
+    line.option("--host", hosts.join(","));
+    line.option("-n", total(&job.shares).to_string());
+    // A rank takes its own share of the CPUs; one that is bound to a core could not.
+    line.option("--map-by", "slot");
+    line.option("--bind-to", "none");
+    line.option("--wdir", &job.folder);
+    line.0.push("--tag-output".into());
+    let preset = |parameter: &str| environment.iter().any(|(name, _)| name.strip_prefix("OMPI_MCA_") == Some(parameter));
+    let mut parameter = |name: &str, value: &str| {
+        if !preset(name) {
+            line.0.extend(["--mca".into(), name.into(), value.into()]);
+        }
+    };
+    if job.reach != Reach::Local {
+        KEEP_ALIVE.iter().for_each(|(name, value)| parameter(name, value));
+    }
+    if job.reach == Reach::Ssh && !preset("plm_rsh_agent") {
+        parameter("plm_rsh_args", &SSH_OPTIONS.join(" "));
+    }
+    if job.reach == Reach::Local && total(&job.shares) > job.cpus {
+        parameter("mpi_yield_when_idle", "1");
+    }
+    if job.reach != Reach::Local {
+        for (name, _) in environment {
+            if PASSED_ON.contains(&name.as_str()) || PASSED_ON_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+                line.option("-x", name);
+            }
+        }
+    }
+    job.variables.iter().for_each(|variable| line.option("-x", variable));
+    line.option("-x", LAUNCH_VARIABLE);
+    line.0.push(job.program.clone().into());
+    line.0.extend(job.arguments.iter().cloned());
+    line.0
+}
+
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn option(&mut self, name: &str, value: impl AsRef<OsStr>) {
+        self.0.extend([name.into(), value.as_ref().to_owned()]);
+    }
+}
+
+/// The variables to set for mpirun itself: Open MPI refuses to work for root, whom containers often have, without these two.
+pub fn own_variables(is_root: bool) -> Vec<(&'static str, &'static str)> {
+    if is_root { vec![("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")] } else { Vec::new() }
+}
+
+/// The command as a shell would take it.
+pub fn quoted(variables: &[(&str, &str)], line: &[OsString]) -> String {
+    let variables = variables.iter().map(|(name, value)| format!("{name}={}", shell_words::quote(value)));
+    let words = line.iter().map(|word| shell_words::quote(&word.to_string_lossy()).into_owned());
+    variables.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// biodist beside the launcher, else the one that PATH finds on every host.
+pub fn default_program(launcher: Option<&Path>) -> PathBuf {
+    launcher.and_then(Path::parent).map(|folder| folder.join("biodist")).filter(|path| path.is_file()).unwrap_or_else(|| "biodist".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(shares: &[(&str, usize)], reach: Reach) -> Job {
+        Job {
+            shares: shares.iter().map(|&(host, count)| Share { host: host.to_owned(), count }).collect(),
+            program: "/opt/bin/biodist".into(),
+            arguments: ["train", "my config.toml", "--set", "a=b"].map(OsString::from).to_vec(),
+            folder: "/home/me".into(),
+            variables: Vec::new(),
+            reach,
+            cpus: 4,
+        }
+    }
+
+    fn typed(job: &Job, environment: &[(&str, &str)]) -> String {
+        let environment: Vec<_> = environment.iter().map(|&(name, value)| (name.to_owned(), OsString::from(value))).collect();
+        quoted(&[], &command_line(job, &environment))
+    }
+
+    #[test]
+    fn one_host() {
+        let line = typed(&job(&[("localhost", 2)], Reach::Local), &[("LD_LIBRARY_PATH", "/lib")]);
+        assert_eq!(
+            line,
+            "mpirun --host localhost:2 -n 2 --map-by slot --bind-to none --wdir /home/me --tag-output -x BIODIST_LAUNCH \
+             /opt/bin/biodist train 'my config.toml' --set 'a=b'"
+        );
+        assert!(typed(&job(&[("localhost", 5)], Reach::Local), &[]).contains("--mca mpi_yield_when_idle 1"));
+    }
+
+    #[test]
+    fn several_hosts_keep_their_connections_alive_and_get_the_environment() {
+        let environment = [("HOME", "/root"), ("LD_LIBRARY_PATH", "/lib"), ("NCCL_DEBUG", "INFO")];
+        let line = typed(&job(&[("a", 4), ("b", 3)], Reach::Ssh), &environment);
+        assert!(line.starts_with("mpirun --host a:4,b:3 -n 7 "), "{line}");
+        assert!(line.contains("--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 2 --mca oob_tcp_keepalive_probes 5"), "{line}");
+        assert!(line.contains("--mca plm_rsh_args '-o BatchMode=yes -o ConnectTimeout=10'"), "{line}");
+        assert!(line.contains(" -x LD_LIBRARY_PATH -x NCCL_DEBUG -x BIODIST_LAUNCH "), "{line}");
+        assert!(!line.contains("HOME"), "{line}");
+    }
+
+    #[test]
+    fn what_the_user_set_for_open_mpi_stays() {
+        let environment = [("OMPI_MCA_oob_tcp_keepalive_time", "60"), ("OMPI_MCA_plm_rsh_agent", "oarsh")];
+        let line = typed(&job(&[("a", 1), ("b", 1)], Reach::Ssh), &environment);
+        assert!(!line.contains("keepalive_time") && line.contains("keepalive_intvl"), "{line}");
+        assert!(!line.contains("plm_rsh_args"), "options of ssh are not for another program: {line}");
+        assert!(!typed(&job(&[("a", 1), ("b", 1)], Reach::Slurm), &[]).contains("plm_rsh"), "Slurm starts its own");
+    }
+
+    #[test]
+    fn variables_asked_for_are_passed_on() {
+        let mut job = job(&[("localhost", 1)], Reach::Local);
+        job.variables = vec!["A=b c".to_owned(), "D".to_owned()];
+        assert!(typed(&job, &[]).contains("-x 'A=b c' -x D -x BIODIST_LAUNCH"));
+        assert_eq!(quoted(&own_variables(true)[..1], &["mpirun".into()]), "OMPI_ALLOW_RUN_AS_ROOT=1 mpirun");
+        assert!(own_variables(false).is_empty());
+    }
+}

@@ -1,0 +1,159 @@
+//! Commands on the hosts beside mpirun's own: asking whether a host is there before ranks are sent to it, and ending what a lost
+//! connection leaves behind.
+//!
+//! They go the way that mpirun goes: ssh, or the program that Open MPI's `plm_rsh_agent` names.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::mpirun::{LAUNCH_VARIABLE, SSH_OPTIONS};
+
+/// A command that takes longer has failed. Above ssh's own limit, whose message says more.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The program that reaches other hosts, and its options.
+#[derive(Clone, Debug)]
+pub struct Agent(Vec<OsString>);
+
+impl Agent {
+    /// As Open MPI will choose it in this environment.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Agent {
+        let words = variable("OMPI_MCA_plm_rsh_agent").and_then(|agent| shell_words::split(&agent).ok()).filter(|words| !words.is_empty());
+        match words {
+            Some(words) => Agent(words.into_iter().map(OsString::from).collect()),
+            None => Agent(["ssh"].iter().chain(&SSH_OPTIONS).map(OsString::from).collect()),
+        }
+    }
+
+    /// `script` for `sh`, on `host`.
+    fn command(&self, host: &str, script: &str) -> Command {
+        let mut command = if is_this_host(host) {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        } else {
+            let mut command = Command::new(&self.0[0]);
+            command.args(&self.0[1..]).arg(host).arg(format!("sh -c {}", shell_words::quote(script)));
+            command
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// Whether `name` is this machine: one of its names, or an address that a socket can be bound to.
+pub fn is_this_host(name: &str) -> bool {
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name == "localhost" || name == own.trim() {
+        return true;
+    }
+    let addresses: Vec<IpAddr> = match name.parse() {
+        Ok(address) => vec![address],
+        Err(_) => (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default(),
+    };
+    !addresses.is_empty() && addresses.iter().all(|&address| UdpSocket::bind((address, 0)).is_ok())
+}
+
+/// The hosts on which `program` cannot be started in `folder`, each with the reason. All are asked at once.
+pub fn unusable(agent: &Agent, hosts: &[String], folder: &Path, program: &Path) -> Vec<(String, String)> {
+    let folder_word = shell_words::quote(&folder.to_string_lossy()).into_owned();
+    let program_word = shell_words::quote(&program.to_string_lossy()).into_owned();
+    let script = format!(
+        "cd {folder_word} || exit 1; command -v {program_word} >/dev/null || {{ echo {program_word} is not there >&2; exit 1; }}; exit 0"
+    );
+    on_all(agent, hosts, &script).into_iter().filter_map(|(host, result)| result.err().map(|reason| (host, reason))).collect()
+}
+
+/// Ends every process of launch `id` on `hosts`, and returns on how many hosts there were some. A host that cannot be reached is left
+/// to the ranks' own watchdogs.
+pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
+    let script = format!(
+        "found=1; for file in $(grep -lszxF {LAUNCH_VARIABLE}={id} /proc/[0-9]*/environ); do \
+         process=${{file#/proc/}}; kill -9 ${{process%/environ}} 2>/dev/null && found=0; done; exit $found"
+    );
+    on_all(agent, hosts, &script).iter().filter(|(_, result)| result.is_ok()).count()
+}
+
+/// The outcome of `script` on each of `hosts`: an error is what the host, or the way to it, says.
+fn on_all(agent: &Agent, hosts: &[String], script: &str) -> Vec<(String, Result<(), String>)> {
+    let started: Vec<_> = hosts.iter().map(|host| (host.clone(), agent.command(host, script).spawn())).collect();
+    let deadline = Instant::now() + PATIENCE;
+    let finish = |child: std::io::Result<Child>| child.map_err(|error| error.to_string()).and_then(|child| outcome(child, deadline));
+    started.into_iter().map(|(host, child)| (host, finish(child))).collect()
+}
+
+fn outcome(mut child: Child, deadline: Instant) -> Result<(), String> {
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("no answer in {} s", PATIENCE.as_secs()));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = String::new();
+    let _ = child.stderr.take().map(|mut stream| stream.read_to_string(&mut said));
+    let last = said.trim().lines().last().unwrap_or_default().trim();
+    Err(if last.is_empty() { status.to_string() } else { last.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stands in for ssh: knows the host "there", and none else.
+    fn agent(folder: &Path) -> Agent {
+        use std::os::unix::fs::PermissionsExt;
+        let path = folder.join("agent");
+        std::fs::write(&path, "#!/bin/sh\n[ \"$1\" = there ] || { echo no route to $1 >&2; exit 255; }\nshift\nexec sh -c \"$*\"\n")
+            .unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Agent::from_environment(|name| (name == "OMPI_MCA_plm_rsh_agent").then(|| path.display().to_string()))
+    }
+
+    #[test]
+    fn this_host_is_known_by_name_and_address() {
+        assert!(is_this_host("localhost") && is_this_host("127.0.0.1"));
+        assert!(!is_this_host("192.0.2.1"), "an address set apart for documentation");
+        assert!(!is_this_host("no-such-host.invalid"));
+    }
+
+    #[test]
+    fn hosts_that_cannot_run_the_program_say_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(folder.path());
+        let hosts = ["there", "gone", "localhost"].map(str::to_owned);
+        let found = unusable(&agent, &hosts, folder.path(), Path::new("/bin/sh"));
+        assert_eq!(found, [("gone".to_owned(), "no route to gone".to_owned())]);
+
+        let found = unusable(&agent, &hosts[..1], folder.path(), Path::new("/no/biodist"));
+        assert_eq!(found, [("there".to_owned(), "/no/biodist is not there".to_owned())]);
+        let found = unusable(&agent, &hosts[..1], Path::new("/no/folder"), Path::new("/bin/sh"));
+        assert!(found[0].1.contains("/no/folder"), "{found:?}");
+    }
+
+    #[test]
+    fn processes_of_a_launch_are_ended_and_others_are_not() {
+        use std::os::unix::process::ExitStatusExt;
+        let folder = tempfile::tempdir().unwrap();
+        let id = format!("test-{}", std::process::id());
+        let sleep = |id: &str| Command::new("sleep").arg("60").env(LAUNCH_VARIABLE, id).spawn().unwrap();
+        let (mut ours, mut other) = (sleep(&id), sleep(&format!("{id}0")));
+        assert_eq!(sweep(&agent(folder.path()), &["there".to_owned(), "gone".to_owned()], &id), 1);
+        assert_eq!(ours.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(other.try_wait().unwrap(), None);
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}

@@ -1,0 +1,171 @@
+//! The allocation of a Slurm job, read from the variables that Slurm sets in it: nodes, and processes for each.
+
+use anyhow::Result;
+
+use crate::hosts::Host;
+use crate::usage::usage;
+
+/// The nodes of the allocation that this process runs in; `None` outside of one. `variable` looks up the environment.
+///
+/// Processes per node are the tasks that were asked for (`--ntasks`, `--ntasks-per-node`), else the GPUs on a node, else Slurm's own
+/// default number of tasks.
+///
+/// # Errors
+/// A variable that is missing or not of the form that Slurm documents; several copies of the launcher started by `srun`.
+pub fn allocation(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Vec<Host>>> {
+    let Some(job) = variable("SLURM_JOB_ID") else { return Ok(None) };
+    if variable("SLURM_STEP_NUM_TASKS").is_some_and(|tasks| tasks != "1") {
+        return Err(usage("biodist-launch was started several times by srun; start it once, in the batch script itself"));
+    }
+    let list = variable("SLURM_JOB_NODELIST")
+        .ok_or_else(|| usage(format!("SLURM_JOB_ID is {job}, but SLURM_JOB_NODELIST is not set; give the hosts with --hosts")))?;
+    let names = expand_nodes(&list).map_err(|message| usage(format!("SLURM_JOB_NODELIST is '{list}': {message}")))?;
+    let tasks = match variable("SLURM_TASKS_PER_NODE") {
+        Some(text) => {
+            expand_counts(&text).ok_or_else(|| usage(format!("SLURM_TASKS_PER_NODE is '{text}', which is not of the form '2(x3),1'")))?
+        }
+        None => vec![1; names.len()],
+    };
+    if tasks.len() != names.len() {
+        return Err(usage(format!("Slurm names {} nodes, but tasks for {}", names.len(), tasks.len())));
+    }
+    let asked_for_tasks = variable("SLURM_NTASKS").or_else(|| variable("SLURM_NTASKS_PER_NODE")).is_some();
+    let gpus = variable("SLURM_GPUS_ON_NODE").and_then(|text| text.parse().ok()).filter(|&gpus: &usize| gpus > 0 && !asked_for_tasks);
+    let hosts = names.into_iter().zip(tasks).map(|(name, tasks)| Host { name, slots: Some(gpus.unwrap_or(tasks)) });
+    Ok(Some(hosts.collect()))
+}
+
+/// The node names that a list such as `n[1-3,07],gpu-a[1-2]b[0-1],login` stands for, in its order.
+fn expand_nodes(list: &str) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    for item in split_outside_brackets(list)? {
+        names.extend(expand_item(item)?);
+    }
+    if names.is_empty() { Err("no node in it".to_owned()) } else { Ok(names) }
+}
+
+fn split_outside_brackets(list: &str) -> Result<Vec<&str>, String> {
+    let (mut items, mut start, mut inside) = (Vec::new(), 0, false);
+    for (position, character) in list.char_indices() {
+        match character {
+            '[' if !inside => inside = true,
+            ']' if inside => inside = false,
+            '[' | ']' => return Err(format!("'{character}' without its counterpart")),
+            ',' if !inside => {
+                items.push(&list[start..position]);
+                start = position + 1;
+            }
+            _ => {}
+        }
+    }
+    if inside {
+        return Err("'[' without its counterpart".to_owned());
+    }
+    items.push(&list[start..]);
+    Ok(items.into_iter().filter(|item| !item.is_empty()).collect())
+}
+
+/// One name, or the names of a pattern with any number of brackets; the last bracket varies fastest, as Slurm has it.
+fn expand_item(item: &str) -> Result<Vec<String>, String> {
+    let Some((prefix, rest)) = item.split_once('[') else { return Ok(vec![item.to_owned()]) };
+    let (ranges, rest) = rest.split_once(']').ok_or("'[' without its counterpart")?;
+    let tails = expand_item(rest)?;
+    let mut names = Vec::new();
+    for range in ranges.split(',') {
+        for number in expand_range(range)? {
+            names.extend(tails.iter().map(|tail| format!("{prefix}{number}{tail}")));
+        }
+    }
+    Ok(names)
+}
+
+/// The numbers of `7` or `08-11`, with the leading zeros of the first.
+fn expand_range(range: &str) -> Result<Vec<String>, String> {
+    // No cluster comes near this; a mistyped list is not to fill the memory.
+    const MOST: usize = 100_000;
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let parse = |text: &str| text.parse::<usize>().map_err(|_| format!("'{range}' is not a number or a range of numbers"));
+    let (low, high) = (parse(first)?, parse(last)?);
+    if low > high || high - low >= MOST {
+        return Err(format!("'{range}' is not a range of nodes"));
+    }
+    let width = first.len();
+    Ok((low..=high).map(|number| format!("{number:0width$}")).collect())
+}
+
+/// The numbers that `2(x3),1` stands for: 2, 2, 2, 1.
+fn expand_counts(text: &str) -> Option<Vec<usize>> {
+    let mut counts = Vec::new();
+    for item in text.split(',') {
+        let (count, times) = match item.split_once("(x") {
+            Some((count, times)) => (count, times.strip_suffix(')')?.parse().ok()?),
+            None => (item, 1),
+        };
+        let count: usize = count.parse().ok()?;
+        counts.extend(std::iter::repeat_n(count, times));
+    }
+    Some(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn in_job(variables: &[(&str, &str)]) -> Result<Option<Vec<Host>>> {
+        let mut all = HashMap::from([("SLURM_JOB_ID", "17")]);
+        all.extend(variables.iter().copied());
+        allocation(|name| all.get(name).map(|&value| value.to_owned()))
+    }
+
+    fn slots(variables: &[(&str, &str)]) -> Vec<(String, usize)> {
+        in_job(variables).unwrap().unwrap().into_iter().map(|host| (host.name, host.slots.unwrap())).collect()
+    }
+
+    #[test]
+    fn node_lists() {
+        let expand = |list| expand_nodes(list).unwrap().join(" ");
+        assert_eq!(expand("n1"), "n1");
+        assert_eq!(expand("n[1-3,7]"), "n1 n2 n3 n7");
+        assert_eq!(expand("n[08-11]"), "n08 n09 n10 n11");
+        assert_eq!(expand("login,gpu-[1-2]-ib,n5"), "login gpu-1-ib gpu-2-ib n5");
+        assert_eq!(expand("r[1-2]n[1,3]"), "r1n1 r1n3 r2n1 r2n3");
+        for wrong in ["", "n[1-", "n1]", "n[[1]]", "n[a-b]", "n[3-1]", "n[1-9999999]", "n[]"] {
+            assert!(expand_nodes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn outside_a_job_there_is_no_allocation() {
+        assert_eq!(allocation(|_| None).unwrap(), None);
+    }
+
+    #[test]
+    fn tasks_asked_for_decide() {
+        let job =
+            [("SLURM_JOB_NODELIST", "n[1-3]"), ("SLURM_TASKS_PER_NODE", "2(x2),1"), ("SLURM_NTASKS", "5"), ("SLURM_GPUS_ON_NODE", "8")];
+        assert_eq!(slots(&job), [("n1".to_owned(), 2), ("n2".to_owned(), 2), ("n3".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn else_a_process_per_gpu() {
+        let job = [("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "1(x2)"), ("SLURM_GPUS_ON_NODE", "4")];
+        assert_eq!(slots(&job), [("n1".to_owned(), 4), ("n2".to_owned(), 4)]);
+        assert_eq!(slots(&job[..2]), [("n1".to_owned(), 1), ("n2".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn errors_name_the_variable() {
+        for (variables, expected) in [
+            (&[][..], "SLURM_JOB_NODELIST is not set"),
+            (&[("SLURM_JOB_NODELIST", "n[1-")], "SLURM_JOB_NODELIST is 'n[1-'"),
+            (&[("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "2(x")], "SLURM_TASKS_PER_NODE is '2(x'"),
+            (&[("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "2")], "2 nodes, but tasks for 1"),
+            (&[("SLURM_JOB_NODELIST", "n1"), ("SLURM_STEP_NUM_TASKS", "4")], "several times by srun"),
+        ] {
+            let error = in_job(variables).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The launcher with a real mpirun. A shell script stands in for biodist: it counts steps, keeps the last in a file, and fails as told.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// `$FAIL` is evaluated after each step of a first start; a resumed one goes on from the step in the file.
+const STAND_IN: &str = r#"#!/bin/sh
+if [ "$1" = check ]; then echo '{"config": {"data": {"batch_size": 12}}}'; exit 0; fi
+rank=$OMPI_COMM_WORLD_RANK
+trap 'echo "checkpoint of rank $rank"; exit 75' USR1
+step=0
+case " $* " in *" --resume "*) step=$(cat step); FAIL=:;; esac
+echo "rank $rank of $OMPI_COMM_WORLD_SIZE from step $step: $*"
+while [ "$step" -lt "${STEPS:-8}" ]; do
+    sleep 0.05
+    step=$((step + 1))
+    if [ "$rank" = 0 ]; then echo "$step" > step.new && mv step.new step; fi
+    eval "$FAIL"
+done
+echo "rank $rank done"
+"#;
+
+/// Stands in for ssh: "hosts" are this machine, and those that `gone-HOST` is there for do not answer.
+const AGENT: &str = r#"#!/bin/sh
+host=$1
+shift
+if [ -e "$(dirname "$0")/gone-$host" ]; then echo "no route to $host" >&2; exit 255; fi
+exec sh -c "$*"
+"#;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        for (name, text) in [("stand-in", STAND_IN), ("agent", AGENT)] {
+            fs::write(folder.path(name), text).unwrap();
+            fs::set_permissions(folder.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_biodist-launch"));
+        command.current_dir(self.0.path()).arg("--program").arg(self.path("stand-in")).args(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Output of all starts of `rank`, in order.
+    fn log(&self, rank: usize) -> String {
+        let launch = fs::read_dir(self.path("logs")).unwrap().next().unwrap().unwrap().path();
+        let mut attempts: Vec<_> = fs::read_dir(launch).unwrap().map(|entry| entry.unwrap().path()).collect();
+        attempts.sort();
+        attempts.iter().filter_map(|attempt| fs::read_to_string(attempt.join(format!("rank-{rank}.log"))).ok()).collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), text(&stdout) + &text(&stderr))
+}
+
+fn wait_for(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "{} does not appear", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_killed_rank_leads_to_a_restart_from_the_last_checkpoint() {
+    let folder = Folder::new();
+    let fail = r#"[ "$rank$step" != 14 ] || kill -9 $$"#;
+    let (code, said) = run(folder.command(&["--ranks", "2", "train", "a.toml"]).env("FAIL", fail));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("rank 1 on ") && said.contains("was killed by signal 9"), "{said}");
+    assert!(said.contains("restart 1 of 3") && said.contains("done, after 1 restart"), "{said}");
+    let log = folder.log(1);
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines[0], "rank 1 of 2 from step 0: train a.toml");
+    assert!(lines[1].starts_with("rank 1 of 2 from step ") && lines[1].ends_with(": train a.toml --resume"), "{log}");
+    assert_eq!(lines[2..], ["rank 1 done"]);
+}
+
+#[test]
+fn restarts_have_an_end() {
+    let folder = Folder::new();
+    let arguments = ["--ranks", "1", "--max-restarts", "1", "train", "a.toml", "--resume"];
+    fs::write(folder.path("stand-in"), "#!/bin/sh\necho reason >&2\nkill -9 $$\n").unwrap();
+    let (code, said) = run(&mut folder.command(&arguments));
+    assert_eq!(code, Some(137), "{said}");
+    assert!(said.contains("after 1 restart; not started again: --max-restarts is 1"), "{said}");
+    assert!(said.contains("last lines of rank 0:\n    reason\n"), "{said}");
+    assert!(said.contains("train a.toml --resume\n"), "how to go on: {said}");
+}
+
+#[test]
+fn what_cannot_be_cured_is_not_started_again() {
+    let folder = Folder::new();
+    for (exit, subcommand, starts) in [(2, "train", 1), (75, "train", 1), (77, "train", 1), (1, "train", 2), (1, "eval", 1)] {
+        fs::write(folder.path("stand-in"), format!("#!/bin/sh\necho start >> starts\nexit {exit}\n")).unwrap();
+        let (code, said) = run(&mut folder.command(&["--ranks", "1", subcommand, "x"]));
+        assert_eq!(code, Some(exit), "{said}");
+        assert_eq!(fs::read_to_string(folder.path("starts")).unwrap().lines().count(), starts, "exit {exit}: {said}");
+        fs::remove_file(folder.path("starts")).unwrap();
+    }
+}
+
+#[test]
+fn a_signal_asks_every_rank_for_a_checkpoint() {
+    for signal in [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
+        let folder = Folder::new();
+        let launcher = folder.command(&["--ranks", "2", "train", "a.toml"]).env("STEPS", "10000").spawn().unwrap();
+        wait_for(&folder.path("step"));
+        // SAFETY: the number is that of a child that nobody has waited for.
+        unsafe { libc::kill(launcher.id().cast_signed(), signal) };
+        let output = launcher.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(75), "signal {signal}: {said}");
+        assert!(said.contains("stopped on request, checkpoint written"), "{said}");
+        for rank in 0..2 {
+            let log = folder.log(rank);
+            assert!(log.contains(&format!("checkpoint of rank {rank}")), "{log}");
+        }
+    }
+}
+
+#[test]
+fn ranks_that_do_not_end_when_asked_are_ended() {
+    let folder = Folder::new();
+    fs::write(folder.path("stand-in"), "#!/bin/sh\ntrap '' USR1\ntouch step\nexec sleep 600\n").unwrap();
+    let launcher = folder.command(&["--ranks", "1", "--grace", "1", "train", "a.toml"]).spawn().unwrap();
+    wait_for(&folder.path("step"));
+    let started = Instant::now();
+    // SAFETY: the number is that of a child that nobody has waited for.
+    unsafe { libc::kill(launcher.id().cast_signed(), libc::SIGTERM) };
+    let output = launcher.wait_with_output().unwrap();
+    assert!(!output.status.success() && started.elapsed() < Duration::from_secs(15), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("stopped on request\n"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_hosts_that_remain_go_on_with_the_largest_number_of_ranks_that_divides_the_batch() {
+    let folder = Folder::new();
+    fs::write(folder.path("hosts.txt"), "alpha slots=5\nbeta slots=3\n").unwrap();
+    // The daemon that Open MPI has on beta is killed, and beta is not there any more.
+    let fail = r#"if [ "$rank$step" = 72 ]; then touch gone-beta; kill -9 $PPID; sleep 600; fi"#;
+    let mut command = folder.command(&["--hosts", "hosts.txt", "--ranks", "8", "train", "a.toml", "--set", "training.epochs=1"]);
+    let (code, said) = run(command.env("FAIL", fail).env("OMPI_MCA_plm_rsh_agent", folder.path("agent")));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("beta is lost: no route to beta"), "{said}");
+    // 12 samples a batch on at most 5 slots: 4 ranks.
+    assert!(said.contains("4 ranks on alpha (4)"), "{said}");
+    assert!(folder.log(3).contains("rank 3 of 4 from step ") && !folder.log(4).contains("of 4"), "{said}");
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_named_before_anything_is_started() {
+    let folder = Folder::new();
+    fs::write(folder.path("hosts.txt"), "alpha\nbeta\n").unwrap();
+    fs::write(folder.path("gone-beta"), "").unwrap();
+    let mut command = folder.command(&["--hosts", "hosts.txt", "train", "a.toml"]);
+    let (code, said) = run(command.env("OMPI_MCA_plm_rsh_agent", folder.path("agent")));
+    assert_eq!(code, Some(1));
+    assert_eq!(said, "biodist-launch: cannot start on every host\n  beta: no route to beta\n");
+    assert!(!folder.path("logs").exists());
+}
+
+#[test]
+fn a_dry_run_prints_the_command_and_does_nothing() {
+    let folder = Folder::new();
+    fs::write(folder.path("hosts.txt"), "node1 slots=4 # GPUs\nnode2 slots=4\n").unwrap();
+    let (code, said) = run(&mut folder.command(&["--hosts", "hosts.txt", "--dry-run", "train", "a b.toml"]));
+    assert_eq!(code, Some(0));
+    assert!(said.contains("mpirun --host node1:4,node2:4 -n 8 ") && said.ends_with("/stand-in train 'a b.toml'\n"), "{said}");
+    assert!(!folder.path("logs").exists() && !folder.path("step").exists());
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    let folder = Folder::new();
+    fs::write(folder.path("hosts.txt"), "node1 slots=four\n").unwrap();
+    for (arguments, expected) in [
+        (&["--hosts", "hosts.txt", "train", "x"][..], "hosts.txt:1: slots is 'four'"),
+        (&["--ranks", "0", "train", "x"], "--ranks is 0"),
+        (&["biodist", "train", "x"], "leave the word biodist out"),
+        (&["--rank", "2", "train", "x"], "--ranks"),
+        (&[], "Usage"),
+    ] {
+        let (code, said) = run(&mut folder.command(arguments));
+        assert_eq!(code, Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
