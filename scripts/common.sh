@@ -26,3 +26,6 @@ apt_install() {
         "${install[@]}" >/dev/null || die "apt-get could not install $*: see above"
     fi
 }
+
+# The folder that cargo builds into: target, unless the user has it elsewhere.
+target_folder() { cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'; }
