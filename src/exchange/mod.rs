@@ -124,7 +124,7 @@ impl Exchange {
             let bases = (0..size).map(|rank| unsafe { all.as_ptr().add(rank * elements) }).collect();
             (Way::GatheredFactors { all, elements }, arena, bases)
         };
-        backend.allocate(arena);
+        backend.allocate(arena)?;
         let maps = backend.maps.clone();
         let items: Vec<usize> =
             (0..maps.all.len()).map(|map| if maps.all[map].trained() { backend.update_items(MapId(map)) } else { 0 }).collect();

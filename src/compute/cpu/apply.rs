@@ -4,9 +4,7 @@
 //! activities may go through one map together), tile of samples. A weight is read from memory once, then from the cache. Everything is
 //! gathered at the destination, so nothing is scattered and no two threads write one place.
 
-use std::mem::MaybeUninit;
-
-use super::chunk::{Activities, Chunk, Chunks, Room, pair_stride};
+use super::chunk::{Chunk, Chunks, Room};
 use super::elementary::tanh;
 use super::memory::{ParameterSpan, row_stride};
 use super::simd::{Isa, Kernel, LANES, Simd};
@@ -14,7 +12,7 @@ use super::tile::{Scalars, Vectors, accumulate};
 use crate::compute::Nonlinearity;
 use crate::network::Connectivity;
 
-/// One activity on its way through a map: [positions, batch, stride] on both sides.
+/// One activity on its way through a map: [positions, batch, stride] on both sides. In bf16 the source is in pairs of channels.
 #[derive(Clone, Copy)]
 pub struct Job {
     pub source: *const f32,
@@ -148,13 +146,7 @@ impl Item<'_> {
 
     /// R samples by V panels over one chunk; partial sums of earlier chunks wait in the destination. Returns R.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const V: usize>(
-        &self,
-        job: &Job,
-        chunk: Chunk,
-        sample: usize,
-        first: bool,
-    ) -> usize {
+    unsafe fn tile<S: Simd, const R: usize, const V: usize>(&self, job: &Job, chunk: Chunk, sample: usize, first: bool) -> usize {
         let pass = self.pass;
         unsafe {
             let start = (self.position * pass.batch + sample) * pass.destination_stride + self.panel * LANES;
@@ -175,18 +167,10 @@ impl Item<'_> {
                 }
             }
             let source = job.source.add(sample * pass.source_stride);
-            if S::PAIRS {
-                let mut room = MaybeUninit::<Activities<R>>::uninit();
-                let (pairs, depth) = Activities::<R>::pack::<S>(&mut room, chunk.pieces, source, pass.source_stride);
-                let scalars = Scalars { at: pairs, row: Activities::<R>::ROW, depth: 1 };
-                let vectors = Vectors { at: chunk.pairs, vector: pair_stride(V) * LANES, depth: LANES };
-                accumulate::<S, R, V>(&mut sums, depth, scalars, vectors);
-            } else {
-                for piece in chunk.pieces {
-                    let scalars = Scalars { at: source.add(piece.source), row: pass.source_stride, depth: 1 };
-                    let vectors = Vectors { at: piece.weights, vector: piece.panel, depth: LANES };
-                    accumulate::<S, R, V>(&mut sums, piece.depth, scalars, vectors);
-                }
+            for piece in chunk.pieces {
+                let scalars = Scalars { at: source.add(piece.source), row: pass.source_stride, depth: 1 };
+                let vectors = Vectors { at: piece.weights, vector: piece.panel, depth: LANES };
+                accumulate::<S, R, V>(&mut sums, piece.depth, scalars, vectors);
             }
             for r in 0..R {
                 for v in 0..V {

@@ -1,12 +1,12 @@
 //! The weights of one destination position and one strip of panels, in chunks that fit the first-level cache.
 //!
 //! A forward chunk points into the parameters. A transposed one is transposed here, and in bf16 either is packed into pairs of rows, so that
-//! the tile routine meets the same arrangement in every case.
+//! the tile routine meets the same arrangement in every case. Activities come as pairs of channels then, converted once for the pass.
 
 use std::mem::MaybeUninit;
 
 use super::apply::Pass;
-use super::simd::{LANES, Simd};
+use super::simd::{Kernel, LANES, Simd};
 use crate::network::Link;
 
 /// Weight rows of a chunk times vectors of a strip: 24 KiB of weights.
@@ -23,11 +23,11 @@ pub struct Piece {
     pub depth: usize,
 }
 
-/// Room for one chunk. Left uninitialised: clearing 60 KiB for every item would cost as much as a small item's products.
+/// Room for one chunk. Left uninitialised: clearing 48 KiB for every item would cost as much as a small item's products.
 #[repr(C, align(64))]
 pub struct Room {
     transposed: MaybeUninit<[f32; VECTORS * LANES]>,
-    paired: MaybeUninit<[f32; (VECTORS / 2 + 4) * LANES]>,
+    paired: MaybeUninit<[f32; VECTORS / 2 * LANES]>,
     pieces: [MaybeUninit<Piece>; VECTORS],
 }
 
@@ -48,17 +48,11 @@ pub struct Chunks<'a> {
     done: usize,
 }
 
-/// One chunk: `pieces`, and with bf16 the same rows as pairs, [V][`pair_stride`][LANES].
+/// One chunk; after the last, sums are complete.
 #[derive(Clone, Copy)]
 pub struct Chunk<'a> {
     pub pieces: &'a [Piece],
-    pub pairs: *const f32,
     pub last: bool,
-}
-
-/// Pairs of rows that a strip of `V` panels has room for.
-pub const fn pair_stride(v: usize) -> usize {
-    VECTORS / v / 2 + 1
 }
 
 impl<'a> Chunks<'a> {
@@ -84,47 +78,53 @@ impl<'a> Chunks<'a> {
         let room = room.as_mut_ptr();
         unsafe {
             let transposed = (&raw mut (*room).transposed).cast::<f32>();
+            let paired = (&raw mut (*room).paired).cast::<f32>();
             let pieces = (&raw mut (*room).pieces).cast::<Piece>();
             let (mut count, mut rows) = (0, 0);
             while rows < limit && !self.links.is_empty() {
                 let link = &self.links[0];
                 let left = self.depth_per_link - self.done;
-                let (piece, used) = if self.pass.transposed {
-                    // Whole vectors of columns, so that a block is transposed in one go.
-                    let take = left.min((limit - rows) / LANES * LANES);
-                    if take == 0 {
-                        break;
-                    }
-                    (self.transpose::<S, V>(link, take, transposed.add(rows * V * LANES)), take.next_multiple_of(LANES))
+                let room_left = limit - rows;
+                // Transposed blocks and pairs are cut at whole ones.
+                let take = left.min(if self.pass.transposed { room_left / LANES * LANES } else { room_left });
+                if take == 0 {
+                    break;
+                }
+                let mut piece = if self.pass.transposed {
+                    self.transpose::<S, V>(link, take, transposed.add(rows * V * LANES))
                 } else {
-                    let take = left.min(limit - rows);
-                    (self.point(link, take), take)
+                    self.point(link, take)
                 };
+                if S::PAIRS {
+                    piece = pair::<S, V>(piece, paired.add(rows / 2 * V * LANES));
+                    piece.source += self.done / 2;
+                } else {
+                    piece.source += self.done;
+                }
                 pieces.add(count).write(piece);
                 count += 1;
-                rows += used;
-                self.done += piece.depth;
+                rows += match (self.pass.transposed, S::PAIRS) {
+                    (true, _) => take.next_multiple_of(LANES),
+                    (false, true) => take.next_multiple_of(2),
+                    (false, false) => take,
+                };
+                self.done += take;
                 if self.done == self.depth_per_link {
                     self.done = 0;
                     self.links = &self.links[1..];
                 }
             }
-            let pieces = std::slice::from_raw_parts(pieces, count);
-            let pairs = (&raw mut (*room).paired).cast::<f32>();
-            if S::PAIRS {
-                pack_pairs::<S, V>(pieces, pairs);
-            }
-            Chunk { pieces, pairs, last: self.links.is_empty() }
+            Chunk { pieces: std::slice::from_raw_parts(pieces, count), last: self.links.is_empty() }
         }
     }
 
-    /// `take` rows of a link's block, where they are.
+    /// `take` rows of a link's block, where they are; as below, the source is that of the position's first channel.
     #[inline(always)]
     fn point(&self, link: &Link, take: usize) -> Piece {
         let pass = self.pass;
         let weights = pass.span.row(link.block as usize, self.panel, self.done);
         Piece {
-            source: link.source as usize * pass.batch * pass.source_stride + self.done,
+            source: link.source as usize * pass.batch * pass.source_stride,
             weights: unsafe { pass.parameters.add(weights) },
             panel: pass.span.rows * LANES,
             depth: take,
@@ -153,90 +153,63 @@ impl<'a> Chunks<'a> {
                 }
             }
         }
-        Piece {
-            source: link.destination as usize * pass.batch * pass.source_stride + self.done,
-            weights: to,
-            panel: height * LANES,
-            depth: take,
-        }
+        Piece { source: link.destination as usize * pass.batch * pass.source_stride, weights: to, panel: height * LANES, depth: take }
     }
 }
 
-/// The rows of all pieces in order, two by two; an odd last row meets zeros.
+/// The rows of `piece`, two by two; an odd last one meets zeros.
 #[inline(always)]
-unsafe fn pack_pairs<S: Simd, const V: usize>(pieces: &[Piece], to: *mut f32) {
+unsafe fn pair<S: Simd, const V: usize>(piece: Piece, to: *mut f32) -> Piece {
+    let depth = piece.depth.div_ceil(2);
     unsafe {
         for v in 0..V {
-            let mut place = to.add(v * pair_stride(V) * LANES);
-            let mut waiting = None;
-            for piece in pieces {
-                let weights = piece.weights.add(v * piece.panel);
-                for d in 0..piece.depth {
-                    let row = S::load(weights.add(d * LANES));
-                    waiting = match waiting {
-                        None => Some(row),
-                        Some(earlier) => {
-                            S::pair(earlier, row).store(place);
-                            place = place.add(LANES);
-                            None
-                        }
-                    };
-                }
-            }
-            if let Some(row) = waiting {
-                S::pair(row, S::splat(0.0)).store(place);
+            let weights = piece.weights.add(v * piece.panel);
+            for d in 0..depth {
+                let first = S::load(weights.add(2 * d * LANES));
+                let second = if 2 * d + 1 < piece.depth { S::load(weights.add((2 * d + 1) * LANES)) } else { S::splat(0.0) };
+                first.pair(second).store(to.add((v * depth + d) * LANES));
             }
         }
     }
+    Piece { weights: to, panel: depth * LANES, depth, ..piece }
 }
 
-/// A tile's activities in bf16: for each of R samples the channels that meet a chunk's rows, as pairs.
-#[repr(C, align(64))]
-pub struct Activities<const R: usize> {
-    pairs: MaybeUninit<[[f32; VECTORS / 2 + LANES]; R]>,
+/// Elements that `channels` channels take as pairs.
+pub fn pair_stride(channels: usize) -> usize {
+    channels.div_ceil(2)
 }
 
-impl<const R: usize> Activities<R> {
-    /// Elements between samples.
-    pub const ROW: usize = VECTORS / 2 + LANES;
+/// Converts samples of an activity to pairs of neighbouring channels in bf16, `rows` being (position, sample) in the order of memory.
+pub struct PairChannels {
+    pub source: *const f32,
+    pub stride: usize,
+    pub channels: usize,
+    pub destination: *mut f32,
+    pub rows: std::ops::Range<usize>,
+}
 
-    /// Packs the channels of `pieces` for the R samples from `source` on; returns their start and the number of pairs.
-    ///
-    /// # Safety
-    /// The samples must be readable; S inside its kernel.
+impl Kernel for PairChannels {
+    type Output = ();
+
     #[inline(always)]
-    pub unsafe fn pack<S: Simd>(
-        room: &mut MaybeUninit<Activities<R>>,
-        pieces: &[Piece],
-        source: *const f32,
-        stride: usize,
-    ) -> (*const f32, usize) {
-        let pairs = room.as_mut_ptr().cast::<f32>();
-        let mut row = MaybeUninit::<[f32; VECTORS + 2 * LANES]>::uninit();
-        let row = row.as_mut_ptr().cast::<f32>();
-        let mut depth = 0;
-        unsafe {
-            for r in 0..R {
-                depth = 0;
-                for piece in pieces {
-                    let from = source.add(r * stride + piece.source);
-                    if piece.depth < LANES {
-                        for d in 0..piece.depth {
-                            *row.add(depth + d) = *from.add(d);
-                        }
+    unsafe fn run<S: Simd>(self) {
+        for row in self.rows {
+            unsafe {
+                let (from, to) = (self.source.add(row * self.stride), self.destination.add(row * pair_stride(self.channels)));
+                for channel in (0..self.channels).step_by(2 * LANES) {
+                    let left = self.channels - channel;
+                    let from = from.add(channel);
+                    if left >= 2 * LANES {
+                        S::load(from).pair_neighbours(S::load(from.add(LANES))).store(to.add(channel / 2));
                     } else {
-                        std::ptr::copy_nonoverlapping(from, row.add(depth), piece.depth);
+                        let mut both = [0.0f32; 2 * LANES];
+                        both[..left].copy_from_slice(std::slice::from_raw_parts(from, left));
+                        let mut pairs = [0.0f32; LANES];
+                        S::load(both.as_ptr()).pair_neighbours(S::load(both.as_ptr().add(LANES))).store(pairs.as_mut_ptr());
+                        std::ptr::copy_nonoverlapping(pairs.as_ptr(), to.add(channel / 2), left.div_ceil(2));
                     }
-                    depth += piece.depth;
-                }
-                let end = depth.next_multiple_of(2 * LANES);
-                std::ptr::write_bytes(row.add(depth), 0, end - depth);
-                for i in (0..end).step_by(2 * LANES) {
-                    let both = S::load(row.add(i)).pair_neighbours(S::load(row.add(i + LANES)));
-                    both.store(pairs.add(r * Self::ROW + i / 2));
                 }
             }
         }
-        (pairs, depth.div_ceil(2))
     }
 }

@@ -20,7 +20,7 @@ mod update;
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::compute::{Activity, AdamStep, Measure, Update};
 use crate::config;
@@ -43,6 +43,9 @@ pub struct Slot {
     pub start: usize,
 }
 
+/// Activities that go through a map together: g on an activity, its target, and a corrupted copy.
+const MOST_JOBS: usize = 3;
+
 /// Our kernels, the parameters of all maps, and the activities of one rank.
 pub struct CpuBackend {
     pub isa: Isa,
@@ -56,6 +59,8 @@ pub struct CpuBackend {
     /// Elements that the slots need so far.
     activity_elements: usize,
     activities: Option<Arena>,
+    /// Room for a pass's sources in pairs of bf16; empty in float32.
+    pairs: Vec<Arena>,
     /// Samples that an activity has room for.
     capacity: usize,
     batch: usize,
@@ -89,6 +94,7 @@ impl CpuBackend {
             slots: Vec::new(),
             activity_elements: 0,
             activities: None,
+            pairs: Vec::new(),
             capacity: setup.capacity,
             batch: setup.capacity,
             first: 0,
@@ -117,9 +123,17 @@ impl CpuBackend {
     }
 
     /// Gives the activities their memory: `arena` has at least [`CpuBackend::activity_elements`] elements.
-    pub fn allocate(&mut self, arena: Arena) {
+    pub fn allocate(&mut self, arena: Arena) -> Result<()> {
         assert!(arena.len() >= self.activity_elements);
         self.activities = Some(arena);
+        if self.isa.pairs() {
+            let elements = |slot: &Slot| slot.shape.positions() * self.capacity * chunk::pair_stride(slot.shape.channels);
+            let largest = self.slots.iter().map(elements).max().unwrap_or(0);
+            for _ in 0..MOST_JOBS {
+                self.pairs.push(Arena::new(largest).context("not enough memory for activities in bf16")?);
+            }
+        }
+        Ok(())
     }
 
     /// Initial parameters, from the seed.

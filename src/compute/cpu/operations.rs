@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use super::CpuBackend;
 use super::apply::{self, Job, Pass};
+use super::chunk::{PairChannels, pair_stride};
 use super::elementwise::{
     DifferenceTarget, DifferenceThroughTanh, Elementwise, ErrorThroughTanh, MeasuredError, Range, StepAlong, ThroughTanh, Values,
 };
@@ -14,6 +14,7 @@ use super::noise::AddNoise;
 use super::output;
 use super::profile::Phase;
 use super::simd::LANES;
+use super::{CpuBackend, MOST_JOBS};
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::config;
 use crate::network::{MapId, Role, Shape};
@@ -26,10 +27,10 @@ impl CpuBackend {
         let started = Instant::now();
         let spec = self.maps.get(map);
         let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
-        let mut uses = [Job { source: std::ptr::null(), destination: std::ptr::null_mut() }; 4];
-        for (place, (source, destination)) in uses.iter_mut().zip(jobs) {
-            let (source, destination) = (self.values(*source).0, self.values(*destination).0);
-            *place = Job { source, destination };
+        let mut uses = [Job { source: std::ptr::null(), destination: std::ptr::null_mut() }; MOST_JOBS];
+        for (index, (place, (source, destination))) in uses.iter_mut().zip(jobs).enumerate() {
+            let source = if self.isa.pairs() { self.pair_channels(index, *source) } else { self.values(*source) };
+            *place = Job { source: source.at(0), destination: self.values(*destination).at(0) };
         }
         let connectivity = &spec.connectivity;
         let ends = (connectivity.sources, connectivity.destinations);
@@ -41,7 +42,7 @@ impl CpuBackend {
             span: self.parameters.spans[map.0],
             jobs: &uses[..jobs.len()],
             batch: self.batch,
-            source_stride: from.stride,
+            source_stride: if self.isa.pairs() { pair_stride(from.shape.channels) } else { from.stride },
             destination_stride: to.stride,
             nonlinearity,
             transposed,
@@ -57,6 +58,17 @@ impl CpuBackend {
         let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
         let bytes = apply::bytes(connectivity, self.batch, jobs.len());
         self.profile.add(phase, started.elapsed().as_secs_f64(), operations, bytes);
+    }
+
+    /// Converts an activity to pairs of channels, in the `index`-th of the rooms for that.
+    fn pair_channels(&self, index: usize, activity: Activity) -> Values {
+        let (slot, from, to) = (self.place(activity), self.values(activity), Values(self.pairs[index].at(0)));
+        let rows = slot.shape.positions() * self.batch;
+        self.pool.run_ranges(rows, 4 * self.pool.threads(), |rows| unsafe {
+            let (source, destination) = (from.at(0), to.at(0));
+            self.isa.run(PairChannels { source, stride: slot.stride, channels: slot.shape.channels, destination, rows });
+        });
+        to
     }
 
     /// Runs `operation` over all elements of activities shaped as `like`; `operands` counts those read and written.

@@ -129,6 +129,11 @@ impl Isa {
         return false;
     }
 
+    /// [`Simd::PAIRS`] of this variant.
+    pub fn pairs(self) -> bool {
+        self == Isa::Avx512Bf16
+    }
+
     /// [`Simd::TILE_VECTORS`] of this variant.
     pub fn tile_vectors(self) -> usize {
         match self {
