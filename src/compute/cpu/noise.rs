@@ -235,8 +235,7 @@ mod tests {
         }
     }
 
-    fn noise(isa: Isa, positions: usize, channels: usize, stride: usize, begin: usize, end: usize, first: usize, step: u64) -> Vec<f32> {
-        let batch = end;
+    fn noise(isa: Isa, [positions, channels, stride]: [usize; 3], batch: usize, first: usize, step: u64) -> Vec<f32> {
         let mut out = vec![0.0f32; positions * batch * stride];
         let values = Values(out.as_mut_ptr());
         let kernel = AddNoise {
@@ -246,8 +245,8 @@ mod tests {
             channels,
             batch,
             stride,
-            begin,
-            end,
+            begin: 0,
+            end: batch,
             sigma: 1.0,
             seed: 7,
             layer: 3,
@@ -260,7 +259,7 @@ mod tests {
 
     #[test]
     fn noise_is_normal() {
-        let all = noise(Isa::available()[0], 1, 4096, 4096, 0, 64, 0, 5);
+        let all = noise(Isa::available()[0], [1, 4096, 4096], 64, 0, 5);
         let n = all.len() as f64;
         let moment = |p: i32| all.iter().map(|x| f64::from(*x).powi(p)).sum::<f64>() / n;
         assert!(moment(1).abs() < 5.0 / n.sqrt(), "mean {}", moment(1));
@@ -274,10 +273,10 @@ mod tests {
 
     #[test]
     fn noise_depends_on_the_place_in_the_global_batch_alone() {
-        let (positions, channels, stride) = (6, 20, 32);
-        let whole = noise(Isa::Portable, positions, channels, stride, 0, 8, 0, 9);
+        let shape @ [positions, channels, stride] = [6, 20, 32];
+        let whole = noise(Isa::Portable, shape, 8, 0, 9);
         for isa in Isa::available() {
-            let second_half = noise(isa, positions, channels, stride, 0, 4, 4, 9);
+            let second_half = noise(isa, shape, 4, 4, 9);
             for position in 0..positions {
                 for sample in 0..4 {
                     let a = (position * 8 + sample + 4) * stride;
@@ -287,6 +286,6 @@ mod tests {
                 }
             }
         }
-        assert_ne!(whole, noise(Isa::Portable, positions, channels, stride, 0, 8, 0, 10));
+        assert_ne!(whole, noise(Isa::Portable, shape, 8, 0, 10));
     }
 }

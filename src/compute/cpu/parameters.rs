@@ -92,7 +92,9 @@ impl Parameters {
     pub fn write(&self, maps: &Maps, id: MapId, part: Part, buffer: Buffer, values: &[f32], pool: &Pool) -> Result<()> {
         let expected = length(maps, id, part);
         if values.len() != expected {
-            bail!("{} has {} values where {} are needed", maps.get(id).weight.name, values.len(), expected);
+            let map = maps.get(id);
+            let name = if part == Part::Weight { &map.weight.name } else { &map.bias_name };
+            bail!("{name} has {} values where {expected} are needed", values.len());
         }
         let arena = Shared(self.arena(buffer).at(0));
         self.each(maps, id, part, pool, |ours, theirs| unsafe { *arena.at(ours) = values[theirs] });

@@ -1,0 +1,93 @@
+//! Initial parameters: Glorot's bound, a uniform distribution, and draws that have nothing to do with each other.
+
+use crate::support::{Learner, Samples, config};
+
+const LAYERS: &str = r#"network.layers=[{ kind = "local", kernel = 3, channels = 8, stride = 2 }, { kind = "local", kernel = 3, channels = 8, stride = 1 }, { kind = "local", kernel = 3, channels = 8, stride = 1 }, { kind = "dense", units = 40 }, { kind = "dense", units = 40 }]"#;
+
+fn learner(overrides: &[&str]) -> Learner {
+    let overrides = [&[LAYERS], overrides].concat();
+    Learner::new(&config("flat", &overrides), &Samples::random([9, 9, 8], 10, 11), 2)
+}
+
+/// sqrt(6 / (fan_in + fan_out)) of the weights in the networks below.
+fn bound(name: &str) -> f64 {
+    let fans = match name.trim_start_matches("layers.") {
+        name if name.starts_with(['0', '1', '2']) && name.contains("direct") => 5 * 5 * 8 + 10,
+        name if name.starts_with(['0', '1', '2']) => 9 * 8 + 9 * 8,
+        name if name.starts_with('3') && name.contains("direct") => 40 + 10,
+        name if name.starts_with('3') => 200 + 40,
+        "4.direct_feedback.weight" => 40 + 10,
+        name if name.starts_with('4') => 40 + 40,
+        // ao_sdtp's inverse of the output has 9 auxiliary inputs beside 10 classes.
+        "5.inverse.weight" => 19 + 40,
+        name if name.starts_with('5') => 40 + 10,
+        "auxiliary.weight" => 40 + 9,
+        name => panic!("{name} is unknown"),
+    };
+    (6.0 / fans as f64).sqrt()
+}
+
+fn weights(learner: &Learner) -> Vec<(String, Vec<f64>)> {
+    let mut all = Vec::new();
+    for (name, _, _) in learner.tensors() {
+        let values: Vec<f64> = learner.read(&name).into_iter().map(f64::from).collect();
+        if name.ends_with("bias") {
+            assert!(values.iter().all(|value| *value == 0.0), "{name} is zero at first");
+        } else {
+            all.push((name, values));
+        }
+    }
+    all
+}
+
+#[test]
+fn weights_are_uniform_within_their_bound() {
+    for rule in ["fa", "dfa", "ao_sdtp"] {
+        for (name, values) in weights(&learner(&[&format!("learning.rule={rule}")])) {
+            let (n, bound) = (values.len() as f64, bound(&name));
+            let largest = values.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+            // The largest of n uniform numbers misses the bound by more than 12 / n once in e^12 times.
+            assert!(largest <= bound * (1.0 + 1e-6) && largest > bound * (1.0 - 12.0 / n), "{name}: {largest} for {bound}");
+            // The largest difference from a uniform cumulative distribution (Kolmogorov and Smirnov): 2.3 / sqrt(n) once in 20,000 times.
+            let mut sorted = values.clone();
+            sorted.sort_by(f64::total_cmp);
+            let difference = sorted
+                .iter()
+                .enumerate()
+                .map(|(rank, value)| ((value / bound + 1.0) / 2.0 - (rank as f64 + 0.5) / n).abs())
+                .fold(0.0, f64::max);
+            assert!(difference < 2.3 / n.sqrt(), "{name}: {difference} from a uniform distribution");
+        }
+    }
+}
+
+/// Pearson's correlation of as many numbers as both have.
+fn correlation(a: &[f64], b: &[f64]) -> (f64, f64) {
+    let n = a.len().min(b.len());
+    let sum = |x: &[f64], y: &[f64]| x[..n].iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    (sum(a, b) / (sum(a, a) * sum(b, b)).sqrt(), n as f64)
+}
+
+#[test]
+fn every_map_and_every_seed_has_draws_of_its_own() {
+    let all = |overrides: &[&str]| weights(&learner(overrides));
+    for rule in ["learning.rule=fa", "learning.rule=dfa", "learning.rule=ao_sdtp"] {
+        let drawn = all(&[rule]);
+        let other = all(&[rule, "experiment.seed=1"]);
+        let high = all(&[rule, "experiment.seed=4294967297"]);
+        for (at, (name, values)) in drawn.iter().enumerate() {
+            let others = drawn[..at].iter().map(|(other, values)| (other.as_str(), values));
+            let seeds = [("seed 1", &other[at].1), ("seed 2^32 + 1", &high[at].1)];
+            for (title, others) in others.chain(seeds) {
+                let (found, n) = correlation(values, others);
+                assert!(found.abs() < 5.0 / n.sqrt(), "{rule}: {name} correlates with {title}: {found}");
+            }
+            let (found, n) = correlation(values, &values[1..]);
+            assert!(found.abs() < 5.0 / n.sqrt(), "{rule}: {name} correlates with itself, shifted: {found}");
+            assert!(other[at].1 != high[at].1, "{name}: both words of the seed count");
+        }
+        assert!(drawn == all(&[rule]), "a seed gives the same numbers again");
+        let portable = all(&[rule, "parallel.kernels=portable"]);
+        assert!(drawn == portable, "a seed gives the same numbers on any processor");
+    }
+}

@@ -1,0 +1,12 @@
+//! What the engine computes, against facts from elsewhere: a float64 reference's results stored as data, derivatives of a plain float64
+//! network, and properties that follow from the rules' formulas.
+
+mod connectivity;
+mod gradients;
+mod initialisation;
+mod interchange;
+mod naive;
+mod properties;
+mod reference;
+mod support;
+mod variants;

@@ -1,0 +1,188 @@
+//! Every rule, schedule, epsilon form and layer kind against a float64 reference: parameters after several steps, and the losses on the way.
+//!
+//! The expected values are in `tests/data`; its README says how they were made.
+
+use std::collections::HashMap;
+
+use biodist::compute::{Buffer, Part};
+use safetensors::SafeTensors;
+
+use crate::support::{Learner, Samples, config, data, kernels};
+
+/// A row of a table of cases: its name in the data, and what it changes in the network's configuration.
+type Case = (&'static str, &'static [&'static str]);
+
+const RULES: [Case; 7] = [
+    ("bp", &[]),
+    ("fa", &["learning.rule=fa"]),
+    ("dfa", &["learning.rule=dfa"]),
+    ("tp", &["learning.rule=tp"]),
+    ("dtp", &["learning.rule=dtp"]),
+    ("sdtp", &["learning.rule=sdtp"]),
+    ("ao_sdtp", &["learning.rule=ao_sdtp"]),
+];
+
+/// Epochs of two steps in turn, and the epsilon form of the paper's runs.
+const ALTERNATING: [Case; 4] = [
+    ("tp_alternating", &["learning.rule=tp", "learning.schedule=alternating", "optimizer.epsilon_form=hat"]),
+    ("dtp_alternating", &["learning.rule=dtp", "learning.schedule=alternating", "optimizer.epsilon_form=hat"]),
+    ("sdtp_alternating", &["learning.rule=sdtp", "learning.schedule=alternating", "optimizer.epsilon_form=hat"]),
+    ("ao_sdtp_alternating", &["learning.rule=ao_sdtp", "learning.schedule=alternating", "optimizer.epsilon_form=hat"]),
+];
+
+const HYBRID: [Case; 3] = [
+    ("dtp_hybrid", &["learning.rule=dtp", "learning.hybrid=0.4"]),
+    ("sdtp_hybrid", &["learning.rule=sdtp", "learning.hybrid=0.4"]),
+    ("ao_sdtp_hybrid", &["learning.rule=ao_sdtp", "learning.hybrid=0.4"]),
+];
+
+const BP_HAT: Case = ("bp_hat", &["optimizer.epsilon_form=hat"]);
+
+/// Of the distance that a tensor travels. Float32 itself leaves about 1e-5.
+const TOLERANCE: f64 = 1e-4;
+
+/// A network with its samples, initial parameters, and expected results.
+struct Stored {
+    network: &'static str,
+    /// Shape and bytes, by name.
+    tensors: HashMap<String, (Vec<usize>, Vec<u8>)>,
+}
+
+impl Stored {
+    fn open(network: &'static str) -> Stored {
+        let path = data(&format!("{network}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let tensors = SafeTensors::deserialize(&bytes).expect("the data is whole").tensors();
+        let tensors = tensors.into_iter().map(|(name, view)| (name, (view.shape().to_vec(), view.data().to_vec())));
+        Stored { network, tensors: tensors.collect() }
+    }
+
+    /// Values of `N` bytes each.
+    fn values<T, const N: usize>(&self, name: &str, from: fn([u8; N]) -> T) -> Vec<T> {
+        let (_, bytes) = self.tensors.get(name).unwrap_or_else(|| panic!("{}: no tensor {name}", self.network));
+        bytes.chunks_exact(N).map(|bytes| from(bytes.try_into().expect("a chunk is whole"))).collect()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.values(name, f32::from_le_bytes)
+    }
+
+    fn doubles(&self, name: &str) -> Vec<f64> {
+        self.values(name, f64::from_le_bytes)
+    }
+
+    fn samples(&self) -> Samples {
+        let shape = &self.tensors["x"].0;
+        let labels = self.values("y", u32::from_le_bytes);
+        Samples { shape: [shape[1], shape[2], shape[3]], classes: 7, pixels: self.floats("x"), labels }
+    }
+
+    /// The initial value of parameter `name`: where a rule has a shape of its own, one of its own.
+    fn initial(&self, rule: &str, name: &str) -> Vec<f32> {
+        let own = format!("initial/{rule}/{name}");
+        if self.tensors.contains_key(&own) { self.floats(&own) } else { self.floats(&format!("initial/{name}")) }
+    }
+
+    /// Runs `case` with every variant of the kernels and one and two threads, and compares.
+    fn check(&self, case: &Case) {
+        let (name, overrides) = case;
+        let losses = self.doubles(&format!("{name}/loss"));
+        let inverse_losses = self.doubles(&format!("{name}/inverse_loss"));
+        let mut fused = None;
+        for isa in kernels() {
+            let kernels = format!("parallel.kernels={isa}");
+            let overrides: Vec<&str> = overrides.iter().copied().chain([kernels.as_str()]).collect();
+            let config = config(self.network, &overrides);
+            let mut checksum = None;
+            for threads in [1, 2] {
+                let title = format!("{} {name}, {isa}, {threads} threads", self.network);
+                let mut learner = Learner::new(&config, &self.samples(), threads);
+                for (tensor, map, part) in learner.tensors() {
+                    let values = self.initial(config.learning.rule.name(), &tensor);
+                    learner
+                        .engine
+                        .write(map, part, Buffer::Weights, &values)
+                        .unwrap_or_else(|error| panic!("{title}: {tensor}: {error:#}"));
+                }
+                for (step, (loss, inverse_loss)) in losses.iter().zip(&inverse_losses).enumerate() {
+                    let [ours, ours_inverse] = learner.step();
+                    assert!((ours - loss).abs() <= 1e-5 * loss.max(1.0), "{title}: loss {ours} for {loss} at step {step}");
+                    let tolerance = 1e-5 * inverse_loss.max(1.0);
+                    assert!((ours_inverse - inverse_loss).abs() <= tolerance, "{title}: inverse loss {ours_inverse} for {inverse_loss}");
+                }
+                self.compare(name, &title, config.learning.rule.name(), &learner);
+                let bits = learner.engine.checksum();
+                assert_eq!(*checksum.get_or_insert(bits), bits, "{title}: other bits than with one thread");
+            }
+            if isa != "portable" {
+                assert_eq!(*fused.get_or_insert(checksum), checksum, "{} {name}: {isa} gives other bits than its sibling", self.network);
+            }
+        }
+    }
+
+    /// Every tensor of `learner` against the expected change since the beginning.
+    fn compare(&self, name: &str, title: &str, rule: &str, learner: &Learner) {
+        for (tensor, map, part) in learner.tensors() {
+            let initial = self.initial(rule, &tensor);
+            let values = learner.engine.read(map, part, Buffer::Weights);
+            if !learner.trained(map) {
+                assert_eq!(values, initial, "{title}: {tensor} is fixed");
+                continue;
+            }
+            let change = self.floats(&format!("{name}/{tensor}"));
+            let mut travelled = 0.0;
+            let mut missed = 0.0;
+            for ((value, initial), change) in values.iter().zip(&initial).zip(&change) {
+                if *change == 0.0 && part == Part::Weight {
+                    assert_eq!(value.to_bits(), initial.to_bits(), "{title}: {tensor}: a weight in the padding moved");
+                }
+                travelled += f64::from(*change).powi(2);
+                missed += (f64::from(*value) - f64::from(*initial) - f64::from(*change)).powi(2);
+            }
+            let relative = (missed / travelled).sqrt();
+            assert!(relative < TOLERANCE, "{title}: {tensor} is {relative:.1e} of the distance travelled away from where it should be");
+        }
+    }
+}
+
+#[test]
+fn dense_networks_agree_with_the_reference() {
+    let stored = Stored::open("dense");
+    RULES.iter().chain(&ALTERNATING).chain(&HYBRID).for_each(|case| stored.check(case));
+    stored.check(&BP_HAT);
+    stored.check(&("dtp_small_epsilon", &["learning.rule=dtp", "optimizer.forward.epsilon=1e-8", "optimizer.inverse.epsilon=1e-8"]));
+}
+
+#[test]
+fn networks_of_one_hidden_layer_or_none_agree_with_the_reference() {
+    let stored = Stored::open("shallow");
+    RULES.iter().for_each(|case| stored.check(case));
+    let stored = Stored::open("flat");
+    stored.check(&RULES[0]);
+    stored.check(&RULES[4]);
+}
+
+#[test]
+fn autoencoders_agree_with_the_reference() {
+    let stored = Stored::open("dense_autoencoder");
+    RULES.iter().for_each(|case| stored.check(case));
+    stored.check(&ALTERNATING[2]);
+    let stored = Stored::open("local_autoencoder");
+    [RULES[0], RULES[4], RULES[5]].iter().for_each(|case| stored.check(case));
+}
+
+#[test]
+fn local_networks_agree_with_the_reference() {
+    let stored = Stored::open("local");
+    RULES.iter().chain(&ALTERNATING).chain(&HYBRID).for_each(|case| stored.check(case));
+    let stored = Stored::open("strides");
+    stored.check(&("dtp", &["learning.rule=dtp", "learning.hybrid=0.4"]));
+    stored.check(&("ao_sdtp", &["learning.rule=ao_sdtp"]));
+}
+
+#[test]
+fn convolutions_agree_with_the_reference() {
+    let stored = Stored::open("conv");
+    stored.check(&RULES[0]);
+    stored.check(&BP_HAT);
+}

@@ -1,0 +1,185 @@
+//! Configurations, samples, and an engine of one process to try them on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use biodist::compute::{Batch, Buffer, Measure, Part};
+use biodist::config::{Config, Rule, Schedule};
+use biodist::exchange::Single;
+use biodist::network::{MapId, Network};
+use biodist::rules::Phase;
+use biodist::training::Engine;
+
+pub fn data(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file)
+}
+
+/// The configuration `tests/data/<name>.toml` with `overrides` of the form `key=value`.
+pub fn config(name: &str, overrides: &[&str]) -> Config {
+    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    Config::load(&data(&format!("{name}.toml")), &overrides).unwrap_or_else(|error| panic!("{name}: {error:#}"))
+}
+
+/// Kernels that this machine can run, as `parallel.kernels` names them.
+pub fn kernels() -> Vec<&'static str> {
+    biodist::compute::cpu::simd::Isa::available().into_iter().map(|isa| isa.name()).collect()
+}
+
+/// Numbers in [0, 1) that depend on the seed alone (a linear congruential generator; nothing here is sensitive to its quality).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        random.next();
+        random
+    }
+
+    pub fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() * end as f32) as usize
+    }
+}
+
+/// Images with labels.
+#[derive(Clone)]
+pub struct Samples {
+    pub shape: [usize; 3],
+    pub classes: usize,
+    /// [samples, height, width, channels].
+    pub pixels: Vec<f32>,
+    pub labels: Vec<u32>,
+}
+
+impl Samples {
+    pub fn random(shape: [usize; 3], classes: usize, count: usize) -> Samples {
+        let mut random = Random::new(count as u64);
+        let units: usize = shape.iter().product();
+        let pixels = (0..count * units).map(|_| random.next()).collect();
+        let labels = (0..count).map(|_| random.below(classes) as u32).collect();
+        Samples { shape, classes, pixels, labels }
+    }
+
+    pub fn units(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// An engine alone, with the samples that it learns.
+pub struct Learner {
+    pub engine: Engine,
+    pub samples: Samples,
+    batch: usize,
+    schedule: Schedule,
+    /// Steps taken: the next one's number.
+    pub step: u64,
+}
+
+impl Learner {
+    /// With the initial parameters that the seed gives.
+    pub fn new(config: &Config, samples: &Samples, threads: usize) -> Learner {
+        let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
+        let mut engine = Engine::new(config, &network, Arc::new(Single), threads).expect("the engine can be made");
+        engine.initialize();
+        Learner { engine, samples: samples.clone(), batch: config.data.batch_size, schedule: config.learning.schedule, step: 0 }
+    }
+
+    /// One step on the next batch of the samples, in order and round again. Alternating phases last two steps, inverse first.
+    /// Returns the means of loss and inverse loss.
+    pub fn step(&mut self) -> [f64; 2] {
+        let phase = match (self.schedule, self.step / 2 % 2) {
+            (Schedule::Parallel, _) => Phase::Both,
+            (Schedule::Alternating, 0) => Phase::Inverse,
+            (Schedule::Alternating, _) => Phase::Forward,
+        };
+        let batches = self.samples.labels.len() / self.batch;
+        let from = self.step as usize % batches * self.batch;
+        let units = self.samples.units();
+        let batch = Batch {
+            pixels: &self.samples.pixels[from * units..(from + self.batch) * units],
+            labels: &self.samples.labels[from..from + self.batch],
+            samples: self.batch,
+            first: 0,
+            step: self.step,
+        };
+        self.engine.learn(&batch, phase).expect("the step succeeds");
+        self.step += 1;
+        [Measure::Loss, Measure::InverseLoss].map(|measure| mean(self.engine.measure(measure)))
+    }
+
+    pub fn steps(&mut self, count: usize) -> Vec<[f64; 2]> {
+        (0..count).map(|_| self.step()).collect()
+    }
+
+    /// Every tensor by its name in checkpoints: maps in order, weight before bias.
+    pub fn tensors(&self) -> Vec<(String, MapId, Part)> {
+        let mut tensors = Vec::new();
+        for (index, map) in self.engine.maps().all.iter().enumerate() {
+            tensors.push((map.weight.name.clone(), MapId(index), Part::Weight));
+            if map.biases() > 0 {
+                tensors.push((map.bias_name.clone(), MapId(index), Part::Bias));
+            }
+        }
+        tensors
+    }
+
+    fn find(&self, name: &str) -> (MapId, Part) {
+        let found = self.tensors().into_iter().find(|tensor| tensor.0 == name);
+        let (_, map, part) = found.unwrap_or_else(|| panic!("there is no tensor {name}"));
+        (map, part)
+    }
+
+    pub fn trained(&self, map: MapId) -> bool {
+        self.engine.maps().get(map).trained()
+    }
+
+    /// What a checkpoint keeps of a map.
+    pub fn buffers(&self, map: MapId) -> &'static [Buffer] {
+        let all = &[Buffer::Weights, Buffer::FirstMoment, Buffer::SecondMoment];
+        if self.trained(map) { all } else { &all[..1] }
+    }
+
+    pub fn read(&self, name: &str) -> Vec<f32> {
+        let (map, part) = self.find(name);
+        self.engine.read(map, part, Buffer::Weights)
+    }
+
+    pub fn write(&mut self, name: &str, values: &[f32]) {
+        let (map, part) = self.find(name);
+        self.engine.write(map, part, Buffer::Weights, values).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
+
+    /// The first step's gradient of `name`: Adam's first moment is then (1 - beta1) of it.
+    pub fn first_gradient(&self, name: &str, beta1: f64) -> Vec<f64> {
+        assert_eq!(self.step, 1, "the first moment holds one gradient after one step alone");
+        let (map, part) = self.find(name);
+        self.engine.read(map, part, Buffer::FirstMoment).into_iter().map(|moment| f64::from(moment) / (1.0 - beta1)).collect()
+    }
+
+    /// The parameters' and losses' bits after `count` steps.
+    pub fn bits_after(&mut self, count: usize) -> Vec<u64> {
+        let mut bits: Vec<u64> = self.steps(count).into_iter().flatten().map(f64::to_bits).collect();
+        bits.push(self.engine.checksum());
+        bits
+    }
+}
+
+fn mean(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64
+}
+
+pub const RULES: [Rule; 7] = [Rule::Bp, Rule::Fa, Rule::Dfa, Rule::Tp, Rule::Dtp, Rule::Sdtp, Rule::AoSdtp];
+
+pub fn norm(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+/// `|| a - b || / || b ||`.
+pub fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    norm(a.iter().zip(b).map(|(a, b)| a - b)) / norm(b.iter().copied())
+}
