@@ -4,6 +4,7 @@
 //! the arithmetic; a rule's formulas read as calls to it. Every operation works on the samples of the batch that was last given.
 
 pub mod cpu;
+pub mod cuda;
 
 use anyhow::Result;
 
@@ -61,7 +62,7 @@ pub enum Part {
 }
 
 /// Parameters, or what Adam keeps for each of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Buffer {
     Weights,
     FirstMoment,

@@ -27,6 +27,7 @@ use crate::config;
 use crate::network::{MapId, Maps, Network, Role, Shape};
 use elementwise::Values;
 pub use memory::{Arena, ParameterSpan, row_stride};
+pub use noise::{Place, normals, uniforms};
 pub use parameters::{Parameters, Sizes, spans};
 use pool::Pool;
 use profile::{Phase, Profile};

@@ -4,7 +4,7 @@
 //! plain array code without fused operations: the same bits from every instruction set.
 
 use super::elementwise::Values;
-use super::simd::{Kernel, LANES, Simd};
+use super::simd::{Isa, Kernel, LANES, Simd};
 
 type Words = [u32; LANES];
 type Floats = [f32; LANES];
@@ -157,7 +157,8 @@ impl Kernel for AddNoise {
     unsafe fn run<S: Simd>(self) {
         let panels = self.channels.div_ceil(LANES);
         let vectors = self.positions * panels;
-        let stream = Stream::Noise(self.layer).word() ^ ((self.step >> 32) as u32) << 20;
+        let Self { seed, step, layer, first, .. } = self;
+        let stream = Place { seed, step, layer, first }.stream();
         for sample in self.begin..self.end {
             let place = (self.first + sample) as u32;
             for group in 0..vectors.div_ceil(4) {
@@ -208,9 +209,44 @@ impl Kernel for Uniform<'_> {
     }
 }
 
+/// The draw that a noise belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub seed: u64,
+    pub step: u64,
+    pub layer: usize,
+    /// Place of the first sample in the global batch.
+    pub first: usize,
+}
+
+impl Place {
+    /// Word 3 of the counters.
+    pub fn stream(&self) -> u32 {
+        Stream::Noise(self.layer).word() ^ ((self.step >> 32) as u32) << 20
+    }
+}
+
+/// Standard normal noise of an activity [positions, batch, channels] without padding: the numbers that [`AddNoise`] adds.
+pub fn normals(positions: usize, batch: usize, channels: usize, place: Place) -> Vec<f32> {
+    let stride = channels.next_multiple_of(LANES);
+    let mut padded = vec![0.0f32; positions * batch * stride];
+    let values = Values(padded.as_mut_ptr());
+    let Place { seed, step, layer, first } = place;
+    let (source, destination, begin, end, sigma) = (values, values, 0, batch, 1.0);
+    let kernel = AddNoise { source, destination, positions, channels, batch, stride, begin, end, sigma, seed, layer, step, first };
+    unsafe { Isa::available()[0].run(kernel) };
+    padded.chunks_exact(stride).flat_map(|row| &row[..channels]).copied().collect()
+}
+
+/// The first `len` numbers of the initial weights of map number `map`, uniform in (-bound, bound).
+pub fn uniforms(len: usize, bound: f32, seed: u64, map: usize) -> Vec<f32> {
+    let mut out = vec![0.0f32; len];
+    unsafe { Isa::available()[0].run(Uniform { out: &mut out, begin: 0, bound, seed, map }) };
+    out
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::simd::Isa;
     use super::*;
 
     #[test]

@@ -1,0 +1,82 @@
+//! The time that phases take.
+//!
+//! A GPU works behind the program, so its phases are timed between events in its stream, and entered in the profile when a step has ended.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::driver::{Driver, Event, Stream};
+use crate::compute::cpu::profile::{Phase, Profile};
+
+pub struct Clock {
+    pub profile: Profile,
+    /// Absent where operations are done when they return.
+    driver: Option<Arc<Driver>>,
+    free: Vec<Event>,
+    pending: Vec<Pending>,
+}
+
+struct Pending {
+    phase: Phase,
+    from: Event,
+    to: Event,
+    operations: f64,
+    bytes: f64,
+}
+
+/// The beginning of an operation.
+pub enum Start {
+    Host(Instant),
+    Device(Event),
+}
+
+impl Clock {
+    pub fn new(driver: Option<Arc<Driver>>) -> Clock {
+        Clock { profile: Profile::default(), driver, free: Vec::new(), pending: Vec::new() }
+    }
+
+    pub fn start(&mut self) -> Result<Start> {
+        match self.event()? {
+            Some(event) => Ok(Start::Device(event)),
+            None => Ok(Start::Host(Instant::now())),
+        }
+    }
+
+    /// Ends what `start` began: so many floating-point operations, and bytes moved at least.
+    pub fn stop(&mut self, start: Start, phase: Phase, operations: f64, bytes: f64) -> Result<()> {
+        match start {
+            Start::Host(started) => self.profile.add(phase, started.elapsed().as_secs_f64(), operations, bytes),
+            Start::Device(from) => {
+                let to = self.event()?.expect("a clock with one event makes more");
+                self.pending.push(Pending { phase, from, to, operations, bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the device and enters what was timed on it.
+    pub fn settle(&mut self) -> Result<()> {
+        let Some(driver) = &self.driver else { return Ok(()) };
+        if let Some(last) = self.pending.last() {
+            driver.synchronize(last.to)?;
+        }
+        for Pending { phase, from, to, operations, bytes } in self.pending.drain(..) {
+            self.profile.add(phase, driver.seconds(from, to)?, operations, bytes);
+            self.free.extend([from, to]);
+        }
+        Ok(())
+    }
+
+    /// An event recorded now in libtorch's stream, where there is one.
+    fn event(&mut self) -> Result<Option<Event>> {
+        let Some(driver) = &self.driver else { return Ok(None) };
+        let event = match self.free.pop() {
+            Some(event) => event,
+            None => driver.event()?,
+        };
+        driver.record(event, Stream::LIBTORCH)?;
+        Ok(Some(event))
+    }
+}

@@ -1,0 +1,16 @@
+// Adam on parameters and moments in one pass over memory, in either form of epsilon.
+
+extern "C" __global__ void adam(const float* __restrict__ gradients, float* __restrict__ weights, float* __restrict__ first,
+                                float* __restrict__ second, unsigned long long count, float scale, float beta1, float beta2, float size,
+                                float deviation_scale, float epsilon) {
+    unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    float gradient = gradients[i] * scale;
+    float m = first[i] * beta1 + gradient * (1.0f - beta1);
+    float v = second[i] * beta2 + gradient * gradient * (1.0f - beta2);
+    first[i] = m;
+    second[i] = v;
+    float divisor = sqrtf(v) * deviation_scale + epsilon;
+    // Without epsilon, a parameter that never had a gradient stays.
+    if (divisor != 0.0f) weights[i] -= m * size / divisor;
+}

@@ -1,0 +1,101 @@
+//! NVIDIA's libraries, found while the program runs, so that one binary serves machines with and without them.
+//!
+//! Each is bound by `libloading` to the few functions that are used. (cudarc binds all of them, but looks for NCCL under names that its wheel
+//! does not have, and panics where a library is missing.) Names are tried as the loader knows them, which finds what libtorch has
+//! opened already, then in the folders of NVIDIA's Python wheels beside libtorch.
+
+use std::ffi::{CStr, c_void};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Result, anyhow};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+/// What [`load_libtorch_cuda`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cuda {
+    /// No driver: the loader's reason.
+    NoDriver(String),
+    /// A driver, but not libtorch's part for it: the loader's reason.
+    NoLibtorch(String),
+    Loaded,
+}
+
+/// Loads libtorch's CUDA part where the machine has NVIDIA's driver. The program is linked against libtorch's CPU part alone.
+///
+/// Must come before anything else that calls libtorch: the first question about CUDA settles the answer for the life of the process.
+pub fn load_libtorch_cuda() -> &'static Cuda {
+    static FOUND: OnceLock<Cuda> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        if let Err(error) = open("libcuda.so.1") {
+            return Cuda::NoDriver(error.to_string());
+        }
+        // Global, for libtorch's CPU part looks its functions up by name; never closed, for the same reason.
+        match unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) } {
+            Ok(library) => std::mem::forget(library),
+            Err(error) => return Cuda::NoLibtorch(error.to_string()),
+        }
+        Cuda::Loaded
+    })
+}
+
+/// Opens the library `name`.
+pub fn open(name: &str) -> Result<Library> {
+    let by_loader = unsafe { Library::open(Some(name), RTLD_NOW) };
+    by_loader.or_else(|error| {
+        let beside = wheels().into_iter().map(|folder| folder.join(name)).find(|path| path.exists());
+        let Some(path) = beside else { return Err(anyhow!("{error}")) };
+        unsafe { Library::open(Some(&path), RTLD_NOW) }.map_err(|error| anyhow!("{error}"))
+    })
+}
+
+/// Address of a function that libtorch exports under the (mangled) name `symbol`.
+pub fn libtorch_symbol(symbol: &CStr) -> Option<*mut c_void> {
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) };
+    (!address.is_null()).then_some(address)
+}
+
+/// The folder that a function of an open library came from.
+pub fn folder_of(function: *mut c_void) -> Option<PathBuf> {
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    if unsafe { libc::dladdr(function, &mut info) } == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    Path::new(name.to_str().ok()?).parent().map(Path::to_owned)
+}
+
+/// Library folders of NVIDIA's wheels: `nvidia/*/lib` beside the `torch` folder, where libtorch came as a wheel.
+fn wheels() -> Vec<PathBuf> {
+    let libtorch = libtorch_symbol(c"_ZN2at13globalContextEv").and_then(folder_of);
+    let Some(site) = libtorch.as_deref().and_then(|lib| lib.ancestors().nth(2)) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(site.join("nvidia")) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path().join("lib")).filter(|folder| folder.is_dir()).collect()
+}
+
+/// A library bound to functions that return a status, 0 for success.
+macro_rules! bind {
+    ($(#[$doc:meta])* $visibility:vis struct $name:ident { $($field:ident: $symbol:literal ($($argument:ty),*);)* }) => {
+        $(#[$doc])*
+        $visibility struct $name {
+            $(pub $field: unsafe extern "C" fn($($argument),*) -> std::ffi::c_int,)*
+            _library: libloading::os::unix::Library,
+        }
+
+        impl $name {
+            /// Binds the functions of an open library.
+            fn bind(library: libloading::os::unix::Library) -> anyhow::Result<$name> {
+                unsafe {
+                    Ok($name {
+                        $($field: *library
+                            .get($symbol.as_bytes())
+                            .map_err(|error| anyhow::anyhow!("{}: {error}", $symbol))?,)*
+                        _library: library,
+                    })
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use bind;

@@ -1,0 +1,93 @@
+//! NVIDIA's run-time compiler: the kernels' sources to PTX, for the GPU that is there. It needs no GPU.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::Path;
+use std::ptr;
+
+use anyhow::{Context, Result, bail};
+use libloading::os::unix::{Library, RTLD_NOW};
+
+use super::libraries::{bind, folder_of, open};
+
+bind! {
+    struct Functions {
+        version: "nvrtcVersion" (*mut c_int, *mut c_int);
+        create: "nvrtcCreateProgram" (
+            *mut *mut c_void, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char
+        );
+        compile: "nvrtcCompileProgram" (*mut c_void, c_int, *const *const c_char);
+        log_size: "nvrtcGetProgramLogSize" (*mut c_void, *mut usize);
+        log: "nvrtcGetProgramLog" (*mut c_void, *mut c_char);
+        ptx_size: "nvrtcGetPTXSize" (*mut c_void, *mut usize);
+        ptx: "nvrtcGetPTX" (*mut c_void, *mut u8);
+        destroy: "nvrtcDestroyProgram" (*mut *mut c_void);
+    }
+}
+
+/// The compiler of CUDA 13, which is what libtorch 2.11 comes with.
+pub struct Nvrtc {
+    functions: Functions,
+}
+
+impl Nvrtc {
+    pub fn load() -> Result<Nvrtc> {
+        let functions = Functions::bind(open("libnvrtc.so.13")?)?;
+        let (mut major, mut minor) = (0, 0);
+        if unsafe { (functions.version)(&mut major, &mut minor) } != 0 {
+            bail!("libnvrtc.so.13 does not tell its version");
+        }
+        // The compiler looks for this file by its name alone, and ends the program where that fails: it is opened before, by its path.
+        if let Some(folder) = folder_of(functions.version as *mut c_void) {
+            open_builtins(&folder.join(format!("libnvrtc-builtins.so.{major}.{minor}")))?;
+        }
+        Ok(Nvrtc { functions })
+    }
+
+    /// PTX of `source`, which messages call `name`, for compute capability `major`.`minor`. It ends with a zero byte.
+    ///
+    /// Multiplication and addition are not fused, so that kernels give the bits that the same formulas give on a CPU.
+    pub fn compile(&self, name: &str, source: &str, (major, minor): (i32, i32)) -> Result<Vec<u8>> {
+        let (name_text, source) = (CString::new(name)?, CString::new(source)?);
+        let architecture = CString::new(format!("--gpu-architecture=compute_{major}{minor}"))?;
+        let options = [architecture.as_ptr(), c"--fmad=false".as_ptr(), c"--std=c++17".as_ptr()];
+        let f = &self.functions;
+        let mut program = ptr::null_mut();
+        unsafe {
+            if (f.create)(&mut program, source.as_ptr(), name_text.as_ptr(), 0, ptr::null(), ptr::null()) != 0 {
+                bail!("NVRTC could not take in {name}");
+            }
+            let status = (f.compile)(program, options.len() as c_int, options.as_ptr());
+            let compiled = if status == 0 { self.ptx(program) } else { Err(self.log(program)) };
+            (f.destroy)(&mut program);
+            compiled.map_err(|log| anyhow::anyhow!("NVRTC cannot compile {name} for compute capability {major}.{minor}: {log}"))
+        }
+    }
+
+    unsafe fn ptx(&self, program: *mut c_void) -> Result<Vec<u8>, String> {
+        let mut size = 0;
+        unsafe {
+            if (self.functions.ptx_size)(program, &mut size) != 0 {
+                return Err("no PTX was made".to_owned());
+            }
+            let mut ptx = vec![0; size];
+            (self.functions.ptx)(program, ptx.as_mut_ptr());
+            Ok(ptx)
+        }
+    }
+
+    unsafe fn log(&self, program: *mut c_void) -> String {
+        let mut size = 0;
+        unsafe {
+            (self.functions.log_size)(program, &mut size);
+            let mut log = vec![0u8; size.max(1)];
+            (self.functions.log)(program, log.as_mut_ptr().cast());
+            CStr::from_bytes_until_nul(&log).map_or_else(|_| String::new(), |log| log.to_string_lossy().trim().to_owned())
+        }
+    }
+}
+
+fn open_builtins(path: &Path) -> Result<()> {
+    let library = unsafe { Library::open(Some(path), RTLD_NOW) };
+    std::mem::forget(library.with_context(|| format!("{} is needed by NVRTC", path.display()))?);
+    Ok(())
+}

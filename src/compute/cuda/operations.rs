@@ -1,0 +1,256 @@
+//! The operations of [`Backend`] on tensors.
+
+use anyhow::{Result, bail};
+use tch::{Kind, TchError, Tensor};
+
+use super::{TorchBackend, explained};
+use crate::compute::cpu::Place;
+use crate::compute::cpu::profile::Phase;
+use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
+use crate::config;
+use crate::network::{MapId, Role, Shape};
+
+/// `1 - y^2`.
+fn slope(y: &Tensor) -> Result<Tensor, TchError> {
+    let one = Tensor::f_ones([1], (Kind::Float, y.device()))?;
+    one.f_sub(&y.f_mul(y)?)
+}
+
+impl TorchBackend {
+    /// A pass over elements: `operation` yields the new values of `destination`; `operands` counts activities read and written.
+    fn elementwise(&mut self, destination: Activity, operands: usize, operation: impl FnOnce(&Self) -> Result<Tensor, TchError>) {
+        let bytes = (4 * operands * self.slots[destination.0].shape.units() * self.batch) as f64;
+        self.attempt(Phase::Elementwise, 0.0, bytes, |this| {
+            this.slots[destination.0].values = operation(this)?;
+            Ok(())
+        });
+    }
+
+    fn timed_pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
+        let spec = self.maps.get(map);
+        let phase = match (spec.role, transposed) {
+            (_, true) => Phase::Transpose,
+            (Role::Inverse, _) => Phase::Inverse,
+            (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
+            (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
+        };
+        let samples = jobs.len() * self.batch;
+        let operations = samples as f64 * spec.connectivity.operations();
+        let activities = samples * (spec.source.units() + spec.destination.units());
+        let bytes = 4.0 * (spec.connectivity.weights() + activities) as f64;
+        self.attempt(phase, operations, bytes, |this| this.pass(map, jobs, nonlinearity, transposed));
+    }
+
+    /// A dense activity as [batch, units].
+    fn dense(&self, activity: Activity) -> Result<Tensor, TchError> {
+        self.values(activity).f_select(0, 0)
+    }
+
+    /// [1, batch, units].
+    fn wanted(&self) -> Result<Tensor, TchError> {
+        let batch = self.batch as i64;
+        match self.output {
+            config::Output::Softmax => {
+                let top = self.maps.get(*self.maps.forward.last().expect("a network has layers")).destination;
+                let mut wanted = Tensor::f_zeros([batch, top.units() as i64], (Kind::Float, self.device))?;
+                wanted.f_scatter_value_(1, &self.labels.f_unsqueeze(1)?, 1.0)?.f_unsqueeze(0)
+            }
+            config::Output::Linear => self.values(self.input()).f_permute([1, 0, 2])?.f_reshape([1, batch, -1]),
+        }
+    }
+
+    /// By sample, of logits [batch, classes]: cross-entropy, and the number of classes that rank before the label. Equal logits rank by
+    /// class; nothing ranks behind a NaN.
+    fn cross_entropy(&self, logits: &Tensor) -> Result<(Tensor, Tensor), TchError> {
+        let classes = logits.size()[1];
+        let label = self.labels.f_unsqueeze(1)?;
+        let loss = logits.f_log_softmax(1, Kind::Float)?.f_gather(1, &label, false)?.f_neg()?.f_squeeze_dim(1)?;
+        let own = logits.f_gather(1, &label, false)?;
+        let class = Tensor::f_arange(classes, (Kind::Int64, self.device))?.f_unsqueeze(0)?;
+        let tied = logits.f_eq_tensor(&own)?.f_logical_and(&class.f_lt_tensor(&label)?)?;
+        let before = logits.f_gt_tensor(&own)?.f_logical_or(&tied)?.f_logical_or(&own.f_isnan()?)?;
+        Ok((loss, before.f_sum_dim_intlist([1].as_slice(), false, Kind::Int64)?))
+    }
+
+    /// The row of a measure, to be written.
+    fn row(&self, measure: Measure) -> Result<Tensor, TchError> {
+        self.measured.f_select(0, measure as i64)
+    }
+}
+
+impl Backend for TorchBackend {
+    fn activity(&mut self, shape: Shape) -> Activity {
+        self.slot(shape)
+    }
+
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity) {
+        self.timed_pass(map, jobs, nonlinearity, false);
+    }
+
+    fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity) {
+        self.timed_pass(map, &[(source, destination)], Nonlinearity::Linear, true);
+    }
+
+    fn input(&self) -> Activity {
+        Activity(0)
+    }
+
+    fn wanted_output(&mut self, destination: Activity) {
+        self.attempt(Phase::Output, 0.0, 0.0, |this| {
+            this.slots[destination.0].values = this.wanted()?;
+            Ok(())
+        });
+    }
+
+    fn output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
+        let bytes = (12 * self.batch * self.slots[output.0].shape.units()) as f64;
+        self.attempt(Phase::Output, 0.0, bytes, |this| {
+            let logits = this.dense(pre_activation)?;
+            let (h, delta) = match this.output {
+                config::Output::Softmax => {
+                    let (loss, before) = this.cross_entropy(&logits)?;
+                    this.row(Measure::Loss)?.f_copy_(&loss)?;
+                    this.row(Measure::Top1Error)?.f_copy_(&before.f_ge(1)?)?;
+                    this.row(Measure::Top5Error)?.f_copy_(&before.f_ge(5)?)?;
+                    let p = logits.f_softmax(1, Kind::Float)?.f_unsqueeze(0)?;
+                    let delta = p.f_sub(&this.wanted()?)?;
+                    (p, delta)
+                }
+                config::Output::Linear => {
+                    let h = this.values(pre_activation).f_contiguous()?;
+                    let difference = h.f_sub(&this.wanted()?)?;
+                    let squares = difference.f_mul(&difference)?;
+                    this.row(Measure::Loss)?.f_copy_(&squares.f_sum_dim_intlist([0, 2].as_slice(), false, Kind::Float)?)?;
+                    (h, difference.f_mul_scalar(2.0)?)
+                }
+            };
+            this.slots[output.0].values = h;
+            this.slots[error.0].values = delta;
+            Ok(())
+        });
+    }
+
+    fn output(&mut self, pre_activation: Activity, output: Activity) {
+        let bytes = (8 * self.batch * self.slots[output.0].shape.units()) as f64;
+        self.attempt(Phase::Output, 0.0, bytes, |this| {
+            let a = this.values(pre_activation);
+            this.slots[output.0].values = match this.output {
+                config::Output::Softmax => a.f_softmax(2, Kind::Float)?,
+                config::Output::Linear => a.shallow_clone(),
+            };
+            Ok(())
+        });
+    }
+
+    fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {
+        let bytes = (8 * self.batch * self.slots[source.0].shape.units()) as f64;
+        self.attempt(Phase::Noise, 0.0, bytes, |this| {
+            let place = Place { seed: this.seed, step: this.step, layer, first: this.first };
+            this.slots[destination.0].values = this.kernels.add_noise(this.values(source), sigma, place)?;
+            Ok(())
+        });
+    }
+
+    fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
+        self.elementwise(error, 3, |this| {
+            let difference = this.values(y).f_sub(this.values(target))?;
+            if measured {
+                let squares = difference.f_mul(&difference)?.f_sum_dim_intlist([0, 2].as_slice(), false, Kind::Float)?;
+                let _ = this.row(Measure::InverseLoss)?.f_add_(&squares)?;
+            }
+            difference.f_mul(&slope(this.values(y))?)?.f_mul_scalar(2.0)
+        });
+    }
+
+    fn through_tanh(&mut self, delta: Activity, y: Activity) {
+        self.elementwise(delta, 3, |this| this.values(delta).f_mul(&slope(this.values(y))?));
+    }
+
+    fn difference_through_tanh(&mut self, target: Activity, y: Activity, destination: Activity) {
+        self.elementwise(destination, 3, |this| {
+            let y = this.values(y);
+            this.values(target).f_sub(y)?.f_mul(&slope(y)?)
+        });
+    }
+
+    fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
+        self.elementwise(destination, 3, |this| {
+            let change = this.values(change).f_mul_scalar(f64::from(scale))?;
+            this.values(y).f_add(&change)
+        });
+    }
+
+    fn difference_target(
+        &mut self,
+        h: Activity,
+        of_activity: Activity,
+        of_target: Activity,
+        back: Option<(f32, Activity)>,
+        destination: Activity,
+    ) {
+        self.elementwise(destination, 4, |this| {
+            let difference = this.values(of_target).f_sub(this.values(of_activity))?;
+            let change = match back {
+                None => difference,
+                Some((hybrid, back)) => {
+                    let back = this.values(back).f_mul_scalar(f64::from(hybrid))?;
+                    difference.f_mul_scalar(f64::from(1.0 - hybrid))?.f_add(&back)?
+                }
+            };
+            this.values(h).f_add(&change)
+        });
+    }
+
+    fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity) {
+        self.elementwise(destination, 2, |this| Tensor::f_cat(&[this.values(a), this.values(b)], 2));
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        let shape = self.slots[0].shape;
+        if batch.samples > self.capacity || batch.pixels.len() != batch.samples * shape.units() {
+            bail!("a batch of {} samples and {} values does not fit {shape}", batch.samples, batch.pixels.len());
+        }
+        (self.batch, self.first, self.step) = (batch.samples, batch.first, batch.step);
+        self.failed = None;
+        let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
+        let samples = batch.samples as i64;
+        let loaded = self.timed(Phase::Load, 0.0, (8 * batch.pixels.len()) as f64, |this| {
+            let pixels = Tensor::f_from_slice(batch.pixels)?.f_to_device(this.device)?;
+            let by_sample = pixels.f_view([samples, shape.positions() as i64, shape.channels as i64])?;
+            this.slots[0].values = by_sample.f_permute([1, 0, 2])?.f_contiguous()?;
+            this.labels = Tensor::f_from_slice(&labels)?.f_to_device(this.device)?;
+            this.measured = Tensor::f_zeros([4, samples], (Kind::Float, this.device))?;
+            Ok(())
+        });
+        loaded.map_err(explained)
+    }
+
+    fn measure(&self, measure: Measure) -> &[f32] {
+        &self.measures[measure as usize]
+    }
+
+    fn read_parameter(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32> {
+        let (spec, windows, parameters) = (self.maps.get(map), &self.windows[map.0], &self.parameters[map.0]);
+        let own = parameters.buffer(buffer);
+        let gathered = self.gathered.borrow();
+        let whole = if own.numel() == parameters.padded() { Some(own) } else { gathered.get(&(map.0, buffer)) };
+        let whole = whole.expect("moments that ranks share are gathered before they are read");
+        let read = parameters.read(spec, windows, part, whole);
+        read.unwrap_or_else(|error| panic!("{} cannot be read: {}", spec.weight.name, explained(error.into())))
+    }
+
+    fn write_parameter(&mut self, map: MapId, part: Part, buffer: Buffer, values: &[f32]) -> Result<()> {
+        let (spec, windows, parameters) = (self.maps.get(map), &self.windows[map.0], &self.parameters[map.0]);
+        let own = parameters.buffer(buffer);
+        if own.numel() == parameters.padded() {
+            return parameters.write(spec, windows, part, own, values);
+        }
+        // This rank's part is cut from the whole.
+        let whole = parameters.values.f_zeros_like()?;
+        let cut = |whole: &Tensor| whole.f_narrow(0, parameters.owned.start as i64, parameters.owned.len() as i64);
+        cut(&whole)?.f_copy_(own)?;
+        parameters.write(spec, windows, part, &whole, values)?;
+        parameters.buffer(buffer).shallow_clone().f_copy_(&cut(&whole)?)?;
+        Ok(())
+    }
+}
