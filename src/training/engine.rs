@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use tch::Device;
 
 use super::adam;
+use super::executor::{Executor, OnCpu, OnTensors};
 use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
-use crate::compute::cpu::{CpuBackend, Setup, simd::Isa};
-use crate::compute::{Backend, Batch, Buffer, Measure, Part};
+use crate::compute::cuda::device;
+use crate::compute::{Batch, Buffer, Measure, Part};
 use crate::config::{Config, Optimizer};
-use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, Transport};
+use crate::exchange::{AdamSteps, Transport};
 use crate::exit::Exit;
 use crate::network::{MapId, Maps, Network};
-use crate::rules::{self, Phase, Rule};
+use crate::rules::{Phase, Rule};
 
 /// Steps that each optimiser has taken: one stands still while the other's turn lasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,9 +32,9 @@ pub struct Seconds {
 }
 
 pub struct Engine {
-    backend: CpuBackend,
+    executor: Box<dyn Executor>,
     rule: Box<dyn Rule>,
-    exchange: Exchange,
+    maps: Arc<Maps>,
     transport: Arc<dyn Transport>,
     optimizer: Optimizer,
     steps: OptimizerSteps,
@@ -42,38 +44,47 @@ pub struct Engine {
 impl Engine {
     /// A learner on this rank's share of the batch, with parameters not yet set: [`Engine::initialize`] or [`Engine::write`] comes next.
     ///
-    /// `threads` is what this rank may use. Fails where the ranks do not divide the batch, the processor lacks the kernels asked for, or
-    /// memory is short.
+    /// Computes on the device that `parallel.device` means here; `threads` is what this rank may use of the CPU. Fails where the ranks do not
+    /// divide the batch, the device lacks the kernels or the precision asked for, or memory is short. Collective.
     pub fn new(config: &Config, network: &Network, transport: Arc<dyn Transport>, threads: usize) -> Result<Engine> {
-        let (global_batch, size) = (config.data.batch_size, transport.size());
-        if !global_batch.is_multiple_of(size) {
-            return Err(Exit::Usage.error(format!("data.batch_size = {global_batch} cannot be divided among {size} ranks")));
+        match device::choose(config.parallel.device, transport.local().0)? {
+            Device::Cpu => {
+                let maps = prepare(config, network, &*transport)?;
+                let (executor, rule) = OnCpu::new(config, network, maps.clone(), &*transport, threads)?;
+                Ok(Engine::with(config, Box::new(executor), rule, maps, transport))
+            }
+            device => Engine::on_tensors(config, network, transport, device),
         }
-        let isa = Isa::choose(config.parallel.kernels, config.parallel.precision).map_err(|error| Exit::Usage.error(error.to_string()))?;
-        let maps = Arc::new(Maps::new(network, config.learning.rule, config.learning.auxiliary_units.unwrap_or(0)));
-        let (_, sizes) = crate::compute::cpu::spans(&maps);
-        let memory = ParameterMemory::new(sizes, &*transport, config.parallel.exchange)?;
-        let shared = memory.shared;
-        let parameters = exchange::parameters(&maps, memory);
-        let setup = Setup { isa, threads, seed: config.experiment.seed, capacity: global_batch / size };
-        let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup);
-        let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
-        let exchange = Exchange::new(&mut backend, shared, &*transport, config.parallel.exchange)?;
-        let optimizer = config.optimizer.clone();
-        Ok(Engine { backend, rule, exchange, transport, optimizer, steps: OptimizerSteps::default(), global_batch })
+    }
+
+    /// [`Engine::new`] on a device of libtorch's, which may be the CPU: slow there, and the way to try what GPUs run without having one.
+    pub fn on_tensors(config: &Config, network: &Network, transport: Arc<dyn Transport>, device: Device) -> Result<Engine> {
+        let maps = prepare(config, network, &*transport)?;
+        let (executor, rule) = OnTensors::new(config, network, maps.clone(), &transport, device)?;
+        Ok(Engine::with(config, Box::new(executor), rule, maps, transport))
+    }
+
+    fn with(config: &Config, executor: Box<dyn Executor>, rule: Box<dyn Rule>, maps: Arc<Maps>, transport: Arc<dyn Transport>) -> Engine {
+        let (optimizer, global_batch) = (config.optimizer.clone(), config.data.batch_size);
+        Engine { executor, rule, maps, transport, optimizer, steps: OptimizerSteps::default(), global_batch }
     }
 
     /// Draws the initial parameters from the seed: the same on every rank. Collective.
     pub fn initialize(&mut self) {
         if self.writes() {
-            self.backend.initialize();
+            self.executor.initialize();
         }
         self.transport.barrier();
     }
 
     /// Whether this rank must set parameters itself: all do, but for those that share one copy, where rank 0 does.
     pub fn writes(&self) -> bool {
-        !self.exchange.shares_parameters() || self.transport.rank() == 0
+        !self.shares_parameters() || self.transport.rank() == 0
+    }
+
+    /// Whether one copy of the parameters serves all ranks.
+    pub fn shares_parameters(&self) -> bool {
+        self.executor.shares_parameters()
     }
 
     /// One step on this rank's part of a global batch: activities, targets, errors, then the update on all ranks. Collective.
@@ -81,8 +92,9 @@ impl Engine {
     /// Fails, before any parameter changes, where the loss is not finite.
     pub fn learn(&mut self, batch: &Batch, phase: Phase) -> Result<()> {
         ensure!(batch.samples * self.transport.size() == self.global_batch, "a training batch is whole");
-        self.backend.begin(batch)?;
-        let updates = self.rule.learn(&mut self.backend, phase);
+        self.executor.backend().begin(batch)?;
+        let updates = self.rule.learn(self.executor.backend(), phase);
+        self.executor.finish()?;
         self.check_finite(batch)?;
         let taken = OptimizerSteps {
             forward: self.steps.forward + u64::from(phase.trains_forward()),
@@ -93,15 +105,15 @@ impl Engine {
             forward: adam::step(&self.optimizer.forward, form, taken.forward, self.global_batch),
             inverse: adam::step(&self.optimizer.inverse, form, taken.inverse, self.global_batch),
         };
-        self.exchange.update(&mut self.backend, &*self.transport, &updates, steps)?;
+        self.executor.update(&*self.transport, &updates, steps)?;
         self.steps = taken;
         Ok(())
     }
 
     fn check_finite(&self, batch: &Batch) -> Result<()> {
         for (name, measure) in [("loss", Measure::Loss), ("inverse_loss", Measure::InverseLoss)] {
-            if let Some(sample) = self.backend.measure(measure).iter().position(|loss| !loss.is_finite()) {
-                let value = self.backend.measure(measure)[sample];
+            if let Some(sample) = self.measure(measure).iter().position(|loss| !loss.is_finite()) {
+                let value = self.measure(measure)[sample];
                 return Err(Exit::NotFinite.error(format!(
                     "{name} is {value} at step {} (sample {} of the global batch); the last checkpoint is from before. \
                      A smaller learning rate, sigma or alpha usually helps",
@@ -115,14 +127,14 @@ impl Engine {
 
     /// The forward pass alone, on any number of samples up to this rank's share of a batch. Not collective.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<()> {
-        self.backend.begin(batch)?;
-        self.rule.forward().run(&mut self.backend);
-        Ok(())
+        self.executor.backend().begin(batch)?;
+        self.rule.forward().run(self.executor.backend());
+        self.executor.finish()
     }
 
     /// A measure of each sample of the last batch of this rank.
     pub fn measure(&self, measure: Measure) -> &[f32] {
-        self.backend.measure(measure)
+        self.executor.state().measure(measure)
     }
 
     /// Most samples in a batch of this rank.
@@ -131,7 +143,7 @@ impl Engine {
     }
 
     pub fn maps(&self) -> &Maps {
-        &self.backend.maps
+        &self.maps
     }
 
     pub fn steps(&self) -> OptimizerSteps {
@@ -144,12 +156,12 @@ impl Engine {
 
     /// Brings to rank 0 what it lacks for a checkpoint. Collective; afterwards [`Engine::read`] on rank 0 has everything.
     pub fn gather(&self) {
-        self.exchange.gather_moments(&self.backend, &*self.transport);
+        self.executor.gather_moments(&*self.transport);
     }
 
     /// A tensor in its interchange layout.
     pub fn read(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32> {
-        self.backend.read_parameter(map, part, buffer)
+        self.executor.state().read_parameter(map, part, buffer)
     }
 
     /// Replaces a tensor by `values` in its interchange layout. Where [`Engine::writes`] says no, this does nothing.
@@ -158,27 +170,27 @@ impl Engine {
         if !self.writes() {
             return Ok(());
         }
-        self.backend.write_parameter(map, part, buffer, values).context("this is a checkpoint of another network")
+        self.executor.backend().write_parameter(map, part, buffer, values).context("this is a checkpoint of another network")
     }
 
     /// Checksum of this rank's parameters; equal on all ranks, or the replicas differ.
     pub fn checksum(&self) -> u64 {
-        self.backend.parameters.checksum(&self.backend.pool)
+        self.executor.checksum()
     }
 
     pub fn profile(&self) -> &Profile {
-        &self.backend.profile
+        self.executor.profile()
     }
 
     pub fn reset_profile(&mut self) {
-        self.backend.profile.reset();
+        self.executor.reset_profile();
     }
 
     /// Seconds since the profile was reset.
     pub fn seconds(&self) -> Seconds {
         let mut seconds = Seconds::default();
         for (phase, _) in crate::compute::cpu::profile::PHASES {
-            let spent = self.backend.profile.get(phase).seconds;
+            let spent = self.profile().get(phase).seconds;
             match phase {
                 ProfilePhase::Exchange => seconds.exchange += spent,
                 ProfilePhase::UpdateForward | ProfilePhase::UpdateInverse => seconds.update += spent,
@@ -188,12 +200,31 @@ impl Engine {
         seconds
     }
 
-    /// The kernels in use: "avx512", "avx2" or "portable".
+    /// The kernels in use: "avx512", "avx2", "portable" or "libtorch".
     pub fn kernels(&self) -> &'static str {
-        self.backend.isa.name()
+        self.executor.kernels()
     }
 
     pub fn threads(&self) -> usize {
-        self.backend.pool.threads()
+        self.executor.threads()
     }
+
+    /// "cpu", or which GPU: "cuda:0 (NVIDIA H200)".
+    pub fn device(&self) -> String {
+        self.executor.device()
+    }
+
+    /// Bytes in use of the GPU's memory, by this process and others; absent on a CPU.
+    pub fn device_memory(&self) -> Option<u64> {
+        self.executor.device_memory()
+    }
+}
+
+/// The maps of a network whose batch the ranks divide.
+fn prepare(config: &Config, network: &Network, transport: &dyn Transport) -> Result<Arc<Maps>> {
+    let (batch, size) = (config.data.batch_size, transport.size());
+    if !batch.is_multiple_of(size) {
+        return Err(Exit::Usage.error(format!("data.batch_size = {batch} cannot be divided among {size} ranks")));
+    }
+    Ok(Arc::new(Maps::new(network, config.learning.rule, config.learning.auxiliary_units.unwrap_or(0))))
 }

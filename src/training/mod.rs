@@ -2,5 +2,6 @@
 
 mod adam;
 mod engine;
+mod executor;
 
 pub use engine::{Engine, OptimizerSteps, Seconds};

@@ -7,6 +7,8 @@ mod initialisation;
 mod interchange;
 mod naive;
 mod properties;
+mod ranks;
 mod reference;
 mod support;
+mod tensors;
 mod variants;

@@ -5,9 +5,11 @@
 use std::collections::HashMap;
 
 use biodist::compute::{Buffer, Part};
+use biodist::config::Config;
 use safetensors::SafeTensors;
 
 use crate::support::{Learner, Samples, config, data, kernels};
+use crate::tensors::devices;
 
 /// A row of a table of cases: its name in the data, and what it changes in the network's configuration.
 type Case = (&'static str, &'static [&'static str]);
@@ -83,11 +85,9 @@ impl Stored {
         if self.tensors.contains_key(&own) { self.floats(&own) } else { self.floats(&format!("initial/{name}")) }
     }
 
-    /// Runs `case` with every variant of the kernels and one and two threads, and compares.
+    /// Runs `case` with every variant of the kernels and one and two threads, and on tensors, and compares.
     fn check(&self, case: &Case) {
         let (name, overrides) = case;
-        let losses = self.doubles(&format!("{name}/loss"));
-        let inverse_losses = self.doubles(&format!("{name}/inverse_loss"));
         let mut fused = None;
         for isa in kernels() {
             let kernels = format!("parallel.kernels={isa}");
@@ -96,28 +96,38 @@ impl Stored {
             let mut checksum = None;
             for threads in [1, 2] {
                 let title = format!("{} {name}, {isa}, {threads} threads", self.network);
-                let mut learner = Learner::new(&config, &self.samples(), threads);
-                for (tensor, map, part) in learner.tensors() {
-                    let values = self.initial(config.learning.rule.name(), &tensor);
-                    learner
-                        .engine
-                        .write(map, part, Buffer::Weights, &values)
-                        .unwrap_or_else(|error| panic!("{title}: {tensor}: {error:#}"));
-                }
-                for (step, (loss, inverse_loss)) in losses.iter().zip(&inverse_losses).enumerate() {
-                    let [ours, ours_inverse] = learner.step();
-                    assert!((ours - loss).abs() <= 1e-5 * loss.max(1.0), "{title}: loss {ours} for {loss} at step {step}");
-                    let tolerance = 1e-5 * inverse_loss.max(1.0);
-                    assert!((ours_inverse - inverse_loss).abs() <= tolerance, "{title}: inverse loss {ours_inverse} for {inverse_loss}");
-                }
-                self.compare(name, &title, config.learning.rule.name(), &learner);
-                let bits = learner.engine.checksum();
+                let bits = self.run(case, &title, &config, Learner::new(&config, &self.samples(), threads));
                 assert_eq!(*checksum.get_or_insert(bits), bits, "{title}: other bits than with one thread");
             }
             if isa != "portable" {
                 assert_eq!(*fused.get_or_insert(checksum), checksum, "{} {name}: {isa} gives other bits than its sibling", self.network);
             }
         }
+        let config = config(self.network, overrides);
+        for device in devices() {
+            let title = format!("{} {name}, tensors on {device:?}", self.network);
+            self.run(case, &title, &config, Learner::on(&config, &self.samples(), device));
+        }
+    }
+
+    /// Trains `learner` on `case` and compares. Returns the checksum of its parameters.
+    fn run(&self, case: &Case, title: &str, config: &Config, mut learner: Learner) -> u64 {
+        let (name, _) = case;
+        let losses = self.doubles(&format!("{name}/loss"));
+        let inverse_losses = self.doubles(&format!("{name}/inverse_loss"));
+        let rule = config.learning.rule.name();
+        for (tensor, map, part) in learner.tensors() {
+            let values = self.initial(rule, &tensor);
+            learner.engine.write(map, part, Buffer::Weights, &values).unwrap_or_else(|error| panic!("{title}: {tensor}: {error:#}"));
+        }
+        for (step, (loss, inverse_loss)) in losses.iter().zip(&inverse_losses).enumerate() {
+            let [ours, ours_inverse] = learner.step();
+            assert!((ours - loss).abs() <= 1e-5 * loss.max(1.0), "{title}: loss {ours} for {loss} at step {step}");
+            let tolerance = 1e-5 * inverse_loss.max(1.0);
+            assert!((ours_inverse - inverse_loss).abs() <= tolerance, "{title}: inverse loss {ours_inverse} for {inverse_loss}");
+        }
+        self.compare(name, title, rule, &learner);
+        learner.engine.checksum()
     }
 
     /// Every tensor of `learner` against the expected change since the beginning.

@@ -9,6 +9,7 @@ use biodist::exchange::Single;
 use biodist::network::{MapId, Network};
 use biodist::rules::Phase;
 use biodist::training::Engine;
+use tch::Device;
 
 pub fn data(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file)
@@ -83,7 +84,16 @@ impl Learner {
     /// With the initial parameters that the seed gives.
     pub fn new(config: &Config, samples: &Samples, threads: usize) -> Learner {
         let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
-        let mut engine = Engine::new(config, &network, Arc::new(Single), threads).expect("the engine can be made");
+        Learner::with(Engine::new(config, &network, Arc::new(Single), threads).expect("the engine can be made"), config, samples)
+    }
+
+    /// [`Learner::new`] on tensors of `device`.
+    pub fn on(config: &Config, samples: &Samples, device: Device) -> Learner {
+        let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
+        Learner::with(Engine::on_tensors(config, &network, Arc::new(Single), device).expect("the engine can be made"), config, samples)
+    }
+
+    fn with(mut engine: Engine, config: &Config, samples: &Samples) -> Learner {
         engine.initialize();
         Learner { engine, samples: samples.clone(), batch: config.data.batch_size, schedule: config.learning.schedule, step: 0 }
     }

@@ -2,7 +2,7 @@
 //!
 //! A GPU works behind the program, so its phases are timed between events in its stream, and entered in the profile when a step has ended.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -13,7 +13,7 @@ use crate::compute::cpu::profile::{Phase, Profile};
 pub struct Clock {
     pub profile: Profile,
     /// Absent where operations are done when they return.
-    driver: Option<Arc<Driver>>,
+    driver: Option<Rc<Driver>>,
     free: Vec<Event>,
     pending: Vec<Pending>,
 }
@@ -33,7 +33,7 @@ pub enum Start {
 }
 
 impl Clock {
-    pub fn new(driver: Option<Arc<Driver>>) -> Clock {
+    pub fn new(driver: Option<Rc<Driver>>) -> Clock {
         Clock { profile: Profile::default(), driver, free: Vec::new(), pending: Vec::new() }
     }
 

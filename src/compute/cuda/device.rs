@@ -17,9 +17,9 @@ pub fn choose(choice: config::Device, local_rank: usize) -> Result<Device> {
     let cuda = load_libtorch_cuda();
     let gpus = if *cuda == Cuda::Loaded { tch::Cuda::device_count().max(0) as usize } else { 0 };
     match (gpus, absent(cuda)) {
-        (0, reason) if choice == config::Device::Cuda => Err(Exit::Usage.error(format!(
-            "parallel.device = \"cuda\": {reason}; use \"auto\" or \"cpu\" to compute on the CPU"
-        ))),
+        (0, reason) if choice == config::Device::Cuda => {
+            Err(Exit::Usage.error(format!("parallel.device = \"cuda\": {reason}; use \"auto\" or \"cpu\" to compute on the CPU")))
+        }
         (0, reason) => {
             if let Cuda::NoLibtorch(_) = cuda {
                 log::warn!("computing on the CPU: {reason}");

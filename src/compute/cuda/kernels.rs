@@ -5,7 +5,7 @@
 
 use std::ffi::c_void;
 use std::ops::Range;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Result, ensure};
 use tch::{Kind, TchError, Tensor};
@@ -23,7 +23,7 @@ pub enum Kernels {
     /// By libtorch's operations and the CPU's noise.
     Plain,
     Compiled {
-        driver: Arc<Driver>,
+        driver: Rc<Driver>,
         adam: Function,
         noise: Function,
     },
@@ -31,7 +31,7 @@ pub enum Kernels {
 
 impl Kernels {
     /// Compiles the kernels for `driver`'s GPU.
-    pub fn compile(driver: Arc<Driver>) -> Result<Kernels> {
+    pub fn compile(driver: Rc<Driver>) -> Result<Kernels> {
         let (nvrtc, capability) = (Nvrtc::load()?, driver.compute_capability()?);
         let kernel = |(file, source): (&str, &str), name: &str| driver.kernel(&nvrtc.compile(file, source, capability)?, name);
         let (adam, noise) = (kernel(SOURCES[0], "adam")?, kernel(SOURCES[1], "add_noise")?);

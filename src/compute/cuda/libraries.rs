@@ -40,7 +40,7 @@ pub fn load_libtorch_cuda() -> &'static Cuda {
 }
 
 /// Opens the library `name`.
-pub fn open(name: &str) -> Result<Library> {
+pub(crate) fn open(name: &str) -> Result<Library> {
     let by_loader = unsafe { Library::open(Some(name), RTLD_NOW) };
     by_loader.or_else(|error| {
         let beside = wheels().into_iter().map(|folder| folder.join(name)).find(|path| path.exists());
@@ -50,13 +50,13 @@ pub fn open(name: &str) -> Result<Library> {
 }
 
 /// Address of a function that libtorch exports under the (mangled) name `symbol`.
-pub fn libtorch_symbol(symbol: &CStr) -> Option<*mut c_void> {
+pub(super) fn libtorch_symbol(symbol: &CStr) -> Option<*mut c_void> {
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) };
     (!address.is_null()).then_some(address)
 }
 
 /// The folder that a function of an open library came from.
-pub fn folder_of(function: *mut c_void) -> Option<PathBuf> {
+pub(super) fn folder_of(function: *mut c_void) -> Option<PathBuf> {
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     if unsafe { libc::dladdr(function, &mut info) } == 0 || info.dli_fname.is_null() {
         return None;

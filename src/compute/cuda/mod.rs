@@ -23,6 +23,7 @@ mod windows;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
@@ -35,7 +36,7 @@ use self::parameters::{Parameters, to_host};
 use self::precision::Products;
 use self::windows::Windows;
 use super::cpu::profile::{Phase, Profile};
-use super::{Activity, AdamStep, Buffer, Measure, Nonlinearity, Update};
+use super::{Activity, AdamStep, Buffer, Nonlinearity, Update};
 use crate::config::{self, Precision};
 use crate::network::{Bias, MapId, Maps, Network, Shape};
 
@@ -59,7 +60,7 @@ struct Slot {
 pub struct TorchBackend {
     pub maps: Arc<Maps>,
     device: Device,
-    driver: Option<Arc<Driver>>,
+    driver: Option<Rc<Driver>>,
     kernels: Kernels,
     products: Products,
     clock: Clock,
@@ -73,7 +74,7 @@ pub struct TorchBackend {
     first: usize,
     step: u64,
     labels: Tensor,
-    /// By [`Measure`] and sample, on the device and as [`TorchBackend::finish`] brought them here.
+    /// By [`Measure`](super::Measure) and sample, on the device and as [`TorchBackend::finish`] brought them here.
     measured: Tensor,
     measures: [Vec<f32>; 4],
     /// Whole moments of maps of which this rank owns a part.
@@ -88,14 +89,16 @@ impl TorchBackend {
     pub fn new(network: &Network, maps: Arc<Maps>, setup: Setup) -> Result<TorchBackend> {
         let device = setup.device;
         let driver = match device {
-            Device::Cuda(index) => Some(Arc::new(Driver::new(index)?)),
+            Device::Cuda(index) => Some(Rc::new(Driver::new(index)?)),
             _ => None,
         };
         let capability = driver.as_ref().map(|driver| driver.compute_capability()).transpose()?;
         let kernels = match &driver {
             None => Kernels::Plain,
             Some(driver) => Kernels::compile(driver.clone()).unwrap_or_else(|error| {
-                log::warn!("noise is drawn on the CPU and Adam takes several passes, both slowly, as kernels cannot be compiled: {error:#}");
+                log::warn!(
+                    "noise is drawn on the CPU and Adam takes several passes, both slowly, as kernels cannot be compiled: {error:#}"
+                );
                 Kernels::Plain
             }),
         };
@@ -138,11 +141,13 @@ impl TorchBackend {
     }
 
     /// Initial parameters, from the seed: those that the CPU backend draws.
-    pub fn initialize(&mut self) -> Result<()> {
+    pub fn initialize(&mut self) {
         for (index, map) in self.maps.all.iter().enumerate() {
-            self.parameters[index].initialize(map, &self.windows[index], index, self.seed)?;
+            if let Err(error) = self.parameters[index].initialize(map, &self.windows[index], index, self.seed) {
+                self.failed = Some(error);
+                return;
+            }
         }
-        Ok(())
     }
 
     /// An activity of the current batch, [positions, batch, channels].
@@ -179,7 +184,7 @@ impl TorchBackend {
     }
 
     /// The GPU's driver, where there is one.
-    pub fn driver(&self) -> Option<&Arc<Driver>> {
+    pub fn driver(&self) -> Option<&Rc<Driver>> {
         self.driver.as_ref()
     }
 
@@ -191,13 +196,7 @@ impl TorchBackend {
     }
 
     /// Does `operation` and enters its time as `phase`.
-    pub fn timed<T>(
-        &mut self,
-        phase: Phase,
-        operations: f64,
-        bytes: f64,
-        operation: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> Result<T> {
+    pub fn timed<T>(&mut self, phase: Phase, operations: f64, bytes: f64, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let start = self.clock.start()?;
         let result = operation(self)?;
         self.clock.stop(start, phase, operations, bytes)?;
@@ -206,9 +205,7 @@ impl TorchBackend {
 
     /// Waits for the operations since the last call: the first failure among them, or this batch's measures on this side.
     pub fn finish(&mut self) -> Result<()> {
-        if let Some(error) = self.failed.take() {
-            return Err(explained(error));
-        }
+        self.failed.take().map_or(Ok(()), |error| Err(explained(error)))?;
         let measured = to_host(&self.measured).map_err(|error| explained(error.into()))?;
         for (measure, values) in self.measures.iter_mut().zip(measured.chunks_exact(self.batch)) {
             measure.clear();
@@ -265,7 +262,7 @@ impl TorchBackend {
             let (map, windows, parameters) = (this.maps.get(id), &this.windows[id.0], &this.parameters[id.0]);
             let flat = parameters.values.f_empty_like()?;
             let used = map.parameters() as i64;
-            flat.f_narrow(0, used, parameters.padded() as i64 - used)?.f_zero_()?;
+            let _ = flat.f_narrow(0, used, parameters.padded() as i64 - used)?.f_zero_()?;
             let (inner, outer) = if windows.reads { (pre, post) } else { (post, pre) };
             let (inner, outer) = (windows.rows(&windows.collect(inner)?)?, windows.rows(outer)?);
             this.products.product_into(&parameters.weights(&flat, windows)?, &inner.f_transpose(1, 2)?, &outer)?;
@@ -311,17 +308,22 @@ impl TorchBackend {
     }
 
     /// This rank's part of a moment.
-    pub fn part(&self, map: MapId, buffer: Buffer) -> Result<Vec<f32>> {
-        Ok(to_host(self.parameters[map.0].buffer(buffer))?)
+    pub fn part(&self, map: MapId, buffer: Buffer) -> Vec<f32> {
+        self.here(map, to_host(self.parameters[map.0].buffer(buffer)))
     }
 
     /// A checksum of all parameters, the same for equal parameters on every rank.
-    pub fn checksum(&self) -> Result<u64> {
-        self.parameters.iter().try_fold(0xcbf2_9ce4_8422_2325u64, |hash, parameters| {
-            let values = to_host(&parameters.values)?;
-            let part = u64::from(crc32fast::hash(bytemuck::cast_slice(&values)));
-            Ok((hash ^ part).wrapping_mul(0x0100_0000_01b3))
+    pub fn checksum(&self) -> u64 {
+        let maps = (0..self.parameters.len()).map(MapId);
+        maps.fold(0xcbf2_9ce4_8422_2325u64, |hash, map| {
+            let values = self.here(map, to_host(self.flat(map)));
+            (hash ^ u64::from(crc32fast::hash(bytemuck::cast_slice(&values)))).wrapping_mul(0x0100_0000_01b3)
         })
+    }
+
+    /// What came from the device, which fails only where the device itself does.
+    fn here(&self, map: MapId, values: Result<Vec<f32>, tch::TchError>) -> Vec<f32> {
+        values.unwrap_or_else(|error| panic!("{} cannot be read: {}", self.maps.get(map).weight.name, explained(error.into())))
     }
 }
 

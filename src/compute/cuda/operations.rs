@@ -211,7 +211,7 @@ impl Backend for TorchBackend {
             bail!("a batch of {} samples and {} values does not fit {shape}", batch.samples, batch.pixels.len());
         }
         (self.batch, self.first, self.step) = (batch.samples, batch.first, batch.step);
-        self.failed = None;
+        self.failed.take().map_or(Ok(()), |error| Err(explained(error)))?;
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
         let samples = batch.samples as i64;
         let loaded = self.timed(Phase::Load, 0.0, (8 * batch.pixels.len()) as f64, |this| {
@@ -235,8 +235,7 @@ impl Backend for TorchBackend {
         let gathered = self.gathered.borrow();
         let whole = if own.numel() == parameters.padded() { Some(own) } else { gathered.get(&(map.0, buffer)) };
         let whole = whole.expect("moments that ranks share are gathered before they are read");
-        let read = parameters.read(spec, windows, part, whole);
-        read.unwrap_or_else(|error| panic!("{} cannot be read: {}", spec.weight.name, explained(error.into())))
+        self.here(map, parameters.read(spec, windows, part, whole))
     }
 
     fn write_parameter(&mut self, map: MapId, part: Part, buffer: Buffer, values: &[f32]) -> Result<()> {

@@ -67,7 +67,7 @@ impl Parameters {
         let [blocks, rows, columns] = [connectivity.blocks, connectivity.rows, connectivity.columns].map(|size| size as i64);
         let drawn = drawn.f_to_device(self.values.device())?.f_view([blocks, rows, columns])?;
         let ours = if windows.reads { drawn } else { drawn.f_transpose(1, 2)? };
-        self.values.f_zero_()?;
+        let _ = self.values.f_zero_()?;
         self.weights(&self.values, windows)?.f_copy_(&ours.f_reshape(windows.weights())?)?;
         Ok(())
     }

@@ -73,7 +73,9 @@ fn allow_tf32(allowed: bool) -> Result<()> {
         if !allowed {
             return Ok(()); // As it is from the start.
         }
-        bail!("parallel.precision = \"tf32\": this libtorch has no switch for it (at::Context::setAllowTF32CuBLAS); use \"f32\" or \"bf16\"");
+        bail!(
+            "parallel.precision = \"tf32\": this libtorch has no switch for it (at::Context::setAllowTF32CuBLAS); use \"f32\" or \"bf16\""
+        );
     };
     unsafe {
         let context: extern "C" fn() -> *mut std::ffi::c_void = std::mem::transmute(context);

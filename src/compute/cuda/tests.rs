@@ -1,1 +1,152 @@
-//! placeholder
+//! The kernels' sources, without a GPU: compiled by NVRTC where it is found, and by the machine's C++ compiler, to be run here thread after
+//! thread and compared with what the backend does without them.
+
+use std::ffi::c_void;
+use std::process::Command;
+
+use libloading::os::unix::{Library, RTLD_NOW};
+use tch::{Device, Kind, Tensor};
+
+use super::kernels::{Kernels, SOURCES};
+use super::nvrtc::Nvrtc;
+use super::parameters::Parameters;
+use crate::compute::AdamStep;
+use crate::compute::cpu::{Place, normals};
+use crate::config::Config;
+use crate::network::{Maps, Network};
+
+/// Compute capabilities of A100 and H100.
+const CAPABILITIES: [(i32, i32); 2] = [(8, 0), (9, 0)];
+
+#[test]
+fn nvrtc_compiles_every_kernel() {
+    let nvrtc = match Nvrtc::load() {
+        Ok(nvrtc) => nvrtc,
+        Err(error) => return eprintln!("skipped: NVRTC is not here ({error:#})"),
+    };
+    for (name, source) in SOURCES {
+        for capability in CAPABILITIES {
+            let ptx = nvrtc.compile(name, source, capability).unwrap();
+            let text = String::from_utf8(ptx).unwrap();
+            assert!(text.contains(&format!(".target sm_{}{}", capability.0, capability.1)) && text.contains(".visible .entry"), "{name}");
+            assert!(!text.contains("fma."), "{name} must not fuse multiplication and addition");
+        }
+        let error = nvrtc.compile(name, &source.replace("__global__ void", "__global__ vod"), (9, 0)).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("9.0") && error.contains("vod"), "{error}");
+    }
+}
+
+/// What CUDA gives kernels, for C++; and a launch of `blocks` blocks of 256 threads, one thread after another.
+const HOST: &str = r"
+#include <cmath>
+#include <cstring>
+#define __global__
+#define __device__ static
+static struct { unsigned x; } blockIdx, threadIdx, blockDim = {256};
+static unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long long)a * b) >> 32); }
+static unsigned __float_as_uint(float x) { unsigned y; std::memcpy(&y, &x, 4); return y; }
+static float __uint_as_float(unsigned x) { float y; std::memcpy(&y, &x, 4); return y; }
+template <class F> static void each_thread(unsigned blocks, F kernel) {
+    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
+        for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) kernel();
+}
+";
+
+/// Compiles `kernels` and `launcher`, a C function, for this machine; nothing where there is no C++ compiler.
+fn on_host(name: &str, launcher: &str) -> Option<(Library, tempfile::TempDir)> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    if Command::new(&compiler).arg("--version").output().is_err() {
+        eprintln!("skipped: there is no C++ compiler ({compiler})");
+        return None;
+    }
+    let source = SOURCES.iter().find(|(file, _)| *file == name).unwrap().1;
+    let folder = tempfile::tempdir().unwrap();
+    let (text, library) = (folder.path().join("kernel.cpp"), folder.path().join("kernel.so"));
+    std::fs::write(&text, format!("{HOST}{source}{launcher}")).unwrap();
+    let options = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-o"];
+    let output = Command::new(compiler).args(options).arg(&library).arg(&text).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some((unsafe { Library::open(Some(&library), RTLD_NOW) }.unwrap(), folder))
+}
+
+#[test]
+fn the_noise_kernel_draws_the_cpus_numbers() {
+    const LAUNCHER: &str = r#"
+extern "C" void launch(unsigned blocks, const float* source, float* destination, const unsigned* sizes, float sigma, const unsigned* keys) {
+    each_thread(blocks, [&] {
+        add_noise(source, destination, sizes[0], sizes[1], sizes[2], sigma, keys[0], keys[1], keys[2], keys[3], keys[4]);
+    });
+}"#;
+    type Launch = unsafe extern "C" fn(u32, *const f32, *mut f32, *const u32, f32, *const u32);
+    let Some((library, _folder)) = on_host("noise.cu", LAUNCHER) else { return };
+    let launch: Launch = unsafe { *library.get(b"launch").unwrap() };
+    let place = Place { seed: 20260 + (5 << 32), step: (3 << 32) + 17, layer: 2, first: 40 };
+    for [positions, batch, channels] in [[1, 3, 1000usize], [6, 4, 20], [9, 5, 3], [1, 1, 1], [3, 2, 64]] {
+        let source: Vec<f32> = (0..positions * batch * channels).map(|i| (i as f32 * 0.37).sin()).collect();
+        let mut ours = vec![0.0f32; source.len()];
+        let sizes = [positions, batch, channels].map(|size| size as u32);
+        let keys = [place.seed as u32, (place.seed >> 32) as u32, place.step as u32, place.stream(), place.first as u32];
+        let blocks = (positions * channels.div_ceil(16)).div_ceil(4) * 16 * batch;
+        unsafe { launch(blocks.div_ceil(256) as u32, source.as_ptr(), ours.as_mut_ptr(), sizes.as_ptr(), 0.25, keys.as_ptr()) };
+        let eps = normals(positions, batch, channels, place);
+        let wanted: Vec<f32> = source.iter().zip(&eps).map(|(x, eps)| x + eps * 0.25).collect();
+        assert_eq!(ours, wanted, "{positions} positions, {batch} samples, {channels} channels");
+        let tensor = Tensor::from_slice(&source).view([positions as i64, batch as i64, channels as i64]);
+        let plain = Kernels::Plain.add_noise(&tensor, 0.25, place).unwrap();
+        assert_eq!(Vec::<f32>::try_from(plain.view([-1])).unwrap(), wanted);
+    }
+}
+
+#[test]
+fn the_adam_kernel_does_what_tensor_operations_do() {
+    const LAUNCHER: &str = r#"
+extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long long count, const float* numbers) {
+    each_thread(blocks, [&] {
+        adam(buffers[0], buffers[1], buffers[2], buffers[3], count, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]);
+    });
+}"#;
+    type Launch = unsafe extern "C" fn(u32, *const *mut c_void, u64, *const f32);
+    let Some((library, _folder)) = on_host("adam.cu", LAUNCHER) else { return };
+    let launch: Launch = unsafe { *library.get(b"launch").unwrap() };
+    let mut parameters = parameters();
+    let count = parameters.padded();
+    let values = |factor: f32| Tensor::from_slice(&(0..count).map(|i| (i as f32 * factor).sin()).collect::<Vec<f32>>());
+    let step = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
+    for epsilon in [1e-4, 0.0] {
+        let step = AdamStep { epsilon, ..step };
+        let gradients = values(0.3);
+        // Some have never had a gradient.
+        let _ = gradients.narrow(0, 0, 10).zero_();
+        parameters.values.copy_(&values(0.7));
+        parameters.first.zero_().copy_(&gradients);
+        parameters.second.copy_(&gradients.square());
+        let ours = [&gradients, &parameters.values, &parameters.first, &parameters.second].map(Tensor::copy);
+        let numbers = [step.scale, step.beta1, step.beta2, step.size, step.deviation_scale, step.epsilon];
+        let buffers = ours.each_ref().map(Tensor::data_ptr);
+        unsafe { launch(count.div_ceil(256) as u32, buffers.as_ptr(), count as u64, numbers.as_ptr()) };
+        Kernels::Plain.adam(&mut parameters, 0..count, &gradients, &step).unwrap();
+        for (ours, plain) in ours[1..].iter().zip([&parameters.values, &parameters.first, &parameters.second]) {
+            let difference = (ours - plain).abs().max().double_value(&[]);
+            assert!(difference < 1e-6, "differs by {difference}, epsilon {epsilon}");
+        }
+        let moved = (&ours[1] - values(0.7)).abs();
+        assert!(moved.narrow(0, 0, 10).max().double_value(&[]) == 0.0 && moved.narrow(0, 10, 40).min().double_value(&[]) > 1e-4);
+    }
+}
+
+/// Parameters of a small dense layer, all of them this rank's.
+fn parameters() -> Parameters {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(
+        file.path(),
+        "[data]\ntrain = \"unused\"\nbatch_size = 1\n[network]\nlayers = []\n[learning]\nrule = \"bp\"\n\
+         [optimizer.forward]\nlearning_rate = 0.1\n[training]\nmax_steps = 1\n",
+    )
+    .unwrap();
+    let config = Config::load(file.path(), &[]).unwrap();
+    let network = Network::new([4, 4, 5], 10, &config.network).unwrap();
+    let maps = Maps::new(&network, config.learning.rule, 0);
+    let parameters = Parameters::new(&maps.all[0], 0, 1, Device::Cpu).unwrap();
+    assert_eq!(parameters.values.kind(), Kind::Float);
+    parameters
+}

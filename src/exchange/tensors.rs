@@ -1,0 +1,213 @@
+//! How ranks share an update whose parameters are tensors, each rank having its own.
+//!
+//! Map by map, whichever moves fewer bytes:
+//! * `activities`: every rank gathers all ranks' factors and makes the whole update itself. Equal factors and equal arithmetic keep the
+//!   replicas equal, and no parameter travels.
+//! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies Adam to its part, of which alone it
+//!   has moments, and the new parameters are gathered.
+//!
+//! What travels is begun as early as possible, and waited for as late: factors all at once, a gradient as soon as it is made, while the
+//! device goes on with the next one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tch::{Kind, Tensor};
+
+use super::staged::Staged;
+use super::{AdamSteps, Transport};
+use crate::compute::cpu::profile::Phase;
+use crate::compute::cuda::TorchBackend;
+use crate::compute::{Activity, Buffer, Update};
+use crate::config::{ExchangeChoice, Parallel};
+use crate::network::{Map, MapId, Maps};
+
+/// A collective operation that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub usize);
+
+/// Collective operations on contiguous float32 tensors of one device, among all ranks.
+///
+/// They begin when the device has done what it was given before. Tensors may be dropped or changed only after a wait for the ticket.
+pub trait Collectives {
+    /// For each pair (own, all): every rank's `own` to all ranks, in the order of ranks; `all` holds as many as there are ranks. `own` may
+    /// be this rank's place in `all`.
+    fn all_gather(&mut self, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket>;
+
+    /// The sum over ranks of `all`, of which each rank gets its part in `own`, one of as many equal parts as there are ranks.
+    fn reduce_scatter(&mut self, all: &Tensor, own: &Tensor) -> Result<Ticket>;
+
+    /// What the device is given from now on waits for the operation.
+    fn wait(&mut self, ticket: Ticket) -> Result<()>;
+
+    /// Waits here until all operations are done. Fails where one has, or does not end in time.
+    fn settle(&mut self) -> Result<()>;
+}
+
+/// How ranks share the update of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nothing to share: one rank, or a map that is not trained.
+    None,
+    Activities,
+    Gradients,
+}
+
+impl Sharing {
+    /// For each of `maps`, as chosen, or whichever moves fewer bytes. A rank has `samples` samples.
+    pub fn plan(maps: &Maps, transport: &dyn Transport, choice: ExchangeChoice, samples: usize) -> Vec<Sharing> {
+        let size = transport.size();
+        let of = |map: &Map| match choice {
+            _ if size == 1 || !map.trained() => Sharing::None,
+            ExchangeChoice::Activities => Sharing::Activities,
+            ExchangeChoice::Gradients => Sharing::Gradients,
+            ExchangeChoice::Auto => {
+                // What a rank receives: the other ranks' factors; or their gradients of its part and the rest of the parameters.
+                let factors = (size - 1) * samples * (map.source.units() + map.destination.units());
+                let gradients = 2 * (size - 1) * map.parameters() / size;
+                if factors <= gradients { Sharing::Activities } else { Sharing::Gradients }
+            }
+        };
+        maps.all.iter().map(of).collect()
+    }
+
+    /// This rank's part of the optimiser's work, and the number of parts.
+    pub fn part(self, transport: &dyn Transport) -> (usize, usize) {
+        if self == Sharing::Gradients { (transport.rank(), transport.size()) } else { (0, 1) }
+    }
+}
+
+/// Performs updates on all ranks.
+pub struct TensorExchange {
+    sharing: Vec<Sharing>,
+    /// Absent where there is one rank.
+    collectives: Option<Box<dyn Collectives>>,
+    size: usize,
+}
+
+impl TensorExchange {
+    /// Joins the ranks in the way that `parallel.backend` says. Collective.
+    pub fn new(
+        _backend: &TorchBackend,
+        sharing: Vec<Sharing>,
+        transport: &Arc<dyn Transport>,
+        _parallel: &Parallel,
+    ) -> Result<TensorExchange> {
+        let size = transport.size();
+        let collectives: Option<Box<dyn Collectives>> = if size == 1 { None } else { Some(Box::new(Staged::new(transport.clone()))) };
+        Ok(TensorExchange { sharing, collectives, size })
+    }
+
+    /// Applies `updates` to the parameters of every rank. Collective.
+    pub fn update(&mut self, backend: &mut TorchBackend, updates: &[Update], steps: AdamSteps) -> Result<()> {
+        let maps = backend.maps.clone();
+        let step = |map: MapId| steps.of(&maps, map);
+        let (shared, own): (Vec<Update>, Vec<Update>) = updates.iter().partition(|update| self.sharing[update.map.0] != Sharing::None);
+        if let Some(collectives) = &mut self.collectives {
+            let collectives = &mut **collectives;
+            let of = |way: Sharing| shared.iter().filter(|update| self.sharing[update.map.0] == way).copied().collect::<Vec<_>>();
+            let (by_factors, by_gradients) = (of(Sharing::Activities), of(Sharing::Gradients));
+            let arriving = Arriving::begin(backend, collectives, &by_factors, self.size)?;
+            let mut gradients = Vec::with_capacity(by_gradients.len());
+            for update in &by_gradients {
+                let (pre, post) = backend.factors(update)?;
+                let all = backend.gradient(update.map, &pre, &post)?;
+                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (Kind::Float, all.device()))?;
+                let ticket = exchanging(backend, |_| collectives.reduce_scatter(&all, &part))?;
+                gradients.push((update.map, ticket, all, part));
+            }
+            for update in &by_factors {
+                let (pre, post) = arriving.of(backend, collectives, update)?;
+                let gradient = backend.gradient(update.map, &pre, &post)?;
+                backend.adam(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
+            }
+            let mut gathering = Vec::with_capacity(gradients.len());
+            for (map, ticket, _, part) in &gradients {
+                exchanging(backend, |_| collectives.wait(*ticket))?;
+                let owned = backend.owned(*map);
+                backend.adam(*map, owned.clone(), part, &step(*map))?;
+                let ticket = exchanging(backend, |backend| {
+                    let own = backend.flat(*map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
+                    collectives.all_gather(&[(&own, backend.flat(*map))])
+                })?;
+                gathering.push(ticket);
+            }
+            exchanging(backend, |_| {
+                gathering.iter().try_for_each(|ticket| collectives.wait(*ticket))?;
+                collectives.settle()
+            })?;
+        }
+        for update in &own {
+            let (pre, post) = backend.factors(update)?;
+            let gradient = backend.gradient(update.map, &pre, &post)?;
+            backend.adam(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
+        }
+        backend.settle()
+    }
+
+    /// Brings the moments that ranks share to rank 0, for a checkpoint. Collective.
+    pub fn gather_moments(&self, backend: &TorchBackend, transport: &dyn Transport) {
+        for (index, _) in self.sharing.iter().enumerate().filter(|(_, way)| **way == Sharing::Gradients) {
+            for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {
+                let map = MapId(index);
+                let own = backend.part(map, buffer);
+                let ranges: Vec<_> = (0..self.size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
+                let mut whole = vec![0.0f32; own.len() * self.size];
+                whole[ranges[transport.rank()].clone()].copy_from_slice(&own);
+                unsafe { transport.gather_ranges(whole.as_mut_ptr(), &ranges) };
+                if transport.rank() == 0 {
+                    backend.keep_gathered(map, buffer, &whole);
+                }
+            }
+        }
+    }
+}
+
+/// All ranks' factors, on their way.
+struct Arriving {
+    size: usize,
+    /// [ranks, positions, samples, channels].
+    all: BTreeMap<usize, (Ticket, Tensor)>,
+}
+
+impl Arriving {
+    /// Begins to gather the factors of `updates`, each once, in the order of their use.
+    fn begin(backend: &mut TorchBackend, collectives: &mut dyn Collectives, updates: &[Update], size: usize) -> Result<Arriving> {
+        let mut arriving = Arriving { size, all: BTreeMap::new() };
+        for update in updates {
+            let mut new: Vec<Activity> = [update.pre, update.post].into_iter().filter(|new| !arriving.all.contains_key(&new.0)).collect();
+            new.dedup();
+            let pairs: Vec<(Tensor, Tensor)> = new
+                .iter()
+                .map(|activity| {
+                    let own = backend.values(*activity).f_contiguous()?;
+                    let (positions, samples, channels) = own.size3()?;
+                    let all = Tensor::f_empty([size as i64, positions, samples, channels], (Kind::Float, own.device()))?;
+                    Ok((own, all))
+                })
+                .collect::<Result<_>>()?;
+            let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
+            let ticket = exchanging(backend, |_| collectives.all_gather(&borrowed))?;
+            arriving.all.extend(new.iter().zip(pairs).map(|(activity, (_, all))| (activity.0, (ticket, all))));
+        }
+        Ok(arriving)
+    }
+
+    /// The factors of an update for the global batch, [positions, samples of all ranks, channels].
+    fn of(&self, backend: &mut TorchBackend, collectives: &mut dyn Collectives, update: &Update) -> Result<(Tensor, Tensor)> {
+        let mut one = |activity: Activity| {
+            let (ticket, all) = self.all.get(&activity.0).context("every factor was gathered")?;
+            exchanging(backend, |_| collectives.wait(*ticket))?;
+            let (_, positions, samples, channels) = all.size4()?;
+            let joined = all.f_permute([1, 0, 2, 3])?.f_reshape([positions, self.size as i64 * samples, channels]);
+            joined.context("factors cannot be joined")
+        };
+        Ok((one(update.pre)?, one(update.post)?))
+    }
+}
+
+/// Enters the time that `communicate` takes as exchange.
+fn exchanging<T>(backend: &mut TorchBackend, communicate: impl FnOnce(&mut TorchBackend) -> Result<T>) -> Result<T> {
+    backend.timed(Phase::Exchange, 0.0, 0.0, communicate)
+}

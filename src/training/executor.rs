@@ -1,0 +1,234 @@
+//! What the engine asks of a device: a backend for the rules, and updates that all ranks share.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tch::Device;
+
+use crate::compute::cpu::profile::Profile;
+use crate::compute::cpu::{self, CpuBackend, simd::Isa};
+use crate::compute::cuda::{self, TorchBackend};
+use crate::compute::{Backend, Update};
+use crate::config::Config;
+use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, TensorExchange, Transport};
+use crate::exit::Exit;
+use crate::network::{Maps, Network};
+use crate::rules::{self, Rule};
+
+/// A device with its share of the exchange among ranks.
+pub trait Executor {
+    /// Where the rule works.
+    fn backend(&mut self) -> &mut dyn Backend;
+
+    /// The same, to be asked for measures and parameters.
+    fn state(&self) -> &dyn Backend;
+
+    /// Initial parameters, from the seed.
+    fn initialize(&mut self);
+
+    /// Waits for what the rule asked of the backend; afterwards the measures are there. Fails where one of its operations has.
+    fn finish(&mut self) -> Result<()>;
+
+    /// Applies `updates` to the parameters of every rank. Collective.
+    fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()>;
+
+    /// Whether one copy of the parameters serves all ranks.
+    fn shares_parameters(&self) -> bool;
+
+    /// Brings Adam's moments to rank 0. Collective.
+    fn gather_moments(&self, transport: &dyn Transport);
+
+    /// Checksum of this rank's parameters.
+    fn checksum(&self) -> u64;
+
+    fn profile(&self) -> &Profile;
+
+    fn reset_profile(&mut self);
+
+    /// The kernels in use: "avx512", "avx2", "portable", or "libtorch".
+    fn kernels(&self) -> &'static str;
+
+    fn threads(&self) -> usize;
+
+    /// "cpu", or which GPU.
+    fn device(&self) -> String;
+
+    /// Bytes in use of the GPU's memory, where there is one.
+    fn device_memory(&self) -> Option<u64>;
+}
+
+/// The CPU's kernels, on memory that the ranks of a host share.
+pub struct OnCpu {
+    backend: CpuBackend,
+    exchange: Exchange,
+}
+
+impl OnCpu {
+    /// With the rule on its backend. `threads` is what this rank may use.
+    pub fn new(
+        config: &Config,
+        network: &Network,
+        maps: Arc<Maps>,
+        transport: &dyn Transport,
+        threads: usize,
+    ) -> Result<(OnCpu, Box<dyn Rule>)> {
+        let parallel = &config.parallel;
+        let isa = Isa::choose(parallel.kernels, parallel.precision).map_err(|error| Exit::Usage.error(error.to_string()))?;
+        let (_, sizes) = cpu::spans(&maps);
+        let memory = ParameterMemory::new(sizes, transport, parallel.exchange)?;
+        let shared = memory.shared;
+        let parameters = exchange::parameters(&maps, memory);
+        let setup = cpu::Setup { isa, threads, seed: config.experiment.seed, capacity: config.data.batch_size / transport.size() };
+        let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup);
+        let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
+        let exchange = Exchange::new(&mut backend, shared, transport, parallel.exchange)?;
+        Ok((OnCpu { backend, exchange }, rule))
+    }
+}
+
+impl Executor for OnCpu {
+    fn backend(&mut self) -> &mut dyn Backend {
+        &mut self.backend
+    }
+
+    fn state(&self) -> &dyn Backend {
+        &self.backend
+    }
+
+    fn initialize(&mut self) {
+        self.backend.initialize();
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
+        self.exchange.update(&mut self.backend, transport, updates, steps)
+    }
+
+    fn shares_parameters(&self) -> bool {
+        self.exchange.shares_parameters()
+    }
+
+    fn gather_moments(&self, transport: &dyn Transport) {
+        self.exchange.gather_moments(&self.backend, transport);
+    }
+
+    fn checksum(&self) -> u64 {
+        self.backend.parameters.checksum(&self.backend.pool)
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.backend.profile
+    }
+
+    fn reset_profile(&mut self) {
+        self.backend.profile.reset();
+    }
+
+    fn kernels(&self) -> &'static str {
+        self.backend.isa.name()
+    }
+
+    fn threads(&self) -> usize {
+        self.backend.pool.threads()
+    }
+
+    fn device(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Tensors on a device of libtorch's.
+pub struct OnTensors {
+    backend: TorchBackend,
+    exchange: TensorExchange,
+}
+
+impl OnTensors {
+    /// With the rule on its backend. Collective.
+    pub fn new(
+        config: &Config,
+        network: &Network,
+        maps: Arc<Maps>,
+        transport: &Arc<dyn Transport>,
+        device: Device,
+    ) -> Result<(OnTensors, Box<dyn Rule>)> {
+        let capacity = config.data.batch_size / transport.size();
+        let plan = exchange::Sharing::plan(&maps, &**transport, config.parallel.exchange, capacity);
+        let setup = cuda::Setup {
+            device,
+            precision: config.parallel.precision,
+            seed: config.experiment.seed,
+            capacity,
+            parts: plan.iter().map(|way| way.part(&**transport)).collect(),
+        };
+        let mut backend = TorchBackend::new(network, maps.clone(), setup)?;
+        let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
+        let exchange = TensorExchange::new(&backend, plan, transport, &config.parallel)?;
+        Ok((OnTensors { backend, exchange }, rule))
+    }
+}
+
+impl Executor for OnTensors {
+    fn backend(&mut self) -> &mut dyn Backend {
+        &mut self.backend
+    }
+
+    fn state(&self) -> &dyn Backend {
+        &self.backend
+    }
+
+    fn initialize(&mut self) {
+        self.backend.initialize();
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.backend.finish()
+    }
+
+    fn update(&mut self, _transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
+        self.exchange.update(&mut self.backend, updates, steps)
+    }
+
+    fn shares_parameters(&self) -> bool {
+        false
+    }
+
+    fn gather_moments(&self, transport: &dyn Transport) {
+        self.exchange.gather_moments(&self.backend, transport);
+    }
+
+    fn checksum(&self) -> u64 {
+        self.backend.checksum()
+    }
+
+    fn profile(&self) -> &Profile {
+        self.backend.profile()
+    }
+
+    fn reset_profile(&mut self) {
+        self.backend.reset_profile();
+    }
+
+    fn kernels(&self) -> &'static str {
+        "libtorch"
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn device(&self) -> String {
+        self.backend.describe()
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        self.backend.driver()?.memory_in_use().ok()
+    }
+}
