@@ -3,6 +3,8 @@
 //! A data set is a folder of shards with a manifest. [`Dataset`] opens one for reading, [`DatasetWriter`] makes one; [`format`]
 //! says what the bytes are. The `data-prep` binary beside this library turns images of various origins into such folders.
 
+pub mod augment;
+mod convert;
 pub mod dataset;
 pub mod error;
 pub mod fault;
@@ -12,10 +14,12 @@ pub mod jpeg;
 pub mod manifest;
 pub mod output;
 pub mod prepare;
+pub mod random;
 pub mod shard;
 pub mod statistics;
 pub mod writer;
 
+pub use augment::{AugmentKey, Augmentation};
 pub use dataset::{Dataset, Sample};
 pub use error::UsageError;
 pub use fault::install_fault_handler;
