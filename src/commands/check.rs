@@ -285,3 +285,50 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
     }
     value
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both forms of the plan of a configuration of the project, with `sets`, on `ranks` ranks.
+    fn shown(sets: &[&str], facts: DataFacts, ranks: usize) -> (String, Value) {
+        let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+        let Loaded { config, unused } = Loaded::read("configs/mnist_fc_dtp_alternating.toml".as_ref(), &sets, Purpose::Shapes).unwrap();
+        let plan = Plan::new(&config, &facts, ranks).unwrap();
+        (to_text(&config, &facts, &plan, &unused), to_json(&config, &facts, &plan, &unused))
+    }
+
+    #[test]
+    fn people_and_programs_read_the_same_plan() {
+        let facts = DataFacts { train: Some(60_000), test: Some(10_000), ..DataFacts::of_shape([28, 28, 1], 10) };
+        let (text, json) = shown(&["learning.auxiliary_units=3", "data.validation=10"], facts, 2);
+        for part in [
+            "2 ranks of 64 samples a step",
+            "200,960",
+            "532,490",
+            "328,960",
+            "468 steps of 128 on 59,990 samples; the incomplete last batch leaves 86 samples out of it",
+            "234,000 steps in all, test on 10,000 samples, validation on 10",
+            "trains the inverse model",
+            "not used   learning.auxiliary_units: rule \"dtp\" does not use it",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing:\n{text}");
+        }
+        assert_eq!(json["parameters"], json!({ "forward": 532_490, "inverse": 328_960, "fixed": 0 }));
+        assert_eq!(json["disk_bytes"]["model"], 4 * (532_490 + 328_960));
+        assert_eq!(json["layers"][1]["parameters"]["inverse"], 65_792);
+        assert_eq!(json["epoch"]["left_out"], 86);
+        assert_eq!(json["epoch"]["total_steps"], 234_000);
+        assert_eq!(json["unused_keys"][0]["key"], "learning.auxiliary_units");
+        assert_eq!(
+            (&json["exchange"], &json["steps"][0]["trains"], &json["steps"][1]["trains"]),
+            (&json!("activities"), &json!("inverse"), &json!("forward"))
+        );
+
+        let (text, json) = shown(&["learning.rule=bp", "learning.schedule=parallel"], DataFacts::of_shape([28, 28, 1], 10), 1);
+        assert!(!text.contains("epoch") && !text.contains("exchange"), "one rank without data: {text}");
+        assert!(json.get("epoch").is_none());
+        let unused: Vec<&str> = json["unused_keys"].as_array().unwrap().iter().map(|unused| unused["key"].as_str().unwrap()).collect();
+        assert!(unused.contains(&"learning.alpha") && unused.contains(&"optimizer.inverse.epsilon"), "{unused:?}");
+    }
+}

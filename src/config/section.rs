@@ -174,14 +174,22 @@ pub(super) fn nearest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {
 /// A value as an error message shows it.
 pub(super) fn describe(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("the text {text:?}"),
+        Value::String(text) => shortened(format!("the text {text:?}")),
         Value::Integer(number) => format!("{number}"),
         Value::Float(_) | Value::Boolean(_) => format!("{value}"),
         Value::Datetime(date) => format!("the date {date}"),
         Value::Array(elements) if elements.iter().any(|element| element.is_table() || element.is_array()) => {
             format!("an array of {} tables or arrays", elements.len())
         }
-        Value::Array(_) => format!("the array {value}"),
+        Value::Array(_) => shortened(format!("the array {value}").replace('\n', " ")),
         Value::Table(_) => "a table".to_owned(),
+    }
+}
+
+fn shortened(text: String) -> String {
+    const MOST: usize = 80;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }

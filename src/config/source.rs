@@ -117,8 +117,6 @@ impl Source {
     fn record(&mut self, file: &Rc<Path>, text: &str, prefix: &str, table: &DeTable) {
         for (key, value) in table {
             let path = join(prefix, key.get_ref());
-            // What a replaced array's elements say of themselves would point into the file that was overruled.
-            self.forget_elements(&path);
             self.origins.insert(path.clone(), Origin::File { path: file.clone(), line: line_of(text, key.span().start) });
             match value.get_ref() {
                 DeValue::Table(inner) => self.record(file, text, &path, inner),
@@ -134,6 +132,7 @@ impl Source {
         }
     }
 
+    /// Origins of a replaced array's elements would point into the file that was overruled.
     fn forget_elements(&mut self, path: &str) {
         let elements = format!("{path}[");
         self.origins.retain(|key, _| !key.starts_with(&elements));

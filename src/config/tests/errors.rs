@@ -43,6 +43,8 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("data.augment=horizontal_flip", &["data.augment", "an array of names"]),
         ("data.augment=[\"flip\"]", &["data.augment", "\"vertical_flip\"", "found the text \"flip\""]),
         ("data.crop=[28]", &["data.crop", "[height, width]", "found the array [28]"]),
+        ("data.crop=[70000, 70000]", &["data.crop", "to 65535"]),
+        ("data.crop=[1000000, 1000000, 1000000, 1000000, 1000000, 1000000, 1000000, 1000000, 1000000, 1000000]", &["1000000, 100000..."]),
         ("data.crop=[28, 0]", &["data.crop", "found the array [28, 0]"]),
         ("experiment.seed=-1", &["experiment.seed", "found -1"]),
         ("experiment.name=a/b", &["experiment.name", "without `/`"]),
@@ -99,6 +101,8 @@ fn errors_name_the_file_and_line() {
         let message = refused(&text, &[]);
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
+    let message = refused(TARGETS, &["network.layers=[{kind = \"dens\", units = 3}]"]);
+    assert!(message.starts_with("--set network.layers="), "the file's layers are gone: {message}");
 }
 
 #[test]
