@@ -256,7 +256,8 @@ fn check_passes_on_all_of_them() {
             let file = path(&name);
             let words = ["check", file.to_str().unwrap(), "--input", &input, "--classes", &classes, "--ranks", "8"];
             let check = Check::try_parse_from(words.iter().chain(output)).unwrap_or_else(|error| panic!("{name}: {error}"));
-            check::run(check.args).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let text = check::describe(&check.args).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(text.contains(&name), "{text}");
         }
     }
 }

@@ -36,6 +36,11 @@ pub struct CheckArgs {
 
 /// Prints the plan, or fails where there is none.
 pub fn run(args: CheckArgs) -> Result<()> {
+    print(&describe(&args)?)
+}
+
+/// The plan as [`run`] prints it.
+pub fn describe(args: &CheckArgs) -> Result<String> {
     let purpose = if args.input.is_some() { Purpose::Shapes } else { Purpose::Training };
     let Loaded { config, unused } = Loaded::read(&args.config, &args.set, purpose)?;
     let facts = match args.input {
@@ -43,8 +48,7 @@ pub fn run(args: CheckArgs) -> Result<()> {
         None => DataFacts::of_data(&config)?,
     };
     let plan = Plan::new(&config, &facts, args.ranks as usize)?;
-    let text = if args.json { format!("{}\n", to_json(&config, &facts, &plan, &unused)) } else { to_text(&config, &facts, &plan, &unused) };
-    print(&text)
+    Ok(if args.json { format!("{}\n", to_json(&config, &facts, &plan, &unused)) } else { to_text(&config, &facts, &plan, &unused) })
 }
 
 /// Parameters of the maps of one layer, or of all, by what becomes of them.

@@ -93,6 +93,9 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.hybrid" => by_rule(matches!(rule, Rule::Dtp | Rule::Sdtp | Rule::AoSdtp))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
         _ if key.starts_with("optimizer.inverse.") => by_inverses(),
+        "data.crop_padding" => {
+            (!config.data.augment.contains(&Augment::RandomCrop)).then(|| "images are padded for random_crop alone".to_owned())
+        }
         "training.eval_every_epochs" => {
             (config.data.test.is_none() && config.data.validation == 0).then(|| "neither data.test nor data.validation is set".to_owned())
         }

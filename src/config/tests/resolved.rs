@@ -95,6 +95,8 @@ fn keys_that_change_nothing_are_named() {
         ),
         (&["training.eval_every_epochs=2"], &["training.eval_every_epochs"]),
         (&["training.eval_every_epochs=2", "data.test=a"], &[]),
+        (&["data.crop_padding=2"], &["data.crop_padding"]),
+        (&["data.crop_padding=2", "data.augment=[\"random_crop\"]"], &[]),
     ];
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "typed.toml", TARGETS);
