@@ -8,6 +8,7 @@
 //! * `gradients`: each rank makes its own gradient, sums are scattered to the owners, and the new parameters gathered.
 
 mod mpi;
+mod nccl;
 mod staged;
 mod tensors;
 mod transport;
@@ -18,7 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 pub use self::mpi::connect;
-pub use self::tensors::{Collectives, Sharing, TensorExchange, Ticket};
+pub use self::tensors::{Collectives, NCCL_WITHOUT_GPU, Sharing, TensorExchange, Ticket};
 pub use self::transport::{Single, Transport};
 use crate::compute::cpu::{Arena, CpuBackend, Parameters, Sizes, Use, profile::Phase};
 use crate::compute::{Activity, AdamStep, Update};

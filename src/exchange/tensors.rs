@@ -11,17 +11,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use super::staged::Staged;
-use super::{AdamSteps, Transport};
+use super::{AdamSteps, Transport, nccl};
 use crate::compute::cpu::profile::Phase;
 use crate::compute::cuda::TorchBackend;
 use crate::compute::{Activity, Buffer, Update};
-use crate::config::{ExchangeChoice, Parallel};
+use crate::config::{ExchangeChoice, Parallel, TransportChoice};
+use crate::exit::Exit;
 use crate::network::{Map, MapId, Maps};
+
+/// What to tell who wants NCCL on a CPU.
+pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and this rank computes on the CPU; use \"auto\" or \"mpi\"";
 
 /// A collective operation that was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +94,33 @@ pub struct TensorExchange {
 impl TensorExchange {
     /// Joins the ranks in the way that `parallel.backend` says. Collective.
     pub fn new(
-        _backend: &TorchBackend,
+        backend: &TorchBackend,
         sharing: Vec<Sharing>,
         transport: &Arc<dyn Transport>,
-        _parallel: &Parallel,
+        parallel: &Parallel,
     ) -> Result<TensorExchange> {
+        let required = parallel.backend == TransportChoice::Nccl;
+        if required && backend.driver().is_none() {
+            return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
+        }
         let size = transport.size();
-        let collectives: Option<Box<dyn Collectives>> = if size == 1 { None } else { Some(Box::new(Staged::new(transport.clone()))) };
-        Ok(TensorExchange { sharing, collectives, size })
+        let by_nccl = match backend.driver() {
+            Some(driver) if size > 1 && parallel.backend != TransportChoice::Mpi => {
+                nccl::connect(driver, transport, Duration::from_secs_f64(parallel.stall_timeout), required)?
+            }
+            _ => None,
+        };
+        let collectives: Option<Box<dyn Collectives>> = match by_nccl {
+            Some(nccl) => Some(Box::new(nccl)),
+            None if size > 1 => Some(Box::new(Staged::new(transport.clone()))),
+            None => None,
+        };
+        Ok(TensorExchange::over(collectives, sharing, size))
+    }
+
+    /// Over the collectives of `size` ranks, which map by map share as `sharing` says.
+    pub(super) fn over(collectives: Option<Box<dyn Collectives>>, sharing: Vec<Sharing>, size: usize) -> TensorExchange {
+        TensorExchange { sharing, collectives, size }
     }
 
     /// Applies `updates` to the parameters of every rank. Collective.

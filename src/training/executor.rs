@@ -9,7 +9,7 @@ use crate::compute::cpu::profile::Profile;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
 use crate::compute::cuda::{self, TorchBackend};
 use crate::compute::{Backend, Update};
-use crate::config::Config;
+use crate::config::{Config, TransportChoice};
 use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, TensorExchange, Transport};
 use crate::exit::Exit;
 use crate::network::{Maps, Network};
@@ -73,6 +73,9 @@ impl OnCpu {
         threads: usize,
     ) -> Result<(OnCpu, Box<dyn Rule>)> {
         let parallel = &config.parallel;
+        if parallel.backend == TransportChoice::Nccl {
+            return Err(Exit::Usage.error(exchange::NCCL_WITHOUT_GPU));
+        }
         let isa = Isa::choose(parallel.kernels, parallel.precision).map_err(|error| Exit::Usage.error(error.to_string()))?;
         let (_, sizes) = cpu::spans(&maps);
         let memory = ParameterMemory::new(sizes, transport, parallel.exchange)?;

@@ -87,7 +87,7 @@ impl Driver {
     }
 
     /// Makes the GPU's context the calling thread's.
-    fn enter(&self) -> Result<()> {
+    pub fn enter(&self) -> Result<()> {
         self.check("cuCtxSetCurrent", unsafe { (self.functions.set_context)(self.context) })
     }
 

@@ -73,12 +73,14 @@ fn wheels() -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path().join("lib")).filter(|folder| folder.is_dir()).collect()
 }
 
-/// A library bound to functions that return a status, 0 for success.
+/// A library bound to functions, which return a status (0 for success) unless another type is given.
 macro_rules! bind {
-    ($(#[$doc:meta])* $visibility:vis struct $name:ident { $($field:ident: $symbol:literal ($($argument:ty),*);)* }) => {
+    ($(#[$doc:meta])* $visibility:vis struct $name:ident {
+        $($field:ident: $symbol:literal ($($argument:ty),* $(,)?) $(-> $result:ty)?;)*
+    }) => {
         $(#[$doc])*
         $visibility struct $name {
-            $(pub $field: unsafe extern "C" fn($($argument),*) -> std::ffi::c_int,)*
+            $(pub $field: unsafe extern "C" fn($($argument),*) -> $crate::compute::cuda::libraries::bind!(@ $($result)?),)*
             _library: libloading::os::unix::Library,
         }
 
@@ -96,6 +98,8 @@ macro_rules! bind {
             }
         }
     };
+    (@) => { std::ffi::c_int };
+    (@ $result:ty) => { $result };
 }
 
 pub(crate) use bind;

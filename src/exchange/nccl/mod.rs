@@ -1,0 +1,270 @@
+//! NCCL: collective operations between GPUs.
+//!
+//! Its functions are bound by `libloading` when a run needs them, so that the program starts where NCCL is missing (why not by cudarc:
+//! see [`crate::compute::cuda::libraries`]). Each rank has one communicator on one GPU; the ranks find each other by an id that goes round
+//! by MPI. Operations go to a stream of their own, so that they run beside libtorch's, which works on the default stream; events order the
+//! two: an operation begins when libtorch has made its input, and libtorch goes on when it asks for the result.
+//!
+//! An operation that never ends, because another rank has, would keep the GPU busy for ever: errors are polled while this side waits, and
+//! at the time-out the communicator is aborted, which ends it.
+//!
+//! All of this is tested without a GPU against a stand-in; **nothing of it has been timed on GPUs yet**. Factors and gradients
+//! travel while gradients are computed, but not while activities are: a rule hands its updates over all at once.
+
+mod library;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use tch::Tensor;
+
+use self::library::{Communicator, Id, Library};
+use super::tensors::{Collectives, Ticket};
+use super::transport::Transport;
+use crate::compute::cuda::driver::{Driver, Event, Stream};
+use crate::exit::Exit;
+
+/// What an NCCL function returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status(pub i32);
+
+impl Status {
+    pub const SUCCESS: Status = Status(0);
+    const IN_PROGRESS: Status = Status(7);
+
+    /// In words, with what usually helps.
+    fn meaning(self) -> String {
+        match self.0 {
+            0 => "no error".to_owned(),
+            1 => "a CUDA call failed; the GPU may be out of memory or have failed (see `nvidia-smi` and the kernel's log)".to_owned(),
+            2 => {
+                "a call of the operating system failed: check the network (NCCL_SOCKET_IFNAME chooses the interface) and, in a container, \
+                  the size of /dev/shm; NCCL_DEBUG=INFO says more"
+                    .to_owned()
+            }
+            3 => "an error inside NCCL; NCCL_DEBUG=INFO says more".to_owned(),
+            4 | 5 => "NCCL was called wrongly, which also happens where ranks have different versions of it".to_owned(),
+            6 => "another rank has ended, or the connection to it broke; the first rank to fail says why".to_owned(),
+            7 => "still in progress".to_owned(),
+            other => format!("error {other}"),
+        }
+    }
+}
+
+/// What [`Nccl`] calls: NCCL and the driver, or a stand-in.
+#[allow(clippy::missing_safety_doc)]
+pub trait Calls {
+    /// Pointers are to memory of the device that is valid until the operation has ended: `count` elements for `own`, as many for each
+    /// rank for `all`.
+    unsafe fn all_gather(&self, own: *const f32, all: *mut f32, count: usize, stream: Stream) -> Status;
+    /// Likewise.
+    unsafe fn reduce_scatter(&self, all: *const f32, own: *mut f32, count: usize, stream: Stream) -> Status;
+    fn group_start(&self) -> Status;
+    fn group_end(&self) -> Status;
+    /// An error that came up after a call had returned.
+    fn async_error(&self) -> Status;
+    /// Ends what is under way; nothing can be called afterwards.
+    fn abort(&self);
+    /// What the library says about its last error.
+    fn details(&self) -> String;
+    fn stream(&self) -> Result<Stream>;
+    fn event(&self) -> Result<Event>;
+    fn record(&self, event: Event, stream: Stream) -> Result<()>;
+    fn wait(&self, stream: Stream, event: Event) -> Result<()>;
+    fn passed(&self, event: Event) -> Result<bool>;
+}
+
+/// Collective operations on a stream of their own.
+pub struct Nccl<C> {
+    calls: C,
+    rank: usize,
+    size: usize,
+    stream: Stream,
+    timeout: Duration,
+    /// Operations since the last [`Collectives::settle`]: when each has ended, and the tensors it uses.
+    begun: Vec<(Event, Vec<Tensor>)>,
+    /// Events to be used again.
+    free: Vec<Event>,
+    aborted: bool,
+}
+
+/// NCCL among all ranks of `transport`, this one on `driver`'s GPU; `None` where some rank cannot use it and none needs to.
+/// Waits end after `timeout`. Collective, and so are its errors.
+pub fn connect(
+    driver: &Rc<Driver>,
+    transport: &Arc<dyn Transport>,
+    timeout: Duration,
+    required: bool,
+) -> Result<Option<Nccl<Communicator>>> {
+    let ready = Library::load().and_then(|library| Ok((library.version()? as u64, driver.uuid()?, library)));
+    let own = ready.as_ref().map_or([0; 3], |(version, uuid, _)| {
+        let half = |at: usize| u64::from_le_bytes(uuid[at..at + 8].try_into().expect("eight bytes"));
+        [*version, half(0), half(8)]
+    });
+    // Whatever happens from here on must happen on all ranks alike, or some would wait for the others for ever.
+    let of_ranks = transport.all_gather_words(&own);
+    let (versions, gpus): (Vec<u64>, Vec<[u64; 2]>) = of_ranks.chunks_exact(3).map(|words| (words[0], [words[1], words[2]])).unzip();
+    if let Some(rank) = versions.iter().position(|version| *version == 0) {
+        let here = ready.err().map_or(String::new(), |error| format!(" (here: {error:#})"));
+        let message = format!("NCCL cannot be used on rank {rank}{here}");
+        if required {
+            let advice = "install libtorch with its NVIDIA libraries (`GPU=yes make setup`), or use \"mpi\"";
+            return Err(Exit::Usage.error(format!("parallel.backend = \"nccl\": {message}; {advice}")));
+        }
+        log::warn!("{message}; GPUs exchange through the hosts' memory and MPI, which is slow");
+        return Ok(None);
+    }
+    agree(&versions, &gpus)?;
+    let (_, _, library) = ready?;
+    let (rank, size) = (transport.rank(), transport.size());
+    let own = if rank == 0 { library.id() } else { Err(anyhow!("rank 0 could not begin; it says why")) };
+    let mut bytes = own.as_ref().map_or(Vec::new(), |id| id.0.to_vec());
+    transport.broadcast(&mut bytes);
+    let Ok(id) = <[u8; Id::BYTES]>::try_from(bytes) else {
+        return Err(own.err().unwrap_or_else(|| anyhow!("an id is {} bytes", Id::BYTES)));
+    };
+    let communicator = Communicator::join(library, driver.clone(), Id(id), rank, size)?;
+    Nccl::new(communicator, rank, size, timeout).map(Some)
+}
+
+/// Refuses ranks that NCCL cannot join: two on one GPU, or different versions.
+fn agree(versions: &[u64], gpus: &[[u64; 2]]) -> Result<()> {
+    if let Some(other) = versions.iter().position(|version| *version != versions[0]) {
+        return Err(Exit::Usage.error(format!(
+            "rank 0 has NCCL {}, rank {other} has {}: all hosts need the same libtorch and NVIDIA libraries",
+            versions[0], versions[other]
+        )));
+    }
+    for (rank, gpu) in gpus.iter().enumerate() {
+        if let Some(first) = gpus[..rank].iter().position(|other| other == gpu) {
+            return Err(Exit::Usage.error(format!(
+                "ranks {first} and {rank} would use the same GPU, which NCCL does not support: start as many ranks on a host as it has GPUs, \
+                 or set parallel.backend = \"mpi\" to let ranks share GPUs and exchange through the host's memory"
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl<C: Calls> Nccl<C> {
+    fn new(calls: C, rank: usize, size: usize, timeout: Duration) -> Result<Nccl<C>> {
+        let stream = calls.stream()?;
+        Ok(Nccl { calls, rank, size, stream, timeout, begun: Vec::new(), free: Vec::new(), aborted: false })
+    }
+
+    /// Gives `operations` to the stream, behind what libtorch has been given so far. They use `tensors`.
+    fn begin(&mut self, what: &str, tensors: Vec<Tensor>, operations: impl FnOnce(&C, Stream) -> Status) -> Result<Ticket> {
+        ensure!(!self.aborted, "NCCL was aborted after an error");
+        let (ready, done) = (self.take_event()?, self.take_event()?);
+        self.calls.record(ready, Stream::LIBTORCH)?;
+        self.calls.wait(self.stream, ready)?;
+        // The stream waits for the event as it is now; it may be recorded again at once.
+        self.free.push(ready);
+        let status = operations(&self.calls, self.stream);
+        if status != Status::SUCCESS && status != Status::IN_PROGRESS {
+            return Err(self.fail(what, status));
+        }
+        self.calls.record(done, self.stream)?;
+        self.begun.push((done, tensors));
+        Ok(Ticket(self.begun.len() - 1))
+    }
+
+    fn take_event(&mut self) -> Result<Event> {
+        self.free.pop().map_or_else(|| self.calls.event(), Ok)
+    }
+
+    /// Aborts, and says why.
+    fn fail(&mut self, what: &str, status: Status) -> anyhow::Error {
+        let error = anyhow!("NCCL's {what} failed on rank {}: {}{}", self.rank, status.meaning(), self.calls.details());
+        self.end();
+        error
+    }
+
+    fn end(&mut self) {
+        if !self.aborted {
+            self.aborted = true;
+            self.calls.abort();
+        }
+    }
+}
+
+impl<C: Calls> Collectives for Nccl<C> {
+    fn all_gather(&mut self, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
+        for (own, all) in pairs {
+            fits("an all-gather", own, all, self.size)?;
+        }
+        let tensors = pairs.iter().flat_map(|(own, all)| [own.shallow_clone(), all.shallow_clone()]).collect();
+        self.begin("all-gather", tensors, |calls, stream| {
+            let one = |(own, all): &(&Tensor, &Tensor)| unsafe {
+                calls.all_gather(own.data_ptr().cast(), all.data_ptr().cast(), own.numel(), stream)
+            };
+            grouped(calls, pairs.iter().map(one))
+        })
+    }
+
+    fn reduce_scatter(&mut self, all: &Tensor, own: &Tensor) -> Result<Ticket> {
+        fits("a reduce-scatter", own, all, self.size)?;
+        self.begin("reduce-scatter", vec![all.shallow_clone(), own.shallow_clone()], |calls, stream| unsafe {
+            calls.reduce_scatter(all.data_ptr().cast(), own.data_ptr().cast(), own.numel(), stream)
+        })
+    }
+
+    fn wait(&mut self, ticket: Ticket) -> Result<()> {
+        let (done, _) = self.begun.get(ticket.0).ok_or_else(|| anyhow!("operation {} is not under way", ticket.0))?;
+        self.calls.wait(Stream::LIBTORCH, *done)
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let Some(&(last, _)) = self.begun.last() else { return Ok(()) };
+        while !self.calls.passed(last)? {
+            let status = self.calls.async_error();
+            if status != Status::SUCCESS && status != Status::IN_PROGRESS {
+                return Err(self.fail("exchange", status));
+            }
+            if started.elapsed() > self.timeout {
+                self.end();
+                return Err(Exit::Stalled.error(format!(
+                    "rank {}: an exchange by NCCL has not ended in {} s (parallel.stall_timeout): another rank has stopped, or the network has",
+                    self.rank,
+                    self.timeout.as_secs_f64()
+                )));
+            }
+            // Most waits are far shorter than a sleep.
+            if started.elapsed() < Duration::from_millis(20) {
+                std::thread::yield_now()
+            } else {
+                std::thread::sleep(Duration::from_micros(100))
+            }
+        }
+        self.free.extend(self.begun.drain(..).map(|(done, _)| done));
+        Ok(())
+    }
+}
+
+/// Runs calls as one operation, and returns the first status that is not success.
+fn grouped<C: Calls>(calls: &C, operations: impl Iterator<Item = Status>) -> Status {
+    let mut status = calls.group_start();
+    for one in operations {
+        if status == Status::SUCCESS {
+            status = one;
+        }
+    }
+    let end = calls.group_end();
+    if status == Status::SUCCESS { end } else { status }
+}
+
+fn fits(what: &str, own: &Tensor, all: &Tensor, size: usize) -> Result<()> {
+    let contiguous = own.is_contiguous() && all.is_contiguous();
+    ensure!(
+        contiguous && own.numel() * size == all.numel(),
+        "{what} of {} elements on each of {size} ranks does not fit {}",
+        own.numel(),
+        all.numel()
+    );
+    Ok(())
+}

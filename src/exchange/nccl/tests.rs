@@ -1,0 +1,351 @@
+//! NCCL's use without a GPU: against a stand-in that does an operation not when it is called but when somebody waits for it, as late as a GPU
+//! might. It plays all ranks as copies of this one. The library itself where it is found, and one rank's communicator where a GPU is.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use tch::{Device, Kind};
+
+use super::*;
+use crate::compute::cuda::{Setup, TorchBackend};
+use crate::compute::{AdamStep, Backend, Batch, Update};
+use crate::config::Config;
+use crate::exchange::{AdamSteps, Sharing, TensorExchange};
+use crate::network::{MapId, Maps, Network};
+use crate::rules::{self, Phase};
+
+enum Work {
+    AllGather { own: *const f32, all: *mut f32, count: usize },
+    ReduceScatter { all: *const f32, own: *mut f32, count: usize },
+    Mark(Event),
+}
+
+#[derive(Default)]
+struct Late {
+    size: usize,
+    /// Calls in order; streams are "libtorch" and "nccl", events numbers.
+    log: RefCell<Vec<String>>,
+    queue: RefCell<VecDeque<Work>>,
+    events: Cell<usize>,
+    /// What asynchronous errors say, and whether operations never end.
+    error: Cell<i32>,
+    stuck: Cell<bool>,
+}
+
+const OWN_STREAM: Stream = Stream(8 as *mut _);
+
+impl Late {
+    fn new(size: usize) -> Rc<Late> {
+        Rc::new(Late { size, ..Late::default() })
+    }
+
+    fn say(&self, text: String) {
+        self.log.borrow_mut().push(text);
+    }
+
+    /// Does what comes before the last mark of `event`.
+    fn reach(&self, event: Event) {
+        let mut queue = self.queue.borrow_mut();
+        let is_mark = |work: &Work| matches!(work, Work::Mark(mark) if *mark == event);
+        let Some(last) = queue.iter().rposition(is_mark) else { return };
+        for work in queue.drain(..=last) {
+            unsafe {
+                match work {
+                    Work::AllGather { own, all, count } => {
+                        let own = std::slice::from_raw_parts(own, count).to_vec();
+                        let all = std::slice::from_raw_parts_mut(all, count * self.size);
+                        all.chunks_exact_mut(count).for_each(|part| part.copy_from_slice(&own));
+                    }
+                    Work::ReduceScatter { all, own, count } => {
+                        for i in 0..count {
+                            *own.add(i) = *all.add(i) * self.size as f32;
+                        }
+                    }
+                    Work::Mark(_) => {}
+                }
+            }
+        }
+    }
+}
+
+fn name(stream: Stream) -> &'static str {
+    if stream == Stream::LIBTORCH { "libtorch" } else { "nccl" }
+}
+
+fn number(event: Event) -> usize {
+    event.0 as usize
+}
+
+impl Calls for Rc<Late> {
+    unsafe fn all_gather(&self, own: *const f32, all: *mut f32, count: usize, stream: Stream) -> Status {
+        self.say(format!("all-gather {count} on {}", name(stream)));
+        self.queue.borrow_mut().push_back(Work::AllGather { own, all, count });
+        Status::SUCCESS
+    }
+
+    unsafe fn reduce_scatter(&self, all: *const f32, own: *mut f32, count: usize, stream: Stream) -> Status {
+        self.say(format!("reduce-scatter {count} on {}", name(stream)));
+        self.queue.borrow_mut().push_back(Work::ReduceScatter { all, own, count });
+        Status::SUCCESS
+    }
+
+    fn group_start(&self) -> Status {
+        self.say("group".to_owned());
+        Status::SUCCESS
+    }
+
+    fn group_end(&self) -> Status {
+        self.say("end of group".to_owned());
+        Status::SUCCESS
+    }
+
+    fn async_error(&self) -> Status {
+        Status(self.error.get())
+    }
+
+    fn abort(&self) {
+        self.say("abort".to_owned());
+    }
+
+    fn details(&self) -> String {
+        " (details)".to_owned()
+    }
+
+    fn stream(&self) -> Result<Stream> {
+        Ok(OWN_STREAM)
+    }
+
+    fn event(&self) -> Result<Event> {
+        self.events.set(self.events.get() + 1);
+        Ok(Event(self.events.get() as *mut _))
+    }
+
+    fn record(&self, event: Event, stream: Stream) -> Result<()> {
+        self.say(format!("{} records {}", name(stream), number(event)));
+        if stream == OWN_STREAM {
+            self.queue.borrow_mut().push_back(Work::Mark(event));
+        }
+        Ok(())
+    }
+
+    fn wait(&self, stream: Stream, event: Event) -> Result<()> {
+        self.say(format!("{} waits for {}", name(stream), number(event)));
+        if stream == Stream::LIBTORCH {
+            self.reach(event);
+        }
+        Ok(())
+    }
+
+    fn passed(&self, event: Event) -> Result<bool> {
+        if !self.stuck.get() {
+            self.reach(event);
+        }
+        Ok(!self.stuck.get())
+    }
+}
+
+fn joined(late: &Rc<Late>, timeout: Duration) -> Nccl<Rc<Late>> {
+    Nccl::new(late.clone(), 0, late.size, timeout).unwrap()
+}
+
+fn numbers(values: &[f32]) -> Tensor {
+    Tensor::from_slice(values)
+}
+
+fn zeros(len: i64) -> Tensor {
+    Tensor::zeros([len], (Kind::Float, Device::Cpu))
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    Vec::try_from(tensor).unwrap()
+}
+
+#[test]
+fn operations_follow_libtorchs_work_and_precede_what_waits() {
+    let late = Late::new(2);
+    let mut nccl = joined(&late, Duration::from_secs(60));
+    let (a, b, c) = (numbers(&[1.0, 2.0]), numbers(&[3.0]), numbers(&[4.0, 5.0, 6.0, 7.0]));
+    let (all_a, all_b, own_c) = (zeros(4), zeros(2), zeros(2));
+    let gathered = nccl.all_gather(&[(&a, &all_a), (&b, &all_b)]).unwrap();
+    let scattered = nccl.reduce_scatter(&c, &own_c).unwrap();
+    assert_eq!(values(&all_a), [0.0; 4], "nothing is done yet");
+    nccl.wait(gathered).unwrap();
+    assert_eq!((values(&all_a), values(&all_b), values(&own_c)), (vec![1.0, 2.0, 1.0, 2.0], vec![3.0, 3.0], vec![0.0; 2]));
+    nccl.wait(scattered).unwrap();
+    assert_eq!(values(&own_c), [8.0, 10.0]);
+    nccl.settle().unwrap();
+    let wanted = [
+        "libtorch records 1",
+        "nccl waits for 1",
+        "group",
+        "all-gather 2 on nccl",
+        "all-gather 1 on nccl",
+        "end of group",
+        "nccl records 2",
+        "libtorch records 1",
+        "nccl waits for 1",
+        "reduce-scatter 2 on nccl",
+        "nccl records 3",
+        "libtorch waits for 2",
+        "libtorch waits for 3",
+    ];
+    assert_eq!(*late.log.borrow(), wanted);
+    // After settling, events are used again, and tickets begin anew.
+    assert_eq!(nccl.all_gather(&[(&b, &all_b)]).unwrap(), Ticket(0));
+    assert_eq!(late.events.get(), 3);
+    assert!(nccl.wait(Ticket(1)).is_err());
+}
+
+#[test]
+fn tensors_of_other_sizes_are_refused() {
+    let mut nccl = joined(&Late::new(2), Duration::from_secs(60));
+    assert!(nccl.all_gather(&[(&zeros(2), &zeros(5))]).is_err());
+    assert!(nccl.reduce_scatter(&zeros(4), &zeros(4)).is_err());
+    assert!(nccl.all_gather(&[(&zeros(8).view([2, 4]).transpose(0, 1), &zeros(16))]).is_err(), "not contiguous");
+}
+
+#[test]
+fn an_error_elsewhere_aborts_and_is_told() {
+    let late = Late::new(2);
+    late.stuck.set(true);
+    let mut nccl = joined(&late, Duration::from_secs(60));
+    nccl.all_gather(&[(&zeros(1), &zeros(2))]).unwrap();
+    late.error.set(6);
+    let error = nccl.settle().unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Failed);
+    assert!(error.to_string().contains("on rank 0: another rank has ended") && error.to_string().ends_with("(details)"), "{error}");
+    assert_eq!(late.log.borrow().iter().filter(|call| *call == "abort").count(), 1);
+    assert!(nccl.all_gather(&[(&zeros(1), &zeros(2))]).unwrap_err().to_string().contains("aborted"));
+}
+
+#[test]
+fn an_operation_that_does_not_end_is_aborted_in_time() {
+    let late = Late::new(3);
+    late.stuck.set(true);
+    late.error.set(7); // In progress: not an error.
+    let mut nccl = joined(&late, Duration::from_millis(50));
+    nccl.reduce_scatter(&zeros(3), &zeros(1)).unwrap();
+    let error = nccl.settle().unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Stalled);
+    assert!(error.to_string().contains("stall_timeout"), "{error}");
+    assert_eq!(late.log.borrow().last().unwrap(), "abort");
+}
+
+#[test]
+fn every_status_has_a_meaning() {
+    let meanings: Vec<String> = (0..9).map(|status| Status(status).meaning()).collect();
+    assert!(meanings[2].contains("NCCL_SOCKET_IFNAME") && meanings[6].contains("another rank") && meanings[8] == "error 8");
+}
+
+#[test]
+fn ranks_that_cannot_be_joined_are_named() {
+    agree(&[22809, 22809], &[[1, 2], [1, 3]]).unwrap();
+    let refusal = |versions: &[u64], gpus: &[[u64; 2]]| {
+        let error = agree(versions, gpus).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        error.to_string()
+    };
+    let shared = refusal(&[22809; 3], &[[1, 2], [1, 3], [1, 2]]);
+    assert!(shared.contains("ranks 0 and 2") && shared.contains("parallel.backend = \"mpi\""), "{shared}");
+    assert!(refusal(&[22809, 22703], &[[1, 2], [1, 3]]).contains("rank 1 has 22703"));
+}
+
+#[test]
+fn the_library_tells_its_version() {
+    match Library::load() {
+        Ok(library) => assert!(library.version().unwrap() >= 22000, "NCCL 2.20 or newer"),
+        Err(error) => eprintln!("skipped: NCCL is not here ({error:#})"),
+    }
+}
+
+#[test]
+fn one_rank_on_a_gpu_exchanges_with_itself() {
+    crate::compute::cuda::libraries::load_libtorch_cuda();
+    if !tch::Cuda::is_available() {
+        return eprintln!("skipped: there is no GPU");
+    }
+    let transport: Arc<dyn Transport> = Arc::new(crate::exchange::Single);
+    let driver = Rc::new(Driver::new(0).unwrap());
+    let mut nccl = connect(&driver, &transport, Duration::from_secs(60), true).unwrap().unwrap();
+    let own = Tensor::arange(1000, (Kind::Float, Device::Cuda(0)));
+    let (all, part) = (own.zeros_like(), own.zeros_like());
+    for _ in 0..10 {
+        let gathered = nccl.all_gather(&[(&own, &all)]).unwrap();
+        nccl.wait(gathered).unwrap();
+        let scattered = nccl.reduce_scatter(&all, &part).unwrap();
+        nccl.wait(scattered).unwrap();
+        nccl.settle().unwrap();
+        assert_eq!(values(&part.to_device(Device::Cpu)), values(&own.to_device(Device::Cpu)));
+    }
+}
+
+const CONFIG: &str = r#"
+[data]
+train = "unused"
+batch_size = 8
+[network]
+layers = [{ kind = "local", kernel = 3, channels = 4, stride = 2 }, { kind = "dense", units = 12 }]
+[learning]
+rule = "bp"
+[optimizer.forward]
+learning_rate = 0.1
+[training]
+max_steps = 1
+"#;
+
+/// The parameters of each map after one update of a backend of `samples` samples among `size` ranks that are copies of each other.
+fn parameters_after_update(size: usize, sharing: Sharing, samples: usize) -> (Vec<Vec<f32>>, Vec<String>) {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), CONFIG).unwrap();
+    let config = Config::load(file.path(), &[]).unwrap();
+    let network = Network::new([5, 6, 2], 3, &config.network).unwrap();
+    let maps = Arc::new(Maps::new(&network, config.learning.rule, 0));
+    let part = if sharing == Sharing::Gradients { (0, size) } else { (0, 1) };
+    let (device, precision) = (Device::Cpu, config.parallel.precision);
+    let setup = Setup { device, precision, seed: 1, capacity: samples, parts: vec![part; maps.all.len()] };
+    let mut backend = TorchBackend::new(&network, maps.clone(), setup).unwrap();
+    backend.initialize();
+    let rule = rules::build(&config.learning, &network, &maps, &mut backend).unwrap();
+    let late = Late::new(size);
+    let collectives: Option<Box<dyn Collectives>> = if size == 1 { None } else { Some(Box::new(joined(&late, Duration::from_secs(60)))) };
+    let mut exchange = TensorExchange::over(collectives, vec![sharing; maps.all.len()], size);
+    // Four samples, over and over.
+    let pixels: Vec<f32> = (0..samples * 60).map(|i| ((i % 240) as f32 * 0.7).sin()).collect();
+    let labels: Vec<u32> = (0..samples as u32).map(|i| i % 4 % 3).collect();
+    backend.begin(&Batch { pixels: &pixels, labels: &labels, samples, first: 0, step: 0 }).unwrap();
+    let updates: Vec<Update> = rule.learn(&mut backend, Phase::Both);
+    backend.finish().unwrap();
+    let adam = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.0, epsilon: 1e-3 };
+    exchange.update(&mut backend, &updates, AdamSteps { forward: adam, inverse: adam }).unwrap();
+    let flats = (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).shallow_clone())).collect();
+    let log = late.log.borrow().clone();
+    (flats, log)
+}
+
+fn near(ours: &[f32], wanted: &[f32]) {
+    assert!(ours.len() <= wanted.len());
+    assert!(ours.iter().zip(wanted).all(|(ours, wanted)| (ours - wanted).abs() < 1e-6), "{ours:?} for {wanted:?}");
+}
+
+#[test]
+fn updates_wait_for_what_they_use() {
+    let (wanted, _) = parameters_after_update(1, Sharing::None, 8);
+    let (by_factors, log) = parameters_after_update(2, Sharing::Activities, 4);
+    for (ours, wanted) in by_factors.iter().zip(&wanted) {
+        near(ours, wanted);
+    }
+    // All factors are on their way before the first is waited for; each once: h_0 to h_2 and an error a layer.
+    let first_wait = log.iter().position(|call| call.starts_with("libtorch waits")).unwrap();
+    let gathers = |calls: &[String]| calls.iter().filter(|call| call.starts_with("all-gather")).count();
+    assert_eq!((gathers(&log[..first_wait]), gathers(&log)), (6, 6));
+    let (by_gradients, log) = parameters_after_update(2, Sharing::Gradients, 4);
+    for (ours, wanted) in by_gradients.iter().zip(&wanted) {
+        let (own, copied) = ours.split_at(ours.len() / 2);
+        near(own, wanted);
+        assert_eq!(own, copied, "the other rank's part is the copy of this one's");
+    }
+    let calls = |kind: &str| log.iter().filter(|call| call.starts_with(kind)).count();
+    assert_eq!((calls("reduce-scatter"), calls("all-gather"), calls("libtorch waits")), (3, 3, 6));
+    let last_scatter = log.iter().rposition(|call| call.starts_with("reduce-scatter")).unwrap();
+    assert!(log[..last_scatter].iter().all(|call| !call.starts_with("libtorch waits")), "gradients are made while others travel");
+}
