@@ -11,8 +11,10 @@ use biodist::rules::Phase;
 use biodist::training::Engine;
 use tch::Device;
 
+/// A file of `tests/data`: of the source tree that the variable names, as a program that was built elsewhere needs it.
 pub fn data(file: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file)
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(root).join("tests/data").join(file)
 }
 
 /// The configuration `tests/data/<name>.toml` with `overrides` of the form `key=value`.

@@ -16,6 +16,9 @@ const TOLERANCE: f64 = 1e-4;
 pub fn devices() -> Vec<Device> {
     load_libtorch_cuda();
     let gpu = tch::Cuda::is_available().then_some(Device::Cuda(0));
+    if gpu.is_none() {
+        eprintln!("skipped: there is no GPU");
+    }
     [Device::Cpu].into_iter().chain(gpu).collect()
 }
 

@@ -6,6 +6,7 @@
 use std::ffi::c_void;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
 use tch::{Kind, TchError, Tensor};
@@ -32,9 +33,8 @@ pub enum Kernels {
 impl Kernels {
     /// Compiles the kernels for `driver`'s GPU.
     pub fn compile(driver: Rc<Driver>) -> Result<Kernels> {
-        let (nvrtc, capability) = (Nvrtc::load()?, driver.compute_capability()?);
-        let kernel = |(file, source): (&str, &str), name: &str| driver.kernel(&nvrtc.compile(file, source, capability)?, name);
-        let (adam, noise) = (kernel(SOURCES[0], "adam")?, kernel(SOURCES[1], "add_noise")?);
+        let ptx = ptx(driver.compute_capability()?)?;
+        let (adam, noise) = (driver.kernel(&ptx[0], "adam")?, driver.kernel(&ptx[1], "add_noise")?);
         Ok(Kernels::Compiled { driver, adam, noise })
     }
 
@@ -82,6 +82,22 @@ impl Kernels {
         let mut arguments = [gradients, weights, first, second, count, scale, beta1, beta2, size, deviation_scale, epsilon];
         unsafe { driver.launch(*adam, len as u64, &mut arguments) }
     }
+}
+
+/// [`SOURCES`] compiled for a compute capability, once for the process: its GPUs are of one kind.
+fn ptx(capability: (i32, i32)) -> Result<Vec<Vec<u8>>> {
+    type Compiled = Option<((i32, i32), Vec<Vec<u8>>)>;
+    static COMPILED: Mutex<Compiled> = Mutex::new(None);
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((known, ptx)) = &*compiled
+        && *known == capability
+    {
+        return Ok(ptx.clone());
+    }
+    let nvrtc = Nvrtc::load()?;
+    let ptx = SOURCES.iter().map(|(file, source)| nvrtc.compile(file, source, capability)).collect::<Result<Vec<_>>>()?;
+    *compiled = Some((capability, ptx.clone()));
+    Ok(ptx)
 }
 
 /// The address of a kernel's argument.
