@@ -6,6 +6,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anyhow::{Context, Result, bail, ensure};
 use mpi::ffi;
@@ -26,6 +27,8 @@ pub struct Mpi {
     host: ManuallyDrop<SimpleCommunicator>,
     rank: usize,
     size: usize,
+    /// Bytes of the windows made so far: the file system counts their pages as free until they are touched.
+    windows: AtomicU64,
 }
 
 // Calls come from one thread at a time (MPI is started as serialized).
@@ -66,7 +69,7 @@ pub fn connect() -> Result<Box<dyn Transport>> {
         )));
     }
     let host = ManuallyDrop::new(world.split_shared(rank as i32));
-    Ok(Box::new(Mpi { world, host, rank, size }))
+    Ok(Box::new(Mpi { world, host, rank, size, windows: AtomicU64::new(0) }))
 }
 
 impl Mpi {
@@ -202,7 +205,7 @@ impl Transport for Mpi {
             return Ok(None);
         }
         let total: usize = elements.iter().sum::<usize>() * 4;
-        let lacking = lacking_shared_memory(total);
+        let lacking = lacking_shared_memory(total as u64 + self.windows.load(Relaxed));
         // All ranks must agree before a collective call, and rank 0 asks for all.
         let lacking_anywhere = self.all_gather_words(&[lacking.unwrap_or(0)]);
         if let Some(free) = lacking_anywhere.into_iter().find(|free| *free > 0) {
@@ -214,6 +217,7 @@ impl Transport for Mpi {
             );
             return Ok(None);
         }
+        self.windows.fetch_add(total as u64, Relaxed);
         let mut own: *mut c_void = ptr::null_mut();
         let mut window: ffi::MPI_Win = unsafe { std::mem::zeroed() };
         let bytes = (elements[self.rank] * 4).next_multiple_of(4096) as ffi::MPI_Aint;
@@ -246,11 +250,11 @@ unsafe fn part(buffer: *const f32, displacement: c_int, count: c_int) -> Vec<f32
 }
 
 /// Free bytes of /dev/shm (at least 1) where they are fewer than `wanted`.
-fn lacking_shared_memory(wanted: usize) -> Option<u64> {
+fn lacking_shared_memory(wanted: u64) -> Option<u64> {
     let mut status: libc::statvfs = unsafe { std::mem::zeroed() };
     if unsafe { libc::statvfs(c"/dev/shm".as_ptr(), &mut status) } != 0 {
         return None;
     }
     let free = status.f_bavail * status.f_frsize;
-    (free < wanted as u64 + (16 << 20)).then_some(free.max(1))
+    (free < wanted + (16 << 20)).then_some(free.max(1))
 }
