@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod compute;
 pub mod config;
+pub mod data;
 pub mod exchange;
 pub mod exit;
 pub mod network;

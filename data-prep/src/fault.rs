@@ -20,6 +20,9 @@ struct Node {
     next: *mut Node,
 }
 
+// SAFETY: nodes are never freed, and `next` is never changed once a node is in the list.
+unsafe impl Sync for Node {}
+
 static NODES: AtomicPtr<Node> = AtomicPtr::new(null_mut());
 /// Serialises registrations; the handler does not take it.
 static REGISTERING: Mutex<()> = Mutex::new(());

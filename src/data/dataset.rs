@@ -1,0 +1,222 @@
+//! A prepared data set as a run uses it: a part of its samples, and how their pixels become the network's input.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use data_prep::{AugmentKey, Augmentation, ChannelStatistics, Dataset};
+
+use super::order::split;
+use super::pipeline::Loaded;
+use crate::config::{self, Augment, Scaling};
+use crate::exit::Exit;
+
+/// Samples for training, validation or testing. Parts of one data set share its map of the files.
+pub struct DataSet {
+    shards: Arc<Dataset>,
+    /// The samples of this part, as numbers in the shards; `None` where it is the whole.
+    subset: Option<Vec<usize>>,
+    class_names: Arc<[String]>,
+    augmentation: Augmentation,
+    scaling: Affine,
+    /// [H, W, C] that the network sees.
+    shape: [usize; 3],
+}
+
+/// What a random augmentation depends on, beside the sample's number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draw {
+    pub(super) seed: u64,
+    pub(super) epoch: u64,
+}
+
+impl DataSet {
+    /// Opens `data.train`: its training part, and the `data.validation` samples that the seed sets apart.
+    ///
+    /// # Errors
+    /// Where the folder holds no whole data set, `data.validation` leaves nothing, or `data.crop` does not fit the images.
+    pub fn open_train(config: &config::Data, seed: u64) -> Result<(Arc<DataSet>, Option<Arc<DataSet>>)> {
+        const KEY: &str = "data.train";
+        let shards = open(KEY, &config.train)?;
+        let (samples, validation) = (shards.len(), config.validation);
+        if validation >= samples {
+            return Err(Exit::Usage.error(format!(
+                "data.validation = {validation} leaves nothing to train on: {KEY} = {:?} has {samples} samples",
+                config.train
+            )));
+        }
+        let augmentation = augmentation(config);
+        let shape = input_shape(&augmentation, &shards, KEY)?;
+        let scaling = Affine::new(config.scaling, shards.statistics());
+        let class_names = Arc::<[String]>::from(shards.class_names());
+        let shards = Arc::new(shards);
+        let part = |subset| {
+            let (shards, class_names) = (Arc::clone(&shards), Arc::clone(&class_names));
+            Arc::new(DataSet { shards, subset, class_names, augmentation: augmentation.clone(), scaling: scaling.clone(), shape })
+        };
+        if validation == 0 {
+            return Ok((part(None), None));
+        }
+        let (training, apart) = split(seed, samples, validation);
+        Ok((part(Some(training)), Some(part(Some(apart)))))
+    }
+
+    /// Opens `data.test` where the configuration names one. It is scaled with the statistics of the training set.
+    ///
+    /// # Errors
+    /// As [`DataSet::open_train`]; also where its images differ in size or channels from those trained on, or it has other classes.
+    pub fn open_test(config: &config::Data, train: &DataSet) -> Result<Option<Arc<DataSet>>> {
+        const KEY: &str = "data.test";
+        let Some(path) = &config.test else { return Ok(None) };
+        let shards = open(KEY, path)?;
+        let refuse = |message: String| Err(Exit::Usage.error(format!("{KEY} = {path:?}: {message}")));
+        let augmentation = augmentation(config);
+        let shape = input_shape(&augmentation, &shards, KEY)?;
+        if shape != train.shape {
+            let (ours, trained) = (shape_text(shape), shape_text(train.shape));
+            return refuse(format!("its images are {ours}, those of data.train {trained}; prepare both alike (data.crop evens out sizes)"));
+        }
+        let labels = shards.shards().iter().flat_map(|shard| shard.labels());
+        if let Some((sample, label)) = labels.enumerate().find(|(_, label)| **label as usize >= train.classes()) {
+            return refuse(format!("its sample {sample} has label {label}, but data.train has {} classes", train.classes()));
+        }
+        // A class that one of two folders lacks shifts the labels of all behind it.
+        let names = shards.class_names().iter().zip(train.class_names());
+        if let Some((class, (ours, trained))) = names.enumerate().find(|(_, (ours, trained))| ours != trained) {
+            return refuse(format!("its class {class} is {ours:?}, that of data.train {trained:?}; prepare both with the same classes"));
+        }
+        let (class_names, scaling) = (Arc::clone(&train.class_names), train.scaling.clone());
+        Ok(Some(Arc::new(DataSet { shards: Arc::new(shards), subset: None, class_names, augmentation, scaling, shape })))
+    }
+
+    /// Number of samples, at least one.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.subset.as_ref().map_or(self.shards.len(), Vec::len)
+    }
+
+    /// Number of classes of the training set.
+    pub fn classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// Names of the training set's classes.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// [H, W, C] of the network's input: after cropping.
+    pub fn input_shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// Makes `batch` hold the samples at these places of the part, augmented where a `draw` is given.
+    pub(super) fn fill(&self, places: impl ExactSizeIterator<Item = usize>, draw: Option<Draw>, batch: &mut Loaded) -> Result<()> {
+        let size = self.shape.iter().product();
+        let Draw { seed, epoch } = draw.unwrap_or(Draw { seed: 0, epoch: 0 });
+        let Affine { scale, shift } = &self.scaling;
+        batch.labels.clear();
+        batch.pixels.resize(places.len() * size, 0.0);
+        for (place, pixels) in places.zip(batch.pixels.chunks_exact_mut(size)) {
+            let index = self.index(place);
+            let sample = self.shards.sample(index)?;
+            let key = AugmentKey { seed, epoch, index: index as u64 };
+            let applied = self.augmentation.apply(&sample, key, draw.is_some(), pixels, scale, shift);
+            applied.with_context(|| format!("sample {index} of {}", self.shards.folder().display()))?;
+            batch.labels.push(sample.label);
+        }
+        Ok(())
+    }
+
+    /// Asks the system to bring the samples at these places of the part into memory.
+    pub(super) fn prefetch(&self, places: impl Iterator<Item = usize>) {
+        let indices: Vec<usize> = places.map(|place| self.index(place)).collect();
+        self.shards.prefetch(&indices);
+    }
+
+    fn index(&self, place: usize) -> usize {
+        self.subset.as_ref().map_or(place, |subset| subset[place])
+    }
+}
+
+/// From a pixel x in 0..=255 to the network's input, per channel: `x * scale + shift`.
+#[derive(Clone, Debug, PartialEq)]
+struct Affine {
+    scale: Arc<[f32]>,
+    shift: Arc<[f32]>,
+}
+
+impl Affine {
+    /// `"unit"`: x / 255. `"standardize"`: (x / 255 - mean) / deviation; a channel that never varies has deviation 1 instead of 0, and
+    /// so is zero wherever it is as in training.
+    fn new(scaling: Scaling, statistics: &ChannelStatistics) -> Affine {
+        let channels = statistics.mean.iter().zip(&statistics.deviation);
+        let coefficients = channels.map(|(&mean, &deviation)| match scaling {
+            Scaling::Unit => (1.0 / 255.0, 0.0),
+            Scaling::Standardize if deviation == 0.0 => (1.0 / 255.0, -mean),
+            Scaling::Standardize => (1.0 / (255.0 * deviation), -mean / deviation),
+        });
+        let (scale, shift): (Vec<f32>, Vec<f32>) = coefficients.map(|(scale, shift)| (scale as f32, shift as f32)).unzip();
+        Affine { scale: scale.into(), shift: shift.into() }
+    }
+}
+
+fn open(key: &str, path: &Path) -> Result<Dataset> {
+    Dataset::open(path).map_err(|error| {
+        let message = format!("{key} = {path:?}: {error:#}");
+        // A wrong path is the configuration's fault, a damaged file is not.
+        if data_prep::error::exit_code(&error) == 2 { Exit::Usage.error(message) } else { anyhow!(message) }
+    })
+}
+
+fn augmentation(config: &config::Data) -> Augmentation {
+    let asked = |augment| config.augment.contains(&augment);
+    Augmentation {
+        crop: config.crop,
+        padding: config.crop_padding,
+        horizontal_flip: asked(Augment::HorizontalFlip),
+        vertical_flip: asked(Augment::VerticalFlip),
+        random_crop: asked(Augment::RandomCrop),
+        random_resized_crop: asked(Augment::RandomResizedCrop),
+    }
+}
+
+/// What the network sees of these images; an error where `data.crop` is missing or does not fit each of them.
+fn input_shape(augmentation: &Augmentation, shards: &Dataset, key: &str) -> Result<[usize; 3]> {
+    let refuse = |message: String| Exit::Usage.error(message);
+    let folder = shards.folder();
+    let Some([height, width]) = augmentation.crop.or(shards.shape().map(|[height, width, _]| [height, width])) else {
+        return Err(refuse(format!("data.crop is missing: the images of {key} = {folder:?} differ in size; set data.crop = [height, width]")));
+    };
+    let room = if augmentation.random_crop { 2 * augmentation.padding } else { 0 };
+    let [least_height, least_width] = smallest_frame(shards)?;
+    if !augmentation.random_resized_crop && (height > least_height + room || width > least_width + room) {
+        let padded = if room > 0 { format!(", padded by {} on each side", augmentation.padding) } else { String::new() };
+        return Err(refuse(format!(
+            "data.crop = [{height}, {width}] does not fit the images of {key} = {folder:?}: the smallest have {least_height} x \
+             {least_width} pixels{padded}; choose a smaller crop or prepare larger images"
+        )));
+    }
+    let shape = augmentation.output_shape(shards.shape(), shards.channels());
+    shape.map_err(|error| refuse(format!("{key} = {folder:?}: {error:#}")))
+}
+
+/// The least height and the least width of the stored images.
+fn smallest_frame(shards: &Dataset) -> Result<[usize; 2]> {
+    if let Some([height, width, _]) = shards.shape() {
+        return Ok([height, width]);
+    }
+    let mut least = [usize::MAX; 2];
+    for shard in shards.shards() {
+        for sample in 0..shard.labels().len() {
+            let stored = shard.stored(sample)?;
+            least = [least[0].min(stored.height), least[1].min(stored.width)];
+        }
+    }
+    Ok(least)
+}
+
+/// A shape as people write it.
+fn shape_text([height, width, channels]: [usize; 3]) -> String {
+    format!("{height} x {width} x {channels}")
+}

@@ -1,0 +1,14 @@
+//! From shards to batches: which samples (`order`), what the network sees of them (`dataset`), and when (`loader`, on the threads of
+//! `pipeline`).
+
+mod dataset;
+mod loader;
+mod order;
+mod pipeline;
+#[cfg(test)]
+mod tests;
+
+pub use dataset::DataSet;
+pub use loader::{EvaluationBatches, Loader, evaluation_batches};
+pub use order::{BatchPlan, Position, batches_per_epoch};
+pub use pipeline::Loaded;
