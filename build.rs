@@ -1,7 +1,7 @@
 //! Lets the program and its tests find libtorch and MPI without LD_LIBRARY_PATH, by rpaths: first where `make install` puts libtorch,
-//! relative to the program, then the folders that it was linked against.
+//! relative to the program, then the folders that it was linked against. And lets the program say what it was built from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// From `PREFIX/bin` to libtorch as `scripts/install` lays it out.
@@ -16,6 +16,38 @@ fn main() {
     rpath(INSTALLED_LIBTORCH);
     rpath(&libtorch.join("lib").display().to_string());
     mpi_library_folders().iter().for_each(|folder| rpath(folder));
+    println!("cargo:rustc-env=BIODIST_COMMIT={}", commit(&root).unwrap_or_else(|| "unknown".to_owned()));
+    println!("cargo:rustc-env=BIODIST_LIBTORCH={}", libtorch_version(&libtorch).unwrap_or_else(|| "unknown".to_owned()));
+}
+
+/// The commit of the sources, marked where they differ from it. None where they are no git checkout of their own.
+fn commit(root: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    // Sources unpacked inside somebody else's repository are not of its commits.
+    if Path::new(&git(&["rev-parse", "--show-toplevel"])?).canonicalize().ok()? != root.canonicalize().ok()? {
+        return None;
+    }
+    // Asked again when the commit changes, or the sources do.
+    for path in [git(&["rev-parse", "--git-path", "logs/HEAD"])?, "src".to_owned(), "data-prep/src".to_owned(), "Cargo.lock".to_owned()] {
+        if root.join(&path).exists() {
+            println!("cargo:rerun-if-changed={}", root.join(path).display());
+        }
+    }
+    git(&["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+}
+
+/// The version that libtorch's headers give.
+fn libtorch_version(libtorch: &Path) -> Option<String> {
+    let headers = ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"];
+    let text = headers.iter().find_map(|header| std::fs::read_to_string(libtorch.join(header)).ok())?;
+    let part = |name: &str| {
+        let line = text.lines().find(|line| line.split_whitespace().nth(1) == Some(name))?;
+        line.split_whitespace().nth(2).map(str::to_owned)
+    };
+    Some(format!("{}.{}.{}", part("TORCH_VERSION_MAJOR")?, part("TORCH_VERSION_MINOR")?, part("TORCH_VERSION_PATCH")?))
 }
 
 fn rpath(folder: &str) {

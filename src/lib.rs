@@ -1,12 +1,16 @@
 //! Training with biologically motivated learning rules, data-parallel, on CPUs and GPUs.
 
+pub mod cli;
 pub mod commands;
 pub mod compute;
 pub mod config;
+pub mod cpus;
 pub mod data;
 pub mod exchange;
 pub mod exit;
+pub mod job;
 pub mod network;
 pub mod plan;
 pub mod rules;
 pub mod training;
+pub mod versions;

@@ -1,6 +1,13 @@
-fn main() {
-    biodist::compute::cuda::libraries::load_libtorch_cuda();
-    tch::set_num_threads(1);
-    let _u = mpi::initialize();
-    println!("{:?}", tch::Tensor::zeros([2], (tch::Kind::Float, tch::Device::Cpu)));
+//! `biodist`: see the library.
+
+use std::process::ExitCode;
+
+use biodist::cli::Cli;
+use biodist::job;
+
+fn main() -> ExitCode {
+    match Cli::read() {
+        Ok(cli) => job::end(cli.run()),
+        Err(code) => code,
+    }
 }

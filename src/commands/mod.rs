@@ -1,5 +1,8 @@
 //! The program's commands: each takes its arguments, does its work, and says the rest in its error.
 
+pub mod bench;
 pub mod check;
+pub mod eval;
 pub mod image;
 mod text;
+pub mod train;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::adam;
@@ -17,7 +18,7 @@ use crate::network::{MapId, Maps, Network};
 use crate::rules::{Phase, Rule};
 
 /// Steps that each optimiser has taken: one stands still while the other's turn lasts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OptimizerSteps {
     pub forward: u64,
     pub inverse: u64,

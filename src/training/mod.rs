@@ -1,7 +1,25 @@
 //! Training: the engine that performs steps, and the loop round it.
+//!
+//! [`Trainer`] is the loop. What it does between steps is beside it: checkpoints, metrics, evaluation, and what a person sees.
 
 mod adam;
+mod checkpoint;
 mod engine;
+mod evaluate;
 mod executor;
+mod metrics;
+mod progress;
+mod replicas;
+mod run_folder;
+mod schedule;
+mod signals;
+mod tensor_file;
+mod trainer;
 
+pub use checkpoint::{Checkpoints, State};
 pub use engine::{Engine, OptimizerSteps, Seconds};
+pub use evaluate::{Evaluation, evaluate};
+pub use run_folder::{CONFIG, RunFolder, about};
+pub use schedule::Schedule;
+pub use signals::StopRequest;
+pub use trainer::{Run, Splits, Trainer};

@@ -1,0 +1,60 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::commands::{bench, check, eval, train};
+use crate::compute::cuda::libraries::load_libtorch_cuda;
+use crate::{job, versions};
+
+/// Train networks with biologically motivated learning rules, on one process or many
+///
+/// Start it alone, or under mpirun for several processes: `mpirun -n 8 biodist train imagenet_dtp.toml`.
+#[derive(Debug, Parser)]
+#[command(name = "biodist", version = versions::text())]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::TrainArgs),
+    Eval(eval::EvalArgs),
+    Check(check::CheckArgs),
+    /// Measure speed
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+impl Cli {
+    /// The command line as typed; an error is help to show, with the exit code that it leads to.
+    pub fn read() -> Result<Cli, ExitCode> {
+        Cli::try_parse().map_err(|error| {
+            // Every rank has the same command line, and one answer is enough.
+            if job::launched_rank() == 0 {
+                let _ = error.print();
+            }
+            ExitCode::from(error.exit_code() as u8)
+        })
+    }
+
+    /// Does what was asked.
+    pub fn run(self) -> Result<()> {
+        // Before anything asks libtorch about GPUs, for it asks only once. Its own threads would compete with ours.
+        load_libtorch_cuda();
+        tch::set_num_threads(1);
+        let transport = job::connect()?;
+        match self.command {
+            Command::Train(args) => train::run(args, transport),
+            Command::Eval(args) => eval::run(args, transport),
+            Command::Check(args) => match transport.rank() {
+                0 => check::run(args),
+                _ => Ok(()),
+            },
+            Command::Bench(command) => bench::run(command, transport),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the machine can do, measured with all ranks and threads at once, as a step has them.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tch::{Device, Kind, Tensor};
+
+use crate::compute::cpu::Arena;
+use crate::compute::cpu::pool::Pool;
+use crate::exchange::Transport;
+
+/// Bytes that memory bandwidth is measured on: more than caches hold.
+const BYTES: usize = 256 << 20;
+/// Side of the matrices that are multiplied.
+const SIDE: i64 = 2048;
+/// The best of so many tries counts: a floor is what the machine can do.
+const TRIES: usize = 5;
+
+/// This rank's part of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Floating-point operations a second of a large float32 matrix product.
+    pub operations: f64,
+    /// Bytes a second between memory and processor, read and written.
+    pub bytes: f64,
+}
+
+impl Machine {
+    /// Measures with `threads` threads on each rank. Collective.
+    pub fn measure(threads: usize, transport: &dyn Transport) -> Result<Machine> {
+        let bytes = bandwidth(threads, transport)?;
+        Ok(Machine { operations: sgemm(threads, transport), bytes })
+    }
+
+    /// Least seconds for so much work.
+    pub fn floor(&self, operations: f64, bytes: f64) -> f64 {
+        (operations / self.operations).max(bytes / self.bytes)
+    }
+}
+
+/// The best of a few tries, which all ranks begin together.
+fn best(transport: &dyn Transport, mut run: impl FnMut()) -> f64 {
+    run();
+    let time = |_| {
+        transport.barrier();
+        let started = Instant::now();
+        run();
+        started.elapsed().as_secs_f64()
+    };
+    (0..TRIES).map(time).fold(f64::INFINITY, f64::min)
+}
+
+/// Ranks divide the memory that is copied, as they divide the machine.
+fn bandwidth(threads: usize, transport: &dyn Transport) -> Result<f64> {
+    let elements = BYTES / 2 / size_of::<f32>() / transport.local().1;
+    let memory = || Arena::new(elements).context("not enough memory to measure its bandwidth");
+    let (from, to) = (memory()?, memory()?);
+    let pool = Pool::new(threads);
+    let copy = || {
+        pool.run_ranges(elements, 4 * threads, |range| unsafe {
+            std::ptr::copy_nonoverlapping(from.at(range.start), to.at(range.start), range.len());
+        });
+    };
+    // Pages exist once they are written.
+    pool.run_ranges(elements, 4 * threads, |range| unsafe { std::ptr::write_bytes(from.at(range.start), 1, range.len()) });
+    Ok((2 * elements * size_of::<f32>()) as f64 / best(transport, copy))
+}
+
+fn sgemm(threads: usize, transport: &dyn Transport) -> f64 {
+    tch::set_num_threads(threads as i32);
+    let matrix = || Tensor::rand([SIDE, SIDE], (Kind::Float, Device::Cpu));
+    let (a, b, mut product) = (matrix(), matrix(), matrix());
+    let seconds = best(transport, || product = a.f_mm_out(&product, &b).expect("square matrices multiply"));
+    tch::set_num_threads(1);
+    2.0 * (SIDE as f64).powi(3) / seconds
+}
+
+/// The largest resident memory that this process has had, in bytes.
+pub fn peak_rss() -> u64 {
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    usage.ru_maxrss as u64 * 1024
+}
+
+/// This process's part of the memory that it and others use: a page that n processes share counts 1/n.
+pub fn proportional_memory() -> Result<u64> {
+    let path = "/proc/self/smaps_rollup";
+    let text = std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).with_context(|| format!("{path} has no Pss"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().with_context(|| format!("{path}: Pss is {line}"))?;
+    Ok(kilobytes * 1024)
+}

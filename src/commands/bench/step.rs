@@ -1,0 +1,256 @@
+//! `biodist bench step`: the time of a training step on random data, phase by phase, beside the least it could take.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+use super::machine::{self, Machine};
+use crate::commands::image::{ImageShape, parse_classes};
+use crate::commands::text::{scaled, table};
+use crate::compute::Batch;
+use crate::compute::cpu::profile::PHASES;
+use crate::config::{Config, Loaded, Output, Purpose, Schedule};
+use crate::cpus;
+use crate::exchange::Transport;
+use crate::job::say;
+use crate::plan::Plan;
+use crate::rules::Phase;
+use crate::training::Engine;
+
+/// Time training steps on random data
+#[derive(Debug, clap::Args)]
+pub struct StepArgs {
+    /// Configuration file, looked for in configs/ too; it needs no data and no epochs
+    config: PathBuf,
+    /// Image as the network sees it
+    #[arg(long, value_name = "HxWxC")]
+    input: ImageShape,
+    /// Number of classes
+    #[arg(long, value_name = "K", value_parser = parse_classes)]
+    classes: Option<usize>,
+    /// Steps to time, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Override a key, for instance --set data.batch_size=32
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print one JSON object, as the last line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A kind of step: all of them alike, or those of inverse and of forward epochs.
+struct Timed {
+    seconds: f64,
+    /// Of each phase of a step: seconds, operations, bytes.
+    phases: [[f64; 3]; PHASES.len()],
+}
+
+/// Prints what a step takes. Collective.
+pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
+    let Loaded { config, .. } = Loaded::read(&args.config, &args.set, Purpose::Shapes)?;
+    let facts = args.input.facts(&config, args.classes)?;
+    let plan = Plan::new(&config, &facts, transport.size())?;
+    let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
+    let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
+    engine.initialize();
+
+    let samples = engine.capacity();
+    let random = RandomBatch::new(samples, facts.input.iter().product(), facts.classes, transport.rank());
+    let turns: &[Phase] = match config.learning.schedule {
+        Schedule::Parallel => &[Phase::Both],
+        Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
+    };
+    let mut step = 0;
+    let mut kinds = Vec::with_capacity(turns.len());
+    for phase in turns {
+        kinds.push(time(&mut engine, &random, *phase, args.steps as usize, &mut step, &config, &*transport)?);
+    }
+    // Before measuring the machine takes memory of its own.
+    let peak = transport.all_gather_words(&[machine::peak_rss()]).into_iter().max().unwrap_or(0);
+    let memory = transport.all_gather_words(&[machine::proportional_memory()?]).into_iter().sum();
+    let machine = Machine::measure(engine.threads(), &*transport)?;
+    if transport.rank() == 0 {
+        let report = Report { kinds, machine, batch: config.data.batch_size, peak, memory, ranks: plan.ranks };
+        if args.json { say(report.to_json(&engine)) } else { say(report.to_text(&engine)) }
+    }
+    Ok(())
+}
+
+/// Medians over `steps` steps of one kind, after one that warms up.
+fn time(
+    engine: &mut Engine,
+    random: &RandomBatch,
+    phase: Phase,
+    steps: usize,
+    step: &mut u64,
+    config: &Config,
+    transport: &dyn Transport,
+) -> Result<Timed> {
+    let mut seconds = Vec::with_capacity(steps);
+    let mut phases: [[Vec<f64>; 3]; PHASES.len()] = Default::default();
+    for index in 0..=steps {
+        let batch = random.batch(config.network.output, transport.rank(), *step);
+        engine.reset_profile();
+        transport.barrier();
+        let started = Instant::now();
+        engine.learn(&batch, phase)?;
+        let elapsed = started.elapsed().as_secs_f64();
+        *step += 1;
+        if index == 0 {
+            continue;
+        }
+        seconds.push(elapsed);
+        for (measured, (phase, _)) in phases.iter_mut().zip(PHASES) {
+            let account = engine.profile().get(phase);
+            for (values, value) in measured.iter_mut().zip([account.seconds, account.operations, account.bytes]) {
+                values.push(value);
+            }
+        }
+    }
+    Ok(Timed { seconds: median(seconds), phases: phases.map(|measured| measured.map(median)) })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
+}
+
+/// One rank's made-up samples. Speed does not depend on what they are, as long as they are no zeros or denormals.
+struct RandomBatch {
+    samples: usize,
+    pixels: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl RandomBatch {
+    fn new(samples: usize, units: usize, classes: usize, rank: usize) -> RandomBatch {
+        // Knuth's MMIX generator; its high bits are good.
+        let mut state = rank as u64 + 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as u32
+        };
+        let pixels = (0..samples * units).map(|_| next() as f32 / (1 << 24) as f32).collect();
+        let labels = (0..samples).map(|_| next() % classes as u32).collect();
+        RandomBatch { samples, pixels, labels }
+    }
+
+    fn batch(&self, output: Output, rank: usize, step: u64) -> Batch<'_> {
+        let labels: &[u32] = if output == Output::Softmax { &self.labels } else { &[] };
+        Batch { pixels: &self.pixels, labels, samples: self.samples, first: rank * self.samples, step }
+    }
+}
+
+/// What was measured, on rank 0.
+struct Report {
+    kinds: Vec<Timed>,
+    machine: Machine,
+    batch: usize,
+    ranks: usize,
+    peak: u64,
+    memory: u64,
+}
+
+/// Name, seconds and floor of a phase.
+struct PhaseReport {
+    name: &'static str,
+    seconds: f64,
+    floor: f64,
+    operations: f64,
+    bytes: f64,
+}
+
+impl Report {
+    /// The mean over the kinds of steps: alternating, each is half of all.
+    fn step_seconds(&self) -> f64 {
+        self.kinds.iter().map(|kind| kind.seconds).sum::<f64>() / self.kinds.len() as f64
+    }
+
+    /// Phases that a step has.
+    fn phases(&self) -> Vec<PhaseReport> {
+        let kinds = self.kinds.len() as f64;
+        let all = PHASES.iter().enumerate().map(|(index, (_, name))| {
+            let mean = |what: usize| self.kinds.iter().map(|kind| kind.phases[index][what]).sum::<f64>() / kinds;
+            let floor = self.kinds.iter().map(|kind| self.machine.floor(kind.phases[index][1], kind.phases[index][2])).sum::<f64>() / kinds;
+            PhaseReport { name, seconds: mean(0), floor, operations: mean(1), bytes: mean(2) }
+        });
+        all.filter(|phase| phase.seconds > 0.0).collect()
+    }
+
+    fn to_json(&self, engine: &Engine) -> Value {
+        let phases = self.phases();
+        let by_name: Map<String, Value> =
+            phases.iter().map(|phase| (phase.name.to_owned(), json!({ "seconds": phase.seconds, "floor_seconds": phase.floor }))).collect();
+        json!({
+            "samples_per_second": self.batch as f64 / self.step_seconds(),
+            "step_seconds": self.step_seconds(),
+            "world_size": self.ranks,
+            "threads_per_rank": engine.threads(),
+            "kernels": engine.kernels(),
+            "phases": by_name,
+            "floor_seconds": phases.iter().map(|phase| phase.floor).sum::<f64>(),
+            "peak_rss_bytes": self.peak,
+            "memory_bytes": self.memory,
+            "sgemm_flops_per_rank": self.machine.operations,
+            "memory_bytes_per_second_per_rank": self.machine.bytes,
+        })
+    }
+
+    fn to_text(&self, engine: &Engine) -> String {
+        let milliseconds = |seconds: f64| format!("{:.3}", 1e3 * seconds);
+        let heading = ["phase", "ms", "floor ms", "GFLOP/s", "GB/s"].map(str::to_owned).to_vec();
+        let mut rows = vec![heading];
+        let phases = self.phases();
+        for phase in &phases {
+            let rate = |amount: f64| if amount > 0.0 { format!("{:.1}", 1e-9 * amount / phase.seconds) } else { "-".to_owned() };
+            let (name, floor) = (phase.name.to_owned(), milliseconds(phase.floor));
+            rows.push(vec![name, milliseconds(phase.seconds), floor, rate(phase.operations), rate(phase.bytes)]);
+        }
+        let floor: f64 = phases.iter().map(|phase| phase.floor).sum();
+        rows.push(vec!["step".to_owned(), milliseconds(self.step_seconds()), milliseconds(floor)]);
+        let plural = |number: usize| if number == 1 { "" } else { "s" };
+        let threads = engine.threads();
+        format!(
+            "{}\n{:.0} samples/s: {} rank{} x {threads} thread{}, batch {}, kernels {}\n\
+             machine, a rank: {}FLOP/s (SGEMM), {}B/s (memory)\nmemory: {}B for all ranks, {}B at most in one",
+            table(&rows, 1),
+            self.batch as f64 / self.step_seconds(),
+            self.ranks,
+            plural(self.ranks),
+            plural(threads),
+            self.batch,
+            engine.kernels(),
+            scaled(self.machine.operations),
+            scaled(self.machine.bytes),
+            scaled(self.memory as f64),
+            scaled(self.peak as f64),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_are_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(vec![7.0]), 7.0);
+    }
+
+    #[test]
+    fn random_batches_have_values_and_labels_in_range() {
+        let random = RandomBatch::new(100, 20, 7, 0);
+        assert!(random.pixels.iter().all(|x| (0.0..1.0).contains(x)));
+        assert!(random.labels.iter().all(|label| *label < 7));
+        let mean = random.pixels.iter().sum::<f32>() / 2000.0;
+        assert!((mean - 0.5).abs() < 0.03, "{mean}");
+        assert_ne!(random.pixels, RandomBatch::new(100, 20, 7, 1).pixels);
+    }
+}

@@ -1,0 +1,182 @@
+//! `biodist train`: from a configuration to a trained network, or from where an earlier start of the same run ended.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::text::{grouped, scaled, table};
+use crate::config::{Config, Output, Schedule as Turns};
+use crate::cpus::{self, Share};
+use crate::data::{DataSet, batches_per_epoch};
+use crate::exchange::Transport;
+use crate::exit::Exit;
+use crate::job::{self, say};
+use crate::network::Role;
+use crate::plan::{DataFacts, Plan, Way};
+use crate::training::{self, Checkpoints, Engine, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
+
+/// Train a network, alone or as a rank under mpirun
+///
+/// SIGUSR1, SIGTERM or Ctrl-C write a checkpoint and end with exit code 75; the same command with --resume goes on.
+#[derive(Debug, clap::Args)]
+pub struct TrainArgs {
+    /// Configuration file, looked for in configs/ too
+    config: PathBuf,
+    /// Override a key, for instance --set training.epochs=10
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder of the run [default: runs/<experiment name>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on from the newest whole checkpoint, or start where there is none yet
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Trains to the end; [`Exit::Stopped`] where a signal asked to stop before.
+pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
+    let stop = StopRequest::listen()?;
+    let config = Config::load(&args.config, &args.set)?.with_absolute_paths().context("the working directory cannot be found")?;
+    let out = args.out.unwrap_or_else(|| Path::new("runs").join(&config.experiment.name));
+    let Start { mut folder, resumed, over } = find(&out, args.resume, &config, &*transport)?;
+    if over {
+        if folder.is_some() {
+            say(format_args!("{} is finished; more training.epochs or training.max_steps would go on", out.display()));
+        }
+        return Ok(());
+    }
+
+    let splits = open(&config)?;
+    let facts = facts(&splits);
+    let plan = Plan::new(&config, &facts, transport.size())?;
+    let steps_per_epoch = batches_per_epoch(splits.train.len(), config.data.batch_size);
+    let schedule = Schedule::new(&config, steps_per_epoch);
+    if let Some(state) = &resumed
+        && state.steps_per_epoch != steps_per_epoch as u64
+    {
+        let (then, now) = (state.steps_per_epoch, steps_per_epoch);
+        return Err(
+            Exit::Usage.error(format!("data.train has {now} batches an epoch, and had {then} when the run began; it is other data"))
+        );
+    }
+
+    let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
+    let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
+    let hosts = job::host_names(&*transport);
+    if let Some(folder) = &mut folder {
+        let mut about = training::about();
+        about["hosts"] = json!(hosts);
+        about["world_size"] = json!(transport.size());
+        about["threads_per_rank"] = json!(engine.threads());
+        about["kernels"] = json!(engine.kernels());
+        folder.begin(&config, about)?;
+        say(settings(&config, &splits, &plan, &schedule, &engine, &share, &hosts, folder.path(), resumed.as_ref()));
+    }
+    match &resumed {
+        Some(state) => {
+            let checkpoints = Checkpoints::of(&out);
+            checkpoints.load_model(state.step, &mut engine, &*transport)?;
+            checkpoints.load_optimizer(state, &mut engine, &*transport)?;
+        }
+        None => engine.initialize(),
+    }
+    let run = Run { config: &config, schedule, splits: &splits, folder: &out, resumed: resumed.as_ref() };
+    Trainer::new(&run, engine, transport, stop)?.run()?;
+    if let Some(folder) = &folder {
+        say(format_args!("done: {}", folder.path().display()));
+    }
+    Ok(())
+}
+
+/// Where a run stands when it is started.
+struct Start {
+    /// On rank 0.
+    folder: Option<RunFolder>,
+    resumed: Option<State>,
+    over: bool,
+}
+
+/// Looks on rank 0, and tells all. Collective.
+fn find(out: &Path, resume: bool, config: &Config, transport: &dyn Transport) -> Result<Start> {
+    let mut folder = None;
+    let mut travelling = Vec::new();
+    if transport.rank() == 0 {
+        let (found, state) = RunFolder::find(out, resume, config)?;
+        let over = state.as_ref().map_or(Ok(false), |state| found.is_over(config, state))?;
+        travelling = serde_json::to_vec(&(state, over))?;
+        folder = Some(found);
+    }
+    transport.broadcast(&mut travelling);
+    let (resumed, over) = serde_json::from_slice(&travelling)?;
+    Ok(Start { folder, resumed, over })
+}
+
+/// The data sets of `config`.
+fn open(config: &Config) -> Result<Splits> {
+    let (train, validation) = DataSet::open_train(&config.data, config.experiment.seed)?;
+    let test = DataSet::open_test(&config.data, &train)?;
+    Ok(Splits { train, validation, test })
+}
+
+fn facts(splits: &Splits) -> DataFacts {
+    let validation = splits.validation.as_ref().map_or(0, |data| data.len());
+    DataFacts {
+        input: splits.train.input_shape(),
+        classes: splits.train.classes(),
+        train: Some(splits.train.len() + validation),
+        test: splits.test.as_ref().map(|data| data.len()),
+    }
+}
+
+/// The settings that a person wants to see before the first step.
+#[allow(clippy::too_many_arguments)]
+fn settings(
+    config: &Config,
+    splits: &Splits,
+    plan: &Plan,
+    schedule: &Schedule,
+    engine: &Engine,
+    share: &Share,
+    hosts: &[String],
+    out: &Path,
+    resumed: Option<&State>,
+) -> String {
+    let plural = |number: usize| if number == 1 { "" } else { "s" };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    let from = resumed.map_or(String::new(), |state| format!(", from step {} on", state.step));
+    row("run", format!("{}{from}", out.display()));
+    let layers: Vec<String> = plan.network.layers.iter().map(|layer| layer.describe()).collect();
+    let output = if config.network.output == Output::Softmax { "softmax" } else { "linear" };
+    row("network", format!("{} | {} | {output}", plan.network.input, layers.join(" | ")));
+    let turns = match (config.has_inverses(), config.learning.schedule) {
+        (false, _) => "",
+        (true, Turns::Parallel) => ", parallel",
+        (true, Turns::Alternating) => ", alternating",
+    };
+    row("rule", format!("{}{turns}", config.learning.rule.name()));
+    let parameters = |role| grouped(plan.maps.parameters(role) as u64);
+    let fixed: usize = plan.maps.all.iter().filter(|map| !map.trained()).map(|map| map.parameters()).sum();
+    let inverse = if config.has_inverses() { format!(", inverse {}", parameters(Role::Inverse)) } else { String::new() };
+    let fixed = if fixed > 0 { format!(", fixed random {}", grouped(fixed as u64)) } else { String::new() };
+    row("parameters", format!("forward {}{inverse}{fixed}", parameters(Role::Forward)));
+    let data = &config.data;
+    let (samples, batch, steps) = (splits.train.len(), data.batch_size, schedule.steps_per_epoch());
+    row("data", format!("{} samples, {} steps of {batch} an epoch", grouped(samples as u64), grouped(steps as u64)));
+    row("length", format!("{} steps", grouped(schedule.last_step())));
+    let (ranks, threads) = (plan.ranks, engine.threads());
+    let mut machines: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    machines.dedup();
+    let machines = if machines.len() > 4 { format!("{} hosts", machines.len()) } else { machines.join(", ") };
+    row("processes", format!("{ranks} rank{} x {threads} thread{} of {} CPUs on {machines}", plural(ranks), plural(threads), share.cpus));
+    let exchange = match plan.exchange {
+        Way::None => "",
+        Way::Activities => ", exchange by activities",
+        Way::Gradients => ", exchange by gradients",
+    };
+    row("kernels", format!("{}{exchange}", engine.kernels()));
+    row("memory", format!("{}B for all ranks of one host", scaled(plan.host_memory() as f64)));
+    table(&rows, 2)
+}

@@ -1,0 +1,148 @@
+//! This rank's share of the machine's CPUs.
+//!
+//! `mpirun` binds each rank to one core when there are one or two of them, and to a socket otherwise, so more threads are worth nothing until
+//! a rank widens its own mask. What it may use is what its launcher may: a user's `taskset`, Slurm's allocation and a container's limits
+//! all show there. Ranks that may use the same CPUs divide them.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::exchange::Transport;
+
+/// CPUs that masks are exchanged for, in words of 64.
+const WORDS: usize = 16;
+
+/// What this rank got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Compute threads.
+    pub threads: usize,
+    /// CPUs that the ranks on this machine divide.
+    pub cpus: usize,
+}
+
+type Mask = [u64; WORDS];
+
+/// Widens this process's mask, takes this rank's share of it, and binds the process to that. Threads started from now on inherit it.
+///
+/// `wanted` is the number of threads asked for; 0 stands for as many as the share has CPUs. Collective.
+pub fn take(transport: &dyn Transport, wanted: usize) -> Result<Share> {
+    if let Some(allowed) = launcher().and_then(mask_of) {
+        // Refused where a sandbox forbids it; then what we have is what there is.
+        let _ = bind(&allowed);
+    }
+    let mask = mask_of(0).unwrap_or([0; WORDS]);
+    // The same machine, whatever its containers call themselves.
+    let machine = std::fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |id| u64::from(crc32fast::hash(&id)));
+    let mut words = vec![machine];
+    words.extend(mask);
+    let all = transport.all_gather_words(&words);
+    let sharing: Vec<usize> = all.chunks(WORDS + 1).enumerate().filter(|(_, other)| *other == words).map(|(rank, _)| rank).collect();
+    let place = sharing.iter().position(|rank| *rank == transport.rank()).unwrap_or(0);
+    // Counts the mask's CPUs, and fewer where a control group limits their time.
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let own = part(cpus, place, sharing.len());
+    let limited = cpus < members(&mask).len();
+    let threads = if wanted > 0 { wanted } else { own.len().max(1) };
+    if !limited && threads <= own.len() {
+        let ordered = by_core(members(&mask));
+        let _ = bind(&mask_from(&ordered[own]));
+    }
+    Ok(Share { threads, cpus })
+}
+
+/// The `place`-th of `parts` nearly equal parts of `0..cpus`.
+fn part(cpus: usize, place: usize, parts: usize) -> std::ops::Range<usize> {
+    cpus * place / parts..cpus * (place + 1) / parts
+}
+
+fn members(mask: &Mask) -> Vec<usize> {
+    (0..64 * WORDS).filter(|cpu| mask[cpu / 64] >> (cpu % 64) & 1 == 1).collect()
+}
+
+fn mask_from(cpus: &[usize]) -> Mask {
+    let mut mask = [0; WORDS];
+    for cpu in cpus {
+        mask[cpu / 64] |= 1 << (cpu % 64);
+    }
+    mask
+}
+
+/// CPUs in the order of sockets and cores, so that the two threads of a core fall to one rank.
+fn by_core(mut cpus: Vec<usize>) -> Vec<usize> {
+    cpus.sort_by_key(|cpu| {
+        let topology = Path::new("/sys/devices/system/cpu").join(format!("cpu{cpu}/topology"));
+        let id = |name: &str| std::fs::read_to_string(topology.join(name)).ok().and_then(|id| id.trim().parse::<i64>().ok()).unwrap_or(0);
+        (id("physical_package_id"), id("core_id"), *cpu)
+    });
+    cpus
+}
+
+/// CPUs that process `id` (0: this thread) may run on.
+fn mask_of(id: libc::pid_t) -> Option<Mask> {
+    let mut mask: Mask = [0; WORDS];
+    let status = unsafe { libc::sched_getaffinity(id, size_of::<Mask>(), mask.as_mut_ptr().cast()) };
+    (status == 0).then_some(mask)
+}
+
+fn bind(mask: &Mask) -> std::io::Result<()> {
+    match unsafe { libc::sched_setaffinity(0, size_of::<Mask>(), mask.as_ptr().cast()) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Programs that start ranks and bind them, but are not bound themselves.
+const LAUNCHERS: [&str; 9] =
+    ["mpirun", "mpiexec", "mpiexec.hydra", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy", "slurmstepd"];
+
+/// The process that started this rank as one of many: the nearest ancestor that is a launcher.
+fn launcher() -> Option<libc::pid_t> {
+    let mut id = std::process::id() as libc::pid_t;
+    for _ in 0..16 {
+        let (name, parent) = name_and_parent(&std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?;
+        if LAUNCHERS.contains(&name.as_str()) {
+            return Some(id);
+        }
+        id = parent;
+    }
+    None
+}
+
+/// Fields 2 and 4 of /proc/PID/stat. The name is in parentheses, and may contain some.
+fn name_and_parent(stat: &str) -> Option<(String, libc::pid_t)> {
+    let (open, close) = (stat.find('(')?, stat.rfind(')')?);
+    let parent = stat.get(close + 1..)?.split_whitespace().nth(1)?.parse().ok()?;
+    Some((stat.get(open + 1..close)?.to_owned(), parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_disjoint_and_complete() {
+        for cpus in 1..20 {
+            for parts in 1..10 {
+                let all: Vec<usize> = (0..parts).flat_map(|place| part(cpus, place, parts)).collect();
+                assert_eq!(all, (0..cpus).collect::<Vec<_>>(), "{cpus} CPUs, {parts} ranks");
+                let sizes: Vec<usize> = (0..parts).map(|place| part(cpus, place, parts).len()).collect();
+                assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn masks_list_their_members() {
+        let cpus = [0, 1, 63, 64, 130, 1023];
+        assert_eq!(members(&mask_from(&cpus)), cpus);
+    }
+
+    #[test]
+    fn process_names_may_hold_anything() {
+        let parsed = name_and_parent("123 (a (b) c) S 77 123 123 0 -1");
+        assert_eq!(parsed, Some(("a (b) c".to_owned(), 77)));
+        assert_eq!(name_and_parent("nonsense"), None);
+    }
+}

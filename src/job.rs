@@ -1,0 +1,147 @@
+//! The job that this process is a rank of: how it begins, who speaks, and how all of it ends.
+//!
+//! A rank that returns early or panics leaves the others waiting in a collective call for ever, so every way out passes through here and
+//! takes the whole job along. Rank 0 alone speaks, unless the trouble is another's.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Error, Result};
+
+use crate::exchange::{self, Transport};
+use crate::exit::Exit;
+
+static TRANSPORT: OnceLock<Arc<dyn Transport>> = OnceLock::new();
+
+/// Time that rank 0 has to report an error that all ranks see, before others report theirs.
+const FIRST_WORD: Duration = Duration::from_millis(600);
+/// And between those.
+const NEXT_WORD: Duration = Duration::from_millis(200);
+
+/// Rank by environment variable, known before MPI is.
+const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
+
+/// This process's rank as its launcher tells it; 0 without one.
+pub fn launched_rank() -> usize {
+    RANKS.iter().find_map(|name| std::env::var(name).ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// Joins the job: logging, the panic hook, and the other ranks.
+pub fn connect() -> Result<Arc<dyn Transport>> {
+    start_logging();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = message.unwrap_or("a panic without a message");
+        give_up(&format!("internal error: {message}{place}"), Exit::Failed)
+    }));
+    let transport: Arc<dyn Transport> = Arc::from(exchange::connect()?);
+    Ok(TRANSPORT.get_or_init(|| transport).clone())
+}
+
+/// Reports how a command went, ends the job where it failed, and returns this process's exit code.
+pub fn end(result: Result<()>) -> ExitCode {
+    let transport = TRANSPORT.get();
+    match result {
+        Ok(()) => {
+            finish();
+            ExitCode::SUCCESS
+        }
+        // All ranks agreed on it, and all leave in good order.
+        Err(error) if Exit::of(&error) == Exit::Stopped => {
+            if transport.is_none_or(|transport| transport.rank() == 0) {
+                complain(&describe(&error));
+            }
+            finish();
+            ExitCode::from(Exit::Stopped as u8)
+        }
+        Err(error) => give_up(&describe(&error), Exit::of(&error)),
+    }
+}
+
+fn finish() {
+    if let Some(transport) = TRANSPORT.get() {
+        transport.finish();
+    }
+}
+
+fn describe(error: &Error) -> String {
+    format!("{error:#}")
+}
+
+/// Says why, once for the whole job, and ends all ranks with the code. Any thread may call it.
+fn give_up(message: &str, exit: Exit) -> ! {
+    let code = exit as i32;
+    let Some(transport) = TRANSPORT.get().filter(|transport| transport.size() > 1) else {
+        if launched_rank() == 0 {
+            complain(message);
+        }
+        std::process::exit(code)
+    };
+    match transport.rank() {
+        0 => complain(message),
+        rank => {
+            // Most errors happen on all ranks at once, and rank 0's report ends this process during the wait.
+            std::thread::sleep(FIRST_WORD + NEXT_WORD * (rank - 1).min(20) as u32);
+            complain(&format!("rank {rank} on {}: {message}", host_name()));
+        }
+    }
+    // Should MPI be past ending anything, the kernel ends this process, and its launcher the others.
+    unsafe { libc::alarm(5) };
+    transport.abort(code)
+}
+
+/// One line on stderr; where that is closed, nobody listens.
+fn complain(message: &str) {
+    let _ = writeln!(std::io::stderr(), "biodist: {message}");
+}
+
+/// One line on stdout; where that is closed, training goes on all the same.
+pub fn say(line: impl Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// Warnings of all ranks and notices of rank 0 on stderr; RUST_LOG asks for more or less.
+fn start_logging() {
+    let rank = launched_rank();
+    let level = if rank == 0 { log::LevelFilter::Info } else { log::LevelFilter::Warn };
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).parse_default_env().format(move |out, record| {
+        let level = match record.level() {
+            log::Level::Info => String::new(),
+            level => format!("{}: ", level.as_str().to_lowercase()),
+        };
+        let rank = if rank == 0 { String::new() } else { format!("rank {rank}: ") };
+        writeln!(out, "biodist: {rank}{level}{}", record.args())
+    });
+    // A second call, from a test in the same process, changes nothing.
+    let _ = builder.try_init();
+}
+
+/// This machine's name.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "an unnamed host".to_owned() } else { name.trim().to_owned() }
+}
+
+/// Every rank's host name. Collective.
+pub fn host_names(transport: &dyn Transport) -> Vec<String> {
+    // The longest name that Linux has, in whole words.
+    const WORDS: usize = 64 / 8;
+    let mut bytes = host_name().into_bytes();
+    bytes.resize(8 * WORDS, 0);
+    let own: Vec<u64> = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect();
+    let all = transport.all_gather_words(&own);
+    all.chunks_exact(WORDS)
+        .map(|words| {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).filter(|byte| *byte != 0).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+        .collect()
+}

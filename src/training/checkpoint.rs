@@ -1,0 +1,359 @@
+//! Checkpoints: whole, or not there.
+//!
+//! A checkpoint is written and synced in a folder of its own, which takes its name only then. `state.json` holds a fingerprint of each file
+//! beside it and of itself, so that damage is found before anything is trained on it. Its files depend on nothing but the configuration
+//! and the step: not on the ranks, nor on interruptions.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use data_prep::files::{sync_folder, write_atomically};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::engine::{Engine, OptimizerSteps};
+use super::metrics::Tallied;
+use super::tensor_file::{self, Entry, Fingerprint, TensorFile};
+use crate::compute::{Buffer, Part};
+use crate::exchange::Transport;
+use crate::exit::Exit;
+use crate::network::{MapId, Maps};
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+/// Where a checkpoint is while it is being written, in the run's folder.
+const UNFINISHED: &str = "checkpoint.partial";
+const VERSION: u32 = 1;
+
+/// What a run knows beside its parameters and moments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub version: u32,
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done, and batches of the next one.
+    pub epoch: u64,
+    pub batch: u64,
+    pub steps_per_epoch: u64,
+    /// What the next step trains: "both", "inverse" or "forward".
+    pub phase: String,
+    pub optimizer_steps: OptimizerSteps,
+    pub seed: u64,
+    /// Of all parameters, as the ranks compare it.
+    pub parameter_checksum: String,
+    pub metrics: Tallied,
+    pub biodist: String,
+    pub files: BTreeMap<String, Fingerprint>,
+}
+
+impl State {
+    pub const VERSION: u32 = VERSION;
+}
+
+/// The checkpoints of a run.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    run: PathBuf,
+}
+
+impl Checkpoints {
+    pub fn of(run: &Path) -> Checkpoints {
+        Checkpoints { run: run.to_owned() }
+    }
+
+    /// The run's folder.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    pub fn folder(&self, step: u64) -> PathBuf {
+        self.run.join("checkpoints").join(format!("{step:08}"))
+    }
+
+    /// Steps of the checkpoints that there are, ascending.
+    pub fn steps(&self) -> Result<Vec<u64>> {
+        let folder = self.run.join("checkpoints");
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("{} cannot be read", folder.display()))?,
+        };
+        let mut steps = Vec::new();
+        for entry in entries {
+            let name = entry.with_context(|| format!("{} cannot be read", folder.display()))?.file_name();
+            if let Some(step) = name.to_str().and_then(|name| name.parse().ok())
+                && self.folder(step).file_name() == Some(&name)
+            {
+                steps.push(step);
+            }
+        }
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// The newest checkpoint that is whole; damaged ones are named and passed over.
+    pub fn newest(&self) -> Result<Option<State>> {
+        let steps = self.steps()?;
+        for step in steps.iter().rev() {
+            match self.verified(*step) {
+                Ok(state) => return Ok(Some(state)),
+                Err(error) => log::warn!("checkpoint {step} is passed over: {error:#}"),
+            }
+        }
+        ensure!(steps.is_empty(), "{} has no checkpoint that is whole", self.run.display());
+        Ok(None)
+    }
+
+    /// The state of the checkpoint at `step`, all of whose files are as they were written.
+    pub fn verified(&self, step: u64) -> Result<State> {
+        let folder = self.folder(step);
+        if !folder.exists() {
+            let steps: Vec<String> = self.steps()?.iter().map(u64::to_string).collect();
+            let there = if steps.is_empty() { "none".to_owned() } else { steps.join(", ") };
+            return Err(Exit::Usage.error(format!("{} has no checkpoint of step {step}; there are: {there}", self.run.display())));
+        }
+        let state = read_state(&folder.join(STATE))?;
+        for file in [MODEL, OPTIMIZER] {
+            let fingerprint = state.files.get(file).with_context(|| format!("{} says nothing of {file}", folder.join(STATE).display()))?;
+            tensor_file::verify(&folder.join(file), fingerprint)?;
+        }
+        Ok(state)
+    }
+
+    /// Writes the checkpoint of `state` (whose `files` are filled in here). On rank 0, after [`Engine::gather`].
+    pub fn write(&self, engine: &Engine, state: &State) -> Result<()> {
+        let result = self.write_whole(engine, state.clone());
+        if result.is_err() {
+            // What is left of a checkpoint is of no use, and takes space that something else may need.
+            let _ = self.remove_unfinished();
+        }
+        result.with_context(|| {
+            format!("checkpoint {} cannot be written; those before it are whole, and --resume goes on from there", state.step)
+        })
+    }
+
+    fn write_whole(&self, engine: &Engine, mut state: State) -> Result<()> {
+        self.remove_unfinished()?;
+        let unfinished = self.run.join(UNFINISHED);
+        create_folder(&unfinished)?;
+        let model = model_tensors(engine.maps());
+        let optimizer = optimizer_tensors(engine.maps());
+        for (file, tensors) in [(MODEL, &model), (OPTIMIZER, &optimizer)] {
+            let entries: Vec<Entry> = tensors.iter().map(|tensor| tensor.entry.clone()).collect();
+            let read = |index: usize| engine.read(tensors[index].map, tensors[index].part, tensors[index].buffer);
+            state.files.insert(file.to_owned(), tensor_file::write(&unfinished.join(file), &entries, read)?);
+        }
+        write_atomically(&unfinished.join(STATE), &state_bytes(&state))?;
+
+        let folder = self.folder(state.step);
+        create_folder(folder.parent().expect("a checkpoint has a parent"))?;
+        if folder.exists() {
+            // A damaged one: resuming came from before it.
+            remove(&folder)?;
+        }
+        std::fs::rename(&unfinished, &folder).with_context(|| format!("{} cannot be put in place", folder.display()))?;
+        sync_folder(&folder)
+    }
+
+    /// Removes what a killed process left half written.
+    pub fn remove_unfinished(&self) -> Result<()> {
+        remove(&self.run.join(UNFINISHED))
+    }
+
+    /// Removes all but the newest `keep` checkpoints and that of step 0.
+    pub fn prune(&self, keep: usize) -> Result<()> {
+        let steps = self.steps()?;
+        let later: Vec<u64> = steps.into_iter().filter(|step| *step > 0).collect();
+        for step in &later[..later.len().saturating_sub(keep)] {
+            // Renamed first: a checkpoint that is half removed must not look like one.
+            let (folder, unfinished) = (self.folder(*step), self.run.join(UNFINISHED));
+            std::fs::rename(&folder, &unfinished).with_context(|| format!("{} cannot be removed", folder.display()))?;
+            self.remove_unfinished()?;
+        }
+        Ok(())
+    }
+
+    /// Sets checkpoints beyond `step` aside: they are damaged, or the run would not go on from an earlier one.
+    pub fn set_aside_beyond(&self, step: u64) -> Result<()> {
+        for later in self.steps()?.into_iter().filter(|later| *later > step) {
+            let (folder, aside) = (self.folder(later), self.run.join(format!("damaged-{later:08}")));
+            remove(&aside)?;
+            std::fs::rename(&folder, &aside).with_context(|| format!("{} cannot be moved", folder.display()))?;
+            log::warn!("the damaged checkpoint {later} is now {}", aside.display());
+        }
+        Ok(())
+    }
+
+    /// Reads the parameters of the checkpoint at `step` into the engines of all ranks. Collective; the files need to be on rank 0 alone.
+    pub fn load_model(&self, step: u64, engine: &mut Engine, transport: &dyn Transport) -> Result<()> {
+        let tensors = model_tensors(engine.maps());
+        load(&self.folder(step).join(MODEL), &tensors, engine, transport)
+    }
+
+    /// The same for Adam's moments and step counts.
+    pub fn load_optimizer(&self, state: &State, engine: &mut Engine, transport: &dyn Transport) -> Result<()> {
+        let tensors = optimizer_tensors(engine.maps());
+        load(&self.folder(state.step).join(OPTIMIZER), &tensors, engine, transport)?;
+        engine.set_steps(state.optimizer_steps);
+        Ok(())
+    }
+}
+
+fn create_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("{} cannot be created", path.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A tensor of a checkpoint and where it is in the engine.
+struct Tensor {
+    entry: Entry,
+    map: MapId,
+    part: Part,
+    buffer: Buffer,
+}
+
+fn model_tensors(maps: &Maps) -> Vec<Tensor> {
+    tensors(maps, Buffer::Weights, "", |_| true)
+}
+
+fn optimizer_tensors(maps: &Maps) -> Vec<Tensor> {
+    let trained = |map: &crate::network::Map| map.trained();
+    let mut all = tensors(maps, Buffer::FirstMoment, "first_moment.", trained);
+    all.extend(tensors(maps, Buffer::SecondMoment, "second_moment.", trained));
+    all
+}
+
+fn tensors(maps: &Maps, buffer: Buffer, prefix: &str, wanted: impl Fn(&crate::network::Map) -> bool) -> Vec<Tensor> {
+    let mut all = Vec::new();
+    for (index, map) in maps.all.iter().enumerate().filter(|(_, map)| wanted(map)) {
+        let mut add = |name: &str, shape: &[usize], part| {
+            let entry = Entry { name: format!("{prefix}{name}"), shape: shape.to_vec() };
+            all.push(Tensor { entry, map: MapId(index), part, buffer });
+        };
+        add(&map.weight.name, &map.weight.shape, Part::Weight);
+        if map.biases() > 0 {
+            add(&map.bias_name, &map.bias_shape, Part::Bias);
+        }
+    }
+    all
+}
+
+/// Elements that travel at a time.
+const PIECE: usize = 1 << 22;
+
+fn load(path: &Path, tensors: &[Tensor], engine: &mut Engine, transport: &dyn Transport) -> Result<()> {
+    let entries: Vec<Entry> = tensors.iter().map(|tensor| tensor.entry.clone()).collect();
+    let mut file = if transport.rank() == 0 { Some(TensorFile::open(path, &entries)?) } else { None };
+    let alone = engine.shares_parameters() || transport.size() == 1;
+    for tensor in tensors {
+        let mut values = match &mut file {
+            Some(file) => file.read(&tensor.entry)?,
+            None if alone => Vec::new(),
+            None => vec![0.0; tensor.entry.shape.iter().product()],
+        };
+        if !alone {
+            for piece in values.chunks_mut(PIECE) {
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(piece);
+                let mut travelling = bytes.to_vec();
+                transport.broadcast(&mut travelling);
+                bytes.copy_from_slice(&travelling);
+            }
+        }
+        engine.write(tensor.map, tensor.part, tensor.buffer, &values)?;
+    }
+    transport.barrier();
+    Ok(())
+}
+
+/// JSON whose last key is the CRC-32 of the compact form of all before it.
+fn state_bytes(state: &State) -> Vec<u8> {
+    let mut value = serde_json::to_value(state).expect("a state is JSON");
+    let crc32 = checksum(&value);
+    value["crc32"] = crc32.into();
+    let mut bytes = serde_json::to_vec_pretty(&value).expect("a state is JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn checksum(value: &Value) -> String {
+    format!("{:08x}", crc32fast::hash(value.to_string().as_bytes()))
+}
+
+fn read_state(path: &Path) -> Result<State> {
+    let text = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    parse_state(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+fn parse_state(text: &[u8]) -> Result<State> {
+    let mut value: Value = serde_json::from_slice(text)?;
+    let fields = value.as_object_mut().ok_or_else(|| anyhow!("it is no JSON object"))?;
+    if let Some(version) = fields.get("version").and_then(Value::as_u64)
+        && version != u64::from(VERSION)
+    {
+        bail!("it has version {version}, and this program knows version {VERSION}");
+    }
+    let Some(crc32) = fields.shift_remove("crc32") else { bail!("it has no checksum") };
+    ensure!(crc32 == checksum(&value), "its checksum is not the one that was written");
+    Ok(serde_json::from_value(value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(step: u64) -> State {
+        State {
+            version: VERSION,
+            step,
+            epoch: 1,
+            batch: 2,
+            steps_per_epoch: 10,
+            phase: "inverse".into(),
+            optimizer_steps: OptimizerSteps { forward: 3, inverse: 9 },
+            seed: u64::MAX,
+            parameter_checksum: "00ff".into(),
+            metrics: Tallied::default(),
+            biodist: "0".into(),
+            files: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_state_survives_and_a_changed_digit_does_not() {
+        let bytes = state_bytes(&state(12));
+        assert_eq!(parse_state(&bytes).unwrap(), state(12));
+        let text = String::from_utf8(bytes).unwrap();
+        for (from, to) in [("\"inverse\": 9", "\"inverse\": 8"), ("\"step\": 12", "\"step\": 13"), ("\"version\": 1", "\"version\": 2")] {
+            assert!(text.contains(from), "{text}");
+            assert!(parse_state(text.replace(from, to).as_bytes()).is_err(), "{from}");
+        }
+        assert!(parse_state(&text.as_bytes()[..text.len() / 2]).is_err());
+    }
+
+    #[test]
+    fn only_checkpoints_count_and_step_0_stays() {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::of(run.path());
+        assert_eq!(checkpoints.steps().unwrap(), []);
+        for name in ["00000000", "00000010", "00000020", "00000030", "123456789", "7", "00000040.tmp", "notes"] {
+            std::fs::create_dir_all(run.path().join("checkpoints").join(name)).unwrap();
+        }
+        assert_eq!(checkpoints.steps().unwrap(), [0, 10, 20, 30, 123_456_789]);
+        checkpoints.prune(2).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [0, 30, 123_456_789]);
+        checkpoints.set_aside_beyond(30).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [0, 30]);
+        assert!(run.path().join("damaged-123456789").exists());
+        let error = checkpoints.verified(5).unwrap_err().to_string();
+        assert!(error.contains("no checkpoint of step 5; there are: 0, 30"), "{error}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Evaluation: every sample once, each rank its part, the same bits on any number of ranks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::engine::Engine;
+use super::metrics::Sums;
+use crate::compute::{Batch, Measure};
+use crate::data::{DataSet, evaluation_batches, evaluation_part};
+use crate::exchange::Transport;
+
+/// What an evaluation found.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluation {
+    pub sums: Sums,
+    pub seconds: f64,
+}
+
+const MEASURES: [Measure; 3] = [Measure::Loss, Measure::Top1Error, Measure::Top5Error];
+
+/// Runs the network on all of `data`. Collective.
+///
+/// `stopped` is asked before each batch; where it says so (on all ranks alike), there is no result.
+pub fn evaluate(
+    engine: &mut Engine,
+    data: &Arc<DataSet>,
+    transport: &dyn Transport,
+    mut stopped: impl FnMut() -> bool,
+) -> Result<Option<Evaluation>> {
+    let started = Instant::now();
+    let (rank, size) = (transport.rank(), transport.size());
+    let parts: Vec<usize> = (0..size).map(|rank| evaluation_part(data.len(), rank, size).len()).collect();
+    let longest = parts.iter().copied().max().unwrap_or(0);
+    // Ranks have parts of different length, and must ask the same number of times.
+    let rounds = longest.div_ceil(engine.capacity());
+    let mut batches = evaluation_batches(data.clone(), rank, size, engine.capacity());
+    let mut measures = MEASURES.map(|_| Vec::with_capacity(longest));
+    for _ in 0..rounds {
+        if stopped() {
+            return Ok(None);
+        }
+        let Some(batch) = batches.next() else { continue };
+        let (places, batch) = batch?;
+        engine.evaluate(&Batch { pixels: &batch.pixels, labels: &batch.labels, samples: places.len(), first: 0, step: 0 })?;
+        for (values, measure) in measures.iter_mut().zip(MEASURES) {
+            values.extend_from_slice(engine.measure(measure));
+        }
+        batches.recycle(batch);
+    }
+    let [loss, top1, top5] = measures.map(|values| in_order(values, &parts, transport));
+    let mut sums = Sums::default();
+    sums.add([&loss, &top1, &top5, &[]], false);
+    Ok(Some(Evaluation { sums, seconds: started.elapsed().as_secs_f64() }))
+}
+
+/// All ranks' values, in the order of the data set. Collective.
+fn in_order(mut own: Vec<f32>, parts: &[usize], transport: &dyn Transport) -> Vec<f32> {
+    let longest = parts.iter().copied().max().unwrap_or(0);
+    own.resize(longest, 0.0);
+    let mut all = vec![0.0; longest * parts.len()];
+    transport.all_gather(&own, &mut all);
+    all.chunks(longest.max(1)).zip(parts).flat_map(|(values, len)| &values[..*len]).copied().collect()
+}

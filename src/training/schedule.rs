@@ -1,0 +1,99 @@
+//! Which model learns when, and how long: pure functions of the number of steps done, so that a resumed run needs to know nothing else.
+
+use crate::config::{self, Config};
+use crate::data::Position;
+use crate::rules::Phase;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    alternating: bool,
+    steps_per_epoch: usize,
+    epochs: Option<u64>,
+    max_steps: Option<u64>,
+    eval_every_epochs: u64,
+}
+
+impl Schedule {
+    pub fn new(config: &Config, steps_per_epoch: usize) -> Schedule {
+        assert!(steps_per_epoch > 0, "an epoch has at least one batch");
+        Schedule {
+            alternating: config.learning.schedule == config::Schedule::Alternating,
+            steps_per_epoch,
+            epochs: config.training.epochs,
+            max_steps: config.training.max_steps,
+            eval_every_epochs: config.training.eval_every_epochs,
+        }
+    }
+
+    pub fn steps_per_epoch(&self) -> usize {
+        self.steps_per_epoch
+    }
+
+    /// The batch that comes after `step` steps. Every pass over the data is an epoch, and its steps are steps, whichever model learns.
+    pub fn position(&self, step: u64) -> Position {
+        Position::after(step, self.steps_per_epoch)
+    }
+
+    /// What learns in the epoch that follows `epoch` others: in turn the inverse and then the forward model, or both.
+    pub fn phase(&self, epoch: u64) -> Phase {
+        match (self.alternating, epoch % 2) {
+            (false, _) => Phase::Both,
+            (true, 0) => Phase::Inverse,
+            (true, _) => Phase::Forward,
+        }
+    }
+
+    /// Steps of the whole run: epochs or max_steps, whichever comes first.
+    pub fn last_step(&self) -> u64 {
+        let of_epochs = self.epochs.map(|epochs| epochs.saturating_mul(self.steps_per_epoch as u64));
+        [of_epochs, self.max_steps].into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether the network is evaluated after `step` steps: every so many epochs, and at the end.
+    pub fn evaluates(&self, step: u64) -> bool {
+        self.every_epochs(self.eval_every_epochs, step) || self.eval_every_epochs > 0 && step == self.last_step()
+    }
+
+    /// Whether something that is due every so many epochs (0: never) is due after `step` steps.
+    pub fn every_epochs(&self, epochs: u64, step: u64) -> bool {
+        let position = self.position(step);
+        epochs > 0 && position.epoch > 0 && position.batch == 0 && position.epoch.is_multiple_of(epochs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(alternating: bool, epochs: Option<u64>, max_steps: Option<u64>) -> Schedule {
+        Schedule { alternating, steps_per_epoch: 10, epochs, max_steps, eval_every_epochs: 2 }
+    }
+
+    #[test]
+    fn whole_epochs_alternate_and_the_inverse_model_begins() {
+        let schedule = schedule(true, Some(3), None);
+        let phases: Vec<Phase> = (0..30).map(|step| schedule.phase(schedule.position(step).epoch)).collect();
+        assert!(phases[..10].iter().all(|phase| *phase == Phase::Inverse));
+        assert!(phases[10..20].iter().all(|phase| *phase == Phase::Forward));
+        assert!(phases[20..].iter().all(|phase| *phase == Phase::Inverse), "an odd number of epochs ends with an inverse one");
+    }
+
+    #[test]
+    fn whichever_comes_first_ends_a_run() {
+        assert_eq!(schedule(false, Some(3), None).last_step(), 30);
+        assert_eq!(schedule(false, Some(3), Some(25)).last_step(), 25);
+        assert_eq!(schedule(false, Some(3), Some(40)).last_step(), 30);
+        assert_eq!(schedule(false, None, Some(40)).last_step(), 40);
+        assert_eq!(schedule(false, Some(0), None).last_step(), 0);
+    }
+
+    #[test]
+    fn intervals_of_epochs_end_with_an_epoch() {
+        let schedule = schedule(false, Some(9), None);
+        let due: Vec<u64> = (0..=90).filter(|step| schedule.every_epochs(3, *step)).collect();
+        assert_eq!(due, [30, 60, 90]);
+        assert!((0..=90).all(|step| !schedule.every_epochs(0, step)));
+        let evaluated: Vec<u64> = (0..=90).filter(|step| schedule.evaluates(*step)).collect();
+        assert_eq!(evaluated, [20, 40, 60, 80, 90]);
+    }
+}
