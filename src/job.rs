@@ -16,8 +16,9 @@ use crate::exit::Exit;
 
 static TRANSPORT: OnceLock<Arc<dyn Transport>> = OnceLock::new();
 
-/// Time that rank 0 has to report an error that all ranks see, before others report theirs.
-const FIRST_WORD: Duration = Duration::from_millis(600);
+/// Time that rank 0 has to report an error that all ranks see, and its launcher to end the others, before those report theirs: Open MPI
+/// asks for a second or two before it kills.
+const FIRST_WORD: Duration = Duration::from_millis(3000);
 /// And between those.
 const NEXT_WORD: Duration = Duration::from_millis(200);
 
@@ -85,7 +86,9 @@ fn give_up(message: &str, exit: Exit) -> ! {
     match transport.rank() {
         0 => complain(message),
         rank => {
-            // Most errors happen on all ranks at once, and rank 0's report ends this process during the wait.
+            // Most errors happen on all ranks at once, and rank 0's report ends this process during the wait; a request to stop in good
+            // order comes too late.
+            unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
             std::thread::sleep(FIRST_WORD + NEXT_WORD * (rank - 1).min(20) as u32);
             complain(&format!("rank {rank} on {}: {message}", host_name()));
         }

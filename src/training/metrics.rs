@@ -254,15 +254,14 @@ pub struct MetricsFile {
 pub const FILE_NAME: &str = "metrics.jsonl";
 
 impl MetricsFile {
-    /// Opens the file in `run`, made where there is none.
-    pub fn open(run: &Path) -> Result<MetricsFile> {
+    fn open(run: &Path) -> Result<MetricsFile> {
         let path = run.join(FILE_NAME);
         let file =
             OpenOptions::new().append(true).create(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
         Ok(MetricsFile { path, file })
     }
 
-    /// Opens the file in `run` for going on from `step`: lines past it are cut, and so is one of training between regular ones, which an
+    /// Opens the file in `run`, made where there is none, for going on from `step`: lines past it are cut, and so is one of training between regular ones, which an
     /// earlier end of training left.
     pub fn resume(run: &Path, step: u64, last_regular: u64) -> Result<MetricsFile> {
         let path = run.join(FILE_NAME);

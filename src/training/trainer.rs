@@ -50,8 +50,9 @@ struct Record {
 impl Record {
     fn open(run: &Run, step: u64, last_regular: u64) -> Result<Record> {
         let last = run.schedule.last_step();
-        // A run that is over stays as it is.
-        let metrics = if step >= last { MetricsFile::open(run.folder)? } else { MetricsFile::resume(run.folder, step, last_regular)? };
+        // A run that is over has lost nothing but what a crash cut from its last line.
+        let (step_kept, regular_kept) = if step >= last { (u64::MAX, u64::MAX) } else { (step, last_regular) };
+        let metrics = MetricsFile::resume(run.folder, step_kept, regular_kept)?;
         let checkpoints = Checkpoints::of(run.folder);
         checkpoints.set_aside_beyond(step)?;
         Ok(Record { checkpoints, metrics, progress: Progress::new(step, last) })

@@ -1,0 +1,51 @@
+//! `bench step`, and how a rank finds its CPUs.
+
+use serde_json::Value;
+
+use crate::site::Site;
+
+#[test]
+fn steps_are_timed_phase_by_phase() {
+    let site = Site::new();
+    let config = site.configure("step", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", "");
+    for (ranks, schedule) in [(1, "parallel"), (2, "alternating")] {
+        let schedule = format!("learning.schedule=\"{schedule}\"");
+        let arguments = ["bench", "step", &config, "--input", "6x6x1", "--classes", "10", "--steps", "5", "--set", &schedule, "--json"];
+        let outcome = site.succeed(ranks, &arguments);
+        let value: Value = serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap();
+        assert_eq!(value["world_size"].as_u64(), Some(ranks as u64));
+        for key in ["samples_per_second", "step_seconds", "threads_per_rank", "floor_seconds", "peak_rss_bytes", "memory_bytes"] {
+            assert!(value[key].as_f64().unwrap() > 0.0, "{key}: {value}");
+        }
+        let phases = value["phases"].as_object().unwrap();
+        let sum = |key: &str| phases.values().map(|phase| phase[key].as_f64().unwrap()).sum::<f64>();
+        assert!(["forward", "inverse", "update_forward", "update_inverse"].iter().all(|phase| phases.contains_key(*phase)), "{value}");
+        assert!(sum("seconds") <= 1.5 * value["step_seconds"].as_f64().unwrap(), "{value}");
+        assert!((sum("floor_seconds") - value["floor_seconds"].as_f64().unwrap()).abs() < 1e-9);
+        let speed = 16.0 / value["step_seconds"].as_f64().unwrap();
+        assert!((value["samples_per_second"].as_f64().unwrap() / speed - 1.0).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn ranks_divide_the_cpus_whatever_mpirun_bound_them_to() {
+    let site = Site::new();
+    let config = site.configure("step", "rule = \"bp\"", "");
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    for ranks in [1, 2] {
+        // mpirun for one rank too: it binds that to a single core.
+        let mut command = site.command(2, &[]);
+        let program = command.get_program().to_owned();
+        command = {
+            let mut mpirun = std::process::Command::new(program);
+            mpirun.args(["-n", &ranks.to_string(), "--oversubscribe", "--bind-to", "core", env!("CARGO_BIN_EXE_biodist")]);
+            mpirun.args(["bench", "step", &config, "--input", "6x6x1", "--classes", "10", "--steps", "1", "--json"]);
+            mpirun.current_dir(site.path("")).env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+            mpirun
+        };
+        let output = command.output().unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let value: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+        assert_eq!(value["threads_per_rank"].as_u64(), Some((cpus / ranks).max(1) as u64), "{ranks} ranks on {cpus} CPUs");
+    }
+}

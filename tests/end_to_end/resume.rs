@@ -1,0 +1,156 @@
+//! Interrupted anywhere and continued anyhow, a run ends as if it had never been interrupted.
+
+use std::time::Duration;
+
+use crate::site::{Site, lines, wait_for};
+
+/// An alternating run of 44 steps: an epoch has 11, so most checkpoints lie within an epoch, and inverse epochs are interrupted too.
+const ALTERNATING: &str = "rule = \"sdtp\"\nschedule = \"alternating\"\nsigma = 0.2";
+
+#[test]
+fn in_the_middle_of_an_epoch_on_another_number_of_ranks() {
+    let site = Site::new();
+    let more = "[training]\nepochs = 4\nlog_every_steps = 4\ncheckpoint_every_steps = 5\nkeep_checkpoints = 100";
+    let config = site.configure("turns", ALTERNATING, more);
+    site.succeed(1, &["train", &config, "--out", "whole"]);
+    // Inverse epochs are 0..11 and 22..33; 6 and 29 are within them, 17 is within a forward one.
+    for (stop, ranks) in [("6", 2), ("17", 1), ("29", 2), ("44", 1)] {
+        let stop = format!("training.max_steps={stop}");
+        site.succeed(ranks, &["train", &config, "--out", "parts", "--resume", "--set", &stop]);
+    }
+    let (whole, parts) = (site.checkpoints("whole"), site.checkpoints("parts"));
+    for (file, bytes) in &whole {
+        assert!(parts.get(file) == Some(bytes), "{} differs", file.display());
+    }
+    // The ends in between were evaluated, which the whole run had no reason to be.
+    let lines: Vec<_> = site.metrics("parts").into_iter().filter(|line| ![6, 17, 29].contains(&line["step"].as_u64().unwrap())).collect();
+    assert_eq!(lines, site.metrics("whole"));
+}
+
+#[test]
+fn after_being_killed_at_any_moment() {
+    let site = Site::new();
+    let more = "[training]\nepochs = 60\nlog_every_steps = 10\neval_every_epochs = 7\ncheckpoint_every_steps = 8\nkeep_checkpoints = 3";
+    for (name, learning) in [("turns", ALTERNATING), ("both", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2")] {
+        let config = site.configure(name, learning, more);
+        let (whole, killed) = (format!("{name}-whole"), format!("{name}-killed"));
+        site.succeed(1, &["train", &config, "--out", &whole]);
+        let metrics = site.path(&killed).join("metrics.jsonl");
+        for (kill, ranks) in [1, 2, 1, 2].into_iter().enumerate() {
+            let job = site.start(ranks, &["train", &config, "--out", &killed, "--resume"]);
+            // Somewhere in what follows: a step, a checkpoint, an evaluation.
+            let before = lines(&metrics);
+            wait_for("a line of metrics", || lines(&metrics) > before || std::fs::exists(format!("/proc/{}/exe", job.id())).is_err());
+            std::thread::sleep(Duration::from_micros(3_700 * kill as u64));
+            if ranks == 1 {
+                job.signal(libc::SIGKILL)
+            } else {
+                kill_a_rank(&job)
+            }
+            let outcome = job.wait();
+            assert_ne!(outcome.code, Some(0), "killed before it ended: {outcome:?}");
+        }
+        site.succeed(2, &["train", &config, "--out", &killed, "--resume"]);
+        site.assert_same(&whole, &killed);
+    }
+}
+
+/// Kills one of the ranks that mpirun has started.
+pub fn kill_a_rank(job: &crate::site::Job) {
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", job.id())).unwrap();
+    let rank: i32 = children.split_whitespace().last().expect("mpirun has ranks").parse().unwrap();
+    unsafe { libc::kill(rank, libc::SIGKILL) };
+}
+
+#[test]
+fn a_finished_run_ends_at_once_and_a_longer_one_goes_on() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"bp\"", "[training]\nepochs = 2\nlog_every_steps = 4");
+    // Nothing is there yet: --resume starts.
+    site.succeed(1, &["train", &config, "--out", "run", "--resume"]);
+    let finished = (site.metrics("run"), site.checkpoints("run"));
+    let again = site.succeed(2, &["train", &config, "--out", "run", "--resume"]);
+    assert!(again.stdout.contains("is finished"), "{again:?}");
+    assert_eq!((site.metrics("run"), site.checkpoints("run")), finished);
+
+    let longer = ["train", &config, "--out", "run", "--resume", "--set", "training.epochs=3", "--set", "parallel.threads_per_rank=1"];
+    site.succeed(1, &longer);
+    site.succeed(1, &["train", &config, "--out", "whole", "--set", "training.epochs=3"]);
+    // Including the lines of training: the partial one at the first end, step 22, is gone.
+    site.assert_same("run", "whole");
+    assert!(
+        site.metrics("run").iter().all(|line| line["split"] != "train" || line["step"].as_u64().unwrap() % 4 == 0 || line["step"] == 33)
+    );
+    assert!(std::fs::read_to_string(site.path("run/config.toml")).unwrap().contains("epochs = 3"));
+    let about: serde_json::Value = serde_json::from_slice(&std::fs::read(site.path("run/run.json")).unwrap()).unwrap();
+    assert_eq!((about["world_size"].as_u64(), about["earlier"].as_array().unwrap().len()), (Some(1), 1));
+    for key in ["command", "commit", "versions", "hosts", "kernels"] {
+        assert!(!about[key].is_null(), "{key}");
+    }
+}
+
+#[test]
+fn an_evaluation_that_was_cut_is_made_up_for() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"bp\"", "[training]\nepochs = 2");
+    site.succeed(1, &["train", &config, "--out", "run"]);
+    let whole = site.metrics("run");
+    let path = site.path("run/metrics.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let cut = text.lines().last().unwrap().len() / 2;
+    std::fs::write(&path, &text[..text.len() - cut]).unwrap();
+    site.succeed(1, &["train", &config, "--out", "run", "--resume"]);
+    assert_eq!(site.metrics("run"), whole);
+}
+
+#[test]
+fn a_run_of_another_configuration_is_refused_by_name() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", "[training]\nmax_steps = 5");
+    site.succeed(1, &["train", &config, "--out", "run"]);
+    let refused = site.run(1, &["train", &config, "--out", "run"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("holds a run already"), "{refused:?}");
+    let other = site.run(2, &["train", &config, "--out", "run", "--resume", "--set", "learning.sigma=0.3"]);
+    assert_eq!(other.code, Some(2), "{other:?}");
+    assert_eq!(other.stderr.matches("learning.sigma is 0.2 there and 0.3 here").count(), 1, "{other:?}");
+}
+
+#[test]
+fn damaged_checkpoints_are_named_and_passed_over() {
+    let site = Site::new();
+    let more = "[training]\nmax_steps = 20\ncheckpoint_every_steps = 5\nlog_every_steps = 4";
+    let config = site.configure("short", "rule = \"bp\"", more);
+    site.succeed(1, &["train", &config, "--out", "whole"]);
+    site.succeed(1, &["train", &config, "--out", "run", "--set", "training.max_steps=15"]);
+    assert_eq!(site.checkpoint_names("run"), ["00000000", "00000011", "00000015"]);
+    let model = site.path("run/checkpoints/00000015/model.safetensors");
+    let mut bytes = std::fs::read(&model).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&model, bytes).unwrap();
+
+    let asked = site.run(1, &["eval", "run", "--checkpoint", "15"]);
+    assert!(asked.code == Some(1) && asked.stderr.contains("model.safetensors is damaged"), "{asked:?}");
+    let newest = site.succeed(1, &["eval", "run", "--json"]);
+    assert!(newest.stdout.contains("\"checkpoint\":11") && newest.stderr.contains("00000015/model.safetensors is damaged"), "{newest:?}");
+    let absent = site.run(1, &["eval", "run", "--checkpoint", "3"]);
+    assert!(absent.code == Some(2) && absent.stderr.contains("there are: 0, 11, 15"), "{absent:?}");
+
+    site.succeed(1, &["train", &config, "--out", "run", "--resume"]);
+    assert!(
+        site.checkpoints("run")[std::path::Path::new("00000020/state.json")]
+            == site.checkpoints("whole")[std::path::Path::new("00000020/state.json")]
+    );
+    assert!(site.path("run/damaged-00000015").exists());
+}
+
+#[test]
+fn two_processes_do_not_train_in_one_folder() {
+    let site = Site::new();
+    let config = site.configure("long", "rule = \"bp\"", "[training]\nmax_steps = 100000000\nlog_every_steps = 1000");
+    let job = site.start(1, &["train", &config, "--out", "run"]);
+    wait_for("a line of metrics", || lines(&site.path("run/metrics.jsonl")) > 0);
+    let second = site.run(1, &["train", &config, "--out", "run", "--resume"]);
+    assert!(second.code == Some(1) && second.stderr.contains("another process is training"), "{second:?}");
+    drop(job);
+}

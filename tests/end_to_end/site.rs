@@ -1,0 +1,215 @@
+//! A place to train in: data, a configuration, and the program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use data_prep::format::Encoding;
+use data_prep::{DatasetWriter, Description, PixelSums};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longer than any job here takes, on a machine busy with others.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Jobs of several ranks wait for each other at every step: two at a time on few cores would mostly wait.
+static JOBS: Mutex<()> = Mutex::new(());
+
+/// A folder with data sets `train` (200 images of 6 x 6 x 1) and `test` (53), ten classes.
+pub struct Site {
+    folder: TempDir,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Site {
+    pub fn new() -> Site {
+        let site = Site { folder: tempfile::tempdir().unwrap() };
+        write_images(&site.path("train"), 200, 10);
+        write_images(&site.path("test"), 53, 10);
+        site
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a configuration of `rule`; `more` is TOML that goes last.
+    pub fn configure(&self, name: &str, learning: &str, more: &str) -> String {
+        let text = format!(
+            "[data]\ntrain = \"train\"\ntest = \"test\"\nvalidation = 20\nbatch_size = 16\n\
+             [[network.layers]]\nkind = \"dense\"\nunits = 24\n[[network.layers]]\nkind = \"dense\"\nunits = 20\n\
+             [learning]\n{learning}\n[optimizer.forward]\nlearning_rate = 0.001\n{more}\n"
+        );
+        let file = format!("{name}.toml");
+        std::fs::write(self.path(&file), text).unwrap();
+        file
+    }
+
+    /// The command line of a job of `ranks` ranks; one rank is a process alone.
+    pub fn command(&self, ranks: usize, arguments: &[&str]) -> Command {
+        let program = env!("CARGO_BIN_EXE_biodist");
+        let mut command = if ranks == 1 {
+            Command::new(program)
+        } else {
+            let mut mpirun = Command::new("mpirun");
+            mpirun.args(["--oversubscribe", "-n", &ranks.to_string(), program]);
+            mpirun
+        };
+        command.args(arguments).current_dir(self.folder.path());
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1").env_remove("RUST_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn start(&self, ranks: usize, arguments: &[&str]) -> Job {
+        let turn = (ranks > 1).then(|| JOBS.lock().unwrap_or_else(|error| error.into_inner()));
+        Job::start(self.command(ranks, arguments), turn)
+    }
+
+    pub fn run(&self, ranks: usize, arguments: &[&str]) -> Outcome {
+        self.start(ranks, arguments).wait()
+    }
+
+    /// Runs a job that must end well.
+    pub fn succeed(&self, ranks: usize, arguments: &[&str]) -> Outcome {
+        let outcome = self.run(ranks, arguments);
+        assert_eq!(outcome.code, Some(0), "{arguments:?} on {ranks} ranks: {outcome:?}");
+        outcome
+    }
+
+    /// Every file of every checkpoint of `run`, by its path.
+    pub fn checkpoints(&self, run: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        let folder = self.path(run).join("checkpoints");
+        let mut files = BTreeMap::new();
+        for checkpoint in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            for file in std::fs::read_dir(checkpoint).unwrap().map(|entry| entry.unwrap().path()) {
+                files.insert(file.strip_prefix(&folder).unwrap().to_owned(), std::fs::read(&file).unwrap());
+            }
+        }
+        files
+    }
+
+    pub fn checkpoint_names(&self, run: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(run).join("checkpoints")).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The lines of `run`'s metrics, without what depends on the clock.
+    pub fn metrics(&self, run: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
+        let parse = |line: &str| {
+            let mut value: Value = serde_json::from_str(line).unwrap();
+            let fields = value.as_object_mut().unwrap();
+            assert!(fields.shift_remove("samples_per_second").unwrap().as_f64().unwrap() > 0.0);
+            fields.shift_remove("seconds");
+            value
+        };
+        text.lines().map(parse).collect()
+    }
+
+    /// Whether two runs have the same bits in every checkpoint and every measure.
+    pub fn assert_same(&self, run: &str, other: &str) {
+        assert_eq!(self.metrics(run), self.metrics(other), "{run} and {other}");
+        let (ours, theirs) = (self.checkpoints(run), self.checkpoints(other));
+        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>(), "{run} and {other}");
+        for (file, bytes) in &ours {
+            assert!(*bytes == theirs[file], "{} differs between {run} and {other}", file.display());
+        }
+    }
+}
+
+/// A job that is running; killed when it is dropped.
+pub struct Job {
+    child: Child,
+    out: Option<[std::thread::JoinHandle<String>; 2]>,
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+impl Job {
+    pub fn start(mut command: Command, turn: Option<MutexGuard<'static, ()>>) -> Job {
+        let mut child = command.spawn().unwrap();
+        // Read all along: a full pipe would stop the job.
+        let reader = |mut pipe: Box<dyn std::io::Read + Send>| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                pipe.read_to_end(&mut bytes).unwrap();
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
+        };
+        let out = [reader(Box::new(child.stdout.take().unwrap())), reader(Box::new(child.stderr.take().unwrap()))];
+        Job { child, out: Some(out), _turn: turn }
+    }
+
+    pub fn id(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Sends `signal` to the process that was started.
+    pub fn signal(&self, signal: i32) {
+        assert_eq!(unsafe { libc::kill(self.id(), signal) }, 0);
+    }
+
+    pub fn wait(mut self) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        let status: ExitStatus = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "the job does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let [stdout, stderr] = self.out.take().unwrap().map(|reader| reader.join().unwrap());
+        Outcome { code: status.code(), stdout, stderr }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `done`.
+pub fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Number of lines that the file has so far.
+pub fn lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+/// Images of 6 x 6 x 1 with a pattern that depends on the label, and noise.
+pub fn write_images(folder: &Path, samples: usize, classes: usize) {
+    let class_names = (0..classes).map(|class| class.to_string()).collect();
+    let description = Description { channels: 1, class_names, encoding: Encoding::Raw, made_by: "a test".into() };
+    let writer = DatasetWriter::begin(folder, description).unwrap();
+    let mut shard = writer.shard(0).unwrap();
+    let mut state = samples as u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize
+    };
+    for _ in 0..samples {
+        let label = random() % classes;
+        let pixels: Vec<u8> = (0..36).map(|at| (random() % 100 + if at / 6 == label % 6 { 100 + 5 * label } else { 0 }) as u8).collect();
+        shard.add(&pixels, (6, 6), label as u32, &PixelSums::of(&pixels, 1)).unwrap();
+    }
+    writer.finish(vec![shard.finish().unwrap()]).unwrap();
+}
