@@ -186,7 +186,9 @@ fn input_shape(augmentation: &Augmentation, shards: &Dataset, key: &str) -> Resu
     let refuse = |message: String| Exit::Usage.error(message);
     let folder = shards.folder();
     let Some([height, width]) = augmentation.crop.or(shards.shape().map(|[height, width, _]| [height, width])) else {
-        return Err(refuse(format!("data.crop is missing: the images of {key} = {folder:?} differ in size; set data.crop = [height, width]")));
+        return Err(refuse(format!(
+            "data.crop is missing: the images of {key} = {folder:?} differ in size; set data.crop = [height, width]"
+        )));
     };
     let room = if augmentation.random_crop { 2 * augmentation.padding } else { 0 };
     let [least_height, least_width] = smallest_frame(shards)?;

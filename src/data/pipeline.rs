@@ -86,8 +86,7 @@ impl Pipeline {
     /// Begins to load with the fewest of `threads`; more are added, up to the most of them, while batches are waited for.
     pub(super) fn new(source: impl Source, threads: RangeInclusive<usize>) -> Pipeline {
         let state = State { taken: 0, begun: 0, ahead: AHEAD, store: VecDeque::new(), spare: Vec::new(), stop: false };
-        let shared =
-            Shared { source: Box::new(source), state: Mutex::new(state), work: Condvar::new(), filled: Condvar::new() };
+        let shared = Shared { source: Box::new(source), state: Mutex::new(state), work: Condvar::new(), filled: Condvar::new() };
         let (shared, window) = (Arc::new(shared), Window::begin());
         let mut pipeline = Pipeline { shared, threads: Vec::new(), most_threads: *threads.end(), window };
         for _ in 0..*threads.start() {
@@ -203,7 +202,7 @@ impl Shared {
             let mut state = self.lock();
             let place = (number - state.taken) as usize;
             state.store[place] = Some(result);
-                drop(state);
+            drop(state);
             self.filled.notify_one();
         }
     }

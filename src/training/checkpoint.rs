@@ -343,7 +343,7 @@ mod tests {
     fn only_checkpoints_count_and_step_0_stays() {
         let run = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::of(run.path());
-        assert_eq!(checkpoints.steps().unwrap(), []);
+        assert!(checkpoints.steps().unwrap().is_empty());
         for name in ["00000000", "00000010", "00000020", "00000030", "123456789", "7", "00000040.tmp", "notes"] {
             std::fs::create_dir_all(run.path().join("checkpoints").join(name)).unwrap();
         }

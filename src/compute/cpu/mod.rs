@@ -3,6 +3,9 @@
 //! Everything that a step touches is allocated before the first one. A dense layer is the case of one position, so every map goes through
 //! the same nests (`apply`, `update`) round one tile routine (`tile`).
 
+// Tiles of registers are walked by index: an iterator per register would hide which is which.
+#![allow(clippy::needless_range_loop)]
+
 mod apply;
 mod chunk;
 mod elementary;

@@ -52,6 +52,7 @@ fn philox(seed: u64, first: Words, rest: [u32; 3]) -> [Words; 4] {
 /// Natural logarithm of numbers in (0, 1], by Cephes' polynomial.
 #[inline(always)]
 fn ln(x: Floats) -> Floats {
+    #[allow(clippy::excessive_precision)]
     const P: [f32; 9] = [
         7.037_683_6e-2,
         -1.151_461e-1,

@@ -1,6 +1,7 @@
 //! AVX-512: one register a vector, 32 of them; and the same with products in bf16 where the processor has AVX512-BF16.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::{Kernel, Simd, avx2};
 
@@ -61,7 +62,7 @@ unsafe impl<const BF16: bool> Simd for Lanes<BF16> {
     unsafe fn product(self, a: Self, b: Self) -> Self {
         unsafe {
             if BF16 {
-                let (x, y): (__m512bh, __m512bh) = (std::mem::transmute(self.0), std::mem::transmute(a.0));
+                let (x, y) = (transmute::<__m512, __m512bh>(self.0), transmute::<__m512, __m512bh>(a.0));
                 Lanes(_mm512_dpbf16_ps(b.0, x, y))
             } else {
                 self.mul_add(a, b)
@@ -80,14 +81,14 @@ unsafe impl<const BF16: bool> Simd for Lanes<BF16> {
             places
         };
         unsafe {
-            let halves: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(other.0, self.0));
+            let halves = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(other.0, self.0));
             let places = _mm512_loadu_si512(INTERLEAVE.as_ptr().cast());
             Lanes(_mm512_castsi512_ps(_mm512_permutexvar_epi16(places, halves)))
         }
     }
     #[inline(always)]
     unsafe fn pair_neighbours(self, next: Self) -> Self {
-        unsafe { Lanes(std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(next.0, self.0))) }
+        unsafe { Lanes(transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(next.0, self.0))) }
     }
     #[inline(always)]
     unsafe fn sqrt(self) -> Self {
