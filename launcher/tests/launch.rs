@@ -99,7 +99,7 @@ fn a_killed_rank_leads_to_a_restart_from_the_last_checkpoint() {
 fn restarts_have_an_end() {
     let folder = Folder::new();
     let arguments = ["--ranks", "1", "--max-restarts", "1", "train", "a.toml", "--resume"];
-    fs::write(folder.path("stand-in"), "#!/bin/sh\necho reason >&2\nkill -9 $$\n").unwrap();
+    fs::write(folder.path("stand-in"), "#!/bin/sh\necho reason >&2\nsleep 1\nkill -9 $$\n").unwrap();
     let (code, said) = run(&mut folder.command(&arguments));
     assert_eq!(code, Some(137), "{said}");
     assert!(said.contains("after 1 restart; not started again: --max-restarts is 1"), "{said}");
