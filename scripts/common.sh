@@ -15,7 +15,7 @@ apt_install() {
     have apt-get || die "missing: $*. These are Debian's names; install your system's packages of the same content, or load your cluster's modules."
     local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
-        have sudo || die "missing Debian packages: $*. Installing them needs root: ask for 'apt-get install $*'."
+        { have sudo && sudo true; } || die "missing Debian packages: $*. Installing them needs root: ask for 'apt-get install $*'."
         as_root=(sudo)
     fi
     say "installing Debian packages: $*"

@@ -47,7 +47,7 @@ pub fn listen() -> Result<(Sender<Event>, Receiver<Event>)> {
 /// How one attempt is run.
 pub struct Attempt<'a> {
     pub line: &'a [OsString],
-    pub variables: &'a [(&'static str, &'static str)],
+    pub variables: &'a [(&'static str, String)],
     pub launch_id: &'a str,
     pub logs: Option<PathBuf>,
     /// How long the ranks may take for a checkpoint after a request to stop.
@@ -59,7 +59,9 @@ pub struct Attempt<'a> {
 /// How it went.
 pub struct Outcome {
     pub ending: Ending,
-    /// What the rank that is held responsible wrote last, oldest line first.
+    /// The rank that is held responsible, or rank 0 where mpirun names none.
+    pub speaker: usize,
+    /// What it wrote last, oldest line first.
     pub last_words: Vec<String>,
     /// Why the logs are not whole, where they are not.
     pub log_error: Option<String>,
@@ -95,14 +97,15 @@ impl Attempt<'_> {
         }
         let journal = journal.lock().map_err(|_| anyhow!("a thread that follows mpirun's output has failed"))?;
         journal.recent(Author::Mpirun).for_each(|line| ending.note(line));
-        let last_words = ending.rank.map(|rank| journal.recent(Author::Rank(rank)).map(str::to_owned).collect()).unwrap_or_default();
-        Ok(Outcome { ending, last_words, log_error: journal.file_error().map(str::to_owned) })
+        let speaker = ending.rank.unwrap_or(0);
+        let last_words = journal.recent(Author::Rank(speaker)).map(str::to_owned).collect();
+        Ok(Outcome { ending, speaker, last_words, log_error: journal.file_error().map(str::to_owned) })
     }
 
     /// mpirun in a process group of its own, so that Ctrl-C reaches the launcher alone; it ends with the launcher.
     fn start(&self) -> Result<Child> {
         let mut command = Command::new(&self.line[0]);
-        command.args(&self.line[1..]).envs(self.variables.iter().copied()).env(LAUNCH_VARIABLE, self.launch_id);
+        command.args(&self.line[1..]).envs(self.variables.iter().map(|(name, value)| (name, value))).env(LAUNCH_VARIABLE, self.launch_id);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         // SAFETY: prctl is safe to call between fork and exec, and its arguments are numbers.
         unsafe {

@@ -37,9 +37,9 @@ pub struct Cli {
     /// A variable for every rank, beside LD_LIBRARY_PATH, RUST_*, OMP_NUM_THREADS, NCCL_*, UCX_*, FI_* and BIODIST_*, which are passed on
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
-    /// The program to start; by default the biodist beside biodist-launch
-    #[arg(long, value_name = "PATH")]
-    pub program: Option<PathBuf>,
+    /// What starts biodist, such as "apptainer exec --nv biodist.sif biodist"; by default the one beside biodist-launch
+    #[arg(long, value_name = "WORDS")]
+    pub program: Option<String>,
     /// Print mpirun's command line instead of running it
     #[arg(long)]
     pub dry_run: bool,

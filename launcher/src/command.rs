@@ -1,7 +1,6 @@
 //! What the launcher has to know about biodist's own command line: enough to resume a training run, and to learn its batch size.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
@@ -26,11 +25,12 @@ pub fn resumed(arguments: &[OsString]) -> Vec<OsString> {
 ///
 /// # Errors
 /// A configuration that `program check` refuses, with its reason.
-pub fn batch_size(program: &Path, arguments: &[OsString]) -> Result<usize> {
-    let output = Command::new(program)
+pub fn batch_size(program: &[OsString], arguments: &[OsString]) -> Result<usize> {
+    let output = Command::new(&program[0])
+        .args(&program[1..])
         .args(check_of(arguments))
         .output()
-        .with_context(|| format!("cannot start {} to learn the batch size", program.display()))?;
+        .with_context(|| format!("cannot start {} to learn the batch size", program[0].to_string_lossy()))?;
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr);
         return Err(anyhow!("cannot learn the batch size: {}", reason.trim()));
@@ -88,7 +88,7 @@ mod tests {
             let path = folder.path().join("biodist");
             std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-            batch_size(&path, &words("train a.toml")).map_err(|error| format!("{error:#}"))
+            batch_size(&[path.into_os_string()], &words("train a.toml")).map_err(|error| format!("{error:#}"))
         };
         assert_eq!(program(r#"echo '{"config": {"data": {"batch_size": 256}}, "ranks": 1}'"#), Ok(256));
         assert!(program("echo 'a.toml: no such configuration' >&2; exit 2").unwrap_err().contains("a.toml: no such"));

@@ -79,6 +79,8 @@ impl Ending {
             2 => format!("{who} refused the command line or the configuration (code 2)"),
             code => match self.signal {
                 Some(signal) => format!("{who} was killed by signal {signal}"),
+                // mpirun does not always get to say which one it was.
+                None if self.rank.is_none() && (129..=192).contains(&code) => format!("a rank was killed by signal {}", code - 128),
                 None => format!("{who} failed (code {code})"),
             },
         }
@@ -108,6 +110,7 @@ mod tests {
         assert_eq!(ending.describe(), "rank 12 on vm was killed by signal 9");
         assert!(ending.is_worth_a_restart() && !ending.failed_at_once());
         assert_eq!(ending.exit_code(), 137);
+        assert_eq!(self::ending(137, &[]).describe(), "a rank was killed by signal 9");
     }
 
     #[test]

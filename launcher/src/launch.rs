@@ -15,6 +15,7 @@ use crate::mpirun::{self, Job, Reach};
 use crate::placement::{Share, largest_divisor, place, total};
 use crate::remote::{self, Agent};
 use crate::resources;
+use crate::slurm;
 use crate::usage::usage;
 
 /// Between a failure and the next start: GPUs and ports of dead processes become free.
@@ -41,7 +42,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
     let launcher = std::env::current_exe().ok();
     let job = Job {
         shares,
-        program: cli.program.clone().unwrap_or_else(|| mpirun::default_program(launcher.as_deref())),
+        program: mpirun::program(cli.program.as_deref(), launcher.as_deref())?,
         arguments: cli.arguments().to_vec(),
         folder: std::env::current_dir().context("cannot find out the working folder")?,
         variables: cli.env.clone(),
@@ -49,7 +50,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
     };
     // SAFETY: geteuid has no preconditions.
-    let variables = mpirun::own_variables(unsafe { libc::geteuid() } == 0);
+    let variables = mpirun::own_variables(unsafe { libc::geteuid() } == 0, resources.tasks_per_node);
     if cli.dry_run {
         println!("{}", mpirun::quoted(&variables, &mpirun::command_line(&job, &environment())));
         return Ok(0);
@@ -68,7 +69,7 @@ struct Launch<'a> {
     job: Job,
     /// The hosts that are left.
     slots: Vec<Share>,
-    variables: Vec<(&'static str, &'static str)>,
+    variables: Vec<(&'static str, String)>,
     logs: PathBuf,
     id: String,
     agent: Agent,
@@ -89,8 +90,9 @@ impl Launch<'_> {
 
     fn unusable_hosts(&self) -> Vec<(String, String)> {
         match self.job.reach {
-            Reach::Ssh => remote::unusable(&self.agent, &names(&self.job.shares), &self.job.folder, &self.job.program),
-            Reach::Local | Reach::Slurm => Vec::new(),
+            Reach::Ssh => remote::unusable(&self.agent, &names(&self.job.shares), &self.job.folder, &self.job.program[0]),
+            Reach::Slurm => slurm::lost_nodes(&names(&self.job.shares)),
+            Reach::Local => Vec::new(),
         }
     }
 
@@ -101,7 +103,11 @@ impl Launch<'_> {
         loop {
             let logs = self.logs.join(format!("attempt-{}", restarts + 1));
             say(&format!("{} on {}; logs in {}", ranks(total(&self.job.shares)), places(&self.job.shares), logs.display()));
-            let outcome = self.start(&logs)?;
+            let mut outcome = self.start(&logs)?;
+            // Slurm is asked instead, see `slurm::lost_nodes`.
+            if self.job.reach == Reach::Slurm {
+                outcome.ending.lost_hosts.clear();
+            }
             let ending = &outcome.ending;
             if !ending.is_worth_a_restart() || !command::is_training(&self.job.arguments) {
                 self.report(&outcome, restarts, None, &logs);
@@ -184,7 +190,7 @@ impl Launch<'_> {
     }
 
     fn report(&self, outcome: &Outcome, restarts: u32, not_restarted: Option<&str>, logs: &Path) {
-        let Outcome { ending, last_words, log_error } = outcome;
+        let Outcome { ending, speaker, last_words, log_error } = outcome;
         let mut lines = vec![ending.describe()];
         match restarts {
             0 => {}
@@ -195,10 +201,8 @@ impl Launch<'_> {
             lines[0].push_str(&format!("; not started again: {reason}"));
         }
         if !matches!(ending.code, 0 | STOPPED) {
-            if let Some(rank) = ending.rank
-                && !last_words.is_empty()
-            {
-                lines.push(format!("last lines of rank {rank}:"));
+            if !last_words.is_empty() {
+                lines.push(format!("last lines of rank {speaker}:"));
                 lines.extend(last_words[last_words.len().saturating_sub(LAST_WORDS)..].iter().map(|line| format!("  {line}")));
             }
             lines.push(format!("logs: {}", logs.display()));

@@ -3,7 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
+
 use crate::placement::{Share, total};
+use crate::usage::usage;
 
 /// Marks every process of one launch, so that what mpirun leaves behind can be found on any host.
 pub const LAUNCH_VARIABLE: &str = "BIODIST_LAUNCH";
@@ -22,7 +25,8 @@ const PASSED_ON_PREFIXES: [&str; 4] = ["BIODIST_", "FI_", "NCCL_", "UCX_"];
 /// What is started, and where.
 pub struct Job {
     pub shares: Vec<Share>,
-    pub program: PathBuf,
+    /// biodist, after the words that start it where it is in a container.
+    pub program: Vec<OsString>,
     /// biodist's subcommand and its arguments.
     pub arguments: Vec<OsString>,
     pub folder: PathBuf,
@@ -78,8 +82,7 @@ pub fn command_line(job: &Job, environment: &[(String, OsString)]) -> Vec<OsStri
     }
     job.variables.iter().for_each(|variable| line.option("-x", variable));
     line.option("-x", LAUNCH_VARIABLE);
-    line.0.push(job.program.clone().into());
-    line.0.extend(job.arguments.iter().cloned());
+    line.0.extend(job.program.iter().chain(&job.arguments).cloned());
     line.0
 }
 
@@ -91,21 +94,32 @@ impl Line {
     }
 }
 
-/// The variables to set for mpirun itself: Open MPI refuses to work for root, whom containers often have, without these two.
-pub fn own_variables(is_root: bool) -> Vec<(&'static str, &'static str)> {
-    if is_root { vec![("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")] } else { Vec::new() }
+/// The variables to set for mpirun itself: Open MPI refuses to work for root, whom containers often have, without two of them.
+pub fn own_variables(is_root: bool, tasks_per_node: Option<String>) -> Vec<(&'static str, String)> {
+    let for_root = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"].map(|name| (name, "1".to_owned()));
+    let for_slurm = tasks_per_node.map(|tasks| ("SLURM_TASKS_PER_NODE", tasks));
+    for_root.into_iter().filter(|_| is_root).chain(for_slurm).collect()
 }
 
 /// The command as a shell would take it.
-pub fn quoted(variables: &[(&str, &str)], line: &[OsString]) -> String {
+pub fn quoted(variables: &[(&str, String)], line: &[OsString]) -> String {
     let variables = variables.iter().map(|(name, value)| format!("{name}={}", shell_words::quote(value)));
     let words = line.iter().map(|word| shell_words::quote(&word.to_string_lossy()).into_owned());
     variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// biodist beside the launcher, else the one that PATH finds on every host.
-pub fn default_program(launcher: Option<&Path>) -> PathBuf {
-    launcher.and_then(Path::parent).map(|folder| folder.join("biodist")).filter(|path| path.is_file()).unwrap_or_else(|| "biodist".into())
+/// The words that start biodist: `given`, else the one beside the launcher, else what PATH finds on every host.
+///
+/// # Errors
+/// Words that are none, or whose quotes are not closed.
+pub fn program(given: Option<&str>, launcher: Option<&Path>) -> Result<Vec<OsString>> {
+    if let Some(given) = given {
+        let words = shell_words::split(given).ok().filter(|words| !words.is_empty());
+        let words = words.ok_or_else(|| usage(format!("--program is '{given}'; give a program, in the words of a shell")))?;
+        return Ok(words.into_iter().map(OsString::from).collect());
+    }
+    let beside = launcher.and_then(Path::parent).map(|folder| folder.join("biodist")).filter(|path| path.is_file());
+    Ok(vec![beside.map_or_else(|| "biodist".into(), PathBuf::into_os_string)])
 }
 
 #[cfg(test)]
@@ -115,7 +129,7 @@ mod tests {
     fn job(shares: &[(&str, usize)], reach: Reach) -> Job {
         Job {
             shares: shares.iter().map(|&(host, count)| Share { host: host.to_owned(), count }).collect(),
-            program: "/opt/bin/biodist".into(),
+            program: vec!["/opt/bin/biodist".into()],
             arguments: ["train", "my config.toml", "--set", "a=b"].map(OsString::from).to_vec(),
             folder: "/home/me".into(),
             variables: Vec::new(),
@@ -161,11 +175,27 @@ mod tests {
     }
 
     #[test]
+    fn the_program_may_be_in_a_container() {
+        let words = |given| {
+            program(Some(given), None).map(|words| words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(words("apptainer exec --nv 'my image.sif' biodist").unwrap(), ["apptainer", "exec", "--nv", "my image.sif", "biodist"]);
+        assert!(words("").is_err() && words("'open").is_err());
+
+        let folder = tempfile::tempdir().unwrap();
+        let launcher = folder.path().join("biodist-launch");
+        assert_eq!(program(None, Some(&launcher)).unwrap(), ["biodist"], "from PATH");
+        std::fs::write(folder.path().join("biodist"), "").unwrap();
+        assert_eq!(program(None, Some(&launcher)).unwrap(), [folder.path().join("biodist").into_os_string()]);
+    }
+
+    #[test]
     fn variables_asked_for_are_passed_on() {
         let mut job = job(&[("localhost", 1)], Reach::Local);
         job.variables = vec!["A=b c".to_owned(), "D".to_owned()];
         assert!(typed(&job, &[]).contains("-x 'A=b c' -x D -x BIODIST_LAUNCH"));
-        assert_eq!(quoted(&own_variables(true)[..1], &["mpirun".into()]), "OMPI_ALLOW_RUN_AS_ROOT=1 mpirun");
-        assert!(own_variables(false).is_empty());
+        let variables = own_variables(true, Some("2,4".to_owned()));
+        assert_eq!(quoted(&variables[1..], &["mpirun".into()]), "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 SLURM_TASKS_PER_NODE=2,4 mpirun");
+        assert!(own_variables(false, None).is_empty());
     }
 }

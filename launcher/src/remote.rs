@@ -3,7 +3,7 @@
 //!
 //! They go the way that mpirun goes: ssh, or the program that Open MPI's `plm_rsh_agent` names.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
@@ -59,7 +59,7 @@ pub fn is_this_host(name: &str) -> bool {
 }
 
 /// The hosts on which `program` cannot be started in `folder`, each with the reason. All are asked at once.
-pub fn unusable(agent: &Agent, hosts: &[String], folder: &Path, program: &Path) -> Vec<(String, String)> {
+pub fn unusable(agent: &Agent, hosts: &[String], folder: &Path, program: &OsStr) -> Vec<(String, String)> {
     let folder_word = shell_words::quote(&folder.to_string_lossy()).into_owned();
     let program_word = shell_words::quote(&program.to_string_lossy()).into_owned();
     let script = format!(
@@ -134,12 +134,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let agent = agent(folder.path());
         let hosts = ["there", "gone", "localhost"].map(str::to_owned);
-        let found = unusable(&agent, &hosts, folder.path(), Path::new("/bin/sh"));
+        let found = unusable(&agent, &hosts, folder.path(), OsStr::new("/bin/sh"));
         assert_eq!(found, [("gone".to_owned(), "no route to gone".to_owned())]);
 
-        let found = unusable(&agent, &hosts[..1], folder.path(), Path::new("/no/biodist"));
+        let found = unusable(&agent, &hosts[..1], folder.path(), OsStr::new("/no/biodist"));
         assert_eq!(found, [("there".to_owned(), "/no/biodist is not there".to_owned())]);
-        let found = unusable(&agent, &hosts[..1], Path::new("/no/folder"), Path::new("/bin/sh"));
+        let found = unusable(&agent, &hosts[..1], Path::new("/no/folder"), OsStr::new("/bin/sh"));
         assert!(found[0].1.contains("/no/folder"), "{found:?}");
     }
 

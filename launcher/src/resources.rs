@@ -8,13 +8,15 @@ use crate::hosts::{self, Host};
 use crate::mpirun::Reach;
 use crate::placement::{Share, slots};
 use crate::remote::is_this_host;
-use crate::slurm;
+use crate::slurm::Allocation;
 
 /// The hosts with their slots, and the way to them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resources {
     pub slots: Vec<Share>,
     pub reach: Reach,
+    /// What Open MPI is to take for Slurm's number of tasks per node, where that has to differ.
+    pub tasks_per_node: Option<String>,
 }
 
 /// `ranks` and `gpus` as given on the command line, `variable` looks up the environment.
@@ -30,16 +32,21 @@ pub fn find(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Resources> {
     let per_host = || gpus.or_else(|| Some(gpus_here(&variable)).filter(|&count| count > 0)).unwrap_or(1);
-    let in_job = slurm::allocation(&variable)?;
-    let reach = if in_job.is_some() { Reach::Slurm } else { Reach::Ssh };
-    let hosts = match (file, in_job) {
+    let allocation = Allocation::find(&variable)?;
+    let hosts = match (file, &allocation) {
         (Some(path), _) => hosts::read(path)?,
-        (None, Some(allocation)) => allocation,
+        (None, Some(allocation)) => allocation.hosts(),
         (None, None) => vec![Host { name: "localhost".to_owned(), slots: ranks }],
     };
     let default = if hosts.iter().any(|host| host.slots.is_none()) { per_host() } else { 1 };
-    let alone = hosts.len() == 1 && is_this_host(&hosts[0].name);
-    Ok(Resources { slots: slots(&hosts, default), reach: if alone { Reach::Local } else { reach } })
+    let slots = slots(&hosts, default);
+    let tasks_per_node = allocation.as_ref().map_or(Ok(None), |allocation| allocation.tasks_per_node(&slots))?;
+    let reach = match allocation {
+        Some(_) => Reach::Slurm,
+        None if slots.len() == 1 && is_this_host(&slots[0].host) => Reach::Local,
+        None => Reach::Ssh,
+    };
+    Ok(Resources { slots, reach, tasks_per_node })
 }
 
 /// GPUs that a process on this machine may use, as NVIDIA's driver lists them.
@@ -62,7 +69,7 @@ mod tests {
     #[test]
     fn this_machine_is_the_default() {
         let found = find(None, Some(3), None, |_| None).unwrap();
-        assert_eq!(found, Resources { slots: vec![share("localhost", 3)], reach: Reach::Local });
+        assert_eq!((found.slots, found.reach), (vec![share("localhost", 3)], Reach::Local));
         assert_eq!(find(None, None, Some(2), |_| None).unwrap().slots, [share("localhost", 2)]);
     }
 
@@ -75,13 +82,16 @@ mod tests {
             _ => None,
         };
         let found = find(None, None, None, job).unwrap();
-        assert_eq!(found, Resources { slots: vec![share("n1", 2), share("n2", 2)], reach: Reach::Slurm });
+        let expected = vec![share("n1", 2), share("n2", 2)];
+        assert_eq!(found, Resources { slots: expected, reach: Reach::Slurm, tasks_per_node: None });
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts.txt");
-        std::fs::write(&path, "192.0.2.1 slots=1\n192.0.2.2").unwrap();
+        std::fs::write(&path, "n1 slots=1\nn2").unwrap();
+        let expected = vec![share("n1", 1), share("n2", 4)];
         let found = find(Some(&path), None, Some(4), |_| None).unwrap();
-        assert_eq!(found, Resources { slots: vec![share("192.0.2.1", 1), share("192.0.2.2", 4)], reach: Reach::Ssh });
-        assert_eq!(find(Some(&path), None, Some(4), job).unwrap().reach, Reach::Slurm);
+        assert_eq!((found.slots, found.reach), (expected.clone(), Reach::Ssh));
+        let found = find(Some(&path), None, Some(4), job).unwrap();
+        assert_eq!(found, Resources { slots: expected, reach: Reach::Slurm, tasks_per_node: Some("2,4".to_owned()) });
     }
 }

@@ -1,38 +1,102 @@
 //! The allocation of a Slurm job, read from the variables that Slurm sets in it: nodes, and processes for each.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::hosts::Host;
+use crate::placement::Share;
 use crate::usage::usage;
 
-/// The nodes of the allocation that this process runs in; `None` outside of one. `variable` looks up the environment.
-///
-/// Processes per node are the tasks that were asked for (`--ntasks`, `--ntasks-per-node`), else the GPUs on a node, else Slurm's own
-/// default number of tasks.
-///
-/// # Errors
-/// A variable that is missing or not of the form that Slurm documents; several copies of the launcher started by `srun`.
-pub fn allocation(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Vec<Host>>> {
-    let Some(job) = variable("SLURM_JOB_ID") else { return Ok(None) };
-    if variable("SLURM_STEP_NUM_TASKS").is_some_and(|tasks| tasks != "1") {
-        return Err(usage("biodist-launch was started several times by srun; start it once, in the batch script itself"));
-    }
-    let list = variable("SLURM_JOB_NODELIST")
-        .ok_or_else(|| usage(format!("SLURM_JOB_ID is {job}, but SLURM_JOB_NODELIST is not set; give the hosts with --hosts")))?;
-    let names = expand_nodes(&list).map_err(|message| usage(format!("SLURM_JOB_NODELIST is '{list}': {message}")))?;
-    let tasks = match variable("SLURM_TASKS_PER_NODE") {
-        Some(text) => {
-            expand_counts(&text).ok_or_else(|| usage(format!("SLURM_TASKS_PER_NODE is '{text}', which is not of the form '2(x3),1'")))?
+/// The nodes that Slurm gave to this job.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Allocation {
+    pub nodes: Vec<Node>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    /// Processes that Slurm counts for it, and that Open MPI would start at most.
+    pub tasks: usize,
+    /// Processes to start by default.
+    pub slots: usize,
+}
+
+impl Allocation {
+    /// The allocation that this process runs in; `None` outside of one. `variable` looks up the environment.
+    ///
+    /// Processes per node are the tasks that were asked for (`--ntasks`, `--ntasks-per-node`), else the GPUs on a node, else Slurm's own
+    /// default number of tasks.
+    ///
+    /// # Errors
+    /// A variable that is missing or not of the form that Slurm documents; several copies of the launcher started by `srun`.
+    pub fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Allocation>> {
+        let Some(job) = variable("SLURM_JOB_ID") else { return Ok(None) };
+        if variable("SLURM_STEP_NUM_TASKS").is_some_and(|tasks| tasks != "1") {
+            return Err(usage("biodist-launch was started several times by srun; start it once, in the batch script itself"));
         }
-        None => vec![1; names.len()],
-    };
-    if tasks.len() != names.len() {
-        return Err(usage(format!("Slurm names {} nodes, but tasks for {}", names.len(), tasks.len())));
+        let list = variable("SLURM_JOB_NODELIST")
+            .ok_or_else(|| usage(format!("SLURM_JOB_ID is {job}, but SLURM_JOB_NODELIST is not set; give the hosts with --hosts")))?;
+        let names = expand_nodes(&list).map_err(|message| usage(format!("SLURM_JOB_NODELIST is '{list}': {message}")))?;
+        let tasks = match variable("SLURM_TASKS_PER_NODE") {
+            Some(text) => expand_counts(&text)
+                .ok_or_else(|| usage(format!("SLURM_TASKS_PER_NODE is '{text}', which is not of the form '2(x3),1'")))?,
+            None => vec![1; names.len()],
+        };
+        if tasks.len() != names.len() {
+            return Err(usage(format!("Slurm names {} nodes, but tasks for {}", names.len(), tasks.len())));
+        }
+        let asked_for_tasks = variable("SLURM_NTASKS").or_else(|| variable("SLURM_NTASKS_PER_NODE")).is_some();
+        let gpus = variable("SLURM_GPUS_ON_NODE").and_then(|text| text.parse().ok()).filter(|&gpus: &usize| gpus > 0 && !asked_for_tasks);
+        let nodes = names.into_iter().zip(tasks).map(|(name, tasks)| Node { name, tasks, slots: gpus.unwrap_or(tasks) }).collect();
+        Ok(Some(Allocation { nodes }))
     }
-    let asked_for_tasks = variable("SLURM_NTASKS").or_else(|| variable("SLURM_NTASKS_PER_NODE")).is_some();
-    let gpus = variable("SLURM_GPUS_ON_NODE").and_then(|text| text.parse().ok()).filter(|&gpus: &usize| gpus > 0 && !asked_for_tasks);
-    let hosts = names.into_iter().zip(tasks).map(|(name, tasks)| Host { name, slots: Some(gpus.unwrap_or(tasks)) });
-    Ok(Some(hosts.collect()))
+
+    pub fn hosts(&self) -> Vec<Host> {
+        self.nodes.iter().map(|node| Host { name: node.name.clone(), slots: Some(node.slots) }).collect()
+    }
+
+    /// `SLURM_TASKS_PER_NODE` as Open MPI has to see it to start as many processes as `slots` says, which it refuses above Slurm's own
+    /// count; `None` where that is high enough.
+    ///
+    /// # Errors
+    /// A host that is not of this allocation.
+    pub fn tasks_per_node(&self, slots: &[Share]) -> Result<Option<String>> {
+        let mut tasks: Vec<usize> = self.nodes.iter().map(|node| node.tasks).collect();
+        let mut raised = false;
+        for slot in slots {
+            let index = self.nodes.iter().position(|node| node.name == slot.host).ok_or_else(|| {
+                let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+                usage(format!("{} is not a node of this Slurm job, which has {}", slot.host, names.join(", ")))
+            })?;
+            raised |= slot.count > tasks[index];
+            tasks[index] = tasks[index].max(slot.count);
+        }
+        Ok(raised.then(|| tasks.iter().map(usize::to_string).collect::<Vec<_>>().join(",")))
+    }
+}
+
+/// Which of `nodes` Slurm has lost, with the state that it gives. None where Slurm cannot be asked.
+///
+/// mpirun is no witness here: when a node fails, Slurm ends Open MPI's daemons on all of them, and mpirun names the first that it misses.
+pub fn lost_nodes(nodes: &[String]) -> Vec<(String, String)> {
+    let output = Command::new("sinfo").args(["--noheader", "--Node", "--format=%N %T", "--nodes"]).arg(nodes.join(",")).output();
+    output.map(|output| lost(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
+}
+
+/// The nodes of a list of `NAME STATE` that do not answer (`*`) or are down.
+fn lost(list: &str) -> Vec<(String, String)> {
+    let mut nodes: Vec<(String, String)> = list
+        .lines()
+        .filter_map(|line| line.trim().split_once(' '))
+        .filter(|(_, state)| state.ends_with('*') || ["down", "fail", "power", "unk"].iter().any(|lost| state.starts_with(lost)))
+        .map(|(name, state)| (name.to_owned(), format!("Slurm has it as '{state}'")))
+        .collect();
+    // A node of several partitions is listed for each.
+    nodes.sort();
+    nodes.dedup();
+    nodes
 }
 
 /// The node names that a list such as `n[1-3,07],gpu-a[1-2]b[0-1],login` stands for, in its order.
@@ -113,14 +177,14 @@ mod tests {
 
     use super::*;
 
-    fn in_job(variables: &[(&str, &str)]) -> Result<Option<Vec<Host>>> {
+    fn in_job(variables: &[(&str, &str)]) -> Result<Option<Allocation>> {
         let mut all = HashMap::from([("SLURM_JOB_ID", "17")]);
         all.extend(variables.iter().copied());
-        allocation(|name| all.get(name).map(|&value| value.to_owned()))
+        Allocation::find(|name| all.get(name).map(|&value| value.to_owned()))
     }
 
     fn slots(variables: &[(&str, &str)]) -> Vec<(String, usize)> {
-        in_job(variables).unwrap().unwrap().into_iter().map(|host| (host.name, host.slots.unwrap())).collect()
+        in_job(variables).unwrap().unwrap().nodes.into_iter().map(|node| (node.name, node.slots)).collect()
     }
 
     #[test]
@@ -138,7 +202,7 @@ mod tests {
 
     #[test]
     fn outside_a_job_there_is_no_allocation() {
-        assert_eq!(allocation(|_| None).unwrap(), None);
+        assert_eq!(Allocation::find(|_| None).unwrap(), None);
     }
 
     #[test]
@@ -153,6 +217,24 @@ mod tests {
         let job = [("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "1(x2)"), ("SLURM_GPUS_ON_NODE", "4")];
         assert_eq!(slots(&job), [("n1".to_owned(), 4), ("n2".to_owned(), 4)]);
         assert_eq!(slots(&job[..2]), [("n1".to_owned(), 1), ("n2".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn more_processes_than_tasks_are_announced_to_open_mpi() {
+        let share = |host: &str, count| Share { host: host.to_owned(), count };
+        let job = in_job(&[("SLURM_JOB_NODELIST", "n[1-3]"), ("SLURM_TASKS_PER_NODE", "2(x3)")]).unwrap().unwrap();
+        assert_eq!(job.tasks_per_node(&[share("n1", 2), share("n3", 1)]).unwrap(), None);
+        assert_eq!(job.tasks_per_node(&[share("n1", 1), share("n3", 4)]).unwrap().as_deref(), Some("2,2,4"));
+        let error = job.tasks_per_node(&[share("n4", 1)]).unwrap_err().to_string();
+        assert!(error.contains("n4 is not a node of this Slurm job, which has n1, n2, n3"), "{error}");
+    }
+
+    #[test]
+    fn lost_nodes_are_those_that_are_down_or_do_not_answer() {
+        let found = lost("n1 allocated\nn2 down*\nn2 down*\nn3 mixed\nn4 draining\nn5 allocated*\nn6 idle\n");
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["n2", "n5"]);
+        assert_eq!(found[0].1, "Slurm has it as 'down*'");
     }
 
     #[test]

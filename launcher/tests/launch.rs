@@ -86,7 +86,7 @@ fn a_killed_rank_leads_to_a_restart_from_the_last_checkpoint() {
     let fail = r#"[ "$rank$step" != 14 ] || kill -9 $$"#;
     let (code, said) = run(folder.command(&["--ranks", "2", "train", "a.toml"]).env("FAIL", fail));
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("rank 1 on ") && said.contains("was killed by signal 9"), "{said}");
+    assert!(said.contains("was killed by signal 9"), "{said}");
     assert!(said.contains("restart 1 of 3") && said.contains("done, after 1 restart"), "{said}");
     let log = folder.log(1);
     let lines: Vec<&str> = log.lines().collect();
