@@ -17,11 +17,8 @@ struct Node {
     length: AtomicUsize,
     /// The shard's path; paths are never freed.
     path: AtomicPtr<c_char>,
-    next: *mut Node,
+    next: AtomicPtr<Node>,
 }
-
-// SAFETY: nodes are never freed, and `next` is never changed once a node is in the list.
-unsafe impl Sync for Node {}
 
 static NODES: AtomicPtr<Node> = AtomicPtr::new(null_mut());
 /// Serialises registrations; the handler does not take it.
@@ -42,13 +39,13 @@ impl Registration {
                 free.set(start, length, path);
                 return Registration(free);
             }
-            node = free.next;
+            node = free.next.load(Ordering::Acquire);
         }
         let new: &'static mut Node = Box::leak(Box::new(Node {
             start: AtomicUsize::new(0),
             length: AtomicUsize::new(0),
             path: AtomicPtr::new(null_mut()),
-            next: NODES.load(Ordering::Acquire),
+            next: AtomicPtr::new(NODES.load(Ordering::Acquire)),
         }));
         new.set(start, length, path);
         NODES.store(new, Ordering::Release);
@@ -101,7 +98,7 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
                 say(b" can no longer be read: it became shorter or its disk failed while it was in use; restore it and run again\n");
                 libc::_exit(1);
             }
-            node = map.next;
+            node = map.next.load(Ordering::Acquire);
         }
         // Not ours: the instruction faults again and the earlier handler sees it.
         libc::sigaction(libc::SIGBUS, (&raw const PREVIOUS).cast(), null_mut());

@@ -3,6 +3,7 @@
 //! A data set is a folder of shards with a manifest. [`Dataset`] opens one for reading, [`DatasetWriter`] makes one; [`format`]
 //! says what the bytes are. The `data-prep` binary beside this library turns images of various origins into such folders.
 
+pub mod archive;
 pub mod augment;
 mod convert;
 pub mod dataset;
@@ -10,10 +11,13 @@ pub mod error;
 pub mod fault;
 pub mod files;
 pub mod format;
+pub mod inspect;
 pub mod jpeg;
 pub mod manifest;
 pub mod output;
+pub mod photo;
 pub mod prepare;
+pub mod progress;
 pub mod random;
 pub mod shard;
 pub mod statistics;

@@ -1,9 +1,12 @@
 //! The `data-prep` command.
 
-mod cli;
+mod arguments;
+mod commands;
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
 fn main() -> ExitCode {
-    cli::run()
+    commands::run(arguments::Arguments::parse())
 }

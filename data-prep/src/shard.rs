@@ -82,6 +82,11 @@ impl Shard {
         &self.labels
     }
 
+    /// Height and width of each sample.
+    pub fn frames(&self) -> impl Iterator<Item = (u32, u32)> {
+        (0..self.labels.len()).map(|index| self.entry(index)).map(|entry| (entry.height, entry.width))
+    }
+
     /// Sample `index` of this shard, straight from the map. Fails where the file has changed since it was opened.
     pub fn stored(&self, index: usize) -> Result<Stored<'_>> {
         ensure!(index < self.labels.len(), "shard {} has {} samples, asked was number {index}", self.path.display(), self.labels.len());

@@ -71,6 +71,24 @@ fn samples_come_back_in_order_with_their_statistics() {
 }
 
 #[test]
+fn many_threads_may_read_one_data_set() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &[20, 20], |_| (16, 16));
+    let dataset = Dataset::open(folder.path()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let dataset = &dataset;
+            scope.spawn(move || {
+                for index in (thread..40).step_by(4) {
+                    dataset.prefetch(&[index]);
+                    assert_eq!(*dataset.sample(index).unwrap().pixels, pixels(index, 16 * 16 * 3));
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn frames_may_differ() {
     let folder = tempfile::tempdir().unwrap();
     let frame = |index: usize| (4 + index as u32 % 3, 9 - index as u32 % 2);

@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::bufread::MultiGzDecoder;
 use serde_json::json;
 
-use super::{base_name, made_by, numbered_classes, samples_per_shard};
+use super::stream::Stream;
+use super::{base_name, made_by, numbered_classes};
 use crate::error::usage;
 use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, MAX_SIDE};
 use crate::manifest::Manifest;
 use crate::output::{Output, identity};
-use crate::statistics::PixelSums;
 use crate::writer::{DatasetWriter, Description};
 
 /// What `data-prep idx` is asked for.
@@ -92,21 +92,11 @@ pub fn run(options: &Options) -> Result<Manifest> {
             made_by: made_by("idx", made),
         },
     )?;
-    let mut pixels = vec![0; bytes as usize];
-    let mut shards = Vec::new();
-    for (number, labels) in labels.chunks(samples_per_shard(options.shard_mib, bytes)).enumerate() {
-        if let Some(shard) = writer.finished(number)? {
-            images.skip(labels.len() as u64 * bytes)?;
-            shards.push(shard);
-            continue;
-        }
-        let mut shard = writer.shard(number)?;
-        for &label in labels {
-            images.read_exact(&mut pixels)?;
-            shard.add(&pixels, (height, width), u32::from(label), &PixelSums::of(&pixels, channels as usize))?;
-        }
-        shards.push(shard.finish()?);
-    }
+    let stream = Stream { count, frame: (height, width), channels: channels as usize, shard_mib: options.shard_mib };
+    let shards = stream.write(&writer, |index, pixels| {
+        images.read_exact(pixels)?;
+        Ok(u32::from(labels[index]))
+    })?;
     images.expect_end()?;
     let manifest = writer.finish(shards)?;
     output.release()?;
@@ -167,12 +157,6 @@ impl IdxFile {
 
     fn read_exact(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.content.read_exact(bytes).with_context(|| self.cut_off())
-    }
-
-    fn skip(&mut self, bytes: u64) -> Result<()> {
-        let skipped = std::io::copy(&mut self.content.by_ref().take(bytes), &mut std::io::sink());
-        ensure!(skipped.with_context(|| self.cut_off())? == bytes, self.cut_off());
-        Ok(())
     }
 
     /// Fails where bytes follow those that the header announces.

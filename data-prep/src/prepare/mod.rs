@@ -1,6 +1,14 @@
 //! From images of various origins to shards, one file per origin.
 
+pub mod cifar10;
+pub mod disk;
+pub mod folder;
 pub mod idx;
+pub mod imagenet;
+pub mod journal;
+pub mod photos;
+pub mod pipeline;
+pub mod stream;
 
 use std::path::Path;
 

@@ -1,0 +1,143 @@
+//! What each subcommand does and prints: one function for each, errors as exit codes.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use data_prep::augment::Augmentation;
+use data_prep::error::exit_code;
+use data_prep::format::Encoding;
+use data_prep::inspect::{info, parts, show, verify};
+use data_prep::photo::Treatment;
+use data_prep::prepare::{cifar10, folder, idx, imagenet, photos};
+use data_prep::{Dataset, Manifest};
+use serde_json::Value;
+
+use crate::arguments::{Arguments, Cifar10, Command, Folder, Idx, Imagenet, Inspect, Show, Store, Storing, Verify};
+
+/// Runs the command line and gives the exit code: 0 done, 1 failed, 2 wrong usage.
+pub fn run(arguments: Arguments) -> ExitCode {
+    data_prep::install_fault_handler();
+    let log = env_logger::Env::default().default_filter_or("warn");
+    env_logger::Builder::from_env(log).format(|line, record| writeln!(line, "warning: {}", record.args())).init();
+    let result = match arguments.command {
+        Command::Idx(arguments) => idx(arguments),
+        Command::Cifar10(arguments) => cifar10(arguments),
+        Command::Folder(arguments) => folder(arguments),
+        Command::Imagenet(arguments) => imagenet(arguments),
+        Command::Info(arguments) => inspect(&arguments, info::json, info::describe),
+        Command::Stats(arguments) => inspect(&arguments, info::statistics, info::describe_statistics),
+        Command::Verify(arguments) => verify(&arguments),
+        Command::Show(arguments) => show(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do where even stderr is closed.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn idx(arguments: Idx) -> Result<()> {
+    let Idx { images, labels, classes, out } = arguments;
+    let manifest = idx::run(&idx::Options { images, labels, out: out.out.clone(), classes, shard_mib: out.shard_mib })?;
+    done(&[(out.out, manifest)])
+}
+
+fn cifar10(arguments: Cifar10) -> Result<()> {
+    let Cifar10 { batches, out } = arguments;
+    done(&cifar10::run(&cifar10::Options { batches, out: out.out, shard_mib: out.shard_mib })?)
+}
+
+fn folder(arguments: Folder) -> Result<()> {
+    let storing = storing(&arguments.storing, arguments.size, arguments.out.shard_mib);
+    let out = arguments.out.out;
+    let Folder { images, shuffle_seed, .. } = arguments;
+    let manifest = folder::run(&folder::Options { images, out: out.clone(), storing, shuffle_seed })?;
+    done(&[(out, manifest)])
+}
+
+fn imagenet(arguments: Imagenet) -> Result<()> {
+    let storing = storing(&arguments.storing, Some(arguments.size), arguments.out.shard_mib);
+    let Imagenet { train, val, devkit, seed, out, .. } = arguments;
+    done(&imagenet::run(&imagenet::Options { train, val, devkit, out: out.out, storing, seed })?)
+}
+
+fn storing(arguments: &Storing, size: Option<u32>, shard_mib: u32) -> photos::Options {
+    let encoding = match arguments.store {
+        Store::Raw => Encoding::Raw,
+        Store::Jpeg => Encoding::Jpeg,
+    };
+    let treatment = Treatment {
+        size,
+        square: size.is_some() && !arguments.full_frame,
+        encoding,
+        quality: arguments.quality,
+        exif_orientation: arguments.exif_orientation,
+    };
+    photos::Options { treatment, shard_mib, threads: arguments.threads, strict: arguments.strict }
+}
+
+fn inspect(arguments: &Inspect, json: fn(&Dataset) -> Value, describe: fn(&Dataset) -> String) -> Result<()> {
+    let datasets = parts(&arguments.folder).iter().map(|part| Dataset::open(part)).collect::<Result<Vec<_>>>()?;
+    if !arguments.json {
+        return datasets.iter().try_for_each(|dataset| say(describe(dataset).trim_end()));
+    }
+    if let [dataset] = &datasets[..] {
+        return say(&json(dataset).to_string());
+    }
+    let name = |dataset: &Dataset| dataset.folder().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let all: serde_json::Map<String, Value> = datasets.iter().map(|dataset| (name(dataset), json(dataset))).collect();
+    say(&Value::from(all).to_string())
+}
+
+fn verify(arguments: &Verify) -> Result<()> {
+    for part in parts(&arguments.folder) {
+        let dataset = verify::verify(&part, arguments.threads)?;
+        say(&format!("{}: {} samples in {} shards are intact", part.display(), dataset.len(), dataset.shards().len()))?;
+    }
+    Ok(())
+}
+
+fn show(arguments: Show) -> Result<()> {
+    let asked = |name: &str| arguments.augment.iter().any(|augmentation| augmentation == name);
+    let augmentation = Augmentation {
+        crop: arguments.crop.first_chunk().copied(),
+        padding: arguments.crop_padding,
+        horizontal_flip: asked("horizontal_flip"),
+        vertical_flip: asked("vertical_flip"),
+        random_crop: asked("random_crop"),
+        random_resized_crop: asked("random_resized_crop"),
+    };
+    let options = show::Options {
+        folder: arguments.folder,
+        indices: arguments.indices,
+        count: arguments.count,
+        out: arguments.out.clone(),
+        seed: arguments.seed,
+        epoch: arguments.epoch,
+        augmentation: (augmentation != Augmentation::default()).then_some(augmentation),
+    };
+    let shown = show::show(&options)?;
+    say(&format!("{}: {} samples", arguments.out.display(), shown.len()))
+}
+
+fn done(written: &[(PathBuf, Manifest)]) -> Result<()> {
+    written.iter().try_for_each(|(folder, manifest)| say(&summary(folder, manifest)))
+}
+
+fn summary(folder: &Path, manifest: &Manifest) -> String {
+    let shape = manifest.shape.map_or("differing frames".to_owned(), |[h, w, c]| format!("{h} x {w} x {c}"));
+    format!("{}: {} samples of {shape}, {} classes", folder.display(), manifest.samples, manifest.classes)
+}
+
+/// Prints to stdout; a reader that went away is no error.
+fn say(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

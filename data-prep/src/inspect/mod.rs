@@ -1,0 +1,19 @@
+//! Looking at prepared data sets: what they hold, whether it is intact, how it looks.
+
+pub mod info;
+pub mod sheet;
+pub mod show;
+pub mod verify;
+
+use std::path::{Path, PathBuf};
+
+use crate::manifest::FILE_NAME;
+
+/// The data sets that a folder stands for: itself, or those that one preparation put below it.
+pub fn parts(folder: &Path) -> Vec<PathBuf> {
+    let below: Vec<PathBuf> = ["train", "val", "test"].iter().map(|part| folder.join(part)).collect();
+    if folder.join(FILE_NAME).exists() || !below.iter().any(|part| part.join(FILE_NAME).exists()) {
+        return vec![folder.to_owned()];
+    }
+    below.into_iter().filter(|part| part.exists()).collect()
+}

@@ -1,0 +1,70 @@
+//! What is done to each photo before it is stored: decode, shrink, crop, and pack, always in this order.
+
+mod decode;
+mod encode;
+mod resize;
+
+use anyhow::Result;
+
+use crate::format::Encoding;
+use crate::jpeg;
+use crate::statistics::PixelSums;
+
+pub use decode::{Picture, decode};
+pub use resize::{centre_crop, resize, resized_frame};
+
+/// All photos are stored in colour.
+pub const CHANNELS: usize = 3;
+
+/// How photos are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Treatment {
+    /// Length that the short side gets; the photo's own where absent.
+    pub size: Option<u32>,
+    /// Keep only the central `size` x `size` square.
+    pub square: bool,
+    pub encoding: Encoding,
+    /// Quality of a stored JPEG, 1 to 100.
+    pub quality: u8,
+    /// Turn the photo as its EXIF data say.
+    pub exif_orientation: bool,
+}
+
+/// A photo as it goes into a shard.
+#[derive(Debug)]
+pub struct Prepared {
+    pub bytes: Vec<u8>,
+    /// Height and width.
+    pub frame: (u32, u32),
+    /// Of the pixels that a reader will see.
+    pub sums: PixelSums,
+}
+
+impl Treatment {
+    /// Prepares one photo given as the bytes of a JPEG or PNG file.
+    ///
+    /// # Errors
+    /// Where the file cannot be decoded whole.
+    pub fn prepare(&self, file: &[u8]) -> Result<Prepared> {
+        let mut picture = decode(file, self.exif_orientation)?;
+        if let Some(size) = self.size {
+            picture = resize(picture, size)?;
+            if self.square {
+                picture = centre_crop(picture, size);
+            }
+        }
+        let frame = (picture.height, picture.width);
+        let (bytes, sums) = match self.encoding {
+            Encoding::Raw => {
+                let sums = PixelSums::of(&picture.pixels, CHANNELS);
+                (picture.pixels, sums)
+            }
+            Encoding::Jpeg => {
+                let bytes = encode::jpeg(&picture, self.quality)?;
+                let seen = jpeg::decode_stored(&bytes, picture.height as usize, picture.width as usize, CHANNELS)?;
+                (bytes, PixelSums::of(&seen, CHANNELS))
+            }
+        };
+        Ok(Prepared { bytes, frame, sums })
+    }
+}
