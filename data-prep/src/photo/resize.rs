@@ -1,10 +1,11 @@
 //! Shrinking to a short side, and the central square.
 
 use std::cell::RefCell;
+use std::f64::consts::PI;
 
 use anyhow::{Context, Result, ensure};
 use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{Filter, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::{CHANNELS, Picture};
 use crate::format::MAX_SIDE;
@@ -33,9 +34,28 @@ pub fn resize(picture: Picture, size: u32) -> Result<Picture> {
     let (height, width) = (height as u32, width as u32);
     let source = ImageRef::new(picture.width, picture.height, &picture.pixels, PixelType::U8x3).context("it cannot be resized")?;
     let mut resized = Image::new(width, height, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+    let filter = Filter::new("Lanczos3", lanczos3, LOBES).context("it cannot be resized")?;
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Custom(filter)));
     RESIZER.with_borrow_mut(|resizer| resizer.resize(&source, &mut resized, &options)).context("it cannot be resized")?;
     Ok(Picture { height, width, pixels: resized.into_vec() })
+}
+
+/// Lobes of Lanczos' filter on each side.
+const LOBES: f64 = 3.0;
+
+/// Lanczos' filter, sinc(x) sinc(x / 3). Thousands of its values are needed for every photo, and two sines for each were a tenth of all
+/// the time: sin 3t = 3 sin t - 4 sin³ t saves one.
+fn lanczos3(x: f64) -> f64 {
+    if x.abs() >= LOBES {
+        return 0.0;
+    }
+    let angle = PI * x / LOBES;
+    if angle.abs() < 1e-6 {
+        return 1.0;
+    }
+    let sine = angle.sin();
+    let square = sine / angle * (sine / angle);
+    square * (1.0 - 4.0 / 3.0 * sine * sine)
 }
 
 /// The central `size` x `size` square of a picture that is at least as large; of an odd margin the smaller half is above
@@ -54,4 +74,19 @@ pub fn centre_crop(picture: Picture, size: u32) -> Picture {
     let mut pixels = Vec::with_capacity(size as usize * row);
     lines.for_each(|line| pixels.extend_from_slice(&line[left * CHANNELS..][..row]));
     Picture { height: size, width: size, pixels }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sine_gives_lanczos_filter() {
+        let sinc = |x: f64| if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };
+        for step in -400..=400 {
+            let x = f64::from(step) / 100.0;
+            let expected = if x.abs() < 3.0 { sinc(x) * sinc(x / 3.0) } else { 0.0 };
+            assert!((lanczos3(x) - expected).abs() < 1e-14, "{x}");
+        }
+    }
 }
