@@ -25,11 +25,22 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The text on lines of `columns` characters, at most [`TEXT_LINES`], and the footer.
+    /// The text on lines of `columns` characters, broken between words where that is possible, at most [`TEXT_LINES`], and the footer.
     fn lines(&self, columns: usize) -> Vec<String> {
-        let letters: Vec<char> = self.text.chars().collect();
-        let lines = letters.chunks(columns).take(TEXT_LINES).map(|line| line.iter().collect());
-        lines.chain([self.footer.clone()]).collect()
+        let mut lines = vec![String::new()];
+        for word in self.text.split_whitespace() {
+            let length = |text: &str| text.chars().count();
+            let line = lines.last_mut().expect("there is a first line");
+            if line.is_empty() || length(line) + 1 + length(word) <= columns {
+                line.push_str(if line.is_empty() { "" } else { " " });
+                line.push_str(word);
+            } else {
+                lines.push(word.to_owned());
+            }
+        }
+        lines.truncate(TEXT_LINES);
+        lines.push(self.footer.clone());
+        lines
     }
 }
 

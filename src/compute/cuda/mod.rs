@@ -74,6 +74,8 @@ pub struct TorchBackend {
     first: usize,
     step: u64,
     labels: Tensor,
+    /// Page-locked memory through which batches reach a GPU: it fetches them from there while the program goes on.
+    staging: Option<Tensor>,
     /// By [`Measure`](super::Measure) and sample, on the device and as [`TorchBackend::finish`] brought them here.
     measured: Tensor,
     measures: [Vec<f32>; 4],
@@ -118,6 +120,7 @@ impl TorchBackend {
             first: 0,
             step: 0,
             labels: Tensor::new(),
+            staging: None,
             measured: Tensor::new(),
             measures: [const { Vec::new() }; 4],
             gathered: RefCell::default(),
@@ -130,6 +133,11 @@ impl TorchBackend {
             backend.parameters.push(parameters.with_context(|| format!("no room for {}", map.weight.name)).map_err(explained)?);
         }
         backend.slot(network.input);
+        if backend.driver.is_some() {
+            // Where a system grants no such memory, batches go through pages that the driver has to copy first.
+            let values = (setup.capacity * network.input.units()) as i64;
+            backend.staging = Tensor::zeros([values], (Kind::Float, Device::Cpu)).f_pin_memory(device).ok();
+        }
         Ok(backend)
     }
 

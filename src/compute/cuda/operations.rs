@@ -215,7 +215,16 @@ impl Backend for TorchBackend {
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
         let samples = batch.samples as i64;
         let loaded = self.timed(Phase::Load, 0.0, (8 * batch.pixels.len()) as f64, |this| {
-            let pixels = Tensor::f_from_slice(batch.pixels)?.f_to_device(this.device)?;
+            let pixels = match &this.staging {
+                None => Tensor::f_from_slice(batch.pixels)?.f_to_device(this.device)?,
+                Some(staging) => {
+                    // Free to be written: the step before ended when the GPU had done all that it was given.
+                    let staged = staging.f_narrow(0, 0, batch.pixels.len() as i64)?;
+                    let room = unsafe { std::slice::from_raw_parts_mut(staged.data_ptr().cast(), batch.pixels.len()) };
+                    room.copy_from_slice(batch.pixels);
+                    staged.f_to_device_(this.device, Kind::Float, true, false)?
+                }
+            };
             let by_sample = pixels.f_view([samples, shape.positions() as i64, shape.channels as i64])?;
             this.slots[0].values = by_sample.f_permute([1, 0, 2])?.f_contiguous()?;
             this.labels = Tensor::f_from_slice(&labels)?.f_to_device(this.device)?;
