@@ -35,20 +35,13 @@ fn write(folder: &Path, shards: &[usize], frame: impl Fn(usize) -> (u32, u32)) {
     writer.finish(finished).unwrap();
 }
 
-fn verify(dataset: &Dataset) -> anyhow::Result<()> {
-    for shard in dataset.shards() {
-        (0..shard.blocks()).try_for_each(|block| shard.verify_block(block))?;
-    }
-    Ok(())
-}
-
 #[test]
 fn samples_come_back_in_order_with_their_statistics() {
     let folder = tempfile::tempdir().unwrap();
     // The second shard is empty, and the third exceeds one checksummed block.
     write(folder.path(), &[3, 0, 40], |_| (130, 90));
     let dataset = Dataset::open(folder.path()).unwrap();
-    verify(&dataset).unwrap();
+    dataset.verify().unwrap();
     assert_eq!((dataset.len(), dataset.shape(), dataset.classes()), (43, Some([130, 90, 3]), 3));
     assert_eq!(dataset.class_names(), ["ant", "bee", "cat"]);
     assert!(dataset.shards()[2].blocks() > 1);
@@ -117,7 +110,7 @@ fn every_altered_byte_is_found() {
             let opened = Dataset::open(folder.path());
             let refused = match &opened {
                 Err(error) => format!("{error:#}"),
-                Ok(dataset) => format!("{:#}", verify(dataset).expect_err("an altered byte")),
+                Ok(dataset) => format!("{:#}", dataset.verify().expect_err("an altered byte")),
             };
             assert!(refused.contains(name), "byte {at}: {refused}");
             assert!(opened.is_err() || !always_at_opening, "byte {at} of {name}");

@@ -161,8 +161,18 @@ impl Affine {
     }
 }
 
+/// Data sets up to this many bytes are compared with all their checksums before they are used: it takes a fraction of a second. The
+/// checksums of larger ones' pixels are for `data-prep verify`.
+const VERIFIED: u64 = 1 << 30;
+
 fn open(key: &str, path: &Path) -> Result<Dataset> {
-    Dataset::open(path).map_err(|error| {
+    let whole = |dataset: Dataset| {
+        if dataset.bytes() <= VERIFIED {
+            dataset.verify()?;
+        }
+        Ok(dataset)
+    };
+    Dataset::open(path).and_then(whole).map_err(|error| {
         let message = format!("{key} = {path:?}: {error:#}");
         // A wrong path is the configuration's fault, a damaged file is not.
         if data_prep::error::exit_code(&error) == 2 { Exit::Usage.error(message) } else { anyhow!(message) }

@@ -43,6 +43,11 @@ fn data_that_is_not_whole() {
     refused(&train(1), 1, &["00000.shard"]);
     std::fs::write(&shard, b"something else").unwrap();
     refused(&train(1), 1, &["00000.shard"]);
+    let mut altered = whole.clone();
+    // A pixel of the first image.
+    altered[70] ^= 4;
+    std::fs::write(&shard, &altered).unwrap();
+    refused(&train(2), 1, &["00000.shard is altered"]);
     std::fs::write(&shard, &whole).unwrap();
     // A test set with a class that the training set lacks.
     write_images(&site.path("test-of-twelve"), 40, 12);

@@ -25,7 +25,7 @@ pub fn json(dataset: &Dataset) -> Value {
         "encoding": manifest.encoding,
         "statistics": manifest.statistics,
         "shards": manifest.shards.len(),
-        "bytes": bytes(dataset),
+        "bytes": dataset.bytes(),
         "version": manifest.version,
         "made_by": manifest.made_by,
     })
@@ -47,7 +47,7 @@ pub fn describe(dataset: &Dataset) -> String {
         dataset.folder().display(),
         HumanCount(manifest.samples),
         manifest.shards.len(),
-        HumanBytes(bytes(dataset)),
+        HumanBytes(dataset.bytes()),
         manifest.classes
     );
     for (name, count) in manifest.class_names.iter().zip(samples_per_class(dataset)).take(LISTED) {
@@ -108,8 +108,4 @@ fn samples_per_class(dataset: &Dataset) -> Vec<u64> {
     let mut counts = vec![0; dataset.classes()];
     dataset.shards().iter().flat_map(|shard| shard.labels()).for_each(|&label| counts[label as usize] += 1);
     counts
-}
-
-fn bytes(dataset: &Dataset) -> u64 {
-    dataset.manifest().shards.iter().map(|shard| shard.bytes).sum()
 }
