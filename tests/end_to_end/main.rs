@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod best;
 mod disk;
 mod resume;
 mod same_bits;
