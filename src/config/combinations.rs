@@ -77,6 +77,13 @@ pub(super) fn unused(config: &Config, given: &[String]) -> Vec<Unused> {
     given.iter().filter_map(|key| reason(config, key).map(|reason| Unused { key: key.clone(), reason })).collect()
 }
 
+impl Config {
+    /// Why `key` changes nothing under this configuration; None where it does.
+    pub fn unused(&self, key: &str) -> Option<String> {
+        reason(self, key)
+    }
+}
+
 fn reason(config: &Config, key: &str) -> Option<String> {
     let rule = config.learning.rule;
     let hidden = config.network.layers.len();

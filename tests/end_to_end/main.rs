@@ -8,3 +8,4 @@ mod resume;
 mod same_bits;
 mod signals;
 mod site;
+mod sweep;
