@@ -20,20 +20,14 @@ use crate::training::{Best, CONFIG, StopRequest, records};
 /// Search for hyperparameters at random, and choose by the error on validation samples
 ///
 /// Each trial is a run of `biodist train` in DIR/trials/NNN, with values drawn from the space; a trial's score is the lowest error on the
-/// validation set, at the checkpoint that best.json names. The best trial's checkpoint is evaluated on the test set, once, at the end: no other
-/// trial ever sees that. What has been found is in DIR/results.jsonl, a line for each trial, and DIR/best.toml is a configuration with the best
+/// validation set, at the checkpoint that best.json names. The best trial's checkpoint is evaluated on the test set, once, at the end:
+/// no other trial ever sees that. What has been found is in DIR/results.jsonl, a line for each trial, and DIR/best.toml is a configuration with the best
 /// values that `biodist train` accepts.
 ///
 /// The same command goes on where it stopped: finished trials are kept, unfinished ones resume. Ctrl-C, SIGTERM or SIGUSR1 end it with exit
 /// code 75 when all trials in training have written a checkpoint. Trials whose loss is not finite count as diverged, and the search goes on.
-///
-/// The paper's search (60 trials, Table 4), and its protocol for ImageNet (all to 10 epochs, only the best goes on to 500):
-///
-///   biodist sweep mnist_fc_dtp_parallel.toml --out sweeps/dtp --validation 10000 --jobs 8
-///
-///   biodist sweep imagenet_dtp.toml --out sweeps/dtp --validation 50000 --rungs 10:60,500:1
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub struct SweepArgs {
     /// Configuration file, looked for in configs/ too; keys of the space replace its values
     config: PathBuf,
@@ -64,6 +58,12 @@ pub struct SweepArgs {
     #[arg(long, value_name = "N")]
     validation: Option<usize>,
 }
+
+const EXAMPLES: &str = "Examples:
+  The paper's search, 60 trials from Table 4:
+    biodist sweep mnist_fc_dtp_parallel.toml --out sweeps/dtp --validation 10000 --jobs 8
+  Its protocol for ImageNet, all trials to 10 epochs and the best one on to 500:
+    biodist sweep imagenet_dtp.toml --out sweeps/imagenet --validation 50000 --rungs 10:60,500:1";
 
 /// Trains what is left to train, chooses, and reports.
 pub fn run(args: SweepArgs, transport: Arc<dyn Transport>) -> Result<()> {

@@ -6,6 +6,7 @@ mod best;
 mod disk;
 mod resume;
 mod same_bits;
+mod seeds;
 mod signals;
 mod site;
 mod sweep;
