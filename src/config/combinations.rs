@@ -106,6 +106,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "training.eval_every_epochs" => {
             (config.data.test.is_none() && config.data.validation == 0).then(|| "neither data.test nor data.validation is set".to_owned())
         }
+        "training.diagnostics" if config.training.diagnostics => {
+            let evaluated = config.training.eval_every_epochs > 0 && (config.data.test.is_some() || config.data.validation > 0);
+            (!evaluated).then(|| "diagnostics are part of evaluations, and there are none".to_owned())
+        }
         _ => None,
     }
 }

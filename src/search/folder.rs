@@ -96,7 +96,10 @@ fn may_change(key: &str) -> bool {
     matches!(key, "biodist" | "commit" | "space_name" | "configuration.data.train" | "configuration.data.test")
         || key.starts_with("configuration.parallel.")
         || key.starts_with("configuration.training.checkpoint_")
-        || matches!(key, "configuration.training.keep_checkpoints" | "configuration.training.log_every_steps")
+        || matches!(
+            key,
+            "configuration.training.keep_checkpoints" | "configuration.training.log_every_steps" | "configuration.training.diagnostics"
+        )
 }
 
 fn refuse_another(path: &Path, there: &Value, here: &Value) -> Result<()> {

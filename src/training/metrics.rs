@@ -12,6 +12,7 @@ use data_prep::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::diagnostics::LayerDiagnostics;
 use super::engine::{Engine, Seconds};
 use super::records::read;
 use crate::compute::Measure;
@@ -222,6 +223,8 @@ pub struct EvaluationLine {
     pub sums: Sums,
     pub seconds: f64,
     pub classifies: bool,
+    /// By forward layer, where they were asked for.
+    pub diagnostics: Option<Vec<LayerDiagnostics>>,
 }
 
 impl EvaluationLine {
@@ -229,6 +232,10 @@ impl EvaluationLine {
         let mut line = begin(self.split, self.step, self.epoch, &self.sums, self.classifies);
         line.insert("samples".into(), json!(self.sums.samples));
         line.insert("samples_per_second".into(), json!(self.sums.samples as f64 / self.seconds.max(f64::MIN_POSITIVE)));
+        if let Some(layers) = &self.diagnostics {
+            let by_name = layers.iter().enumerate().map(|(layer, diagnostics)| (format!("layers.{layer}"), json!(diagnostics)));
+            line.insert("diagnostics".into(), by_name.collect::<Map<String, Value>>().into());
+        }
         line.into()
     }
 }

@@ -5,6 +5,7 @@
 mod adam;
 mod best;
 mod checkpoint;
+mod diagnostics;
 mod engine;
 mod evaluate;
 mod executor;
@@ -20,6 +21,7 @@ mod trainer;
 
 pub use best::Best;
 pub use checkpoint::{Checkpoints, State};
+pub use diagnostics::LayerDiagnostics;
 pub use engine::{Engine, OptimizerSteps, Seconds};
 pub use evaluate::{Evaluation, evaluate};
 pub use run_folder::{CONFIG, RunFolder, about};

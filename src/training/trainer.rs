@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use super::best::{BestFile, Score};
 use super::checkpoint::{Checkpoints, State};
+use super::diagnostics::LayerDiagnostics;
 use super::engine::Engine;
 use super::evaluate::evaluate;
 use super::metrics::{Clock, EvaluationLine, MetricsFile, Tallied, Tally, TrainLine, has_evaluation};
@@ -19,7 +20,7 @@ use super::schedule::Schedule;
 use super::signals::StopRequest;
 use crate::compute::Batch;
 use crate::config::{Config, Output};
-use crate::data::{BatchPlan, DataSet, Loader, Position};
+use crate::data::{BatchPlan, DataSet, Loader, Position, plain_batch};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::rules::Phase;
@@ -303,6 +304,8 @@ impl<'a> Trainer<'a> {
                 self.save()?;
                 return Err(self.stopped());
             };
+            // With the first of the splits.
+            let diagnostics = if split == "validation" || self.splits.validation.is_none() { self.diagnose()? } else { None };
             self.engine.reset_profile();
             let classifies = self.config.network.output == Output::Softmax;
             let line = EvaluationLine {
@@ -312,6 +315,7 @@ impl<'a> Trainer<'a> {
                 sums: evaluation.sums,
                 seconds: evaluation.seconds,
                 classifies,
+                diagnostics,
             };
             if let Some(record) = &mut self.record {
                 record.metrics.evaluation(&line)?;
@@ -324,6 +328,20 @@ impl<'a> Trainer<'a> {
             }
         }
         self.name_best()
+    }
+
+    /// On one batch, the same at every step: the first validation samples, or the first of training where there are too few.
+    fn diagnose(&mut self) -> Result<Option<Vec<LayerDiagnostics>>> {
+        if !self.config.training.diagnostics {
+            return Ok(None);
+        }
+        let (samples, rank) = (self.engine.capacity(), self.transport.rank());
+        let enough = |data: &&Arc<DataSet>| data.len() >= self.config.data.batch_size;
+        let data = self.splits.validation.as_ref().filter(enough).unwrap_or(&self.splits.train);
+        let first = rank * samples;
+        let loaded = plain_batch(data, first..first + samples)?;
+        let batch = Batch { pixels: &loaded.pixels, labels: &loaded.labels, samples, first, step: self.step };
+        self.engine.diagnose(&batch).map(Some)
     }
 
     /// Once all its evaluations are recorded, the checkpoint of this step is named the best, if it is.

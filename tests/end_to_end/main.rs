@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod best;
+mod diagnostics;
 mod disk;
 mod resume;
 mod same_bits;
