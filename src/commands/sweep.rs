@@ -131,7 +131,9 @@ impl Sweep<'_> {
         let total = pending.len();
         if total > 0 && self.rungs.0.len() > 1 {
             let epochs = self.rungs.0[rung].epochs.unwrap_or(0);
-            say(format_args!("rung {} of {}: {total} trials to {epochs} epochs", rung + 1, self.rungs.0.len()));
+            let plural = |count: u64| if count == 1 { "" } else { "s" };
+            let (trials, long) = (plural(total as u64), plural(epochs));
+            say(format_args!("rung {} of {}: {total} trial{trials} to {epochs} epoch{long}", rung + 1, self.rungs.0.len()));
         }
         let mut stopped = false;
         loop {
@@ -153,11 +155,13 @@ impl Sweep<'_> {
                     stopped = true;
                     self.children.stop();
                 }
+                // A process that was asked to stop before it could listen, by this sweep or by Ctrl-C, which reaches all.
+                Some((_, Ended::Failed(_))) if stopped || self.stop.received() => {}
                 Some((trial, ended)) => self.record(trial, rung, ended)?,
                 None => {}
             }
         }
-        if stopped {
+        if stopped || self.stop.received() {
             return Err(Exit::Stopped.error("stopped on request, checkpoints written; the same command goes on"));
         }
         Ok(())
