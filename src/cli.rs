@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, check, eval, train};
+use crate::commands::{bench, check, eval, sweep, train};
 use crate::compute::cuda::libraries::load_libtorch_cuda;
 use crate::{job, versions};
 
@@ -23,6 +23,7 @@ pub struct Cli {
 enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
+    Sweep(sweep::SweepArgs),
     Check(check::CheckArgs),
     /// Measure speed
     #[command(subcommand)]
@@ -50,6 +51,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => train::run(args, transport),
             Command::Eval(args) => eval::run(args, transport),
+            Command::Sweep(args) => sweep::run(args, transport),
             Command::Check(args) => match transport.rank() {
                 0 => check::run(args),
                 _ => Ok(()),

@@ -4,7 +4,9 @@
 //! a rank widens its own mask. What it may use is what its launcher may: a user's `taskset`, Slurm's allocation and a container's limits
 //! all show there. Ranks that may use the same CPUs divide them.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -52,6 +54,43 @@ pub fn take(transport: &dyn Transport, wanted: usize) -> Result<Share> {
     Ok(Share { threads, cpus })
 }
 
+/// A part of this process's CPUs, for a process that it starts.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Compute threads that it has CPUs for.
+    pub threads: usize,
+    /// Absent where a control group limits time and not CPUs.
+    mask: Option<Mask>,
+}
+
+/// Divides what this process may use into `parts`, which have CPUs in common only where there are more parts than CPUs.
+pub fn divide(parts: usize) -> Vec<Part> {
+    let mask = mask_of(0).unwrap_or([0; WORDS]);
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let ordered = by_core(members(&mask));
+    let limited = cpus < ordered.len();
+    let one = |place| {
+        let own = part(cpus, place, parts);
+        let own = if own.is_empty() { place % cpus..place % cpus + 1 } else { own };
+        Part { threads: own.len(), mask: (!limited).then(|| mask_from(&ordered[own])) }
+    };
+    (0..parts).map(one).collect()
+}
+
+impl Part {
+    /// Binds the process that `command` will start.
+    pub fn give(&self, command: &mut Command) {
+        if let Some(mask) = self.mask {
+            // Refused where a sandbox forbids it: it starts on all of them then.
+            let prepare = move || {
+                let _ = bind(&mask);
+                Ok(())
+            };
+            unsafe { command.pre_exec(prepare) };
+        }
+    }
+}
+
 /// The `place`-th of `parts` nearly equal parts of `0..cpus`.
 fn part(cpus: usize, place: usize, parts: usize) -> std::ops::Range<usize> {
     cpus * place / parts..cpus * (place + 1) / parts
@@ -97,14 +136,20 @@ fn bind(mask: &Mask) -> std::io::Result<()> {
 const LAUNCHERS: [&str; 9] =
     ["mpirun", "mpiexec", "mpiexec.hydra", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy", "slurmstepd"];
 
-/// The process that started this rank as one of many: the nearest ancestor that is a launcher.
+/// The process that started this rank as one of many: the nearest ancestor that is a launcher. A sweep's trial has none: the sweep, which
+/// is this very program, has given it its CPUs.
 fn launcher() -> Option<libc::pid_t> {
     let mut id = std::process::id() as libc::pid_t;
+    let mut own = None;
     for _ in 0..16 {
         let (name, parent) = name_and_parent(&std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?;
         if LAUNCHERS.contains(&name.as_str()) {
             return Some(id);
         }
+        if own.as_ref() == Some(&name) {
+            return None;
+        }
+        own.get_or_insert(name);
         id = parent;
     }
     None
@@ -129,6 +174,22 @@ mod tests {
                 assert_eq!(all, (0..cpus).collect::<Vec<_>>(), "{cpus} CPUs, {parts} ranks");
                 let sizes: Vec<usize> = (0..parts).map(|place| part(cpus, place, parts).len()).collect();
                 assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn parts_for_other_processes_cover_the_cpus() {
+        let mask = mask_of(0).unwrap();
+        let cpus = std::thread::available_parallelism().unwrap().get();
+        for parts in [1, 2, cpus, cpus + 3] {
+            let divided = divide(parts);
+            assert_eq!(divided.len(), parts);
+            assert!(divided.iter().all(|part| part.threads >= 1));
+            if parts <= cpus && cpus == members(&mask).len() {
+                let mut all: Vec<usize> = divided.iter().flat_map(|part| members(&part.mask.unwrap())).collect();
+                all.sort_unstable();
+                assert_eq!(all, members(&mask), "{parts} parts");
             }
         }
     }

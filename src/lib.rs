@@ -12,5 +12,6 @@ pub mod job;
 pub mod network;
 pub mod plan;
 pub mod rules;
+pub mod search;
 pub mod training;
 pub mod versions;

@@ -4,5 +4,6 @@ pub mod bench;
 pub mod check;
 pub mod eval;
 pub mod image;
-mod text;
+pub mod sweep;
+pub(crate) mod text;
 pub mod train;

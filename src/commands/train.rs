@@ -1,5 +1,7 @@
 //! `biodist train`: from a configuration to a trained network, or from where an earlier start of the same run ended.
 
+mod seeds;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +21,8 @@ use crate::training::{self, Checkpoints, Engine, Run, RunFolder, Schedule, Split
 
 /// Train a network, alone or as a rank under mpirun
 ///
-/// SIGUSR1, SIGTERM or Ctrl-C write a checkpoint and end with exit code 75; the same command with --resume goes on.
+/// SIGUSR1, SIGTERM or Ctrl-C write a checkpoint and end with exit code 75; the same command with --resume goes on. With data.validation above
+/// 0, the checkpoint with the lowest validation error is kept, and best.json in the run's folder names it.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     /// Configuration file, looked for in configs/ too
@@ -33,14 +36,29 @@ pub struct TrainArgs {
     /// Go on from the newest whole checkpoint, or start where there is none yet
     #[arg(long)]
     resume: bool,
+    /// Train once for each of these seeds, one after another, in DIR/seed_N; then print mean and deviation of the test error
+    #[arg(long, value_name = "SEED,...", value_delimiter = ',')]
+    seeds: Vec<u64>,
 }
 
-/// Trains to the end; [`Exit::Stopped`] where a signal asked to stop before.
+/// Trains to the end, seed by seed where there are several; [`Exit::Stopped`] where a signal asked to stop before.
 pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let stop = StopRequest::listen()?;
-    let config = Config::load(&args.config, &args.set)?.with_absolute_paths().context("the working directory cannot be found")?;
-    let out = args.out.unwrap_or_else(|| Path::new("runs").join(&config.experiment.name));
-    let Start { mut folder, resumed, over } = find(&out, args.resume, &config, &*transport)?;
+    let load = |more: &[String]| -> Result<Config> {
+        let config = Config::load(&args.config, &[args.set.as_slice(), more].concat())?;
+        config.with_absolute_paths().context("the working directory cannot be found")
+    };
+    let config = load(&[])?;
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.experiment.name));
+    if args.seeds.is_empty() {
+        return train(&config, &out, args.resume, stop, transport);
+    }
+    seeds::run(&args.seeds, &out, load, args.resume, stop, transport)
+}
+
+/// Trains one run in `out`, from its beginning or from where it stopped. Collective.
+fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
+    let Start { mut folder, resumed, over } = find(out, resume, config, &*transport)?;
     if over {
         if folder.is_some() {
             say(format_args!("{} is finished; more training.epochs or training.max_steps would go on", out.display()));
@@ -48,11 +66,11 @@ pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
         return Ok(());
     }
 
-    let splits = open(&config)?;
+    let splits = open(config)?;
     let facts = facts(&splits);
-    let plan = Plan::new(&config, &facts, transport.size())?;
+    let plan = Plan::new(config, &facts, transport.size())?;
     let steps_per_epoch = batches_per_epoch(splits.train.len(), config.data.batch_size);
-    let schedule = Schedule::new(&config, steps_per_epoch);
+    let schedule = Schedule::new(config, steps_per_epoch);
     if let Some(state) = &resumed
         && state.steps_per_epoch != steps_per_epoch as u64
     {
@@ -63,7 +81,7 @@ pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
     }
 
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
-    let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
+    let mut engine = Engine::new(config, &plan.network, transport.clone(), share.threads)?;
     let hosts = job::host_names(&*transport);
     if let Some(folder) = &mut folder {
         let mut about = training::about();
@@ -71,18 +89,18 @@ pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
         about["world_size"] = json!(transport.size());
         about["threads_per_rank"] = json!(engine.threads());
         about["kernels"] = json!(engine.kernels());
-        folder.begin(&config, about)?;
-        say(settings(&config, &splits, &plan, &schedule, &engine, &share, &hosts, folder.path(), resumed.as_ref()));
+        folder.begin(config, about)?;
+        say(settings(config, &splits, &plan, &schedule, &engine, &share, &hosts, folder.path(), resumed.as_ref()));
     }
     match &resumed {
         Some(state) => {
-            let checkpoints = Checkpoints::of(&out);
+            let checkpoints = Checkpoints::of(out);
             checkpoints.load_model(state.step, &mut engine, &*transport)?;
             checkpoints.load_optimizer(state, &mut engine, &*transport)?;
         }
         None => engine.initialize(),
     }
-    let run = Run { config: &config, schedule, splits: &splits, folder: &out, resumed: resumed.as_ref() };
+    let run = Run { config, schedule, splits: &splits, folder: out, resumed: resumed.as_ref() };
     Trainer::new(&run, engine, transport, stop)?.run()?;
     if let Some(folder) = &folder {
         say(format_args!("done: {}", folder.path().display()));

@@ -77,6 +77,13 @@ pub(super) fn unused(config: &Config, given: &[String]) -> Vec<Unused> {
     given.iter().filter_map(|key| reason(config, key).map(|reason| Unused { key: key.clone(), reason })).collect()
 }
 
+impl Config {
+    /// Why `key` changes nothing under this configuration; None where it does.
+    pub fn unused(&self, key: &str) -> Option<String> {
+        reason(self, key)
+    }
+}
+
 fn reason(config: &Config, key: &str) -> Option<String> {
     let rule = config.learning.rule;
     let hidden = config.network.layers.len();
@@ -98,6 +105,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         }
         "training.eval_every_epochs" => {
             (config.data.test.is_none() && config.data.validation == 0).then(|| "neither data.test nor data.validation is set".to_owned())
+        }
+        "training.diagnostics" if config.training.diagnostics => {
+            let evaluated = config.training.eval_every_epochs > 0 && (config.data.test.is_some() || config.data.validation > 0);
+            (!evaluated).then(|| "diagnostics are part of evaluations, and there are none".to_owned())
         }
         _ => None,
     }

@@ -28,6 +28,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "checkpoint_every_minutes",
             "keep_checkpoints",
             "log_every_steps",
+            "diagnostics",
         ],
     ),
     ("parallel", &["device", "backend", "exchange", "threads_per_rank", "precision", "stall_timeout", "verify_every_steps", "kernels"]),

@@ -166,6 +166,7 @@ fn training(source: &Source, purpose: Purpose) -> Result<Training> {
         checkpoint_every_minutes: section.number("checkpoint_every_minutes", &SPAN)?.unwrap_or(0.0),
         keep_checkpoints: section.size("keep_checkpoints", 1)?.unwrap_or(2),
         log_every_steps: section.whole("log_every_steps", 1)?.unwrap_or(50),
+        diagnostics: section.flag("diagnostics")?.unwrap_or(false),
     })
 }
 

@@ -186,6 +186,8 @@ pub struct Training {
     pub checkpoint_every_minutes: f64,
     pub keep_checkpoints: usize,
     pub log_every_steps: u64,
+    /// Whether evaluations compare the rule with back-propagation, layer by layer.
+    pub diagnostics: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

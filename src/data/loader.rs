@@ -122,6 +122,13 @@ impl Training {
     }
 }
 
+/// The samples at `places` of `data`, as they are without augmentation.
+pub fn plain_batch(data: &DataSet, places: Range<usize>) -> Result<Loaded> {
+    let mut batch = Loaded::default();
+    data.fill(places, None, &mut batch)?;
+    Ok(batch)
+}
+
 /// Every sample of `data` once, as it is without augmentation: this rank's contiguous part in batches of `capacity` samples, the last
 /// one smaller. Each comes with the places of its samples in the data set.
 pub fn evaluation_batches(data: Arc<DataSet>, rank: usize, world_size: usize, capacity: usize) -> EvaluationBatches {

@@ -9,6 +9,6 @@ mod pipeline;
 mod tests;
 
 pub use dataset::DataSet;
-pub use loader::{EvaluationBatches, Loader, evaluation_batches};
+pub use loader::{EvaluationBatches, Loader, evaluation_batches, plain_batch};
 pub use order::{BatchPlan, Position, batches_per_epoch, evaluation_part};
 pub use pipeline::Loaded;

@@ -132,10 +132,9 @@ impl Exchange {
         let maps = backend.maps.clone();
         let items: Vec<usize> =
             (0..maps.all.len()).map(|map| if maps.all[map].trained() { backend.update_items(MapId(map)) } else { 0 }).collect();
-        let part = |items: usize, rank: usize| items * rank / size..items * (rank + 1) / size;
-        let owned = items.iter().map(|items| part(*items, rank)).collect();
+        let owned = items.iter().map(|items| part(*items, rank, size)).collect();
         let of_ranks =
-            |(map, items): (usize, &usize)| (0..size).map(|rank| backend.item_elements(MapId(map), part(*items, rank))).collect();
+            |(map, items): (usize, &usize)| (0..size).map(|rank| backend.item_elements(MapId(map), part(*items, rank, size))).collect();
         let elements = items.iter().enumerate().map(of_ranks).collect();
         Ok(Exchange { way, rank, size, bases, items, owned, elements })
     }
@@ -161,17 +160,7 @@ impl Exchange {
                 Ok(())
             }
             Way::GatheredFactors { all, elements } => {
-                for activity in factors(updates) {
-                    let slot = backend.place(activity);
-                    let len = slot.shape.positions() * backend.batch() * slot.stride;
-                    let own = backend.values_of(activity);
-                    let ranges: Vec<_> = (0..self.size).map(|rank| rank * *elements + slot.start).map(|at| at..at + len).collect();
-                    timed(backend, || unsafe {
-                        let to = all.as_mut_ptr().add(ranges[self.rank].start);
-                        std::ptr::copy_nonoverlapping(own, to, len);
-                        transport.all_gather_ranges(all.as_mut_ptr(), &ranges);
-                    });
-                }
+                gather_factors(backend, transport, updates, all, *elements);
                 backend.update(updates, &self.bases, owned, adam)?;
                 gather_parameters(backend, transport, updates, &self.elements);
                 Ok(())
@@ -196,6 +185,39 @@ impl Exchange {
         }
     }
 
+    /// Stores the gradients of `updates`, summed over the global batch, in `to`, an arena of the parameters' layout: of each map the part that
+    /// this rank owns. No parameter changes.
+    pub fn gradients(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update], to: &Arena) -> Result<()> {
+        let to = to.at(0);
+        let store = |_| Use::Store { gradients: to, scale: 1.0 };
+        let owned = |map: MapId| self.owned[map.0].clone();
+        match &mut self.way {
+            Way::Alone => backend.update(updates, &self.bases, owned, store),
+            Way::Shared => {
+                transport.barrier();
+                backend.update(updates, &self.bases, owned, store)?;
+                transport.barrier();
+                Ok(())
+            }
+            Way::GatheredFactors { all, elements } => {
+                gather_factors(backend, transport, updates, all, *elements);
+                backend.update(updates, &self.bases, owned, store)
+            }
+            Way::Gradients { .. } => {
+                backend.update(updates, &self.bases, |map| 0..self.items[map.0], store)?;
+                for update in updates {
+                    unsafe { transport.reduce_scatter_ranges(to, &self.elements[update.map.0]) };
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The update items of `map` that `rank` owns; those of the ranks follow one another.
+    pub fn part(&self, map: MapId, rank: usize) -> Range<usize> {
+        part(self.items[map.0], rank, self.size)
+    }
+
     /// Brings Adam's moments to rank 0, for a checkpoint.
     pub fn gather_moments(&self, backend: &CpuBackend, transport: &dyn Transport) {
         if matches!(self.way, Way::GatheredFactors { .. } | Way::Gradients { .. }) {
@@ -207,6 +229,27 @@ impl Exchange {
                 }
             }
         }
+    }
+}
+
+/// The part of `items` update items that `rank` of `size` ranks owns.
+fn part(items: usize, rank: usize, size: usize) -> Range<usize> {
+    items * rank / size..items * (rank + 1) / size
+}
+
+/// Brings the factors of `updates` of all ranks into `all`, [rank][elements of an arena].
+fn gather_factors(backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update], all: &mut [f32], elements: usize) {
+    for activity in factors(updates) {
+        let slot = backend.place(activity);
+        let len = slot.shape.positions() * backend.batch() * slot.stride;
+        let own = backend.values_of(activity);
+        let starts = (0..transport.size()).map(|rank| rank * elements + slot.start);
+        let ranges: Vec<_> = starts.map(|at| at..at + len).collect();
+        timed(backend, || unsafe {
+            let to = all.as_mut_ptr().add(ranges[transport.rank()].start);
+            std::ptr::copy_nonoverlapping(own, to, len);
+            transport.all_gather_ranges(all.as_mut_ptr(), &ranges);
+        });
     }
 }
 

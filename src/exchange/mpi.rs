@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use mpi::ffi;
@@ -27,8 +27,14 @@ pub struct Mpi {
     host: ManuallyDrop<SimpleCommunicator>,
     rank: usize,
     size: usize,
-    /// Bytes of the windows made so far: the file system counts their pages as free until they are touched.
-    windows: AtomicU64,
+    windows: Mutex<Vec<Window>>,
+}
+
+/// Memory that the ranks of a host share.
+struct Window {
+    handle: ffi::MPI_Win,
+    /// The file system counts its pages as free until they are touched.
+    bytes: u64,
 }
 
 // Calls come from one thread at a time (MPI is started as serialized).
@@ -69,12 +75,16 @@ pub fn connect() -> Result<Box<dyn Transport>> {
         )));
     }
     let host = ManuallyDrop::new(world.split_shared(rank as i32));
-    Ok(Box::new(Mpi { world, host, rank, size, windows: AtomicU64::new(0) }))
+    Ok(Box::new(Mpi { world, host, rank, size, windows: Mutex::default() }))
 }
 
 impl Mpi {
     fn comm(&self) -> ffi::MPI_Comm {
         self.world.as_raw()
+    }
+
+    fn windows(&self) -> MutexGuard<'_, Vec<Window>> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,7 +215,8 @@ impl Transport for Mpi {
             return Ok(None);
         }
         let total: usize = elements.iter().sum::<usize>() * 4;
-        let lacking = lacking_shared_memory(total as u64 + self.windows.load(Relaxed));
+        let made: u64 = self.windows().iter().map(|window| window.bytes).sum();
+        let lacking = lacking_shared_memory(total as u64 + made);
         // All ranks must agree before a collective call, and rank 0 asks for all.
         let lacking_anywhere = self.all_gather_words(&[lacking.unwrap_or(0)]);
         if let Some(free) = lacking_anywhere.into_iter().find(|free| *free > 0) {
@@ -217,21 +228,27 @@ impl Transport for Mpi {
             );
             return Ok(None);
         }
-        self.windows.fetch_add(total as u64, Relaxed);
         let mut own: *mut c_void = ptr::null_mut();
         let mut window: ffi::MPI_Win = unsafe { std::mem::zeroed() };
         let bytes = (elements[self.rank] * 4).next_multiple_of(4096) as ffi::MPI_Aint;
         let status =
             unsafe { ffi::MPI_Win_allocate_shared(bytes, 4, ffi::RSMPI_INFO_NULL, self.host.as_raw(), (&raw mut own).cast(), &mut window) };
         ensure!(status == ffi::MPI_SUCCESS as c_int, "MPI could not allocate {total} bytes of shared memory");
+        self.windows().push(Window { handle: window, bytes: total as u64 });
         let mut arenas = Vec::with_capacity(self.size);
         for (rank, len) in elements.iter().enumerate() {
             let (mut size, mut unit, mut at) = (0, 0, ptr::null_mut::<c_void>());
             unsafe { ffi::MPI_Win_shared_query(window, rank as c_int, &mut size, &mut unit, (&raw mut at).cast()) };
-            // The window lives as long as the process; its file is already unlinked, so it leaves nothing behind.
+            // The window's file is already unlinked, so a process that ends at once leaves nothing behind.
             arenas.push(unsafe { Arena::shared(at.cast(), *len) });
         }
         Ok(Some(arenas))
+    }
+
+    unsafe fn release_shared(&self) {
+        for mut window in self.windows().drain(..) {
+            unsafe { ffi::MPI_Win_free(&mut window.handle) };
+        }
     }
 
     fn finish(&self) {

@@ -50,6 +50,12 @@ pub trait Transport: Send + Sync {
     /// `elements[r]` zeroed elements of rank r in memory that all ranks see, in the order of ranks; `None` where the ranks are on several hosts.
     fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>>;
 
+    /// Gives the memory of all [`Transport::shared`] arenas back. Collective.
+    ///
+    /// # Safety
+    /// No such arena is used any more.
+    unsafe fn release_shared(&self);
+
     /// Takes leave in good order, with any exit code; launchers take a process that ends without it for a failed one. Collective, and the last
     /// call of all.
     fn finish(&self);
@@ -95,6 +101,8 @@ impl Transport for Single {
     fn shared(&self, _elements: &[usize]) -> Result<Option<Vec<Arena>>> {
         Ok(None)
     }
+
+    unsafe fn release_shared(&self) {}
 
     fn finish(&self) {}
 

@@ -9,9 +9,9 @@ use anyhow::Result;
 
 use crate::compute::cpu::{row_stride, simd::LANES};
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
-use crate::config::Learning;
+use crate::config::Config;
 use crate::network::{MapId, Maps, Network, Shape};
-use crate::rules::{self, Phase, Rule};
+use crate::rules::{self, Diagnosis, Phase, Rule};
 
 /// Cost of one step on one rank.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,10 +34,13 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    pub(super) fn new(learning: &Learning, network: &Network, maps: &Arc<Maps>, samples: usize) -> Result<Counted> {
+    pub(super) fn new(config: &Config, network: &Network, maps: &Arc<Maps>, samples: usize) -> Result<Counted> {
         let mut counter = Counter { maps: maps.clone(), samples, slots: Vec::new(), operations: 0.0 };
         counter.slot(network.input, network.input.channels);
-        let rule = rules::build(learning, network, maps, &mut counter)?;
+        let rule = rules::build(&config.learning, network, maps, &mut counter)?;
+        if config.training.diagnostics {
+            Diagnosis::new(&*rule, network, maps, &mut counter);
+        }
         Ok(Counted { counter, rule })
     }
 

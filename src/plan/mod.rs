@@ -99,7 +99,7 @@ impl Plan {
         let epoch = epoch(config, facts)?;
         let network = network(config, facts)?;
         let maps = Arc::new(Maps::new(&network, config.learning.rule, config.learning.auxiliary_units.unwrap_or(0)));
-        let mut counted = Counted::new(&config.learning, &network, &maps, batch / ranks)?;
+        let mut counted = Counted::new(config, &network, &maps, batch / ranks)?;
         let phases: &[Phase] = match config.learning.schedule {
             Schedule::Parallel => &[Phase::Both],
             Schedule::Alternating => &[Phase::Inverse, Phase::Forward],

@@ -11,6 +11,7 @@
 //! | TP, DTP, SDTP, AO-SDTP (2.1) | [`target_propagation`], [`top_target`] | trained inverses: targets, not errors, travel down |
 
 mod backprop;
+mod diagnosis;
 mod direct_feedback_alignment;
 mod feedback_alignment;
 mod forward;
@@ -21,10 +22,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use crate::compute::{Backend, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::config::{self, Learning};
 use crate::network::{Maps, Network};
 
+pub use diagnosis::{Comparison, Diagnosis, Inverted};
 pub use forward::Forward;
 
 /// Which of the two models learns in a step: both in parallel, or one of them in an alternating schedule.
@@ -53,6 +55,17 @@ pub trait Rule {
 
     /// The forward pass that `learn` begins with, for evaluation.
     fn forward(&self) -> &Forward;
+
+    /// The targets of the hidden activities, from the lowest, which `learn` leaves behind where the forward model trains; empty under
+    /// rules that have none.
+    fn targets(&self) -> &[Activity] {
+        &[]
+    }
+
+    /// The inverses that the rule trains, and the clean activities they are to invert, which `learn` leaves behind.
+    fn inverted(&self) -> Vec<Inverted> {
+        Vec::new()
+    }
 }
 
 /// The rule that `learning` names.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::top_target::TopTarget;
-use super::{Forward, Phase, Rule};
+use super::{Forward, Inverted, Phase, Rule};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
 use crate::network::{MapId, Maps, Network};
 
@@ -173,5 +173,22 @@ impl Rule for TargetPropagation {
 
     fn forward(&self) -> &Forward {
         &self.forward
+    }
+
+    fn targets(&self) -> &[Activity] {
+        &self.targets
+    }
+
+    fn inverted(&self) -> Vec<Inverted> {
+        let forward = &self.forward;
+        let of = |(layer, inverse): (usize, &Option<Inverse>)| {
+            let map = inverse.as_ref()?.map;
+            let from = match &self.top {
+                TopTarget::Inverted(top) if layer + 1 == forward.depth() => top.top_activity(forward.h[layer + 1]),
+                _ => forward.h[layer + 1],
+            };
+            Some(Inverted { layer, map, from, original: forward.h[layer] })
+        };
+        self.inverses.iter().enumerate().filter_map(of).collect()
     }
 }

@@ -82,6 +82,11 @@ impl Inverted {
         self.corrupted.0
     }
 
+    /// Where the top activity, clean, is after a step: the output, or the composite that holds it.
+    pub fn top_activity(&self, output: Activity) -> Activity {
+        self.auxiliary.as_ref().map_or(output, |auxiliary| auxiliary.of_output)
+    }
+
     /// The top activity of the corrupted copy `noisy` of h_{L-1}.
     pub fn of_corrupted(&self, backend: &mut dyn Backend, noisy: Activity) -> Activity {
         let (pre_activation, output) = self.corrupted;

@@ -161,11 +161,11 @@ impl Checkpoints {
         remove(&self.run.join(UNFINISHED))
     }
 
-    /// Removes all but the newest `keep` checkpoints and that of step 0.
-    pub fn prune(&self, keep: usize) -> Result<()> {
+    /// Removes all but the newest `keep` checkpoints, that of step 0, and those of steps `kept`.
+    pub fn prune(&self, keep: usize, kept: &[u64]) -> Result<()> {
         let steps = self.steps()?;
         let later: Vec<u64> = steps.into_iter().filter(|step| *step > 0).collect();
-        for step in &later[..later.len().saturating_sub(keep)] {
+        for step in later[..later.len().saturating_sub(keep)].iter().filter(|step| !kept.contains(step)) {
             // Renamed first: a checkpoint that is half removed must not look like one.
             let (folder, unfinished) = (self.folder(*step), self.run.join(UNFINISHED));
             std::fs::rename(&folder, &unfinished).with_context(|| format!("{} cannot be removed", folder.display()))?;
@@ -344,11 +344,13 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::of(run.path());
         assert!(checkpoints.steps().unwrap().is_empty());
-        for name in ["00000000", "00000010", "00000020", "00000030", "123456789", "7", "00000040.tmp", "notes"] {
+        for name in ["00000000", "00000005", "00000010", "00000020", "00000030", "123456789", "7", "00000040.tmp", "notes"] {
             std::fs::create_dir_all(run.path().join("checkpoints").join(name)).unwrap();
         }
-        assert_eq!(checkpoints.steps().unwrap(), [0, 10, 20, 30, 123_456_789]);
-        checkpoints.prune(2).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [0, 5, 10, 20, 30, 123_456_789]);
+        checkpoints.prune(2, &[10]).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [0, 10, 30, 123_456_789]);
+        checkpoints.prune(2, &[]).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [0, 30, 123_456_789]);
         checkpoints.set_aside_beyond(30).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [0, 30]);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::adam;
+use super::diagnostics::LayerDiagnostics;
 use super::executor::{Executor, OnCpu, OnTensors};
 use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
 use crate::compute::cuda::device;
@@ -131,6 +132,14 @@ impl Engine {
         self.executor.backend().begin(batch)?;
         self.rule.forward().run(self.executor.backend());
         self.executor.finish()
+    }
+
+    /// How the rule compares with back-propagation on this rank's part of a global batch, by forward layer; where the configuration has
+    /// `training.diagnostics`. Nothing that trains changes. Collective.
+    pub fn diagnose(&mut self, batch: &Batch) -> Result<Vec<LayerDiagnostics>> {
+        ensure!(batch.samples * self.transport.size() == self.global_batch, "diagnostics are measured on a whole batch");
+        self.executor.backend().begin(batch)?;
+        self.executor.diagnose(&*self.transport, &*self.rule)
     }
 
     /// A measure of each sample of the last batch of this rank.

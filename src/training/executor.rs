@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tch::Device;
 
+use super::diagnostics::{self, LayerDiagnostics};
 use crate::compute::cpu::profile::Profile;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
 use crate::compute::cuda::{self, TorchBackend};
@@ -13,7 +14,10 @@ use crate::config::{Config, TransportChoice};
 use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, TensorExchange, Transport};
 use crate::exit::Exit;
 use crate::network::{Maps, Network};
-use crate::rules::{self, Rule};
+use crate::rules::{self, Diagnosis, Rule};
+
+const ON_CPU_ALONE: &str =
+    "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
 
 /// A device with its share of the exchange among ranks.
 pub trait Executor {
@@ -31,6 +35,9 @@ pub trait Executor {
 
     /// Applies `updates` to the parameters of every rank. Collective.
     fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()>;
+
+    /// Compares the rule with back-propagation on the backend's batch, by forward layer. Collective; no parameter changes.
+    fn diagnose(&mut self, transport: &dyn Transport, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>>;
 
     /// Whether one copy of the parameters serves all ranks.
     fn shares_parameters(&self) -> bool;
@@ -61,6 +68,8 @@ pub trait Executor {
 pub struct OnCpu {
     backend: CpuBackend,
     exchange: Exchange,
+    /// Where the configuration asks for it.
+    diagnosis: Option<Diagnosis>,
 }
 
 impl OnCpu {
@@ -84,8 +93,9 @@ impl OnCpu {
         let setup = cpu::Setup { isa, threads, seed: config.experiment.seed, capacity: config.data.batch_size / transport.size() };
         let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup);
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
+        let diagnosis = config.training.diagnostics.then(|| Diagnosis::new(&*rule, network, &maps, &mut backend));
         let exchange = Exchange::new(&mut backend, shared, transport, parallel.exchange)?;
-        Ok((OnCpu { backend, exchange }, rule))
+        Ok((OnCpu { backend, exchange, diagnosis }, rule))
     }
 }
 
@@ -108,6 +118,12 @@ impl Executor for OnCpu {
 
     fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
         self.exchange.update(&mut self.backend, transport, updates, steps)
+    }
+
+    fn diagnose(&mut self, transport: &dyn Transport, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+        let diagnosis = self.diagnosis.as_ref().context("training.diagnostics was off when the engine was made")?;
+        let comparisons = diagnosis.run(rule, &mut self.backend);
+        diagnostics::measure(&mut self.backend, &mut self.exchange, transport, &comparisons)
     }
 
     fn shares_parameters(&self) -> bool {
@@ -162,6 +178,9 @@ impl OnTensors {
         transport: &Arc<dyn Transport>,
         device: Device,
     ) -> Result<(OnTensors, Box<dyn Rule>)> {
+        if config.training.diagnostics {
+            return Err(Exit::Usage.error(ON_CPU_ALONE));
+        }
         let capacity = config.data.batch_size / transport.size();
         let plan = exchange::Sharing::plan(&maps, &**transport, config.parallel.exchange, capacity);
         let setup = cuda::Setup {
@@ -197,6 +216,10 @@ impl Executor for OnTensors {
 
     fn update(&mut self, _transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
         self.exchange.update(&mut self.backend, updates, steps)
+    }
+
+    fn diagnose(&mut self, _transport: &dyn Transport, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+        Err(Exit::Usage.error(ON_CPU_ALONE))
     }
 
     fn shares_parameters(&self) -> bool {

@@ -12,7 +12,9 @@ use data_prep::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::diagnostics::LayerDiagnostics;
 use super::engine::{Engine, Seconds};
+use super::records::read;
 use crate::compute::Measure;
 use crate::exchange::Transport;
 use crate::rules::Phase;
@@ -221,6 +223,8 @@ pub struct EvaluationLine {
     pub sums: Sums,
     pub seconds: f64,
     pub classifies: bool,
+    /// By forward layer, where they were asked for.
+    pub diagnostics: Option<Vec<LayerDiagnostics>>,
 }
 
 impl EvaluationLine {
@@ -228,6 +232,10 @@ impl EvaluationLine {
         let mut line = begin(self.split, self.step, self.epoch, &self.sums, self.classifies);
         line.insert("samples".into(), json!(self.sums.samples));
         line.insert("samples_per_second".into(), json!(self.sums.samples as f64 / self.seconds.max(f64::MIN_POSITIVE)));
+        if let Some(layers) = &self.diagnostics {
+            let by_name = layers.iter().enumerate().map(|(layer, diagnostics)| (format!("layers.{layer}"), json!(diagnostics)));
+            line.insert("diagnostics".into(), by_name.collect::<Map<String, Value>>().into());
+        }
         line.into()
     }
 }
@@ -265,7 +273,7 @@ impl MetricsFile {
     /// earlier end of training left.
     pub fn resume(run: &Path, step: u64, last_regular: u64) -> Result<MetricsFile> {
         let path = run.join(FILE_NAME);
-        let text = read(&path)?;
+        let text = read(run)?;
         let kept: String = text.split_inclusive('\n').filter(|line| keeps(line, step, last_regular)).collect();
         if kept != text {
             write_atomically(&path, kept.as_bytes())?;
@@ -294,15 +302,7 @@ impl MetricsFile {
 
 /// Whether the run in `run` has been evaluated on `split` at `step`.
 pub fn has_evaluation(run: &Path, split: &str, step: u64) -> Result<bool> {
-    Ok(read(&run.join(FILE_NAME))?.lines().filter_map(place).any(|line| line == (split.to_owned(), step)))
-}
-
-fn read(path: &Path) -> Result<String> {
-    match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        // A line that a crash cut may end within a character.
-        bytes => Ok(String::from_utf8_lossy(&bytes.with_context(|| format!("{} cannot be read", path.display()))?).into_owned()),
-    }
+    Ok(read(run)?.lines().filter_map(place).any(|line| line == (split.to_owned(), step)))
 }
 
 /// Split and step of a line; none of one that a crash cut.

@@ -3,12 +3,15 @@
 //! [`Trainer`] is the loop. What it does between steps is beside it: checkpoints, metrics, evaluation, and what a person sees.
 
 mod adam;
+mod best;
 mod checkpoint;
+mod diagnostics;
 mod engine;
 mod evaluate;
 mod executor;
 mod metrics;
 mod progress;
+pub mod records;
 mod replicas;
 mod run_folder;
 mod schedule;
@@ -16,7 +19,9 @@ mod signals;
 mod tensor_file;
 mod trainer;
 
+pub use best::Best;
 pub use checkpoint::{Checkpoints, State};
+pub use diagnostics::LayerDiagnostics;
 pub use engine::{Engine, OptimizerSteps, Seconds};
 pub use evaluate::{Evaluation, evaluate};
 pub use run_folder::{CONFIG, RunFolder, about};

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use data_prep::files::write_atomically;
 use serde_json::{Value, json};
 
+use super::best;
 use super::checkpoint::{Checkpoints, State};
 use super::metrics;
 use super::schedule::Schedule;
@@ -65,7 +66,7 @@ impl RunFolder {
                 return Ok(false);
             }
         }
-        Ok(true)
+        best::is_current(&Checkpoints::of(&self.path))
     }
 
     fn compare(&self, written: &Path, config: &Config) -> Result<()> {

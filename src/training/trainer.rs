@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::best::{BestFile, Score};
 use super::checkpoint::{Checkpoints, State};
+use super::diagnostics::LayerDiagnostics;
 use super::engine::Engine;
 use super::evaluate::evaluate;
 use super::metrics::{Clock, EvaluationLine, MetricsFile, Tallied, Tally, TrainLine, has_evaluation};
@@ -18,7 +20,7 @@ use super::schedule::Schedule;
 use super::signals::StopRequest;
 use crate::compute::Batch;
 use crate::config::{Config, Output};
-use crate::data::{BatchPlan, DataSet, Loader, Position};
+use crate::data::{BatchPlan, DataSet, Loader, Position, plain_batch};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::rules::Phase;
@@ -43,19 +45,28 @@ pub struct Run<'a> {
 /// What rank 0 alone writes and shows.
 struct Record {
     checkpoints: Checkpoints,
+    best: BestFile,
     metrics: MetricsFile,
     progress: Progress,
 }
 
 impl Record {
-    fn open(run: &Run, step: u64, last_regular: u64) -> Result<Record> {
+    /// With the score of the best checkpoint so far.
+    fn open(run: &Run, step: u64, last_regular: u64) -> Result<(Record, Option<Score>)> {
         let last = run.schedule.last_step();
         // A run that is over has lost nothing but what a crash cut from its last line.
         let (step_kept, regular_kept) = if step >= last { (u64::MAX, u64::MAX) } else { (step, last_regular) };
         let metrics = MetricsFile::resume(run.folder, step_kept, regular_kept)?;
         let checkpoints = Checkpoints::of(run.folder);
         checkpoints.set_aside_beyond(step)?;
-        Ok(Record { checkpoints, metrics, progress: Progress::new(step, last) })
+        let (best, score) = BestFile::open(&checkpoints)?;
+        Ok((Record { checkpoints, best, metrics, progress: Progress::new(step, last) }, score))
+    }
+
+    /// Removes the checkpoints that have had their time. `best` must stay, and so must the one that is still named the best.
+    fn prune(&self, keep: usize, best: Option<Score>) -> Result<()> {
+        let kept: Vec<u64> = best.map(|score| score.step).into_iter().chain(self.best.named()).collect();
+        self.checkpoints.prune(keep, &kept)
     }
 }
 
@@ -71,6 +82,8 @@ pub struct Trainer<'a> {
     /// Step of the newest checkpoint.
     saved: Option<u64>,
     saved_at: Instant,
+    /// Of the checkpoint that did best on the validation set so far.
+    best: Option<Score>,
     tally: Tally,
     clock: Clock,
     record: Option<Record>,
@@ -87,7 +100,11 @@ impl<'a> Trainer<'a> {
     pub fn new(run: &Run<'a>, engine: Engine, transport: Arc<dyn Transport>, stop: StopRequest) -> Result<Trainer<'a>> {
         let step = run.resumed.map_or(0, |state| state.step);
         let tallied = run.resumed.map_or_else(Tallied::default, |state| state.metrics);
-        let record = if transport.rank() == 0 { Some(Record::open(run, step, tallied.since)?) } else { None };
+        let (record, best) = match transport.rank() {
+            0 => Record::open(run, step, tallied.since).map(|(record, best)| (Some(record), best))?,
+            _ => (None, None),
+        };
+        let best = Score::shared(best, &*transport);
         Ok(Trainer {
             config: run.config,
             schedule: run.schedule,
@@ -98,6 +115,7 @@ impl<'a> Trainer<'a> {
             step,
             saved: run.resumed.map(|state| state.step),
             saved_at: Instant::now(),
+            best,
             tally: Tally::new(tallied, run.config.has_inverses()),
             clock: Clock::default(),
             record,
@@ -251,7 +269,7 @@ impl<'a> Trainer<'a> {
             };
             record.metrics.sync()?;
             record.checkpoints.write(&self.engine, &state)?;
-            record.checkpoints.prune(self.config.training.keep_checkpoints)?;
+            record.prune(self.config.training.keep_checkpoints, self.best)?;
         }
         // Ranks that share parameters must not change them while they are written.
         self.transport.barrier();
@@ -286,18 +304,53 @@ impl<'a> Trainer<'a> {
                 self.save()?;
                 return Err(self.stopped());
             };
+            // With the first of the splits.
+            let diagnostics = if split == "validation" || self.splits.validation.is_none() { self.diagnose()? } else { None };
             self.engine.reset_profile();
-            let Some(record) = &mut self.record else { continue };
+            let classifies = self.config.network.output == Output::Softmax;
             let line = EvaluationLine {
                 split,
                 step: self.step,
                 epoch: self.step.div_ceil(self.schedule.steps_per_epoch() as u64),
                 sums: evaluation.sums,
                 seconds: evaluation.seconds,
-                classifies: self.config.network.output == Output::Softmax,
+                classifies,
+                diagnostics,
             };
-            record.metrics.evaluation(&line)?;
-            record.progress.evaluation(&line);
+            if let Some(record) = &mut self.record {
+                record.metrics.evaluation(&line)?;
+                record.progress.evaluation(&line);
+            }
+            let score = Score::new(self.step, &evaluation.sums, classifies).filter(|score| score.beats(self.best.as_ref()));
+            if let (Some(score), "validation") = (score, split) {
+                self.best = Some(score);
+                self.save()?;
+            }
+        }
+        self.name_best()
+    }
+
+    /// On one batch, the same at every step: the first validation samples, or the first of training where there are too few.
+    fn diagnose(&mut self) -> Result<Option<Vec<LayerDiagnostics>>> {
+        if !self.config.training.diagnostics {
+            return Ok(None);
+        }
+        let (samples, rank) = (self.engine.capacity(), self.transport.rank());
+        let enough = |data: &&Arc<DataSet>| data.len() >= self.config.data.batch_size;
+        let data = self.splits.validation.as_ref().filter(enough).unwrap_or(&self.splits.train);
+        let first = rank * samples;
+        let loaded = plain_batch(data, first..first + samples)?;
+        let batch = Batch { pixels: &loaded.pixels, labels: &loaded.labels, samples, first, step: self.step };
+        self.engine.diagnose(&batch).map(Some)
+    }
+
+    /// Once all its evaluations are recorded, the checkpoint of this step is named the best, if it is.
+    fn name_best(&mut self) -> Result<()> {
+        if let (Some(record), Some(best)) = (&mut self.record, self.best)
+            && best.step == self.step
+        {
+            record.best.name(best.step)?;
+            record.prune(self.config.training.keep_checkpoints, Some(best))?;
         }
         Ok(())
     }

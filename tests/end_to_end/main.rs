@@ -2,9 +2,13 @@
 
 mod bad_input;
 mod bench;
+mod best;
+mod diagnostics;
 mod disk;
 mod photos;
 mod resume;
 mod same_bits;
+mod seeds;
 mod signals;
 mod site;
+mod sweep;

@@ -2,6 +2,7 @@
 //! network, and properties that follow from the rules' formulas.
 
 mod connectivity;
+mod diagnostics;
 mod gradients;
 mod initialisation;
 mod interchange;

@@ -109,6 +109,8 @@ impl Transport for Thread {
         Ok(None)
     }
 
+    unsafe fn release_shared(&self) {}
+
     fn finish(&self) {}
 
     fn abort(&self, code: i32) -> ! {

@@ -15,7 +15,7 @@ pub fn choose(choice: config::Device, local_rank: usize) -> Result<Device> {
         return Ok(Device::Cpu);
     }
     let cuda = load_libtorch_cuda();
-    let gpus = if *cuda == Cuda::Loaded { tch::Cuda::device_count().max(0) as usize } else { 0 };
+    let gpus = count();
     match (gpus, absent(cuda)) {
         (0, reason) if choice == config::Device::Cuda => {
             Err(Exit::Usage.error(format!("parallel.device = \"cuda\": {reason}; use \"auto\" or \"cpu\" to compute on the CPU")))
@@ -28,6 +28,11 @@ pub fn choose(choice: config::Device, local_rank: usize) -> Result<Device> {
         }
         (gpus, _) => Ok(Device::Cuda(local_rank % gpus)),
     }
+}
+
+/// GPUs that this process can use.
+pub fn count() -> usize {
+    if *load_libtorch_cuda() == Cuda::Loaded { tch::Cuda::device_count().max(0) as usize } else { 0 }
 }
 
 /// Why no GPU can be used.

@@ -97,6 +97,7 @@ fn defaults_are_the_documented_ones() {
         checkpoint_every_minutes: 0.0,
         keep_checkpoints: 2,
         log_every_steps: 50,
+        diagnostics: false,
     };
     assert_eq!(config.training, training);
     let parallel = Parallel {

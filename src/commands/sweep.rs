@@ -1,0 +1,266 @@
+//! `biodist sweep`: random search for hyperparameters.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use data_prep::files::write_atomically;
+
+use super::eval;
+use crate::compute::cuda::device;
+use crate::config::{self, Config};
+use crate::exchange::Transport;
+use crate::exit::Exit;
+use crate::job::say;
+use crate::search::{
+    Children, Ended, Ending, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent, summary,
+};
+use crate::training::{Best, CONFIG, StopRequest, records};
+
+/// Search for hyperparameters at random, and choose by the error on validation samples
+///
+/// Each trial is a run of `biodist train` in DIR/trials/NNN, with values drawn from the space; a trial's score is the lowest error on the
+/// validation set, at the checkpoint that best.json names. The best trial's checkpoint is evaluated on the test set, once, at the end:
+/// no other trial ever sees that. What has been found is in DIR/results.jsonl, a line for each trial, and DIR/best.toml is a configuration with the best
+/// values that `biodist train` accepts.
+///
+/// The same command goes on where it stopped: finished trials are kept, unfinished ones resume. Ctrl-C, SIGTERM or SIGUSR1 end it with exit
+/// code 75 when all trials in training have written a checkpoint. Trials whose loss is not finite count as diverged, and the search goes on.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct SweepArgs {
+    /// Configuration file, looked for in configs/ too; keys of the space replace its values
+    config: PathBuf,
+    /// Folder of the sweep
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Override a key for all trials, for instance --set training.epochs=20
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// What is searched: "paper" (Table 4), "wide" (which holds every value of Table 5 too), or a TOML file that gives keys of the
+    /// configuration a domain, such as learning.alpha = { uniform = [0.01, 0.2] }, { log_uniform = [a, b] } or { choice = [...] }. Keys that the rule does not use are left out
+    #[arg(long, default_value = "paper", value_name = "NAME|FILE")]
+    space: String,
+    /// Number of trials, all trained as long as the configuration says
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    trials: usize,
+    /// Successive halving instead: EPOCHS:TRIALS,... trains that many trials to that many epochs, then the best of them on. 10:60,50:10,500:1
+    /// trains 60 trials to 10 epochs, the best 10 of these to 50, and the best of those to 500
+    #[arg(long, value_name = "EPOCHS:TRIALS,...", conflicts_with = "trials")]
+    rungs: Option<Rungs>,
+    /// What the values are drawn from: the same seed draws the same, and a trial's values do not depend on how many there are
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Trials at a time; they divide this machine's CPUs, or its GPUs
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    jobs: usize,
+    /// Samples of the training set to choose by: short for --set data.validation=N
+    #[arg(long, value_name = "N")]
+    validation: Option<usize>,
+}
+
+const EXAMPLES: &str = "Examples:
+  The paper's search, 60 trials from Table 4:
+    biodist sweep mnist_fc_dtp_parallel.toml --out sweeps/dtp --validation 10000 --jobs 8
+  Its protocol for ImageNet, all trials to 10 epochs and the best one on to 500:
+    biodist sweep imagenet_dtp.toml --out sweeps/imagenet --validation 50000 --rungs 10:60,500:1";
+
+/// Trains what is left to train, chooses, and reports.
+pub fn run(args: SweepArgs, transport: Arc<dyn Transport>) -> Result<()> {
+    if transport.size() > 1 {
+        return Err(Exit::Usage.error("a sweep starts its own processes: start it without mpirun, with --jobs N for several at a time"));
+    }
+    let stop = StopRequest::listen()?;
+    let mut set = args.set.clone();
+    set.extend(args.validation.map(|samples| format!("data.validation={samples}")));
+    let load = |more: &[String]| -> Result<Config> {
+        let config = Config::load(&args.config, &[set.as_slice(), more].concat())?;
+        config.with_absolute_paths().context("the working directory cannot be found")
+    };
+    let base = load(&[])?;
+    check(&base, args.rungs.is_some())?;
+    let mut space = Space::named(&args.space)?;
+    let left_out = space.restrict(&base);
+    space.check(load)?;
+    let rungs = args.rungs.clone().unwrap_or_else(|| Rungs::plain(args.trials));
+    let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs)?;
+    if !matches!(args.space.as_str(), "paper" | "wide") {
+        left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
+    }
+    let results = Results::open(folder.path(), &rungs, |trial| space.draw(args.seed, trial))?;
+    let gpus = if base.parallel.device == config::Device::Cpu { 0 } else { device::count() };
+    let children = Children::new(Slot::divide(args.jobs, gpus));
+    let mut sweep = Sweep { load: &load, folder, rungs, results, children, stop };
+    for rung in 0..sweep.rungs.0.len() {
+        sweep.climb(rung)?;
+    }
+    sweep.conclude(transport)
+}
+
+/// What a sweep needs of its configuration.
+fn check(base: &Config, rungs: bool) -> Result<()> {
+    if base.data.validation == 0 {
+        return Err(Exit::Usage.error(
+            "data.validation is 0, and a sweep chooses by the error on validation samples: set apart some of the training set with \
+             --validation N, for instance 10000 of MNIST's 60000",
+        ));
+    }
+    if base.training.eval_every_epochs == 0 {
+        return Err(Exit::Usage.error("training.eval_every_epochs is 0, so no trial would be evaluated; set it to 1 or more"));
+    }
+    if rungs && base.training.max_steps.is_some() {
+        return Err(Exit::Usage.error("training.max_steps is set, and --rungs counts epochs; leave one of the two out"));
+    }
+    Ok(())
+}
+
+struct Sweep<'a> {
+    /// The configuration with these keys replaced.
+    load: &'a dyn Fn(&[String]) -> Result<Config>,
+    folder: SweepFolder,
+    rungs: Rungs,
+    results: Results,
+    children: Children,
+    stop: StopRequest,
+}
+
+impl Sweep<'_> {
+    /// Trains the trials of rung `rung` to its end.
+    fn climb(&mut self, rung: usize) -> Result<()> {
+        let mut pending = self.results.pending(rung).into_iter();
+        let total = pending.len();
+        if total > 0 && self.rungs.0.len() > 1 {
+            let epochs = self.rungs.0[rung].epochs.unwrap_or(0);
+            let plural = |count: u64| if count == 1 { "" } else { "s" };
+            let (trials, long) = (plural(total as u64), plural(epochs));
+            say(format_args!("rung {} of {}: {total} trial{trials} to {epochs} epoch{long}", rung + 1, self.rungs.0.len()));
+        }
+        let mut stopped = false;
+        loop {
+            while let Some(slot) = self.children.free().filter(|_| !stopped)
+                && let Some(trial) = pending.next()
+            {
+                self.start(slot, trial, rung)?;
+            }
+            if self.children.idle() {
+                break;
+            }
+            if self.stop.received() && !stopped {
+                stopped = true;
+                self.children.stop();
+            }
+            match self.children.poll()? {
+                // Somebody stopped this trial alone: a sweep that went on would start it again.
+                Some((_, Ended::Stopped)) if !stopped => {
+                    stopped = true;
+                    self.children.stop();
+                }
+                // A process that was asked to stop before it could listen, by this sweep or by Ctrl-C, which reaches all.
+                Some((_, Ended::Failed(_))) if stopped || self.stop.received() => {}
+                Some((trial, ended)) => self.record(trial, rung, ended)?,
+                None => {}
+            }
+        }
+        if stopped || self.stop.received() {
+            return Err(Exit::Stopped.error("stopped on request, checkpoints written; the same command goes on"));
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, slot: usize, trial: usize, rung: usize) -> Result<()> {
+        let run = self.folder.trial(trial);
+        let written = run.join(CONFIG);
+        let mut config = self.configuration(&self.results.trials()[trial].values)?;
+        config.experiment.name = format!("{}_trial_{trial:03}", config.experiment.name);
+        config.data.test = None;
+        // Beside the best, which stays anyway: a sweep has many runs.
+        config.training.keep_checkpoints = 1;
+        if let Some(epochs) = self.rungs.0[rung].epochs {
+            config.training.epochs = Some(epochs);
+        }
+        if config.parallel.threads_per_rank == 0 {
+            config.parallel.threads_per_rank = self.children.slot(slot).cpus.threads;
+        }
+        std::fs::create_dir_all(&run).with_context(|| format!("{} cannot be created", run.display()))?;
+        write_atomically(&written, config.to_toml().as_bytes())?;
+        let path = |path: &Path| path.to_str().map(str::to_owned).context("the folder's name is not UTF-8");
+        let arguments = ["train".to_owned(), path(&written)?, "--out".to_owned(), path(&run)?, "--resume".to_owned()];
+        self.children.start(slot, trial, &arguments, &run.join("train.log"))
+    }
+
+    fn configuration(&self, values: &Values) -> Result<Config> {
+        (self.load)(&values.iter().map(|(key, value)| assignment(key, value)).collect::<Vec<_>>())
+    }
+
+    fn record(&mut self, trial: usize, rung: usize, ended: Ended) -> Result<()> {
+        let run = self.folder.trial(trial);
+        let epochs = records::epochs(&run)?;
+        let reached = Best::read(&run)?.and_then(|best| Reached::new(epochs, &best));
+        let ending = match (ended, reached) {
+            (Ended::Stopped, _) => return Ok(()),
+            (Ended::Refused(said), _) => return Err(Exit::Usage.error(format!("trial {trial} was refused: {said}"))),
+            (Ended::Failed(reason), _) => Some(Ending::Failed { reason }),
+            (Ended::Diverged, before) => Some(Ending::Diverged { epochs, before }),
+            (Ended::Done, None) => Some(Ending::Diverged { epochs, before: None }),
+            (Ended::Done, Some(_)) => None,
+        };
+        self.results.change(trial, |trial| match ending {
+            Some(ending) => trial.ending = Some(ending),
+            None => trial.rungs.extend(reached),
+        })?;
+        let trial = &self.results.trials()[trial];
+        let how = match (&trial.ending, trial.rungs.get(rung)) {
+            (Some(Ending::Failed { reason }), _) => format!("failed: {reason}"),
+            (Some(Ending::Diverged { .. }), _) => format!("diverged in epoch {epochs}"),
+            (None, Some(Reached { validation_error: Some(error), .. })) => format!("validation error {}", percent(*error)),
+            (None, reached) => format!("validation loss {:.5}", reached.map_or(f64::NAN, |reached| reached.validation_loss)),
+        };
+        say(format_args!("trial {:3} of {}  {how}  ({})", trial.number, self.results.trials().len(), describe(trial)));
+        Ok(())
+    }
+
+    /// Chooses the best, evaluates it on the test set, and reports.
+    fn conclude(mut self, transport: Arc<dyn Transport>) -> Result<()> {
+        let Some(best) = self.results.ranking(self.rungs.0.len() - 1).first().copied() else {
+            say(summary(&self.results, &self.rungs).trim_end());
+            return Err(Exit::Failed.error(format!(
+                "no trial was trained to the end; {} says why, and each trial's train.log has more",
+                self.folder.path().join("results.jsonl").display()
+            )));
+        };
+        let mut config = self.configuration(&self.results.trials()[best].values)?;
+        if let Some(epochs) = self.rungs.0.last().and_then(|rung| rung.epochs) {
+            config.training.epochs = Some(epochs);
+        }
+        let run = self.folder.trial(best);
+        if config.data.test.is_some() && self.results.trials()[best].test.is_none() {
+            let step = Best::required(&run)?.step;
+            let (evaluation, classifies) = eval::on_test(config.clone(), &run, step, transport)?;
+            let sums = evaluation.sums;
+            let test = sums.mean(if classifies { sums.top1_error } else { sums.loss });
+            // One that was the best before a failed trial was tried again is it no more.
+            let others: Vec<usize> = self.results.trials().iter().filter(|trial| trial.test.is_some()).map(|trial| trial.number).collect();
+            for other in others {
+                self.results.change(other, |trial| trial.test = None)?;
+            }
+            self.results.change(best, |trial| trial.test = Some(test))?;
+        }
+        say(format_args!("\n{}", summary(&self.results, &self.rungs)));
+        let trial = &self.results.trials()[best];
+        let reached = trial.reached().context("the best trial has a score")?;
+        let show =
+            |score: f64| if reached.validation_error.is_some() { format!("error {}", percent(score)) } else { format!("loss {score:.5}") };
+        let test = trial.test.map_or(String::new(), |test| format!(", test {}", show(test)));
+        let found = format!("trial {best} of {}: validation {}{test}", self.results.trials().len(), show(reached.score()));
+        let path = self.folder.path().join("best.toml");
+        let text = format!(
+            "# The best of `biodist sweep`, {found}.\n# Its run is {}; values that were searched: {}.\n\n{}",
+            run.display(),
+            trial.values.iter().map(|(key, value)| assignment(key, value)).collect::<Vec<_>>().join(", "),
+            config.to_toml()
+        );
+        write_atomically(&path, text.as_bytes())?;
+        say(format_args!("{found}\nits configuration is {}", path.display()));
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! A rule beside back-propagation, on the same batch: what is to be compared, layer by layer.
+//!
+//! The paper explains its results by how far a rule's updates are from the gradient (5.6), by how well inverses invert, and by how diverse
+//! targets are (5.5). Here both rules run on one forward pass; measuring what they leave behind is the executor's affair, for it takes
+//! all ranks' samples.
+
+use std::sync::Arc;
+
+use super::backprop::Backprop;
+use super::{Phase, Rule};
+use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::network::{MapId, Maps, Network};
+
+/// An inverse, and what it is to invert: `g(from)` should be `original`.
+#[derive(Clone, Copy, Debug)]
+pub struct Inverted {
+    /// Of the layer whose inverse it is, from 0.
+    pub layer: usize,
+    pub map: MapId,
+    pub from: Activity,
+    pub original: Activity,
+}
+
+/// What is to be compared in one forward layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison {
+    pub rule: Update,
+    pub backprop: Update,
+    /// What the layer's inverse makes of the clean activity above it, and the activity below.
+    pub reconstruction: Option<(Activity, Activity)>,
+    /// The target of the layer's activity, and the activity.
+    pub target: Option<(Activity, Activity)>,
+}
+
+pub struct Diagnosis {
+    backprop: Backprop,
+    reconstructions: Vec<(Inverted, Activity)>,
+}
+
+impl Diagnosis {
+    /// For `rule`, whose forward pass it shares. The activities it needs are made here.
+    pub fn new(rule: &dyn Rule, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Diagnosis {
+        let backprop = Backprop::new(rule.forward().clone(), network, maps, backend);
+        let inverted = rule.inverted().into_iter();
+        let reconstructions = inverted.map(|inverted| (inverted, backend.activity(network.shape(inverted.layer)))).collect();
+        Diagnosis { backprop, reconstructions }
+    }
+
+    /// Runs both rules on the backend's batch, and the inverses on what is not corrupted. No parameter changes.
+    pub fn run(&self, rule: &dyn Rule, backend: &mut dyn Backend) -> Vec<Comparison> {
+        let ours = rule.learn(backend, Phase::Both);
+        for (inverted, result) in &self.reconstructions {
+            backend.apply(inverted.map, &[(inverted.from, *result)], Nonlinearity::Tanh);
+        }
+        let theirs = self.backprop.learn(backend, Phase::Both);
+        let forward = rule.forward();
+        let compare = |(layer, map): (usize, &MapId)| {
+            let of = |updates: &[Update]| updates.iter().find(|update| update.map == *map).copied();
+            let reconstruction = self.reconstructions.iter().find(|(inverted, _)| inverted.layer == layer);
+            Some(Comparison {
+                rule: of(&ours)?,
+                backprop: of(&theirs)?,
+                reconstruction: reconstruction.map(|(inverted, result)| (*result, inverted.original)),
+                target: rule.targets().get(layer).map(|target| (*target, forward.h[layer + 1])),
+            })
+        };
+        forward.maps.iter().enumerate().map(|layer| compare(layer).expect("every rule trains every forward layer")).collect()
+    }
+}

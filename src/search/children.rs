@@ -1,0 +1,164 @@
+//! The processes that train, each on CPUs of its own.
+
+use std::fs::OpenOptions;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::cpus::{self, Part};
+use crate::exit::Exit;
+
+/// What a process has of the machine.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    pub cpus: Part,
+    /// As `CUDA_VISIBLE_DEVICES` names it.
+    gpu: Option<String>,
+}
+
+impl Slot {
+    /// Parts of the machine for `jobs` processes at a time. They take `gpus` GPUs in turn, of which several processes can share one.
+    pub fn divide(jobs: usize, gpus: usize) -> Vec<Slot> {
+        // Where the user shows only some of the GPUs, their numbers count among those.
+        let shown = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+        let names: Vec<&str> = shown.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let gpu = |slot: usize| {
+            let number = (gpus > 0).then(|| slot % gpus)?;
+            Some(names.get(number).map_or(number.to_string(), |name| name.to_string()))
+        };
+        cpus::divide(jobs).into_iter().enumerate().map(|(slot, cpus)| Slot { cpus, gpu: gpu(slot) }).collect()
+    }
+}
+
+/// How a trial's process ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    Diverged,
+    /// Asked to stop; its checkpoint is written.
+    Stopped,
+    /// With what it said.
+    Refused(String),
+    Failed(String),
+}
+
+/// Processes that are running, in slots.
+pub struct Children {
+    slots: Vec<Slot>,
+    /// By slot.
+    running: Vec<Option<(usize, Child, PathBuf)>>,
+}
+
+/// Between two looks at the processes: far less than any trial takes.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Variables by which an MPI launcher tells a process that it is a rank, which its children are not.
+const OF_RANKS: [&str; 4] = ["OMPI_COMM_WORLD_", "PMIX_", "PMI_", "MPI_LOCALNRANKS"];
+
+impl Children {
+    pub fn new(slots: Vec<Slot>) -> Children {
+        let running = slots.iter().map(|_| None).collect();
+        Children { slots, running }
+    }
+
+    /// A slot in which nothing runs.
+    pub fn free(&self) -> Option<usize> {
+        self.running.iter().position(Option::is_none)
+    }
+
+    pub fn idle(&self) -> bool {
+        self.running.iter().all(Option::is_none)
+    }
+
+    pub fn slot(&self, slot: usize) -> &Slot {
+        &self.slots[slot]
+    }
+
+    /// Starts this program with `arguments` for trial `trial` in a free slot. What it says goes to `log`.
+    pub fn start(&mut self, slot: usize, trial: usize, arguments: &[String], log: &Path) -> Result<()> {
+        let program = std::env::current_exe().context("this program's file cannot be found")?;
+        let out = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("{} cannot be written", log.display()))?;
+        let mut command = Command::new(&program);
+        command.args(arguments).stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| OF_RANKS.iter().any(|prefix| name.starts_with(prefix))) {
+                command.env_remove(name);
+            }
+        }
+        if let Some(gpu) = &self.slots[slot].gpu {
+            command.env("CUDA_VISIBLE_DEVICES", gpu);
+        }
+        self.slots[slot].cpus.give(&mut command);
+        end_with_parent(&mut command);
+        let child = command.spawn().with_context(|| format!("{} cannot be started", program.display()))?;
+        self.running[slot] = Some((trial, child, log.to_owned()));
+        Ok(())
+    }
+
+    /// Asks all to write a checkpoint and end.
+    pub fn stop(&self) {
+        for (_, child, _) in self.running.iter().flatten() {
+            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGUSR1) };
+        }
+    }
+
+    /// Waits a moment, and takes a process that has ended: its trial, and how.
+    pub fn poll(&mut self) -> Result<Option<(usize, Ended)>> {
+        for running in &mut self.running {
+            let Some((trial, child, log)) = running else { continue };
+            if let Some(status) = child.try_wait().context("a trial's process cannot be waited for")? {
+                let ended = (*trial, how(status, log));
+                *running = None;
+                return Ok(Some(ended));
+            }
+        }
+        std::thread::sleep(PAUSE);
+        Ok(None)
+    }
+}
+
+impl Drop for Children {
+    /// An error must not leave processes behind.
+    fn drop(&mut self) {
+        for (_, child, _) in self.running.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The kernel kills the process when this one dies, however it dies: nobody would write down what it finds, and its folder would be busy
+/// when the sweep goes on.
+fn end_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    let prepare = move || {
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        // It may have died before it could be watched.
+        if unsafe { libc::getppid() } as u32 == parent { Ok(()) } else { Err(std::io::Error::other("the sweep has ended")) }
+    };
+    unsafe { command.pre_exec(prepare) };
+}
+
+fn how(status: ExitStatus, log: &Path) -> Ended {
+    const STOPPED: i32 = Exit::Stopped as i32;
+    const NOT_FINITE: i32 = Exit::NotFinite as i32;
+    const USAGE: i32 = Exit::Usage as i32;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ended::Done,
+        (Some(NOT_FINITE), _) => Ended::Diverged,
+        (Some(STOPPED), _) => Ended::Stopped,
+        (Some(USAGE), _) => Ended::Refused(last_words(log)),
+        (Some(code), _) => Ended::Failed(format!("exit code {code}: {}", last_words(log))),
+        (None, signal) => Ended::Failed(format!("killed by signal {}", signal.unwrap_or(0))),
+    }
+}
+
+/// The last error that the process reported.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let said = text.lines().rev().find_map(|line| line.strip_prefix("biodist: "));
+    said.map_or(format!("see {}", log.display()), str::to_owned)
+}

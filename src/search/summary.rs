@@ -1,0 +1,168 @@
+//! What a person reads at the end of a sweep.
+
+use toml::Value;
+
+use super::results::{Results, Trial};
+use super::rungs::Rungs;
+use crate::commands::text::table;
+
+const BINS: usize = 8;
+/// Characters of the longest bar.
+const WIDTH: usize = 40;
+const BEST: usize = 5;
+
+/// How many trials there were and how they ended, the distribution of their validation errors (as in Figure 5 of the paper), and the
+/// best ones with their values.
+pub fn summary(results: &Results, rungs: &Rungs) -> String {
+    let trials = results.trials();
+    let count = |status: &str| trials.iter().filter(|trial| trial.status(rungs) == status).count();
+    let kinds = [("done", "trained to the end"), ("stopped", "stopped at an earlier rung"), ("diverged", "diverged"), ("failed", "failed")];
+    let kinds: Vec<String> = kinds
+        .iter()
+        .map(|(status, words)| (count(status), words))
+        .filter(|kind| kind.0 > 0)
+        .map(|(n, words)| format!("{n} {words}"))
+        .collect();
+    let mut out = format!("{} trials: {}\n", trials.len(), kinds.join(", "));
+    let mut scores: Vec<f64> = trials.iter().filter_map(|trial| trial.reached()).map(|reached| reached.score()).collect();
+    scores.sort_by(f64::total_cmp);
+    if scores.is_empty() {
+        return out;
+    }
+    let classifies = trials.iter().filter_map(|trial| trial.reached()).any(|reached| reached.validation_error.is_some());
+    let show = |score: f64| if classifies { percent(score) } else { format!("{score:.5}") };
+    let name = if classifies { "validation error" } else { "validation loss" };
+    let quantiles = [("best", 0.0), ("25 %", 0.25), ("median", 0.5), ("75 %", 0.75), ("worst", 1.0)];
+    let quantiles: Vec<String> = quantiles.iter().map(|(name, at)| format!("{name} {}", show(quantile(&scores, *at)))).collect();
+    out += &format!("{name}: {}\n\n{}\n", quantiles.join("   "), histogram(&scores, show));
+    out += &best(results, rungs, name, show);
+    out
+}
+
+/// Of ascending values, between neighbours in proportion.
+fn quantile(sorted: &[f64], at: f64) -> f64 {
+    let place = at * (sorted.len() - 1) as f64;
+    let (below, part) = (place as usize, place.fract());
+    let above = (below + 1).min(sorted.len() - 1);
+    sorted[below] + part * (sorted[above] - sorted[below])
+}
+
+fn histogram(sorted: &[f64], show: impl Fn(f64) -> String) -> String {
+    let (low, high) = (sorted[0], sorted[sorted.len() - 1]);
+    let bins = if high > low { BINS } else { 1 };
+    let width = (high - low) / bins as f64;
+    let mut counts = vec![0usize; bins];
+    for score in sorted {
+        counts[(((score - low) / width.max(f64::MIN_POSITIVE)) as usize).min(bins - 1)] += 1;
+    }
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let rows: Vec<Vec<String>> = counts
+        .iter()
+        .enumerate()
+        .map(|(bin, count)| {
+            let edges = [low + bin as f64 * width, low + (bin + 1) as f64 * width].map(&show);
+            vec![format!("{} to {}", edges[0], edges[1]), format!("{count:3}"), "#".repeat((count * WIDTH).div_ceil(most))]
+        })
+        .collect();
+    table(&rows, 3)
+}
+
+fn best(results: &Results, rungs: &Rungs, name: &str, show: impl Fn(f64) -> String) -> String {
+    // From those that were trained longest down.
+    let mut order: Vec<usize> = Vec::new();
+    for rung in (0..rungs.0.len()).rev() {
+        order.extend(results.ranking(rung).into_iter().filter(|number| !order.contains(number)).collect::<Vec<_>>());
+    }
+    let chosen: Vec<&Trial> = order.into_iter().take(BEST).map(|number| &results.trials()[number]).collect();
+    let Some(first) = chosen.first() else { return String::new() };
+    let varied: Vec<usize> =
+        (0..first.values.len()).filter(|at| results.trials().iter().any(|trial| trial.values[*at].1 != first.values[*at].1)).collect();
+    let mut header = vec!["trial".to_owned(), name.to_owned(), "epochs".to_owned()];
+    header.extend(varied.iter().map(|at| short(&first.values[*at].0).to_owned()));
+    let mut rows = vec![header];
+    for trial in chosen {
+        let reached = trial.reached().expect("it has passed a rung");
+        let mut row = vec![trial.number.to_string(), show(reached.score()), reached.epochs.to_string()];
+        row.extend(varied.iter().map(|at| plain(&trial.values[*at].1)));
+        rows.push(row);
+    }
+    format!("the best:\n{}", table(&rows, 0))
+}
+
+/// A fraction as people read it.
+pub fn percent(fraction: f64) -> String {
+    format!("{:.2} %", 100.0 * fraction)
+}
+
+/// Values in a few words: "alpha 0.12, forward.learning_rate 1.3e-4".
+pub fn describe(trial: &Trial) -> String {
+    trial.values.iter().map(|(key, value)| format!("{} {}", short(key), plain(value))).collect::<Vec<_>>().join(", ")
+}
+
+fn short(key: &str) -> &str {
+    ["learning.", "optimizer."].iter().find_map(|section| key.strip_prefix(section)).unwrap_or(key)
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Float(number) if *number != 0.0 && number.abs() < 0.01 => format!("{:e}", rounded(*number)),
+        Value::Float(number) => rounded(*number).to_string(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Four figures.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.3e}").parse().unwrap_or(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::results::{Ending, Reached};
+
+    #[test]
+    fn quantiles_are_between_neighbours() {
+        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|at| quantile(&[1.0, 2.0, 3.0, 10.0], at)), [1.0, 1.75, 2.5, 10.0]);
+        assert_eq!([0.0, 0.5, 1.0].map(|at| quantile(&[4.0], at)), [4.0; 3]);
+    }
+
+    #[test]
+    fn numbers_are_short_and_right() {
+        let cases = [(0.000132457, "1.325e-4"), (0.150084, "0.1501"), (0.9, "0.9"), (1e-8, "1e-8"), (0.0, "0"), (128.0, "128")];
+        for (number, text) in cases {
+            assert_eq!(plain(&Value::Float(number)), text);
+        }
+    }
+
+    #[test]
+    fn a_summary_counts_draws_and_names_the_best() {
+        let folder = tempfile::tempdir().unwrap();
+        let rungs: Rungs = "1:12,9:1".parse().unwrap();
+        let values = |number: usize| {
+            vec![
+                ("learning.alpha".to_owned(), Value::Float(0.1 * number as f64)),
+                ("optimizer.forward.beta1".to_owned(), Value::Float(0.9)),
+            ]
+        };
+        let mut results = Results::open(folder.path(), &rungs, values).unwrap();
+        let reached = |epochs, error| Reached { epochs, validation_error: Some(error), validation_loss: 1.0 };
+        for number in 0..10 {
+            results.change(number, |trial| trial.rungs.push(reached(1, 0.10 + 0.01 * number as f64))).unwrap();
+        }
+        results.change(0, |trial| trial.rungs.push(reached(9, 0.02))).unwrap();
+        results.change(10, |trial| trial.ending = Some(Ending::Diverged { epochs: 1, before: None })).unwrap();
+        results.change(11, |trial| trial.ending = Some(Ending::Failed { reason: "killed".into() })).unwrap();
+        let text = summary(&results, &rungs);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "12 trials: 1 trained to the end, 9 stopped at an earlier rung, 1 diverged, 1 failed");
+        assert_eq!(lines[1], "validation error: best 2.00 %   25 % 12.25 %   median 14.50 %   75 % 16.75 %   worst 19.00 %");
+        let bars: Vec<usize> = lines[3..11].iter().map(|line| line.matches('#').count()).collect();
+        assert_eq!((bars[0], bars[1], bars[7]), (14, 0, 40), "{text}");
+        assert_eq!(lines[12..14], ["the best:", "trial   validation error   epochs   alpha"], "{text}");
+        assert_eq!(lines[14].split_whitespace().collect::<Vec<_>>(), ["0", "2.00", "%", "9", "0"]);
+        assert_eq!(lines[15].split_whitespace().collect::<Vec<_>>(), ["1", "11.00", "%", "1", "0.1"]);
+        assert_eq!(lines.len(), 14 + BEST);
+    }
+}

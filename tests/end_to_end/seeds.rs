@@ -1,0 +1,36 @@
+//! Several seeds by one command.
+
+use crate::site::Site;
+
+#[test]
+fn seeds_are_trained_one_after_another_and_summed_up() {
+    let site = Site::new();
+    let config = site.configure("seeds", "rule = \"sdtp\"\nsigma = 0.2", "[training]\nepochs = 2\nlog_every_steps = 4");
+    site.succeed(1, &["train", &config, "--out", "alone", "--set", "experiment.seed=7"]);
+    let outcome = site.succeed(2, &["train", &config, "--out", "all", "--seeds", "0,7"]);
+    site.assert_same("alone", "all/seed_7");
+    let errors: Vec<f64> = ["all/seed_0", "all/seed_7"]
+        .iter()
+        .map(|run| site.metrics(run).iter().rev().find(|line| line["split"] == "test").unwrap()["top1_error"].as_f64().unwrap())
+        .collect();
+    assert_ne!(errors[0], errors[1]);
+    let mean = (errors[0] + errors[1]) / 2.0;
+    let deviation = (errors[0] - errors[1]).abs() / 2f64.sqrt();
+    let row = |name: &str| {
+        let line = outcome.stdout.lines().rev().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    for (name, expected) in [("0 ", errors[0]), ("7 ", errors[1]), ("mean", mean), ("deviation", deviation)] {
+        assert!((row(name) - 100.0 * expected).abs() <= 0.00501, "{name} {expected}: {}", outcome.stdout);
+    }
+    // Resuming trains the one that is new.
+    let more = site.succeed(1, &["train", &config, "--out", "all", "--seeds", "0,3,7", "--resume"]);
+    assert_eq!(more.stdout.matches("is finished").count(), 2, "{more:?}");
+    assert_eq!(site.checkpoint_names("all/seed_3").last().unwrap(), "00000022");
+    // Without --resume the folders that are there are refused, before anything is trained.
+    let refused = site.run(1, &["train", &config, "--out", "all", "--seeds", "9,3"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("seed_3 holds a run already"), "{refused:?}");
+    assert!(!site.path("all/seed_9").exists());
+    let twice = site.run(1, &["train", &config, "--out", "all", "--seeds", "9,9"]);
+    assert!(twice.code == Some(2) && twice.stderr.contains("9 is named twice"), "{twice:?}");
+}

@@ -1,0 +1,179 @@
+//! Diagnostics: against gradients that training itself leaves in Adam's moments, against float64, and without a trace in what is trained.
+
+use biodist::compute::Batch;
+use biodist::config::Output;
+use biodist::exit::Exit;
+use biodist::training::{Engine, LayerDiagnostics};
+use tch::Device;
+
+use crate::naive::{Naive, Parameters};
+use crate::support::{Learner, Samples, config, distance, kernels, norm};
+
+const ON: &str = "training.diagnostics=true";
+const BETA1: f64 = 0.9;
+
+fn samples(name: &str) -> Samples {
+    let shape = if name.starts_with("dense") || name == "flat" { [23, 1, 1] } else { [7, 9, 3] };
+    Samples::random(shape, 7, 11)
+}
+
+/// Of the first batch, at the learner's step.
+fn diagnose(learner: &mut Learner) -> Vec<LayerDiagnostics> {
+    let count = learner.samples.labels.len();
+    let samples = learner.samples.clone();
+    let batch = Batch { pixels: &samples.pixels, labels: &samples.labels, samples: count, first: 0, step: learner.step };
+    learner.engine.diagnose(&batch).expect("diagnostics can be measured")
+}
+
+#[test]
+fn backprop_is_what_it_is_compared_with() {
+    for network in ["dense", "local", "conv", "dense_autoencoder"] {
+        for kernels in kernels() {
+            let config = config(network, &[ON, &format!("parallel.kernels=\"{kernels}\"")]);
+            let layers = diagnose(&mut Learner::new(&config, &samples(network), 2));
+            let same = LayerDiagnostics { angle_degrees: Some(0.0), norm_ratio: Some(1.0), ..Default::default() };
+            assert_eq!(layers, vec![same; layers.len()], "{network}, {kernels}");
+            assert_eq!(layers.len(), config.network.layers.len() + 1);
+        }
+    }
+}
+
+#[test]
+fn hybrid_targets_give_twice_the_gradient() {
+    for network in ["dense", "local", "dense_autoencoder", "strides"] {
+        let settings = [ON, "learning.rule=\"dtp\"", "learning.hybrid=1", "learning.alpha=1"];
+        let layers = diagnose(&mut Learner::new(&config(network, &settings), &samples(network), 2));
+        let (top, hidden) = layers.split_last().unwrap();
+        for (layer, found) in hidden.iter().enumerate() {
+            assert!(found.angle_degrees.unwrap() < 0.01, "{network}, layer {layer}: {found:?}");
+            assert!((found.norm_ratio.unwrap() - 2.0).abs() < 1e-4, "{network}, layer {layer}: {found:?}");
+        }
+        assert_eq!((top.angle_degrees, top.norm_ratio, top.target_diversity), (Some(0.0), Some(1.0), None), "{network}");
+    }
+}
+
+/// Weights and biases of a layer, as one vector.
+fn gradient(learner: &Learner, layer: usize) -> Vec<f64> {
+    let of = |part: &str| learner.first_gradient(&format!("layers.{layer}.{part}"), BETA1);
+    [of("weight"), of("bias")].concat()
+}
+
+#[test]
+fn angles_and_ratios_are_those_of_the_gradients_that_train() {
+    for network in ["dense", "local"] {
+        let samples = samples(network);
+        let mut backprop = Learner::new(&config(network, &[]), &samples, 2);
+        backprop.step();
+        for rule in ["fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp"] {
+            let mut learner = Learner::new(&config(network, &[ON, &format!("learning.rule=\"{rule}\"")]), &samples, 2);
+            let layers = diagnose(&mut learner);
+            learner.step();
+            let mut largest = 0.0f64;
+            for (layer, found) in layers.iter().enumerate() {
+                let (ours, theirs) = (gradient(&learner, layer), gradient(&backprop, layer));
+                let (our_norm, their_norm) = (norm(ours.iter().copied()), norm(theirs.iter().copied()));
+                // By the law of cosines, from the distance of the two directions.
+                let directions = |values: &[f64], norm: f64| values.iter().map(|value| value / norm).collect::<Vec<_>>();
+                let apart = distance(&directions(&ours, our_norm), &directions(&theirs, their_norm));
+                let angle = 2.0 * (apart / 2.0).asin().to_degrees();
+                assert!((found.angle_degrees.unwrap() - angle).abs() < 1e-3, "{network}, {rule}, layer {layer}: {found:?}, {angle}");
+                assert!(
+                    (found.norm_ratio.unwrap() * their_norm / our_norm - 1.0).abs() < 1e-5,
+                    "{network}, {rule}, layer {layer}: {found:?}"
+                );
+                largest = largest.max(angle);
+            }
+            assert!(largest > 5.0, "{network}, {rule}: all angles are near 0");
+        }
+    }
+}
+
+#[test]
+fn reconstruction_errors_and_target_diversity_are_those_of_float64() {
+    for (network, rule) in
+        [("dense", "dtp"), ("dense", "sdtp"), ("dense", "ao_sdtp"), ("local", "dtp"), ("local", "sdtp"), ("dense_autoencoder", "sdtp")]
+    {
+        let samples = samples(network);
+        let config = config(network, &[ON, &format!("learning.rule=\"{rule}\"")]);
+        let mut learner = Learner::new(&config, &samples, 2);
+        let layers = diagnose(&mut learner);
+        let mut naive = Naive::new(samples.shape, samples.classes, &config.network);
+        naive.auxiliary = rule == "ao_sdtp";
+        let parameters: Parameters = learner
+            .tensors()
+            .into_iter()
+            .map(|(name, _, _)| (name.clone(), learner.read(&name).into_iter().map(f64::from).collect()))
+            .collect();
+        let units = samples.units();
+        let activities: Vec<Vec<Vec<f64>>> = samples
+            .pixels
+            .chunks(units)
+            .map(|pixels| naive.activities(&parameters, &pixels.iter().map(|pixel| f64::from(*pixel)).collect::<Vec<_>>()))
+            .collect();
+        for (layer, found) in layers.iter().enumerate() {
+            let has_inverse = layer > 0 && (rule != "dtp" || layer + 1 < naive.depth());
+            let expected = has_inverse.then(|| {
+                let distance: f64 = activities.iter().map(|h| naive.inverse_loss(&parameters, h, layer)).sum();
+                distance / activities.iter().flat_map(|h| &h[layer]).map(|h| h * h).sum::<f64>()
+            });
+            let close = match (found.reconstruction_error, expected) {
+                (Some(found), Some(expected)) => (found / expected - 1.0).abs() < 1e-5,
+                (found, expected) => found == expected,
+            };
+            assert!(close, "{network}, {rule}, layer {layer}: {found:?}, {expected:?}");
+            assert_eq!(found.target_diversity.is_some(), layer + 1 < naive.depth(), "{network}, {rule}, layer {layer}");
+        }
+        if rule == "dtp" && config.network.output == Output::Softmax {
+            let expected = top_target_diversity(&activities, &parameters, &samples, config.learning.alpha.unwrap());
+            let found = layers[naive.depth() - 2].target_diversity.unwrap();
+            assert!((found / expected - 1.0).abs() < 1e-5, "{network}: {found}, {expected}");
+        }
+    }
+}
+
+/// Of the targets `h - alpha W^T (p - y)` and the activities h of the layer below the output: by all pairs of samples.
+fn top_target_diversity(activities: &[Vec<Vec<f64>>], parameters: &Parameters, samples: &Samples, alpha: f64) -> f64 {
+    let depth = activities[0].len() - 1;
+    let weight = &parameters[&format!("layers.{}.weight", depth - 1)];
+    let target = |(h, label): (&Vec<Vec<f64>>, &u32)| {
+        let sum: f64 = h[depth].iter().map(|a| a.exp()).sum();
+        let error: Vec<f64> = h[depth].iter().enumerate().map(|(unit, a)| a.exp() / sum - f64::from(unit as u32 == *label)).collect();
+        let below = &h[depth - 1];
+        let back = |unit: usize| error.iter().enumerate().map(|(out, error)| weight[out * below.len() + unit] * error).sum::<f64>();
+        below.iter().enumerate().map(|(unit, h)| h - alpha * back(unit)).collect::<Vec<f64>>()
+    };
+    let targets: Vec<Vec<f64>> = activities.iter().zip(&samples.labels).map(target).collect();
+    let hidden: Vec<Vec<f64>> = activities.iter().map(|h| h[depth - 1].clone()).collect();
+    let pairs = |vectors: &[Vec<f64>]| {
+        let squared = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+        vectors.iter().flat_map(|a| vectors.iter().map(move |b| squared(a, b))).sum::<f64>()
+    };
+    (pairs(&targets) / pairs(&hidden)).sqrt()
+}
+
+#[test]
+fn nothing_that_trains_is_disturbed() {
+    for (network, rule) in [("dense", "ao_sdtp"), ("local", "dtp"), ("dense", "fa")] {
+        let rule = format!("learning.rule=\"{rule}\"");
+        let samples = samples(network);
+        let plain = Learner::new(&config(network, &[&rule]), &samples, 2).bits_after(4);
+        let mut learner = Learner::new(&config(network, &[&rule, ON]), &samples, 2);
+        let mut bits = Vec::new();
+        for _ in 0..4 {
+            let first = diagnose(&mut learner);
+            assert_eq!(first, diagnose(&mut learner), "twice the same");
+            bits.extend(learner.step().map(f64::to_bits));
+        }
+        bits.push(learner.engine.checksum());
+        assert_eq!(bits, plain, "{network}, {rule}");
+    }
+}
+
+#[test]
+fn where_they_cannot_be_measured_they_are_refused() {
+    let config = config("dense", &[ON]);
+    let network = biodist::network::Network::new([23, 1, 1], 7, &config.network).unwrap();
+    let error = Engine::on_tensors(&config, &network, std::sync::Arc::new(biodist::exchange::Single), Device::Cpu).err().unwrap();
+    assert_eq!(Exit::of(&error), Exit::Usage);
+    assert!(error.to_string().contains("training.diagnostics"), "{error}");
+}
