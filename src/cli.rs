@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, check, eval, train};
+use crate::commands::{bench, check, eval, report, train};
 use crate::compute::cuda::libraries::load_libtorch_cuda;
 use crate::{job, versions};
 
@@ -24,6 +24,7 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Check(check::CheckArgs),
+    Report(report::ReportArgs),
     /// Measure speed
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -52,6 +53,10 @@ impl Cli {
             Command::Eval(args) => eval::run(args, transport),
             Command::Check(args) => match transport.rank() {
                 0 => check::run(args),
+                _ => Ok(()),
+            },
+            Command::Report(args) => match transport.rank() {
+                0 => report::run(&args),
                 _ => Ok(()),
             },
             Command::Bench(command) => bench::run(command, transport),

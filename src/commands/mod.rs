@@ -4,5 +4,6 @@ pub mod bench;
 pub mod check;
 pub mod eval;
 pub mod image;
+pub mod report;
 mod text;
 pub mod train;
