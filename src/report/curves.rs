@@ -102,7 +102,10 @@ fn against_epoch(id: &str, title: &str, caption: &str, y_title: &str, unit: &str
         return None;
     }
     let shown = settled(&lines, last_epoch).filter(|settled| *settled < 0.6 * high);
-    let y = Axis::linear(y_title, if low > 0.0 && low < 0.5 * shown.unwrap_or(high) { 0.0 } else { low }, shown.unwrap_or(high));
+    // From zero where that is near, and never below it because of a band.
+    let least = all().map(|(_, value)| value.mean).fold(f64::INFINITY, f64::min);
+    let from_zero = least >= 0.0 && low < 0.5 * shown.unwrap_or(high);
+    let y = Axis::linear(y_title, if from_zero { 0.0 } else { low }, shown.unwrap_or(high));
     let mut caption = caption.to_owned();
     if several {
         caption += " Bands: sample standard deviation over seeds.";

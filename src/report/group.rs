@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::data::Data;
 use super::history::{Point, find_or_add};
 use super::paper::{Cell, DataSet, Method, Network};
 use super::run::{Run, least};
 use super::spread::Spread;
-use crate::config::{Config, Layer};
+use crate::config::{Config, Layer, Output};
 
 /// What learning curves are drawn together for: a network on a data set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,16 +21,16 @@ pub struct Panel {
 }
 
 impl Panel {
-    fn of(run: &Run) -> Panel {
-        let layers = &run.config.network.layers;
-        let paper = run.data.paper.and_then(|data| Some((data, Network::of(data, layers)?))).filter(|_| run.classifies());
+    pub fn of(config: &Config, data: &Data) -> Panel {
+        let (layers, classifies) = (&config.network.layers, config.network.output == Output::Softmax);
+        let paper = data.paper.and_then(|data| Some((data, Network::of(data, layers)?))).filter(|_| classifies);
         let network = match paper {
             Some((_, network)) => network.name().to_owned(),
-            None if run.classifies() => layers_text(layers),
-            None => format!("autoencoder, {}", layers_text(layers)),
+            None if classifies => layers_text(layers),
+            None => format!("autoencoder {}", layers_text(layers)),
         };
-        let order = (run.data.paper.map_or(usize::MAX, |data| data as usize), paper.map_or(usize::MAX, |(_, network)| network as usize));
-        Panel { order, data: run.data.name.clone(), network, paper, classifies: run.classifies() }
+        let order = (data.paper.map_or(usize::MAX, |data| data as usize), paper.map_or(usize::MAX, |(_, network)| network as usize));
+        Panel { order, data: data.name.clone(), network, paper, classifies }
     }
 
     /// "MNIST, fully connected".
@@ -106,7 +107,7 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
             &mut groups,
             |(known, _)| *known == key,
             || {
-                let (panel, method) = (Panel::of(run), run.method());
+                let (panel, method) = (Panel::of(&run.config, &run.data), run.method());
                 (key.clone(), Group { panel, method, label: method.name(), runs: Vec::new(), repeated: Vec::new() })
             },
         );
@@ -123,7 +124,8 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
     for (group, label) in groups.iter_mut().zip(labels) {
         group.label = label;
     }
-    groups.sort_by(|a, b| (&a.panel, a.method.order()).cmp(&(&b.panel, b.method.order())));
+    let order = |group: &Group| (group.panel.clone(), group.method.order(), group.config().learning.auxiliary_units);
+    groups.sort_by_cached_key(order);
     groups
 }
 

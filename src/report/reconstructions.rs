@@ -29,7 +29,7 @@ pub fn blocks(groups: &[Group]) -> Vec<Block> {
         let run = group.runs[0];
         let title = format!("{}: {}", group.panel.title(), group.label);
         match draw(run) {
-            Err(error) => Block::Text(format!("No reconstructions of {title}, {}: {error:#}.", run.path.display())),
+            Err(error) => Block::Text(format!("There is no picture of reconstructions by {}: {error:#}.", run.path.display())),
             Ok((png, step, width)) => {
                 let caption = format!(
                     "Test images (above) and what the network makes of them (below), as in Figure 7 of the paper; {}, step {step}.",

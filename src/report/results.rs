@@ -11,8 +11,8 @@ use super::spread::Spread;
 pub const READING: &str = "Errors are in per cent: mean ± sample standard deviation where several runs differ in their seed alone. A train \
      error is the mean over an epoch's steps, each measured before its update. “Last epoch” is what a run has come to. “Chosen by \
      validation” is the test error at the epoch with the least error on images set apart from the training set.";
-const CHOSEN_BY_TEST: &str = "“Minimum over epochs” is each column's least value, so a test error there was chosen by that test error \
-     itself and is too good. The paper's figures are the best errors achieved in 500 epochs.";
+const CHOSEN_BY_TEST: &str = "“Minimum” is the least value over all epochs, so a test error there was chosen by that test error itself and is \
+     too good.";
 
 type Curve = fn(&Run) -> &[Point];
 
@@ -58,7 +58,7 @@ impl Columns {
         if self.validation {
             titles.push(("Chosen by validation".to_owned(), self.tested().map(|column| column.title.to_owned()).collect()));
         }
-        titles.push(("Minimum over epochs".to_owned(), both));
+        titles.push(("Minimum".to_owned(), both));
         titles.push((String::new(), vec!["epochs".to_owned(), "seeds".to_owned()]));
         titles
     }
@@ -126,7 +126,7 @@ fn paper_table(data: DataSet, groups: &[Group]) -> Option<Table> {
             if data == DataSet::ImageNet { "test" } else { "train and test" },
             data.name()
         ),
-        columns: vec![(String::new(), vec!["Method".to_owned()]), (format!("Paper, best of {EPOCHS} epochs"), paper_titles)],
+        columns: vec![(String::new(), vec!["Method".to_owned()]), ("Paper".to_owned(), paper_titles)],
         text_columns: 1,
         ..Table::default()
     };
@@ -154,7 +154,7 @@ fn paper_table(data: DataSet, groups: &[Group]) -> Option<Table> {
         }
     }
     table.notes = remarks.notes;
-    table.notes.push(CHOSEN_BY_TEST.to_owned());
+    table.notes.push(format!("The paper's figures are the best errors achieved in {EPOCHS} epochs. {CHOSEN_BY_TEST}"));
     Some(table)
 }
 
@@ -187,7 +187,7 @@ fn plain_table(groups: &[&Group], measured: [Column; 2], format: fn(Spread) -> S
         table.rows.push(Row::Cells(std::iter::once(label).chain(columns.cells(Some(group))).collect()));
     }
     table.notes = remarks.notes;
-    table.notes.push(CHOSEN_BY_TEST.split(". ").next().map(|first| format!("{first}.")).unwrap_or_default());
+    table.notes.push(CHOSEN_BY_TEST.to_owned());
     Some(table)
 }
 

@@ -6,12 +6,12 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::chart::{Axis, Bars, Histogram, of_method};
+use super::chart::{Axis, Bars, Histogram, of_layer, of_method};
 use super::data::Data;
 use super::document::{ABSENT, Block, Content, Figure, Row, Table};
+use super::group::Panel;
 use super::history::find_or_add;
 use super::paper::Method;
-use super::results::capitalised;
 use super::spread::figures;
 use crate::config::Config;
 use crate::exit::Exit;
@@ -23,22 +23,53 @@ const TRIALS: &str = "trials";
 const BEST: usize = 5;
 const BINS: usize = 20;
 
-/// A trial, as a line of `results.jsonl` has it.
+/// A trial, as a line of `results.jsonl` has it. A search tests its best trial alone, so most have no test error.
 #[derive(Clone, Debug, Deserialize)]
 struct Trial {
     trial: u64,
     values: Map<String, Value>,
+    /// Fractions; where nothing is classified there are losses instead.
     validation_error: Option<f64>,
     test_error: Option<f64>,
+    validation_loss: Option<f64>,
+    test_loss: Option<f64>,
     epochs: u64,
     status: String,
+}
+
+impl Trial {
+    fn error(&self, split: Split) -> Option<f64> {
+        if split == Split::Validation { self.validation_error } else { self.test_error }
+    }
+
+    fn loss(&self, split: Split) -> Option<f64> {
+        if split == Split::Validation { self.validation_loss } else { self.test_loss }
+    }
+}
+
+/// Images that a trial was judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Split {
+    Validation,
+    Test,
+}
+
+impl Split {
+    fn name(self) -> &'static str {
+        if self == Split::Validation { "validation" } else { "test" }
+    }
+}
+
+/// What all trials of a search share.
+struct Subject {
+    panel: Panel,
+    method: Method,
 }
 
 /// A random search's folder, read.
 pub struct Sweep {
     path: PathBuf,
-    /// Data and method, which all trials share.
-    subject: Option<(Data, Method)>,
+    subject: Option<Subject>,
     trials: Vec<Trial>,
 }
 
@@ -48,7 +79,7 @@ impl Sweep {
         path.join("sweep.json").is_file() || path.join(RESULTS).is_file()
     }
 
-    /// Reads the search in `path`. Of several lines about one trial the last counts.
+    /// Reads the search in `path`, which may be running. Of several lines about one trial the last counts.
     pub fn read(path: &Path) -> Result<Sweep> {
         let file = path.join(RESULTS);
         let text = match std::fs::read_to_string(&file) {
@@ -73,107 +104,123 @@ impl Sweep {
     }
 
     fn name(&self) -> String {
-        self.subject.as_ref().map_or_else(|| self.path.display().to_string(), |(_, method)| method.name())
+        self.subject.as_ref().map_or_else(|| self.path.display().to_string(), |subject| subject.method.name())
     }
 
-    /// "MNIST, 6 x dense 256" is a panel's title elsewhere; here the data set says enough.
-    fn panel(&self) -> String {
-        self.subject.as_ref().map_or("Random search".to_owned(), |(data, _)| data.name.clone())
+    fn method(&self) -> Option<Method> {
+        self.subject.as_ref().map(|subject| subject.method)
+    }
+
+    /// What trials are compared by: images set apart, where there are any.
+    fn split(&self) -> Split {
+        let validated = self.trials.iter().any(|trial| trial.validation_error.or(trial.validation_loss).is_some());
+        if validated { Split::Validation } else { Split::Test }
     }
 
     fn accuracies(&self) -> Vec<f64> {
-        self.trials.iter().filter_map(|trial| trial.test_error).map(|error| 100.0 * (1.0 - error)).collect()
+        let split = self.split();
+        self.trials.iter().filter_map(|trial| trial.error(split)).map(|error| 100.0 * (1.0 - error)).collect()
+    }
+
+    /// Trials that have a result, from the best.
+    fn ranked(&self) -> Vec<&Trial> {
+        let split = self.split();
+        let key = |trial: &Trial| trial.error(split).or(trial.loss(split));
+        let mut ranked: Vec<(f64, &Trial)> = self.trials.iter().filter_map(|trial| Some((key(trial)?, trial))).collect();
+        ranked.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        ranked.into_iter().map(|(_, trial)| trial).collect()
     }
 }
 
 /// From the configuration of the first trial that has one.
-fn subject(path: &Path) -> Option<(Data, Method)> {
+fn subject(path: &Path) -> Option<Subject> {
     let mut folders: Vec<PathBuf> = std::fs::read_dir(path.join(TRIALS)).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     folders.sort();
     let written = folders.into_iter().map(|folder| folder.join(CONFIG)).find(|written| written.is_file())?;
     let config = Config::load(&written, &[]).ok()?;
-    Some((Data::of(&config), Method::of(&config)))
+    Some(Subject { panel: Panel::of(&config, &Data::of(&config)), method: Method::of(&config) })
 }
 
-/// Histograms, one figure for each data set, and a table for each search.
+/// Histograms, one figure for each network on a data set, and a table for each search.
 pub fn blocks(sweeps: &[Sweep]) -> Vec<Block> {
-    let mut panels: Vec<(String, Vec<&Sweep>)> = Vec::new();
+    let mut panels: Vec<((String, Split), Vec<&Sweep>)> = Vec::new();
     for sweep in sweeps {
-        find_or_add(&mut panels, |(panel, _)| *panel == sweep.panel(), || (sweep.panel(), Vec::new())).1.push(sweep);
+        let title = sweep.subject.as_ref().map_or_else(|| sweep.path.display().to_string(), |subject| subject.panel.title());
+        let key = (title, sweep.split());
+        find_or_add(&mut panels, |(known, _)| *known == key, || (key.clone(), Vec::new())).1.push(sweep);
     }
-    let order = |sweep: &Sweep| sweep.subject.as_ref().map_or(usize::MAX, |(_, method)| method.order());
-    panels.iter_mut().for_each(|(_, sweeps)| sweeps.sort_by_key(|sweep| order(sweep)));
-    let figures = panels.iter().enumerate().filter_map(|(index, (panel, sweeps))| histogram(index + 1, panel, sweeps));
-    let tables = sweeps.iter().map(|sweep| Block::Table(table(sweep)));
+    panels.iter_mut().for_each(|(_, sweeps)| sweeps.sort_by_key(|sweep| sweep.method().map(Method::order)));
+    let figures = panels.iter().enumerate().filter_map(|(index, ((title, split), sweeps))| histogram(index + 1, title, *split, sweeps));
+    let tables = panels.iter().flat_map(|(_, sweeps)| sweeps).map(|sweep| Block::Table(table(sweep)));
     figures.chain(tables).collect()
 }
 
-fn histogram(number: usize, panel: &str, sweeps: &[&Sweep]) -> Option<Block> {
+fn histogram(number: usize, panel: &str, split: Split, sweeps: &[&Sweep]) -> Option<Block> {
     let all: Vec<f64> = sweeps.iter().flat_map(|sweep| sweep.accuracies()).collect();
     let low = all.iter().copied().reduce(f64::min)?;
     let high = all.iter().copied().fold(low, f64::max);
-    let x = Axis::linear("Test accuracy at the end of a trial (%)", low, high.min(100.0));
+    let x = Axis::linear(&format!("Accuracy (%), {}", split.name()), low, high);
     let (first, last) = x.range();
     let edges = (0..=BINS).map(|edge| first + (last - first) * edge as f64 / BINS as f64).collect();
     let bars = |(index, sweep): (usize, &&Sweep)| {
-        let method = sweep.subject.as_ref().map(|(_, method)| *method);
-        let before = sweeps[..index].iter().filter(|before| before.subject.as_ref().map(|(_, method)| *method) == method).count();
-        let look = of_method(method.unwrap_or(super::paper::METHODS[8]), before);
-        let (values, without) = (sweep.accuracies(), sweep.trials.iter().filter(|trial| trial.test_error.is_none()).count());
-        let remark = match without {
+        let before = sweeps[..index].iter().filter(|before| before.method() == sweep.method()).count();
+        let look = sweep.method().map_or_else(|| of_layer(index, sweeps.len()), |method| of_method(method, before));
+        let values = sweep.accuracies();
+        let remark = match sweep.trials.len() - values.len() {
             0 => format!("{} trials", values.len()),
             without => format!("{} trials, and {without} without a result", values.len()),
         };
         Bars { name: sweep.name(), look, values, remark }
     };
     let rows = sweeps.iter().enumerate().map(bars).collect();
-    let title = format!("{panel}: test accuracies under different hyperparameters");
-    let chart = Histogram { title: title.clone(), x, edges, unit: " %".to_owned(), rows };
-    let caption = "Number of randomly drawn configurations by the test accuracy that they came to, as in Figure 5 of the paper.".to_owned();
-    Some(Block::Figure(Figure { name: format!("search-{number}"), title, caption, content: Content::Svg(chart.svg()) }))
+    let chart = Histogram { title: panel.to_owned(), x, edges, unit: " %".to_owned(), rows };
+    let judged = match split {
+        Split::Validation => "on images set apart from the training set, where the paper shows test accuracies",
+        Split::Test => "on the test set",
+    };
+    let caption =
+        format!("Number of randomly drawn configurations by the accuracy that they reached, as in Figure 5 of the paper: {judged}.");
+    let content = Content::Svg(chart.svg());
+    Some(Block::Figure(Figure { name: format!("search-{number}"), title: panel.to_owned(), caption, content }))
 }
 
-/// The best trials: by validation error, where there is one.
+/// The best trials.
 fn table(sweep: &Sweep) -> Table {
-    let validated = sweep.trials.iter().any(|trial| trial.validation_error.is_some());
-    let key = |trial: &&Trial| if validated { trial.validation_error } else { trial.test_error };
-    let mut ranked: Vec<&Trial> = sweep.trials.iter().filter(|trial| key(trial).is_some()).collect();
-    ranked.sort_by(|a, b| key(a).unwrap_or(f64::MAX).total_cmp(&key(b).unwrap_or(f64::MAX)));
+    let (ranked, split) = (sweep.ranked(), sweep.split());
+    let classifies = ranked.iter().any(|trial| trial.error(split).is_some());
     let mut keys: Vec<&String> = Vec::new();
     for key in ranked.iter().flat_map(|trial| trial.values.keys()) {
         find_or_add(&mut keys, |known| *known == key, || key);
     }
-    let percent = |error: Option<f64>| error.map_or(ABSENT.to_owned(), |error| format!("{:.2}", 100.0 * error));
+    let measured = |trial: &Trial, split: Split| {
+        let text =
+            if classifies { trial.error(split).map(|error| format!("{:.2}", 100.0 * error)) } else { trial.loss(split).map(figures) };
+        text.unwrap_or(ABSENT.to_owned())
+    };
     let row = |trial: &&Trial| {
         let mut cells = vec![trial.trial.to_string(), trial.status.clone()];
-        cells.extend([percent(trial.validation_error), percent(trial.test_error), trial.epochs.to_string()]);
+        cells.extend([measured(trial, Split::Validation), measured(trial, Split::Test), trial.epochs.to_string()]);
         cells.extend(keys.iter().map(|key| trial.values.get(*key).map_or(ABSENT.to_owned(), value_text)));
         Row::Cells(cells)
     };
-    let chosen = if validated { "validation" } else { "test" };
+    let titles = |titles: &[&str]| titles.iter().map(|title| title.to_string()).collect::<Vec<_>>();
+    let short = |key: &&String| key.trim_start_matches("optimizer.").trim_start_matches("learning.").to_owned();
     let mut table = Table {
-        title: format!(
-            "{}: the best of {} trials by {chosen} error, {}",
-            capitalised(&sweep.name()),
-            sweep.trials.len(),
-            sweep.path.display()
-        ),
+        title: format!("{}: the best of {} trials, by {}", sweep.name(), sweep.trials.len(), split.name()),
         columns: vec![
-            (String::new(), vec!["Trial".to_owned(), "Status".to_owned()]),
-            ("Error (%)".to_owned(), vec!["validation".to_owned(), "test".to_owned()]),
-            (String::new(), vec!["epochs".to_owned()]),
-            (
-                "Values drawn".to_owned(),
-                keys.iter().map(|key| key.trim_start_matches("optimizer.").trim_start_matches("learning.").to_owned()).collect(),
-            ),
+            (String::new(), titles(&["Trial", "Status"])),
+            (if classifies { "Error (%)" } else { "Loss" }.to_owned(), titles(&["validation", "test"])),
+            (String::new(), titles(&["epochs"])),
+            ("Values drawn".to_owned(), keys.iter().map(short).collect()),
         ],
         rows: ranked.iter().take(BEST).map(row).collect(),
         text_columns: 2,
-        notes: Vec::new(),
+        notes: vec![format!("From {}.", sweep.path.display())],
     };
-    if !validated {
+    table.columns.retain(|(_, columns)| !columns.is_empty());
+    if split == Split::Test {
         table.notes.push(
-            "No images were set apart for validation, so these trials were chosen by the test error shown, which is too good.".to_owned(),
+            "No images were set apart for validation: these trials were chosen by the test error shown, which is too good.".to_owned(),
         );
     }
     table
@@ -184,7 +231,7 @@ fn value_text(value: &Value) -> String {
         Some(0.0) => "0".to_owned(),
         Some(number) if !(1e-2..1e6).contains(&number.abs()) => format!("{number:.2e}"),
         Some(number) if number.fract() == 0.0 => format!("{number:.0}"),
-        Some(number) => figures(number),
+        Some(number) => figures(number).trim_end_matches('0').to_owned(),
         None => value.to_string(),
     }
 }
@@ -209,11 +256,25 @@ mod tests {
 {"trial":4,"val"#,
         )
         .unwrap();
-        assert_eq!(sweep.accuracies(), [90.0, 70.0]);
+        // By the images set apart, of the trials that have a result.
+        assert_eq!(sweep.accuracies(), [50.0, 75.0]);
         let table = table(&sweep);
         let Row::Cells(best) = &table.rows[0] else { panic!("{table:?}") };
-        assert_eq!(best, &["1", "done", "25.00", "30.00", "3", "0.2000"]);
+        assert_eq!(best, &["1", "done", "25.00", "30.00", "3", "0.2"]);
         assert_eq!(table.rows.len(), 2);
+    }
+
+    #[test]
+    fn autoencoders_are_ranked_by_loss() {
+        let sweep = sweep(
+            r#"{"trial":0,"values":{},"validation_loss":5.0,"epochs":3,"status":"done","rungs":[]}
+{"trial":1,"values":{},"validation_loss":4.0,"test_loss":4.25,"epochs":3,"status":"done","rungs":[]}
+"#,
+        )
+        .unwrap();
+        let Row::Cells(best) = &table(&sweep).rows[0] else { panic!() };
+        assert_eq!(best, &["1", "done", "4.000", "4.250", "3"]);
+        assert!(histogram(1, "", Split::Validation, &[&sweep]).is_none());
     }
 
     #[test]

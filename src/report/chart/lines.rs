@@ -92,14 +92,14 @@ impl LineChart {
         (self.x.place(x, area.left, area.right), self.y.place(y, area.bottom, area.top))
     }
 
-    /// Mean plus and minus the deviation.
+    /// Mean plus and minus the deviation, where any point has one.
     fn band(&self, line: &Line, area: Area) -> String {
-        let with: Vec<(f64, f64, f64)> = line.points.iter().filter_map(|(x, y)| Some((*x, y.mean, y.deviation?))).collect();
-        if with.len() < 2 {
+        if line.points.len() < 2 || line.points.iter().all(|(_, y)| y.deviation.is_none()) {
             return String::new();
         }
-        let upper = with.iter().map(|(x, y, d)| self.at(area, *x, y + d));
-        let lower = with.iter().rev().map(|(x, y, d)| self.at(area, *x, y - d));
+        let edge = |(x, y): &(f64, Spread), side: f64| self.at(area, *x, y.mean + side * y.deviation.unwrap_or(0.0));
+        let upper = line.points.iter().map(|point| edge(point, 1.0));
+        let lower = line.points.iter().rev().map(|point| edge(point, -1.0));
         let corners: Vec<String> = upper.chain(lower).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         format!("<polygon points=\"{}\" fill=\"{}\" fill-opacity=\".15\"/>\n", corners.join(" "), line.look.colour)
     }
@@ -119,12 +119,12 @@ impl LineChart {
         )
     }
 
-    /// At points evenly chosen, the last among them; shifted from line to line, so that lines on top of each other both show.
+    /// At points evenly chosen, shifted from line to line, so that lines on top of each other both show.
     fn markers(&self, line: &Line, index: usize, area: Area) -> String {
         let points = &line.points;
         let every = points.len().div_ceil(MARKERS).max(1);
         let first = index * every / self.lines.len().max(1);
-        let chosen = (0..points.len()).filter(|at| at % every == first || at + 1 == points.len());
+        let chosen = (0..points.len()).filter(|at| at % every == first);
         chosen
             .map(|at| {
                 let (x, y) = &points[at];
