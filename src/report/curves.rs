@@ -5,7 +5,7 @@ use super::document::{Block, Content, Figure};
 use super::group::{Group, Measure, Panel};
 use super::history::{Diagnostic, Point, find_or_add};
 use super::paper::{DataSet, Method};
-use super::results::{test, train};
+use super::results::{capitalised, test, train};
 use super::run::Run;
 use super::spread::Spread;
 use crate::config::Rule;
@@ -215,17 +215,12 @@ fn by_layer(diagnostic: &Diagnostic) -> Vec<Line> {
     diagnostic.layers.iter().enumerate().map(line).collect()
 }
 
-/// A quantity's title and that of its axis, from its key.
+/// A quantity's title and that of its axis, from its key: `angle_degrees` is "Angle", in degrees.
 fn meaning(key: &str) -> (String, String) {
-    let (title, axis) = match key {
-        "angle_degrees" => ("Angle to back-propagation's update", "Angle (degrees)"),
-        "reconstruction_error" => ("Error of the inverse", "Reconstruction error"),
-        "norm_ratio" => ("Size of the update beside back-propagation's", "Ratio of norms"),
-        "target_diversity" => ("Diversity of targets", "Target diversity"),
-        other => {
-            let words = super::results::capitalised(&other.replace('_', " "));
-            return (words.clone(), words);
-        }
+    let (name, unit) = match key.strip_suffix("_degrees") {
+        Some(name) => (name, " (degrees)"),
+        None => (key, ""),
     };
-    (title.to_owned(), axis.to_owned())
+    let title = capitalised(&name.replace('_', " "));
+    (title.clone(), title + unit)
 }

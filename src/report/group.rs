@@ -180,7 +180,7 @@ fn label(group: &Group, all: &[Group]) -> String {
     if keys.is_empty() {
         return name;
     }
-    let list: Vec<String> = keys.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    let list: Vec<String> = keys.iter().map(|(key, value)| format!("{key}\u{a0}=\u{a0}{value}")).collect();
     format!("{name} ({})", list.join(", "))
 }
 

@@ -11,8 +11,8 @@ use super::spread::Spread;
 pub const READING: &str = "Errors are in per cent: mean ± sample standard deviation where several runs differ in their seed alone. A train \
      error is the mean over an epoch's steps, each measured before its update. “Last epoch” is what a run has come to. “Chosen by \
      validation” is the test error at the epoch with the least error on images set apart from the training set.";
-const CHOSEN_BY_TEST: &str = "“Minimum” is the least value over all epochs, so a test error there was chosen by that test error itself and is \
-     too good.";
+const CHOSEN_BY_TEST: &str = "“Minimum” is the least value over all epochs: a test error there was chosen by that test error itself, which \
+     makes it optimistic.";
 
 type Curve = fn(&Run) -> &[Point];
 

@@ -220,7 +220,8 @@ fn table(sweep: &Sweep) -> Table {
     table.columns.retain(|(_, columns)| !columns.is_empty());
     if split == Split::Test {
         table.notes.push(
-            "No images were set apart for validation: these trials were chosen by the test error shown, which is too good.".to_owned(),
+            "No images were set apart for validation: these trials were chosen by the test error shown, which makes it optimistic."
+                .to_owned(),
         );
     }
     table

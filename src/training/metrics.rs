@@ -267,8 +267,9 @@ impl MetricsFile {
         }
         let file =
             OpenOptions::new().append(true).create(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
-        // A line of training that was cut may be older than the checkpoint, so events begin anew where the last regular one was.
-        let since = if EventFile::exists(run)? { last_regular.saturating_add(1) } else { 0 };
+        // A line of training that was cut may be older than the checkpoint, and a kill may have come between a line and its event: events
+        // begin anew where the last regular line is.
+        let since = if EventFile::exists(run)? { last_regular } else { 0 };
         let mut events = EventFile::begin(run, since)?;
         for line in kept.lines().filter(|line| place(line).is_some_and(|(_, at)| at >= since)) {
             events.add(&serde_json::from_str(line)?)?;

@@ -3,7 +3,9 @@
 mod bad_input;
 mod bench;
 mod disk;
+mod report;
 mod resume;
 mod same_bits;
 mod signals;
 mod site;
+mod tensorboard;

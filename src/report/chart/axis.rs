@@ -1,6 +1,6 @@
 //! Axes: from values to places, and the round numbers between.
 
-use super::{Area, GRID, INK, QUIET, segment, text};
+use super::{Area, GRID, INK, QUIET, segment, text, vertical};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -92,9 +92,7 @@ impl Axis {
             out += &segment((area.left, y), (area.right, y), GRID);
             out += &text(area.left - 9.0, y + 4.5, "end", QUIET, &self.format(*tick, 0));
         }
-        let (x, y) = (area.left - 52.0, (area.top + area.bottom) / 2.0);
-        let title = text(x, y, "middle", INK, &self.title);
-        out + &title.replacen("<text ", &format!("<text transform=\"rotate(-90 {x:.1} {y:.1})\" "), 1)
+        out + &vertical(area.left - 52.0, (area.top + area.bottom) / 2.0, &self.title)
     }
 }
 

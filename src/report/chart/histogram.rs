@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::palette::Look;
-use super::{Area, GRID, INK, QUIET, WIDTH, document, escaped, segment, text, wrapped};
+use super::{Area, GRID, INK, QUIET, WIDTH, document, escaped, segment, text, vertical, wrapped};
 
 /// A distribution.
 pub struct Bars {
@@ -58,6 +58,7 @@ impl Histogram {
             out += &text(area.left - 9.0, y + 4.5, "end", QUIET, &count.to_string());
         }
         out += &self.x.below(area, last);
+        out += &vertical(area.left - 44.0, (area.top + area.bottom) / 2.0, "Trials");
         for (bin, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let [from, to] = [self.edges[bin], self.edges[bin + 1]];
             let (left, right) = (self.x.place(from, area.left, area.right), self.x.place(to, area.left, area.right));

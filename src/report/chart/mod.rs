@@ -49,14 +49,20 @@ fn text(x: f64, y: f64, anchor: &str, colour: &str, words: &str) -> String {
     format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{}</text>\n", escaped(words))
 }
 
+/// Text that reads upward, centred.
+fn vertical(x: f64, y: f64, words: &str) -> String {
+    let upright = text(x, y, "middle", INK, words);
+    upright.replacen("<text ", &format!("<text transform=\"rotate(-90 {x:.1} {y:.1})\" "), 1)
+}
+
 fn segment(from: (f64, f64), to: (f64, f64), colour: &str) -> String {
     format!("<path d=\"M{:.1} {:.1}L{:.1} {:.1}\" stroke=\"{colour}\"/>\n", from.0, from.1, to.0, to.1)
 }
 
-/// Words in lines of at most `width` characters, where they can be parted.
+/// Words in lines of at most `width` characters, where they can be parted; no-break spaces stay within a word.
 fn wrapped(words: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in words.split_whitespace() {
+    for word in words.split(' ') {
         match lines.last_mut() {
             Some(line) if line.chars().count() + 1 + word.chars().count() <= width => *line += &format!(" {word}"),
             _ => lines.push(word.to_owned()),
