@@ -2,11 +2,10 @@
 
 use super::chart::{Axis, Line, LineChart, Stroke, of_layer, of_method};
 use super::document::{Block, Content, Figure};
-use super::group::{Group, Measure, Panel};
-use super::history::{Diagnostic, Point, find_or_add};
+use super::group::{Curve, Group, Measure, Panel};
+use super::history::{Diagnostic, find_or_add};
 use super::paper::{DataSet, Method};
 use super::results::{capitalised, test, train};
-use super::run::Run;
 use super::spread::Spread;
 use crate::config::Rule;
 
@@ -16,7 +15,7 @@ const LONG: f64 = 10.0;
 /// A part of each group's curves: what it is, where it comes from, how it is drawn.
 struct Part {
     name: &'static str,
-    curve: fn(&Run) -> &[Point],
+    curve: Curve,
     measure: Measure,
     stroke: Stroke,
 }
@@ -108,7 +107,7 @@ fn against_epoch(id: &str, title: &str, caption: &str, y_title: &str, unit: &str
     let y = Axis::linear(y_title, if from_zero { 0.0 } else { low }, shown.unwrap_or(high));
     let mut caption = caption.to_owned();
     if several {
-        caption += " Bands: sample standard deviation over seeds.";
+        caption += " Bands: sample standard deviation over seeds, up to the epoch that all seeds have come to.";
     }
     if shown.is_some() {
         caption += " The larger values of the first epochs lie outside.";
@@ -145,10 +144,11 @@ fn settled(lines: &[Line], last_epoch: f64) -> Option<f64> {
     lines.iter().filter_map(later).reduce(f64::max).map(|value| 1.15 * value).filter(|value| *value > 0.0)
 }
 
+/// Test errors of all runs, by number of auxiliary outputs.
+type Sizes = Vec<(f64, Vec<f64>)>;
+
 /// Test error against the number of auxiliary outputs, for each network that was trained with several.
 pub fn auxiliary_study(groups: &[Group]) -> Vec<Block> {
-    /// All runs' test errors, by number of outputs.
-    type Sizes = Vec<(f64, Vec<f64>)>;
     let mut panels: Vec<(&Panel, Vec<(Method, Sizes)>)> = Vec::new();
     for group in groups.iter().filter(|group| group.method.rule == Rule::AoSdtp && group.panel.classifies) {
         let errors = group.runs.iter().filter_map(|run| run.history.test.last()?.top1).map(|error| 100.0 * error);
@@ -157,34 +157,41 @@ pub fn auxiliary_study(groups: &[Group]) -> Vec<Block> {
         let (_, sizes) = find_or_add(methods, |(method, _)| *method == group.method, || (group.method, Vec::new()));
         find_or_add(sizes, |(size, _)| *size == units, || (units, Vec::new())).1.extend(errors);
     }
-    let chart = |(index, (panel, methods)): (usize, (&Panel, Vec<(Method, Sizes)>))| {
-        let line = |(method, mut sizes): (Method, Sizes)| {
-            sizes.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-            let points: Vec<(f64, Spread)> = sizes.iter().filter_map(|(size, errors)| Some((*size, Spread::of(errors)?))).collect();
-            let line = Line { name: method.name(), part: String::new(), look: of_method(method, 0), stroke: Stroke::Solid, points };
-            (line.points.len() > 1).then_some(line)
-        };
-        let lines: Vec<Line> = methods.into_iter().filter_map(line).collect();
-        if lines.is_empty() {
-            return None;
+    let mut blocks = Vec::new();
+    for (panel, methods) in panels {
+        let lines: Vec<Line> =
+            methods.into_iter().map(|(method, sizes)| by_size(method, sizes)).filter(|line| line.points.len() > 1).collect();
+        if !lines.is_empty() {
+            blocks.push(against_size(&format!("auxiliary-{}", blocks.len() + 1), &panel.title(), lines));
         }
-        let sizes: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|(size, _)| *size).collect();
-        let (low, high) = extent(lines.iter().flat_map(|line| &line.points).map(|(_, error)| error));
-        let (name, title) = (format!("auxiliary-{}", index + 1), panel.title());
-        let chart = LineChart {
-            id: name.clone(),
-            title: title.clone(),
-            x: Axis::log2("Auxiliary outputs", &sizes),
-            y: Axis::linear("Test error (%)", low, high),
-            x_name: "auxiliary outputs:".to_owned(),
-            unit: " %".to_owned(),
-            lines,
-        };
-        let caption =
-            "Test error at the last epoch against the number of auxiliary outputs of AO-SDTP, as in Figure 4 of the paper.".to_owned();
-        Some(Block::Figure(Figure { name, title, caption, content: Content::Svg(chart.svg()) }))
+    }
+    blocks
+}
+
+fn by_size(method: Method, mut sizes: Sizes) -> Line {
+    sizes.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let points = sizes.iter().filter_map(|(size, errors)| Some((*size, Spread::of(errors)?))).collect();
+    Line { name: method.name(), part: String::new(), look: of_method(method, 0), stroke: Stroke::Solid, points }
+}
+
+fn against_size(name: &str, title: &str, lines: Vec<Line>) -> Block {
+    let sizes: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|(size, _)| *size).collect();
+    let (low, high) = extent(lines.iter().flat_map(|line| &line.points).map(|(_, error)| error));
+    let chart = LineChart {
+        id: name.to_owned(),
+        title: title.to_owned(),
+        x: Axis::log2("Auxiliary outputs", &sizes),
+        y: Axis::linear("Test error (%)", low.max(0.0), high),
+        x_name: "auxiliary outputs:".to_owned(),
+        unit: " %".to_owned(),
+        lines,
     };
-    panels.into_iter().enumerate().filter_map(chart).collect()
+    let mut caption =
+        "Test error at the last epoch against the number of auxiliary outputs of AO-SDTP, as in Figure 4 of the paper.".to_owned();
+    if chart.lines.iter().flat_map(|line| &line.points).any(|(_, error)| error.deviation.is_some()) {
+        caption += " Bands: sample standard deviation.";
+    }
+    Block::Figure(Figure { name: name.to_owned(), title: title.to_owned(), caption, content: Content::Svg(chart.svg()) })
 }
 
 /// Charts of what was measured of each layer, for the first run of each group.
@@ -204,15 +211,17 @@ pub fn layer_diagnostics(groups: &[Group]) -> Vec<Block> {
 }
 
 fn by_layer(diagnostic: &Diagnostic) -> Vec<Line> {
-    let count = diagnostic.layers.len();
-    let line = |(index, (layer, values)): (usize, &(String, Vec<(f64, f64)>))| Line {
-        name: layer.clone(),
-        part: String::new(),
-        look: of_layer(index, count),
-        stroke: Stroke::Solid,
-        points: values.iter().map(|(epoch, value)| (*epoch, Spread { mean: *value, deviation: None })).collect(),
-    };
-    diagnostic.layers.iter().enumerate().map(line).collect()
+    let mut lines = Vec::new();
+    for (layer, values) in &diagnostic.layers {
+        lines.push(Line {
+            name: layer.clone(),
+            part: String::new(),
+            look: of_layer(lines.len(), diagnostic.layers.len()),
+            stroke: Stroke::Solid,
+            points: values.iter().map(|(epoch, value)| (*epoch, Spread { mean: *value, deviation: None })).collect(),
+        });
+    }
+    lines
 }
 
 /// A quantity's title and that of its axis, from its key: `angle_degrees` is "Angle", in degrees.

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::data::Data;
 use super::history::{Point, find_or_add};
-use super::paper::{Cell, DataSet, Method, Network};
+use super::paper::{AUXILIARY_UNITS, Cell, DataSet, Method, Network};
 use super::run::{Run, least};
 use super::spread::Spread;
-use crate::config::{Config, Layer, Output};
+use crate::config::{Config, Layer, Output, Rule};
 
 /// What learning curves are drawn together for: a network on a data set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +51,9 @@ pub struct Group<'a> {
     pub repeated: Vec<PathBuf>,
 }
 
+/// Which points of a run.
+pub type Curve = fn(&Run) -> &[Point];
+
 /// Which number of a point.
 pub type Measure = fn(&Point) -> Option<f64>;
 
@@ -73,17 +76,17 @@ impl Group<'_> {
     }
 
     /// The last value of a curve.
-    pub fn last(&self, curve: fn(&Run) -> &[Point], measure: Measure) -> Option<Spread> {
+    pub fn last(&self, curve: Curve, measure: Measure) -> Option<Spread> {
         self.spread(|run| measure(curve(run).last()?))
     }
 
     /// The least value of a curve: chosen by what it measures.
-    pub fn least(&self, curve: fn(&Run) -> &[Point], measure: Measure) -> Option<Spread> {
+    pub fn least(&self, curve: Curve, measure: Measure) -> Option<Spread> {
         self.spread(|run| measure(least(curve(run), measure)?))
     }
 
     /// The mean curve at the epochs that all runs with such a curve have.
-    pub fn curve(&self, curve: fn(&Run) -> &[Point], measure: Measure) -> Vec<(f64, Spread)> {
+    pub fn curve(&self, curve: Curve, measure: Measure) -> Vec<(f64, Spread)> {
         let curves: Vec<&[Point]> = self.runs.iter().map(|run| curve(run)).filter(|points| !points.is_empty()).collect();
         let Some(first) = curves.first() else { return Vec::new() };
         let at = |points: &[Point], epoch: u64| {
@@ -157,6 +160,14 @@ fn label(group: &Group, all: &[Group]) -> String {
             keys.push((key.to_owned(), value));
         }
     };
+    // Variants that the method's name does not tell.
+    let learning = &group.config().learning;
+    if learning.hybrid != 0.0 {
+        add("hybrid", learning.hybrid.to_string());
+    }
+    if let Some(units) = learning.auxiliary_units.filter(|units| learning.rule == Rule::AoSdtp && *units != AUXILIARY_UNITS) {
+        add("auxiliary_units", units.to_string());
+    }
     for other in all.iter().filter(same_name).filter(|other| !std::ptr::eq(*other, group)) {
         let (ours, theirs) = (group.config(), other.config());
         for difference in ours.differences(theirs).into_iter().filter(|difference| !difference.key.starts_with("experiment.")) {

@@ -8,7 +8,7 @@ use crate::config::{Config, Layer, Rule, Schedule};
 /// Epochs that the paper's figures are the best of.
 pub const EPOCHS: u64 = 500;
 /// Auxiliary outputs of the paper's AO-SDTP (Section 3.2).
-const AUXILIARY_UNITS: usize = 512;
+pub const AUXILIARY_UNITS: usize = 512;
 
 /// A data set of the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

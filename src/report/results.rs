@@ -1,7 +1,7 @@
 //! Tables of results: the paper's, with ours beside the figure of the same cell, and those of runs that the paper has no cell for.
 
 use super::document::{ABSENT, Row, Table};
-use super::group::{Group, Measure};
+use super::group::{Curve, Group, Measure};
 use super::history::Point;
 use super::paper::{Cell, DataSet, EPOCHS, METHODS, Network};
 use super::run::Run;
@@ -13,8 +13,6 @@ pub const READING: &str = "Errors are in per cent: mean ± sample standard devia
      validation” is the test error at the epoch with the least error on images set apart from the training set.";
 const CHOSEN_BY_TEST: &str = "“Minimum” is the least value over all epochs: a test error there was chosen by that test error itself, which \
      makes it optimistic.";
-
-type Curve = fn(&Run) -> &[Point];
 
 pub fn train(run: &Run) -> &[Point] {
     &run.history.train
