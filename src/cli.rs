@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, check, eval, sweep, train};
+use crate::commands::{bench, check, eval, report, sweep, train};
 use crate::compute::cuda::libraries::load_libtorch_cuda;
 use crate::{job, versions};
 
@@ -25,6 +25,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Sweep(sweep::SweepArgs),
     Check(check::CheckArgs),
+    Report(report::ReportArgs),
     /// Measure speed
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -54,6 +55,10 @@ impl Cli {
             Command::Sweep(args) => sweep::run(args, transport),
             Command::Check(args) => match transport.rank() {
                 0 => check::run(args),
+                _ => Ok(()),
+            },
+            Command::Report(args) => match transport.rank() {
+                0 => report::run(&args),
                 _ => Ok(()),
             },
             Command::Bench(command) => bench::run(command, transport),

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod job;
 pub mod network;
 pub mod plan;
+pub mod report;
 pub mod rules;
 pub mod search;
 pub mod training;

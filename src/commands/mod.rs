@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check;
 pub mod eval;
 pub mod image;
+pub mod report;
 pub mod sweep;
 pub(crate) mod text;
 pub mod train;

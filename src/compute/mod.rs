@@ -142,6 +142,9 @@ pub trait Backend {
     /// The measure of the samples of the current batch.
     fn measure(&self, measure: Measure) -> &[f32];
 
+    /// The values of an activity for the current batch: [samples, units in H, W, C order].
+    fn read_activity(&self, activity: Activity) -> Result<Vec<f32>>;
+
     /// A tensor in its interchange layout, as checkpoints have it. Moments exist for trained maps alone.
     fn read_parameter(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32>;
 

@@ -130,6 +130,10 @@ impl Backend for Counter {
         &[]
     }
 
+    fn read_activity(&self, _: Activity) -> Result<Vec<f32>> {
+        Ok(Vec::new())
+    }
+
     fn read_parameter(&self, _: MapId, _: Part, _: Buffer) -> Vec<f32> {
         Vec::new()
     }

@@ -121,6 +121,11 @@ impl Checkpoints {
         Ok(state)
     }
 
+    /// The newest state that can be read, its tensors unseen: how far a run has come, which may be running now.
+    pub fn newest_state(&self) -> Result<Option<State>> {
+        Ok(self.steps()?.into_iter().rev().find_map(|step| read_state(&self.folder(step).join(STATE)).ok()))
+    }
+
     /// Writes the checkpoint of `state` (whose `files` are filled in here). On rank 0, after [`Engine::gather`].
     pub fn write(&self, engine: &Engine, state: &State) -> Result<()> {
         let result = self.write_whole(engine, state.clone());

@@ -147,6 +147,12 @@ impl Engine {
         self.executor.state().measure(measure)
     }
 
+    /// The network's output for the last batch of this rank: [samples, units].
+    pub fn output(&self) -> Result<Vec<f32>> {
+        let forward = self.rule.forward();
+        self.executor.state().read_activity(forward.h[forward.depth()])
+    }
+
     /// Most samples in a batch of this rank.
     pub fn capacity(&self) -> usize {
         self.global_batch / self.transport.size()

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::diagnostics::LayerDiagnostics;
 use super::engine::{Engine, Seconds};
 use super::records::read;
+use super::tensorboard::EventFile;
 use crate::compute::Measure;
 use crate::exchange::Transport;
 use crate::rules::Phase;
@@ -253,22 +254,16 @@ fn begin(split: &str, step: u64, epoch: u64, sums: &Sums, classifies: bool) -> M
     line
 }
 
-/// The file, on rank 0.
+/// The file, and TensorBoard's beside it, on rank 0.
 pub struct MetricsFile {
     path: PathBuf,
     file: File,
+    events: EventFile,
 }
 
 pub const FILE_NAME: &str = "metrics.jsonl";
 
 impl MetricsFile {
-    fn open(run: &Path) -> Result<MetricsFile> {
-        let path = run.join(FILE_NAME);
-        let file =
-            OpenOptions::new().append(true).create(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
-        Ok(MetricsFile { path, file })
-    }
-
     /// Opens the file in `run`, made where there is none, for going on from `step`: lines past it are cut, and so is one of training between regular ones, which an
     /// earlier end of training left.
     pub fn resume(run: &Path, step: u64, last_regular: u64) -> Result<MetricsFile> {
@@ -278,7 +273,16 @@ impl MetricsFile {
         if kept != text {
             write_atomically(&path, kept.as_bytes())?;
         }
-        MetricsFile::open(run)
+        let file =
+            OpenOptions::new().append(true).create(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+        // A line of training that was cut may be older than the checkpoint, and a kill may have come between a line and its event: events
+        // begin anew where the last regular line is.
+        let since = if EventFile::exists(run)? { last_regular } else { 0 };
+        let mut events = EventFile::begin(run, since)?;
+        for line in kept.lines().filter(|line| place(line).is_some_and(|(_, at)| at >= since)) {
+            events.add(&serde_json::from_str(line)?)?;
+        }
+        Ok(MetricsFile { path, file, events })
     }
 
     pub fn train(&mut self, line: &TrainLine) -> Result<()> {
@@ -291,7 +295,8 @@ impl MetricsFile {
 
     fn append(&mut self, line: &Value) -> Result<()> {
         let text = format!("{line}\n");
-        self.file.write_all(text.as_bytes()).with_context(|| format!("{} cannot be written", self.path.display()))
+        self.file.write_all(text.as_bytes()).with_context(|| format!("{} cannot be written", self.path.display()))?;
+        self.events.add(line)
     }
 
     /// Brings all lines to disk: a checkpoint must not outlive the lines before it.

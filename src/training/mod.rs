@@ -17,6 +17,7 @@ mod run_folder;
 mod schedule;
 mod signals;
 mod tensor_file;
+mod tensorboard;
 mod trainer;
 
 pub use best::Best;
@@ -24,7 +25,8 @@ pub use checkpoint::{Checkpoints, State};
 pub use diagnostics::LayerDiagnostics;
 pub use engine::{Engine, OptimizerSteps, Seconds};
 pub use evaluate::{Evaluation, evaluate};
-pub use run_folder::{CONFIG, RunFolder, about};
+pub use metrics::FILE_NAME as METRICS;
+pub use run_folder::{CONFIG, RUN, RunFolder, about};
 pub use schedule::Schedule;
 pub use signals::StopRequest;
 pub use trainer::{Run, Splits, Trainer};

@@ -7,6 +7,7 @@ mod gradients;
 mod initialisation;
 mod interchange;
 mod naive;
+mod output;
 mod properties;
 mod ranks;
 mod reference;

@@ -311,6 +311,20 @@ impl Backend for CpuBackend {
         &self.measures[measure as usize][..self.batch]
     }
 
+    fn read_activity(&self, activity: Activity) -> Result<Vec<f32>> {
+        let slot = self.place(activity);
+        let values = self.values(activity);
+        // [position][sample][channel] becomes [sample][position][channel].
+        let mut all = Vec::with_capacity(self.batch * slot.shape.units());
+        for sample in 0..self.batch {
+            for position in 0..slot.shape.positions() {
+                let at = values.at((position * self.batch + sample) * slot.stride);
+                all.extend_from_slice(unsafe { std::slice::from_raw_parts(at, slot.shape.channels) });
+            }
+        }
+        Ok(all)
+    }
+
     fn read_parameter(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32> {
         self.parameters.read(&self.maps, map, part, buffer, &self.pool)
     }

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use tch::{Kind, TchError, Tensor};
 
-use super::{TorchBackend, explained};
+use super::{TorchBackend, explained, to_host};
 use crate::compute::cpu::Place;
 use crate::compute::cpu::profile::Phase;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
@@ -236,6 +236,10 @@ impl Backend for TorchBackend {
 
     fn measure(&self, measure: Measure) -> &[f32] {
         &self.measures[measure as usize]
+    }
+
+    fn read_activity(&self, activity: Activity) -> Result<Vec<f32>> {
+        Ok(to_host(&self.values(activity).f_permute([1, 0, 2])?.f_contiguous()?)?)
     }
 
     fn read_parameter(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32> {

@@ -1,0 +1,235 @@
+//! Learning curves, as in the paper's Figures 2, 3, 6 and 8, and the study of auxiliary outputs, as in Figure 4.
+
+use super::chart::{Axis, Line, LineChart, Stroke, of_layer, of_method};
+use super::document::{Block, Content, Figure};
+use super::group::{Curve, Group, Measure, Panel};
+use super::history::{Diagnostic, find_or_add};
+use super::paper::{DataSet, Method};
+use super::results::{capitalised, test, train};
+use super::spread::Spread;
+use crate::config::Rule;
+
+/// Epochs from which on a chart may leave the first, large values outside.
+const LONG: f64 = 10.0;
+
+/// A part of each group's curves: what it is, where it comes from, how it is drawn.
+struct Part {
+    name: &'static str,
+    curve: Curve,
+    measure: Measure,
+    stroke: Stroke,
+}
+
+/// A chart for each network on each data set.
+pub fn learning_curves(groups: &[Group]) -> Vec<Block> {
+    let of_panel = |panel: &Panel| match panel.paper {
+        Some((DataSet::ImageNet, _)) => [
+            Part { name: "top-1", curve: test, measure: |point| point.top1, stroke: Stroke::Solid },
+            Part { name: "top-5", curve: test, measure: |point| point.top5, stroke: Stroke::Dotted },
+        ],
+        _ => [
+            Part { name: "test", curve: test, measure: |point| point.top1, stroke: Stroke::Solid },
+            Part { name: "train", curve: train, measure: |point| point.top1, stroke: Stroke::Dashed },
+        ],
+    };
+    let caption = |panel: &Panel| {
+        let what = match panel.paper {
+            Some((DataSet::ImageNet, _)) => "Top-1 (solid) and top-5 (dotted) test errors",
+            _ => "Train (dashed) and test (solid) classification errors",
+        };
+        panel.paper.map_or(format!("{what}."), |(data, _)| format!("{what}, as in {} of the paper.", data.place().1))
+    };
+    charts(groups, true, "curves", "Error (%)", 100.0, of_panel, caption)
+}
+
+/// The same of autoencoders' losses, with the strokes of Figure 6.
+pub fn reconstruction_curves(groups: &[Group]) -> Vec<Block> {
+    let parts = |_: &Panel| {
+        [
+            Part { name: "train", curve: train, measure: |point| point.loss, stroke: Stroke::Solid },
+            Part { name: "test", curve: test, measure: |point| point.loss, stroke: Stroke::Dashed },
+        ]
+    };
+    let caption = |_: &Panel| "Train (solid) and test (dashed) reconstruction errors, as in Figure 6 of the paper.".to_owned();
+    charts(groups, false, "reconstruction-curves", "Squared error of an image", 1.0, parts, caption)
+}
+
+fn charts(
+    groups: &[Group],
+    classify: bool,
+    name: &str,
+    y_title: &str,
+    factor: f64,
+    parts: impl Fn(&Panel) -> [Part; 2],
+    caption: impl Fn(&Panel) -> String,
+) -> Vec<Block> {
+    let mut panels: Vec<(&Panel, Vec<&Group>)> = Vec::new();
+    for group in groups.iter().filter(|group| group.panel.classifies == classify) {
+        find_or_add(&mut panels, |(panel, _)| *panel == &group.panel, || (&group.panel, Vec::new())).1.push(group);
+    }
+    let chart = |(index, (panel, groups)): (usize, (&Panel, Vec<&Group>))| {
+        let mut lines = Vec::new();
+        for (at, group) in groups.iter().enumerate() {
+            let variant = groups[..at].iter().filter(|before| before.method == group.method).count();
+            let running = if group.finished() { "" } else { " – in progress" };
+            for part in parts(panel) {
+                let points: Vec<(f64, Spread)> =
+                    group.curve(part.curve, part.measure).into_iter().map(|(epoch, value)| (epoch, scaled(value, factor))).collect();
+                if !points.is_empty() {
+                    let (name, look) = (group.label.clone() + running, of_method(group.method, variant));
+                    lines.push(Line { name, part: part.name.to_owned(), look, stroke: part.stroke, points });
+                }
+            }
+        }
+        let several = groups.iter().any(|group| group.runs.len() > 1);
+        let unit = if factor == 100.0 { " %" } else { "" };
+        against_epoch(&format!("{name}-{}", index + 1), &panel.title(), &caption(panel), y_title, unit, several, lines)
+    };
+    panels.into_iter().enumerate().filter_map(chart).collect()
+}
+
+fn scaled(value: Spread, factor: f64) -> Spread {
+    Spread { mean: factor * value.mean, deviation: value.deviation.map(|deviation| factor * deviation) }
+}
+
+/// A chart of `lines` against the epoch; none where there is no line.
+fn against_epoch(id: &str, title: &str, caption: &str, y_title: &str, unit: &str, several: bool, lines: Vec<Line>) -> Option<Block> {
+    let all = || lines.iter().flat_map(|line| &line.points);
+    let last_epoch = all().map(|(epoch, _)| *epoch).fold(0.0, f64::max);
+    let (low, high) = extent(all().map(|(_, value)| value));
+    if lines.is_empty() {
+        return None;
+    }
+    let shown = settled(&lines, last_epoch).filter(|settled| *settled < 0.6 * high);
+    // From zero where that is near, and never below it because of a band.
+    let least = all().map(|(_, value)| value.mean).fold(f64::INFINITY, f64::min);
+    let from_zero = least >= 0.0 && low < 0.5 * shown.unwrap_or(high);
+    let y = Axis::linear(y_title, if from_zero { 0.0 } else { low }, shown.unwrap_or(high));
+    let mut caption = caption.to_owned();
+    if several {
+        caption += " Bands: sample standard deviation over seeds, up to the epoch that all seeds have come to.";
+    }
+    if shown.is_some() {
+        caption += " The larger values of the first epochs lie outside.";
+    }
+    let chart = LineChart {
+        id: id.to_owned(),
+        title: title.to_owned(),
+        x: Axis::counting("Epoch", 0.0, last_epoch),
+        y,
+        x_name: "epoch".to_owned(),
+        unit: unit.to_owned(),
+        lines,
+    };
+    Some(Block::Figure(Figure { name: id.to_owned(), title: title.to_owned(), caption, content: Content::Svg(chart.svg()) }))
+}
+
+/// Least and greatest value, deviations included.
+fn extent<'a>(values: impl Iterator<Item = &'a Spread>) -> (f64, f64) {
+    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        let deviation = value.deviation.unwrap_or(0.0);
+        (low.min(value.mean - deviation), high.max(value.mean + deviation))
+    })
+}
+
+/// The greatest value after the first fifth of a long training, and a little more.
+fn settled(lines: &[Line], last_epoch: f64) -> Option<f64> {
+    if last_epoch < LONG {
+        return None;
+    }
+    let later = |line: &Line| {
+        let end = line.points.last()?.0;
+        Some(line.points.iter().filter(|(epoch, _)| *epoch >= 0.2 * end).map(|(_, value)| value.mean).fold(f64::NEG_INFINITY, f64::max))
+    };
+    lines.iter().filter_map(later).reduce(f64::max).map(|value| 1.15 * value).filter(|value| *value > 0.0)
+}
+
+/// Test errors of all runs, by number of auxiliary outputs.
+type Sizes = Vec<(f64, Vec<f64>)>;
+
+/// Test error against the number of auxiliary outputs, for each network that was trained with several.
+pub fn auxiliary_study(groups: &[Group]) -> Vec<Block> {
+    let mut panels: Vec<(&Panel, Vec<(Method, Sizes)>)> = Vec::new();
+    for group in groups.iter().filter(|group| group.method.rule == Rule::AoSdtp && group.panel.classifies) {
+        let errors = group.runs.iter().filter_map(|run| run.history.test.last()?.top1).map(|error| 100.0 * error);
+        let units = group.config().learning.auxiliary_units.unwrap_or(0) as f64;
+        let (_, methods) = find_or_add(&mut panels, |(panel, _)| *panel == &group.panel, || (&group.panel, Vec::new()));
+        let (_, sizes) = find_or_add(methods, |(method, _)| *method == group.method, || (group.method, Vec::new()));
+        find_or_add(sizes, |(size, _)| *size == units, || (units, Vec::new())).1.extend(errors);
+    }
+    let mut blocks = Vec::new();
+    for (panel, methods) in panels {
+        let lines: Vec<Line> =
+            methods.into_iter().map(|(method, sizes)| by_size(method, sizes)).filter(|line| line.points.len() > 1).collect();
+        if !lines.is_empty() {
+            blocks.push(against_size(&format!("auxiliary-{}", blocks.len() + 1), &panel.title(), lines));
+        }
+    }
+    blocks
+}
+
+fn by_size(method: Method, mut sizes: Sizes) -> Line {
+    sizes.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let points = sizes.iter().filter_map(|(size, errors)| Some((*size, Spread::of(errors)?))).collect();
+    Line { name: method.name(), part: String::new(), look: of_method(method, 0), stroke: Stroke::Solid, points }
+}
+
+fn against_size(name: &str, title: &str, lines: Vec<Line>) -> Block {
+    let sizes: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|(size, _)| *size).collect();
+    let (low, high) = extent(lines.iter().flat_map(|line| &line.points).map(|(_, error)| error));
+    let chart = LineChart {
+        id: name.to_owned(),
+        title: title.to_owned(),
+        x: Axis::log2("Auxiliary outputs", &sizes),
+        y: Axis::linear("Test error (%)", low.max(0.0), high),
+        x_name: "auxiliary outputs:".to_owned(),
+        unit: " %".to_owned(),
+        lines,
+    };
+    let mut caption =
+        "Test error at the last epoch against the number of auxiliary outputs of AO-SDTP, as in Figure 4 of the paper.".to_owned();
+    if chart.lines.iter().flat_map(|line| &line.points).any(|(_, error)| error.deviation.is_some()) {
+        caption += " Bands: sample standard deviation.";
+    }
+    Block::Figure(Figure { name: name.to_owned(), title: title.to_owned(), caption, content: Content::Svg(chart.svg()) })
+}
+
+/// Charts of what was measured of each layer, for the first run of each group.
+pub fn layer_diagnostics(groups: &[Group]) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for group in groups {
+        let run = group.runs[0];
+        for diagnostic in &run.history.diagnostics {
+            let id = format!("layers-{}", blocks.len() + 1);
+            let (quantity, axis) = meaning(&diagnostic.quantity);
+            let title = format!("{quantity}: {}, {}", group.label, group.panel.title());
+            let caption = format!("By layer, of the run {}.", run.path.display());
+            blocks.extend(against_epoch(&id, &title, &caption, &axis, "", false, by_layer(diagnostic)));
+        }
+    }
+    blocks
+}
+
+fn by_layer(diagnostic: &Diagnostic) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (layer, values) in &diagnostic.layers {
+        lines.push(Line {
+            name: layer.clone(),
+            part: String::new(),
+            look: of_layer(lines.len(), diagnostic.layers.len()),
+            stroke: Stroke::Solid,
+            points: values.iter().map(|(epoch, value)| (*epoch, Spread { mean: *value, deviation: None })).collect(),
+        });
+    }
+    lines
+}
+
+/// A quantity's title and that of its axis, from its key: `angle_degrees` is "Angle", in degrees.
+fn meaning(key: &str) -> (String, String) {
+    let (name, unit) = match key.strip_suffix("_degrees") {
+        Some(name) => (name, " (degrees)"),
+        None => (key, ""),
+    };
+    let title = capitalised(&name.replace('_', " "));
+    (title.clone(), title + unit)
+}

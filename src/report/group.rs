@@ -1,0 +1,214 @@
+//! Runs that are one experiment: the same in everything that matters to the result but the seed.
+
+use std::path::PathBuf;
+
+use super::data::Data;
+use super::history::{Point, find_or_add};
+use super::paper::{AUXILIARY_UNITS, Cell, DataSet, Method, Network};
+use super::run::{Run, least};
+use super::spread::Spread;
+use crate::config::{Config, Layer, Output, Rule};
+
+/// What learning curves are drawn together for: a network on a data set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Panel {
+    /// The paper's data sets first, in its order.
+    order: (usize, usize),
+    pub data: String,
+    pub network: String,
+    pub paper: Option<(DataSet, Network)>,
+    pub classifies: bool,
+}
+
+impl Panel {
+    pub fn of(config: &Config, data: &Data) -> Panel {
+        let (layers, classifies) = (&config.network.layers, config.network.output == Output::Softmax);
+        let paper = data.paper.and_then(|data| Some((data, Network::of(data, layers)?))).filter(|_| classifies);
+        let network = match paper {
+            Some((_, network)) => network.name().to_owned(),
+            None if classifies => layers_text(layers),
+            None => format!("autoencoder {}", layers_text(layers)),
+        };
+        let order = (data.paper.map_or(usize::MAX, |data| data as usize), paper.map_or(usize::MAX, |(_, network)| network as usize));
+        Panel { order, data: data.name.clone(), network, paper, classifies }
+    }
+
+    /// "MNIST, fully connected".
+    pub fn title(&self) -> String {
+        format!("{}, {}", self.data, self.network)
+    }
+}
+
+/// Runs that differ in their seed alone.
+pub struct Group<'a> {
+    pub panel: Panel,
+    pub method: Method,
+    /// The method's name, and what sets this group apart from others of the same method.
+    pub label: String,
+    /// One for each seed, ascending.
+    pub runs: Vec<&'a Run>,
+    /// Runs left out: of two with the same seed, the one that has come less far.
+    pub repeated: Vec<PathBuf>,
+}
+
+/// Which points of a run.
+pub type Curve = fn(&Run) -> &[Point];
+
+/// Which number of a point.
+pub type Measure = fn(&Point) -> Option<f64>;
+
+impl Group<'_> {
+    pub fn config(&self) -> &Config {
+        &self.runs[0].config
+    }
+
+    pub fn cell(&self) -> Option<Cell> {
+        self.runs[0].cell()
+    }
+
+    pub fn finished(&self) -> bool {
+        self.runs.iter().all(|run| run.finished)
+    }
+
+    /// Mean over the runs that have a value.
+    pub fn spread(&self, value: impl Fn(&Run) -> Option<f64>) -> Option<Spread> {
+        Spread::of(&self.runs.iter().filter_map(|run| value(run)).collect::<Vec<_>>())
+    }
+
+    /// The last value of a curve.
+    pub fn last(&self, curve: Curve, measure: Measure) -> Option<Spread> {
+        self.spread(|run| measure(curve(run).last()?))
+    }
+
+    /// The least value of a curve: chosen by what it measures.
+    pub fn least(&self, curve: Curve, measure: Measure) -> Option<Spread> {
+        self.spread(|run| measure(least(curve(run), measure)?))
+    }
+
+    /// The mean curve at the epochs that all runs with such a curve have.
+    pub fn curve(&self, curve: Curve, measure: Measure) -> Vec<(f64, Spread)> {
+        let curves: Vec<&[Point]> = self.runs.iter().map(|run| curve(run)).filter(|points| !points.is_empty()).collect();
+        let Some(first) = curves.first() else { return Vec::new() };
+        let at = |points: &[Point], epoch: u64| {
+            let place = points.partition_point(|point| point.epoch < epoch);
+            points.get(place).filter(|point| point.epoch == epoch).and_then(measure)
+        };
+        let mean = |epoch: u64| {
+            let values: Option<Vec<f64>> = curves.iter().map(|points| at(points, epoch)).collect();
+            Some((epoch as f64, Spread::of(&values?)?))
+        };
+        first.iter().filter_map(|point| mean(point.epoch)).collect()
+    }
+}
+
+/// Sorts runs into groups, in the order of the paper's tables.
+pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
+    let mut groups: Vec<(String, Group)> = Vec::new();
+    for run in runs {
+        let key = key(run);
+        let (_, group) = find_or_add(
+            &mut groups,
+            |(known, _)| *known == key,
+            || {
+                let (panel, method) = (Panel::of(&run.config, &run.data), run.method());
+                (key.clone(), Group { panel, method, label: method.name(), runs: Vec::new(), repeated: Vec::new() })
+            },
+        );
+        let seed = |run: &Run| run.config.experiment.seed;
+        match group.runs.iter().position(|known| seed(known) == seed(run)) {
+            None => group.runs.push(run),
+            Some(at) if group.runs[at].step < run.step => group.repeated.push(std::mem::replace(&mut group.runs[at], run).path.clone()),
+            Some(_) => group.repeated.push(run.path.clone()),
+        }
+        group.runs.sort_by_key(|run| seed(run));
+    }
+    let mut groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
+    let labels: Vec<String> = groups.iter().map(|group| label(group, &groups)).collect();
+    for (group, label) in groups.iter_mut().zip(labels) {
+        group.label = label;
+    }
+    let order = |group: &Group| (group.panel.clone(), group.method.order(), group.config().learning.auxiliary_units);
+    groups.sort_by_cached_key(order);
+    groups
+}
+
+/// What must be equal for runs to be one experiment: all but the seed, names, places, intervals, and how the work was divided.
+fn key(run: &Run) -> String {
+    let mut config = run.config.clone();
+    config.experiment.seed = 0;
+    config.experiment.name.clear();
+    config.data.train = PathBuf::from(&run.data.identity);
+    config.data.test = None;
+    let training = &mut config.training;
+    training.eval_every_epochs = 1;
+    training.checkpoint_every_epochs = 1;
+    training.checkpoint_every_steps = 0;
+    training.checkpoint_every_minutes = 0.0;
+    training.keep_checkpoints = 2;
+    training.log_every_steps = 50;
+    let precision = config.parallel.precision;
+    let mut value = toml::Table::try_from(&config).expect("a configuration is TOML");
+    value.remove("parallel");
+    format!("{value}{precision:?}")
+}
+
+fn label(group: &Group, all: &[Group]) -> String {
+    let same_name = |other: &&Group| other.panel == group.panel && other.method == group.method;
+    let mut keys: Vec<(String, String)> = Vec::new();
+    let mut add = |key: &str, value: String| {
+        if !keys.iter().any(|(known, _)| known == key) {
+            keys.push((key.to_owned(), value));
+        }
+    };
+    // Variants that the method's name does not tell.
+    let learning = &group.config().learning;
+    if learning.hybrid != 0.0 {
+        add("hybrid", learning.hybrid.to_string());
+    }
+    if let Some(units) = learning.auxiliary_units.filter(|units| learning.rule == Rule::AoSdtp && *units != AUXILIARY_UNITS) {
+        add("auxiliary_units", units.to_string());
+    }
+    for other in all.iter().filter(same_name).filter(|other| !std::ptr::eq(*other, group)) {
+        let (ours, theirs) = (group.config(), other.config());
+        for difference in ours.differences(theirs).into_iter().filter(|difference| !difference.key.starts_with("experiment.")) {
+            add(difference.key.trim_start_matches("learning."), difference.ours.clone());
+        }
+        if ours.training.epochs != theirs.training.epochs {
+            add("epochs", ours.training.epochs.map_or("any number".to_owned(), |epochs| epochs.to_string()));
+        }
+        if ours.training.max_steps != theirs.training.max_steps {
+            add("max_steps", ours.training.max_steps.map_or("none".to_owned(), |steps| steps.to_string()));
+        }
+        if ours.parallel.precision != theirs.parallel.precision {
+            add("precision", format!("{:?}", ours.parallel.precision).to_lowercase());
+        }
+        let (ours, theirs) = (&group.runs[0].data, &other.runs[0].data);
+        if ours.identity != theirs.identity {
+            add("data", ours.samples.map_or(ours.identity.clone(), |samples| format!("{samples} images")));
+        }
+    }
+    let name = group.method.name();
+    if keys.is_empty() {
+        return name;
+    }
+    let list: Vec<String> = keys.iter().map(|(key, value)| format!("{key}\u{a0}=\u{a0}{value}")).collect();
+    format!("{name} ({})", list.join(", "))
+}
+
+/// Hidden layers in short: "6 x dense 256".
+fn layers_text(layers: &[Layer]) -> String {
+    let mut parts: Vec<(String, usize)> = Vec::new();
+    for layer in layers {
+        let text = match layer {
+            Layer::Dense { units } => format!("dense {units}"),
+            Layer::Local { kernel, channels, stride } => format!("local {kernel}x{kernel}, {channels}, stride {stride}"),
+            Layer::Conv { kernel, channels, stride } => format!("conv {kernel}x{kernel}, {channels}, stride {stride}"),
+        };
+        match parts.last_mut() {
+            Some((last, count)) if *last == text => *count += 1,
+            _ => parts.push((text, 1)),
+        }
+    }
+    let parts: Vec<String> = parts.into_iter().map(|(text, count)| if count > 1 { format!("{count} × {text}") } else { text }).collect();
+    if parts.is_empty() { "no hidden layer".to_owned() } else { parts.join(" | ") }
+}

@@ -1,0 +1,215 @@
+//! What a run measured: its `metrics.jsonl` as curves against epochs.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::exit::Exit;
+use crate::training::METRICS;
+
+/// Measures at the end of an epoch: of an evaluation there, or the mean over the epoch's training steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Point {
+    pub step: u64,
+    pub epoch: u64,
+    pub loss: Option<f64>,
+    /// Fraction.
+    pub top1: Option<f64>,
+    pub top5: Option<f64>,
+}
+
+/// Something that was measured of each layer at evaluations, by the layer's name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Diagnostic {
+    pub quantity: String,
+    /// By layer, in the order of the network: epoch and value.
+    pub layers: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+/// The curves of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// One point an epoch.
+    pub train: Vec<Point>,
+    pub validation: Vec<Point>,
+    pub test: Vec<Point>,
+    pub diagnostics: Vec<Diagnostic>,
+    /// Step of the last line.
+    pub last_step: u64,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    split: String,
+    step: u64,
+    epoch: u64,
+    loss: Option<f64>,
+    top1_error: Option<f64>,
+    top5_error: Option<f64>,
+    #[serde(default)]
+    diagnostics: Map<String, Value>,
+}
+
+impl History {
+    /// Reads the metrics of the run in `run`.
+    ///
+    /// A last line without its end is one that is being written, or was when the run was killed, and is left out. Anything else that is
+    /// no line of metrics is an error that names the file and the line.
+    pub fn read(run: &Path) -> Result<History> {
+        let path = run.join(METRICS);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let message = format!("{} has no {METRICS}, so there is nothing to report; leave the run out", run.display());
+                return Err(Exit::Failed.error(message));
+            }
+            bytes => bytes.with_context(|| format!("{} cannot be read", path.display()))?,
+        };
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let text = std::str::from_utf8(&bytes[..whole]).with_context(|| format!("{} is damaged: it is not text", path.display()))?;
+        History::parse(text).with_context(|| format!("{} is damaged; leave the run out, or repair the file", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<History> {
+        let mut history = History::default();
+        let mut epochs = Epochs::default();
+        let mut last_steps: HashMap<String, u64> = HashMap::new();
+        for (number, text) in text.lines().enumerate() {
+            let number = number + 1;
+            let line: Line = serde_json::from_str(text).with_context(|| format!("line {number} is no line of metrics"))?;
+            let last = last_steps.entry(line.split.clone()).or_default();
+            ensure!(line.step >= *last, "line {number} is of step {}, after step {last}", line.step);
+            *last = line.step;
+            history.last_step = history.last_step.max(line.step);
+            let point = Point { step: line.step, epoch: line.epoch, loss: line.loss, top1: line.top1_error, top5: line.top5_error };
+            match line.split.as_str() {
+                "train" => epochs.add(&point),
+                "validation" => history.validation.push(point),
+                "test" => history.test.push(point),
+                other => bail!("line {number} is of split {other:?}, expected train, validation or test"),
+            }
+            history.diagnose(line.epoch, &line.diagnostics);
+        }
+        history.train = epochs.points;
+        Ok(history)
+    }
+
+    fn diagnose(&mut self, epoch: u64, layers: &Map<String, Value>) {
+        for (layer, quantities) in layers {
+            for (quantity, value) in quantities.as_object().into_iter().flatten() {
+                let Some(value) = value.as_f64() else { continue };
+                let diagnostic = find_or_add(
+                    &mut self.diagnostics,
+                    |known| known.quantity == *quantity,
+                    || Diagnostic { quantity: quantity.clone(), layers: Vec::new() },
+                );
+                let (_, values) = find_or_add(&mut diagnostic.layers, |known| known.0 == *layer, || (layer.clone(), Vec::new()));
+                // Where both splits are evaluated, the first of them is enough.
+                if values.last().is_none_or(|(last, _)| *last < epoch as f64) {
+                    values.push((epoch as f64, value));
+                }
+            }
+        }
+    }
+}
+
+/// The element that `is` true of, made by `new` where there is none.
+pub fn find_or_add<T>(list: &mut Vec<T>, is: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> &mut T {
+    let at = list.iter().position(is).unwrap_or_else(|| {
+        list.push(new());
+        list.len() - 1
+    });
+    &mut list[at]
+}
+
+/// Lines of training gathered by epoch. A line is the mean over the steps since the one before it, so it counts for that many; one that
+/// spans the turn of an epoch counts for the later.
+#[derive(Default)]
+struct Epochs {
+    points: Vec<Point>,
+    steps: f64,
+    last_step: u64,
+}
+
+impl Epochs {
+    fn add(&mut self, line: &Point) {
+        let steps = (line.step - self.last_step) as f64;
+        self.last_step = line.step;
+        match self.points.last_mut() {
+            Some(point) if point.epoch == line.epoch => {
+                self.steps += steps;
+                let share = if self.steps > 0.0 { steps / self.steps } else { 1.0 };
+                let mean = |mean: Option<f64>, value: Option<f64>| Some(mean? + share * (value? - mean?));
+                *point = Point {
+                    step: line.step,
+                    epoch: line.epoch,
+                    loss: mean(point.loss, line.loss),
+                    top1: mean(point.top1, line.top1),
+                    top5: mean(point.top5, line.top5),
+                };
+            }
+            _ => {
+                self.points.push(*line);
+                self.steps = steps;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(a: Option<f64>, b: f64) {
+        assert!((a.unwrap() - b).abs() < 1e-12, "{a:?} for {b}");
+    }
+
+    #[test]
+    fn an_epoch_is_the_mean_over_its_steps() {
+        let text = r#"{"split":"train","step":10,"epoch":1,"loss":4.0,"top1_error":0.5,"top5_error":0.1}
+{"split":"train","step":30,"epoch":1,"loss":1.0,"top1_error":0.2,"top5_error":0.1}
+{"split":"test","step":30,"epoch":1,"loss":2.0,"top1_error":0.25,"top5_error":0.125}
+{"split":"train","step":40,"epoch":2,"loss":0.5,"top1_error":0.1,"top5_error":0.1}
+"#;
+        let history = History::parse(text).unwrap();
+        assert_eq!((history.train.len(), history.test.len(), history.last_step), (2, 1, 40));
+        close(history.train[0].loss, 2.0);
+        close(history.train[0].top1, 0.3);
+        close(history.train[1].loss, 0.5);
+        close(history.test[0].top5, 0.125);
+    }
+
+    #[test]
+    fn layers_keep_their_order_and_quantities_are_apart() {
+        let text = r#"{"split":"validation","step":3,"epoch":1,"loss":1,"diagnostics":{"layers.2":{"angle_degrees":80.0},"layers.10":{"angle_degrees":85.0,"norm_ratio":1.5}}}
+{"split":"test","step":3,"epoch":1,"loss":1,"diagnostics":{"layers.2":{"angle_degrees":81.0}}}
+{"split":"test","step":6,"epoch":2,"loss":1,"diagnostics":{"layers.2":{"angle_degrees":70.0}}}
+"#;
+        let history = History::parse(text).unwrap();
+        let angles = &history.diagnostics[0];
+        assert_eq!(angles.quantity, "angle_degrees");
+        assert_eq!(angles.layers, [("layers.2".to_owned(), vec![(1.0, 80.0), (2.0, 70.0)]), ("layers.10".to_owned(), vec![(1.0, 85.0)])]);
+        assert_eq!(history.diagnostics[1].layers, [("layers.10".to_owned(), vec![(1.0, 1.5)])]);
+    }
+
+    #[test]
+    fn damage_is_named_and_a_line_under_way_is_not_damage() {
+        let good = "{\"split\":\"test\",\"step\":5,\"epoch\":1,\"loss\":1.0}\n";
+        for (bad, words) in [
+            ("{\"split\":\"test\",\"ste\n", "line 2 is no line"),
+            ("{\"split\":\"test\",\"step\":4,\"epoch\":1,\"loss\":1.0}\n", "line 2 is of step 4, after step 5"),
+            ("{\"split\":\"tset\",\"step\":6,\"epoch\":1,\"loss\":1.0}\n", "tset"),
+            ("\n", "line 2 is no line"),
+        ] {
+            let error = format!("{:#}", History::parse(&(good.to_owned() + bad)).unwrap_err());
+            assert!(error.contains(words), "{error}");
+        }
+        let run = tempfile::tempdir().unwrap();
+        let missing = History::read(run.path()).unwrap_err().to_string();
+        assert!(missing.contains(&run.path().display().to_string()) && missing.contains("no metrics.jsonl"), "{missing}");
+        std::fs::write(run.path().join(METRICS), good.to_owned() + "{\"split\":\"te").unwrap();
+        assert_eq!(History::read(run.path()).unwrap().test.len(), 1);
+    }
+}

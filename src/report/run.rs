@@ -1,0 +1,104 @@
+//! A run's folder, read: what was trained, how far it has come, and what was measured.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::data::Data;
+use super::history::{History, Point};
+use super::paper::{Cell, Method};
+use crate::config::{Config, Output};
+use crate::exit::Exit;
+use crate::training::{CONFIG, Checkpoints, RUN, Schedule};
+
+/// A run, finished or in progress.
+pub struct Run {
+    /// As the user named it.
+    pub path: PathBuf,
+    pub config: Config,
+    pub data: Data,
+    pub history: History,
+    /// Steps done.
+    pub step: u64,
+    /// Known from the first checkpoint on, which is that of step 0.
+    steps_per_epoch: Option<u64>,
+    pub finished: bool,
+    /// What `run.json` says; null where it is not there.
+    pub about: Value,
+}
+
+impl Run {
+    /// Whether `path` is the folder of a run.
+    pub fn is_at(path: &Path) -> bool {
+        path.join(CONFIG).is_file()
+    }
+
+    /// Reads the run in `path`. One that is being trained meanwhile may be read too.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where there is no run; otherwise an error names the file that is missing or damaged.
+    pub fn read(path: &Path) -> Result<Run> {
+        if !Run::is_at(path) {
+            return Err(Exit::Usage.error(format!("{}: no run is there (it would have a {CONFIG})", path.display())));
+        }
+        let config = Config::load(&path.join(CONFIG), &[])?;
+        let history = History::read(path)?;
+        let state = Checkpoints::of(path).newest_state()?;
+        let steps_per_epoch = state.as_ref().map(|state| state.steps_per_epoch.max(1));
+        let step = history.last_step.max(state.map_or(0, |state| state.step));
+        let about_path = path.join(RUN);
+        let about = match std::fs::read(&about_path) {
+            Err(_) => Value::Null,
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", about_path.display()))?,
+        };
+        let finished = steps_per_epoch.is_some_and(|steps| is_finished(&config, &history, step, steps));
+        Ok(Run { path: path.to_owned(), data: Data::of(&config), config, history, step, steps_per_epoch, finished, about })
+    }
+
+    pub fn method(&self) -> Method {
+        Method::of(&self.config)
+    }
+
+    /// The paper's cell that it belongs to.
+    pub fn cell(&self) -> Option<Cell> {
+        self.data.paper.and_then(|data| Cell::of(&self.config, data))
+    }
+
+    pub fn classifies(&self) -> bool {
+        self.config.network.output == Output::Softmax
+    }
+
+    /// Passes over the data so far.
+    pub fn epochs(&self) -> f64 {
+        match self.steps_per_epoch {
+            Some(steps) => self.step as f64 / steps as f64,
+            None => self.history.train.last().map_or(0.0, |point| point.epoch as f64),
+        }
+    }
+
+    /// Passes over the data that it was started for.
+    pub fn planned_epochs(&self) -> Option<f64> {
+        let steps = self.steps_per_epoch?;
+        Some(Schedule::new(&self.config, steps as usize).last_step() as f64 / steps as f64)
+    }
+
+    /// The test evaluation at the epoch whose validation error, or loss where there are no errors, is least; the earliest such.
+    pub fn chosen_by_validation(&self) -> Option<&Point> {
+        let key = |point: &Point| if self.classifies() { point.top1 } else { point.loss };
+        let best = least(&self.history.validation, key)?;
+        self.history.test.iter().find(|point| point.step == best.step)
+    }
+}
+
+fn is_finished(config: &Config, history: &History, step: u64, steps_per_epoch: u64) -> bool {
+    let schedule = Schedule::new(config, steps_per_epoch as usize);
+    let evaluated = config.data.test.is_none() || !schedule.evaluates(step) || history.test.last().is_some_and(|point| point.step == step);
+    step >= schedule.last_step() && evaluated
+}
+
+/// The first point with the least `key`.
+pub fn least(points: &[Point], key: impl Fn(&Point) -> Option<f64>) -> Option<&Point> {
+    let with_key = points.iter().filter_map(|point| Some((key(point)?, point)));
+    with_key.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, point)| point)
+}

@@ -1,0 +1,292 @@
+//! Random searches: how results spread over the hyperparameters that were drawn, as in the paper's Figure 5, and which came out best.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::chart::{Axis, Bars, Histogram, of_layer, of_method};
+use super::data::Data;
+use super::document::{ABSENT, Block, Content, Figure, Row, Table};
+use super::group::Panel;
+use super::history::find_or_add;
+use super::paper::Method;
+use super::spread::figures;
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::training::CONFIG;
+
+const RESULTS: &str = "results.jsonl";
+const TRIALS: &str = "trials";
+/// Trials that the table shows.
+const BEST: usize = 5;
+const BINS: usize = 20;
+
+/// A trial, as a line of `results.jsonl` has it. A search tests its best trial alone, so most have no test error.
+#[derive(Clone, Debug, Deserialize)]
+struct Trial {
+    trial: u64,
+    values: Map<String, Value>,
+    /// Fractions; where nothing is classified there are losses instead.
+    validation_error: Option<f64>,
+    test_error: Option<f64>,
+    validation_loss: Option<f64>,
+    test_loss: Option<f64>,
+    epochs: u64,
+    status: String,
+}
+
+impl Trial {
+    fn error(&self, split: Split) -> Option<f64> {
+        if split == Split::Validation { self.validation_error } else { self.test_error }
+    }
+
+    fn loss(&self, split: Split) -> Option<f64> {
+        if split == Split::Validation { self.validation_loss } else { self.test_loss }
+    }
+}
+
+/// Images that a trial was judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Split {
+    Validation,
+    Test,
+}
+
+impl Split {
+    fn name(self) -> &'static str {
+        if self == Split::Validation { "validation" } else { "test" }
+    }
+}
+
+/// What all trials of a search share.
+struct Subject {
+    panel: Panel,
+    method: Method,
+}
+
+/// A random search's folder, read.
+pub struct Sweep {
+    path: PathBuf,
+    subject: Option<Subject>,
+    trials: Vec<Trial>,
+}
+
+impl Sweep {
+    /// Whether `path` is the folder of a search.
+    pub fn is_at(path: &Path) -> bool {
+        path.join("sweep.json").is_file() || path.join(RESULTS).is_file()
+    }
+
+    /// Reads the search in `path`, which may be running. Of several lines about one trial the last counts.
+    pub fn read(path: &Path) -> Result<Sweep> {
+        let file = path.join(RESULTS);
+        let text = match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Exit::Failed.error(format!("{} has no {RESULTS}: no trial of the search has ended yet", path.display())));
+            }
+            text => text.with_context(|| format!("{} cannot be read", file.display()))?,
+        };
+        let mut trials: Vec<Trial> = Vec::new();
+        // A last line without its end is being written.
+        for (index, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {
+            let damaged = || format!("{} is damaged: line {} is no result of a trial", file.display(), index + 1);
+            let trial: Trial = serde_json::from_str(line).with_context(damaged)?;
+            for error in [trial.validation_error, trial.test_error].into_iter().flatten() {
+                ensure!((0.0..=1.0).contains(&error), "{}: its error is {error}, expected is a fraction", damaged());
+            }
+            trials.retain(|known| known.trial != trial.trial);
+            trials.push(trial);
+        }
+        ensure!(!trials.is_empty(), "{} has no line: no trial of the search has ended yet", file.display());
+        Ok(Sweep { path: path.to_owned(), subject: subject(path), trials })
+    }
+
+    fn name(&self) -> String {
+        self.subject.as_ref().map_or_else(|| self.path.display().to_string(), |subject| subject.method.name())
+    }
+
+    fn method(&self) -> Option<Method> {
+        self.subject.as_ref().map(|subject| subject.method)
+    }
+
+    /// What trials are compared by: images set apart, where there are any.
+    fn split(&self) -> Split {
+        let validated = self.trials.iter().any(|trial| trial.validation_error.or(trial.validation_loss).is_some());
+        if validated { Split::Validation } else { Split::Test }
+    }
+
+    fn accuracies(&self) -> Vec<f64> {
+        let split = self.split();
+        self.trials.iter().filter_map(|trial| trial.error(split)).map(|error| 100.0 * (1.0 - error)).collect()
+    }
+
+    /// Trials that have a result, from the best.
+    fn ranked(&self) -> Vec<&Trial> {
+        let split = self.split();
+        let key = |trial: &Trial| trial.error(split).or(trial.loss(split));
+        let mut ranked: Vec<(f64, &Trial)> = self.trials.iter().filter_map(|trial| Some((key(trial)?, trial))).collect();
+        ranked.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        ranked.into_iter().map(|(_, trial)| trial).collect()
+    }
+}
+
+/// From the configuration of the first trial that has one.
+fn subject(path: &Path) -> Option<Subject> {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(path.join(TRIALS)).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    folders.sort();
+    let written = folders.into_iter().map(|folder| folder.join(CONFIG)).find(|written| written.is_file())?;
+    let config = Config::load(&written, &[]).ok()?;
+    Some(Subject { panel: Panel::of(&config, &Data::of(&config)), method: Method::of(&config) })
+}
+
+/// Histograms, one figure for each network on a data set, and a table for each search.
+pub fn blocks(sweeps: &[Sweep]) -> Vec<Block> {
+    let mut panels: Vec<((String, Split), Vec<&Sweep>)> = Vec::new();
+    for sweep in sweeps {
+        let title = sweep.subject.as_ref().map_or_else(|| sweep.path.display().to_string(), |subject| subject.panel.title());
+        let key = (title, sweep.split());
+        find_or_add(&mut panels, |(known, _)| *known == key, || (key.clone(), Vec::new())).1.push(sweep);
+    }
+    panels.iter_mut().for_each(|(_, sweeps)| sweeps.sort_by_key(|sweep| sweep.method().map(Method::order)));
+    let figures = panels.iter().enumerate().filter_map(|(index, ((title, split), sweeps))| histogram(index + 1, title, *split, sweeps));
+    let tables = panels.iter().flat_map(|(_, sweeps)| sweeps).map(|sweep| Block::Table(table(sweep)));
+    figures.chain(tables).collect()
+}
+
+fn histogram(number: usize, panel: &str, split: Split, sweeps: &[&Sweep]) -> Option<Block> {
+    let all: Vec<f64> = sweeps.iter().flat_map(|sweep| sweep.accuracies()).collect();
+    let low = all.iter().copied().reduce(f64::min)?;
+    let high = all.iter().copied().fold(low, f64::max);
+    let x = Axis::linear(&format!("Accuracy (%), {}", split.name()), low, high);
+    let (first, last) = x.range();
+    let edges = (0..=BINS).map(|edge| first + (last - first) * edge as f64 / BINS as f64).collect();
+    let bars = |(index, sweep): (usize, &&Sweep)| {
+        let before = sweeps[..index].iter().filter(|before| before.method() == sweep.method()).count();
+        let look = sweep.method().map_or_else(|| of_layer(index, sweeps.len()), |method| of_method(method, before));
+        let values = sweep.accuracies();
+        let remark = match sweep.trials.len() - values.len() {
+            0 => format!("{} trials", values.len()),
+            without => format!("{} trials, and {without} without a result", values.len()),
+        };
+        Bars { name: sweep.name(), look, values, remark }
+    };
+    let rows = sweeps.iter().enumerate().map(bars).collect();
+    let chart = Histogram { title: panel.to_owned(), x, edges, unit: " %".to_owned(), rows };
+    let judged = match split {
+        Split::Validation => "on images set apart from the training set, where the paper shows test accuracies",
+        Split::Test => "on the test set",
+    };
+    let caption =
+        format!("Number of randomly drawn configurations by the accuracy that they reached, as in Figure 5 of the paper: {judged}.");
+    let content = Content::Svg(chart.svg());
+    Some(Block::Figure(Figure { name: format!("search-{number}"), title: panel.to_owned(), caption, content }))
+}
+
+/// The best trials.
+fn table(sweep: &Sweep) -> Table {
+    let (ranked, split) = (sweep.ranked(), sweep.split());
+    let classifies = ranked.iter().any(|trial| trial.error(split).is_some());
+    let mut keys: Vec<&String> = Vec::new();
+    for key in ranked.iter().flat_map(|trial| trial.values.keys()) {
+        find_or_add(&mut keys, |known| *known == key, || key);
+    }
+    let measured = |trial: &Trial, split: Split| {
+        let text =
+            if classifies { trial.error(split).map(|error| format!("{:.2}", 100.0 * error)) } else { trial.loss(split).map(figures) };
+        text.unwrap_or(ABSENT.to_owned())
+    };
+    let row = |trial: &&Trial| {
+        let mut cells = vec![trial.trial.to_string(), trial.status.clone()];
+        cells.extend([measured(trial, Split::Validation), measured(trial, Split::Test), trial.epochs.to_string()]);
+        cells.extend(keys.iter().map(|key| trial.values.get(*key).map_or(ABSENT.to_owned(), value_text)));
+        Row::Cells(cells)
+    };
+    let titles = |titles: &[&str]| titles.iter().map(|title| title.to_string()).collect::<Vec<_>>();
+    let short = |key: &&String| key.trim_start_matches("optimizer.").trim_start_matches("learning.").to_owned();
+    let mut table = Table {
+        title: format!("{}: the best of {} trials, by {}", sweep.name(), sweep.trials.len(), split.name()),
+        columns: vec![
+            (String::new(), titles(&["Trial", "Status"])),
+            (if classifies { "Error (%)" } else { "Loss" }.to_owned(), titles(&["validation", "test"])),
+            (String::new(), titles(&["epochs"])),
+            ("Values drawn".to_owned(), keys.iter().map(short).collect()),
+        ],
+        rows: ranked.iter().take(BEST).map(row).collect(),
+        text_columns: 2,
+        notes: vec![format!("From {}.", sweep.path.display())],
+    };
+    table.columns.retain(|(_, columns)| !columns.is_empty());
+    if split == Split::Test {
+        table.notes.push(
+            "No images were set apart for validation: these trials were chosen by the test error shown, which makes it optimistic."
+                .to_owned(),
+        );
+    }
+    table
+}
+
+fn value_text(value: &Value) -> String {
+    match value.as_f64() {
+        Some(0.0) => "0".to_owned(),
+        Some(number) if !(1e-2..1e6).contains(&number.abs()) => format!("{number:.2e}"),
+        Some(number) if number.fract() == 0.0 => format!("{number:.0}"),
+        Some(number) => figures(number).trim_end_matches('0').to_owned(),
+        None => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sweep(lines: &str) -> Result<Sweep> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(RESULTS), lines).unwrap();
+        Sweep::read(folder.path())
+    }
+
+    #[test]
+    fn trials_are_ranked_by_validation_and_the_last_line_counts() {
+        let sweep = sweep(
+            r#"{"trial":0,"values":{"learning.sigma":0.1},"validation_error":0.5,"test_error":0.1,"epochs":3,"status":"done"}
+{"trial":1,"values":{"learning.sigma":0.2},"validation_error":0.9,"test_error":0.9,"epochs":1,"status":"stopped"}
+{"trial":2,"values":{"learning.sigma":0.3},"epochs":1,"status":"diverged"}
+{"trial":1,"values":{"learning.sigma":0.2},"validation_error":0.25,"test_error":0.3,"epochs":3,"status":"done"}
+{"trial":4,"val"#,
+        )
+        .unwrap();
+        // By the images set apart, of the trials that have a result.
+        assert_eq!(sweep.accuracies(), [50.0, 75.0]);
+        let table = table(&sweep);
+        let Row::Cells(best) = &table.rows[0] else { panic!("{table:?}") };
+        assert_eq!(best, &["1", "done", "25.00", "30.00", "3", "0.2"]);
+        assert_eq!(table.rows.len(), 2);
+    }
+
+    #[test]
+    fn autoencoders_are_ranked_by_loss() {
+        let sweep = sweep(
+            r#"{"trial":0,"values":{},"validation_loss":5.0,"epochs":3,"status":"done","rungs":[]}
+{"trial":1,"values":{},"validation_loss":4.0,"test_loss":4.25,"epochs":3,"status":"done","rungs":[]}
+"#,
+        )
+        .unwrap();
+        let Row::Cells(best) = &table(&sweep).rows[0] else { panic!() };
+        assert_eq!(best, &["1", "done", "4.000", "4.250", "3"]);
+        assert!(histogram(1, "", Split::Validation, &[&sweep]).is_none());
+    }
+
+    #[test]
+    fn damage_is_named() {
+        for (lines, words) in [
+            ("{\"trial\":0}\n", "line 1 is no result"),
+            ("{\"trial\":0,\"values\":{},\"test_error\":43.5,\"epochs\":1,\"status\":\"done\"}\n", "43.5"),
+            ("", "no trial"),
+        ] {
+            let error = format!("{:#}", sweep(lines).err().unwrap());
+            assert!(error.contains(words) && error.contains(RESULTS), "{error}");
+        }
+    }
+}

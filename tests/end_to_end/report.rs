@@ -1,0 +1,204 @@
+//! The report says what the runs' files say, beside what the paper printed.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::site::{Site, write_images};
+
+/// A configuration that comes with the project.
+fn config(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name).to_str().unwrap().to_owned()
+}
+
+/// The paper's network for MNIST on a few images in a folder of that name.
+fn train(site: &Site, name: &str, out: &str, more: &[&str]) {
+    let config = config(name);
+    let mut arguments = vec!["train", &config, "--out", out, "--set", "data.train=\"mnist/train\"", "--set", "data.test=\"mnist/test\""];
+    arguments.extend(["--set", "training.log_every_steps=2", "--set", "data.batch_size=20"]);
+    more.iter().for_each(|set| arguments.extend(["--set", set]));
+    site.succeed(1, &arguments);
+}
+
+fn site() -> Site {
+    let site = Site::new();
+    std::fs::create_dir(site.path("mnist")).unwrap();
+    write_images(&site.path("mnist/train"), 200, 10);
+    write_images(&site.path("mnist/test"), 53, 10);
+    site
+}
+
+/// A report on `runs`: Markdown and HTML.
+fn report(site: &Site, runs: &[&str]) -> (String, String) {
+    let mut arguments = vec!["report"];
+    arguments.extend(runs);
+    arguments.extend(["--out", "report"]);
+    let outcome = site.succeed(1, &arguments);
+    assert!(outcome.stdout.contains("report/report.html"), "{outcome:?}");
+    let read = |file: &str| std::fs::read_to_string(site.path("report").join(file)).unwrap();
+    (read("report.md"), read("report.html"))
+}
+
+/// The cells of the first row of a table of Markdown that begins with `first`, after a heading that contains `after`.
+fn row(markdown: &str, after: &str, first: &str) -> Vec<String> {
+    let from = markdown.find(after).unwrap_or_else(|| panic!("{after} in {markdown}"));
+    let line =
+        markdown[from..].lines().find(|line| line.starts_with(&format!("| {first} "))).unwrap_or_else(|| panic!("{first} in {markdown}"));
+    line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+}
+
+/// All lines of a split.
+fn measured(site: &Site, run: &str, split: &str, key: &str) -> Vec<(u64, f64)> {
+    let value = |line: Value| (line["split"] == split).then(|| (line["step"].as_u64().unwrap(), line[key].as_f64().unwrap()));
+    site.metrics(run).into_iter().filter_map(value).collect()
+}
+
+/// Two values in per cent as mean and sample standard deviation: half their distance times the root of two.
+fn of_two(a: f64, b: f64) -> String {
+    format!("{:.2} ± {:.2}", 50.0 * (a + b), 100.0 * (a - b).abs() / 2f64.sqrt())
+}
+
+#[test]
+fn numbers_are_those_of_the_metrics_and_of_the_paper() {
+    let site = site();
+    for seed in 0..2 {
+        train(&site, "mnist_fc_bp.toml", &format!("bp-{seed}"), &["training.epochs=3", &format!("experiment.seed={seed}")]);
+    }
+    train(&site, "mnist_fc_dtp_parallel.toml", "dtp", &["training.epochs=2"]);
+    // As a run looks that has not come to its end.
+    let written = site.path("dtp/config.toml");
+    let text = std::fs::read_to_string(&written).unwrap();
+    std::fs::write(&written, text.replace("epochs = 2\n", "epochs = 5\n")).unwrap();
+    let small = site.configure("small", "rule = \"fa\"", "[training]\nepochs = 6\nlog_every_steps = 4");
+    site.succeed(1, &["train", &small, "--out", "small"]);
+
+    let (markdown, html) = report(&site, &["bp-1", "dtp", "small", "bp-0", "bp-1/"]);
+    let last = |run: &str| measured(&site, run, "test", "top1_error").last().unwrap().1;
+    let least = |run: &str| measured(&site, run, "test", "top1_error").iter().map(|(_, error)| *error).fold(1.0, f64::min);
+    // Ten steps an epoch, five lines of two steps each: the plain mean.
+    let trained = |run: &str| measured(&site, run, "train", "top1_error").iter().rev().take(5).map(|(_, error)| error / 5.0).sum::<f64>();
+    let bp = row(&markdown, "Table 1 (a)", "BP");
+    assert_eq!(bp[1..3], ["0.00", "1.48"], "Table 1 (a)");
+    assert_eq!(bp[3], of_two(trained("bp-0"), trained("bp-1")));
+    assert_eq!(bp[4], of_two(last("bp-0"), last("bp-1")));
+    assert_eq!(bp[6], of_two(least("bp-0"), least("bp-1")));
+    assert_eq!(bp[7..], ["3", "2"]);
+    assert!(markdown.contains("Trained on 200 images, where MNIST has 60000"), "{markdown}");
+    let dtp = row(&markdown, "Table 1 (a)", "DTP, parallel");
+    assert_eq!(dtp[1..3], ["0.44", "2.86"]);
+    assert_eq!(dtp[4], format!("{:.2}", 100.0 * last("dtp")));
+    assert_eq!(dtp[7..], ["2 of 5, in progress", "1"]);
+    assert_eq!(row(&markdown, "Table 1 (a)", "AO-SDTP, alternating")[1..], ["0.00", "1.86", "–", "–", "–", "–", "–", "–"]);
+    assert!(!markdown.contains("Table 1 (b)") && !markdown.contains("Locally connected") && !markdown.contains("## Autoencoders"));
+
+    // A variant says what it is.
+    train(&site, "mnist_fc_dtp_parallel.toml", "hybrid", &["training.epochs=1", "learning.hybrid=0.5"]);
+    let (with_hybrid, _) = report(&site, &["hybrid"]);
+    assert!(with_hybrid.contains("| DTP, parallel (hybrid\u{a0}=\u{a0}0.5) |") && !with_hybrid.contains("Table 1"), "{with_hybrid}");
+
+    // The run that is not the paper's has a validation split.
+    let validation = measured(&site, "small", "validation", "top1_error");
+    let chosen = validation.iter().fold((0, f64::INFINITY), |best, point| if point.1 < best.1 { *point } else { best }).0;
+    let test = measured(&site, "small", "test", "top1_error");
+    let small = row(&markdown, "Without a cell", "FA");
+    assert_eq!(small[3], format!("{:.2}", 100.0 * test.iter().find(|(step, _)| *step == chosen).unwrap().1));
+    assert_eq!(small[2], format!("{:.2}", 100.0 * test.last().unwrap().1));
+
+    for text in [&bp[4], &dtp[4], &small[3]] {
+        assert!(html.contains(&format!(">{text}</td>")), "{text}");
+    }
+    assert_eq!(html.matches("<svg").count(), 2);
+    assert!(html.contains("BP, test, epoch 3: "), "tooltips");
+    self_contained(&html);
+    for figure in ["curves-1.svg", "curves-2.svg"] {
+        assert!(markdown.contains(&format!("](figures/{figure})")));
+    }
+    assert!(std::fs::read_to_string(site.path("report/figures/curves-1.svg")).unwrap().starts_with("<svg"));
+}
+
+/// Nothing that a browser would fetch.
+fn self_contained(html: &str) {
+    for (attribute, allowed) in [("src=\"", "data:"), ("href=\"", "#"), ("url(", "#")] {
+        for (at, _) in html.match_indices(attribute) {
+            let target = &html[at + attribute.len()..];
+            assert!(target.starts_with(allowed), "{attribute}{}", &target[..60.min(target.len())]);
+        }
+    }
+    assert!(!html.contains("<script") && !html.contains("<link") && !html.contains("@import"));
+    assert_eq!(html.matches("http").count(), html.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
+}
+
+#[test]
+fn autoencoders_have_losses_and_pictures() {
+    let site = site();
+    train(&site, "mnist_autoencoder_sdtp.toml", "ae", &["training.epochs=2"]);
+    let (markdown, html) = report(&site, &["ae"]);
+    let loss = measured(&site, "ae", "test", "loss").last().unwrap().1;
+    let shown: f64 = row(&markdown, "## Autoencoders", "SDTP, parallel")[2].parse().unwrap();
+    assert!((shown - loss).abs() < 1e-3 * loss, "{shown} for {loss}");
+    assert!(html.contains("src=\"data:image/png;base64,iVBOR") && !markdown.contains("## Results"));
+    self_contained(&html);
+    let png = std::fs::read(site.path("report/figures/reconstructions-1.png")).unwrap();
+    assert_eq!(png[..8], *b"\x89PNG\r\n\x1a\n");
+    // Twelve images of 6 x 6 beside each other with gaps of 2, in two rows.
+    assert_eq!([&png[16..20], &png[20..24]], [94u32.to_be_bytes(), 14u32.to_be_bytes()]);
+
+    std::fs::rename(site.path("mnist"), site.path("elsewhere")).unwrap();
+    let (markdown, html) = report(&site, &["ae"]);
+    assert!(markdown.contains("There is no picture of reconstructions by ae") && !html.contains("<img"), "{markdown}");
+}
+
+#[test]
+fn studies_and_searches_have_their_figures() {
+    let site = site();
+    let mut runs = Vec::new();
+    for units in [4, 16, 64] {
+        let out = format!("ao-{units}");
+        let set = format!("learning.auxiliary_units={units}");
+        train(&site, "mnist_fc_ao_sdtp_parallel.toml", &out, &["training.epochs=1", &set]);
+        runs.push(out);
+    }
+    let sweep = site.path("sweep");
+    std::fs::create_dir_all(sweep.join("trials/000")).unwrap();
+    std::fs::copy(site.path("ao-4/config.toml"), sweep.join("trials/000/config.toml")).unwrap();
+    let line = |trial: usize, error: f64| {
+        format!(
+            "{{\"trial\":{trial},\"values\":{{\"learning.sigma\":0.{trial}}},\"validation_error\":{error},\"epochs\":1,\"status\":\"done\"}}\n"
+        )
+    };
+    std::fs::write(sweep.join("results.jsonl"), line(1, 0.5) + &line(2, 0.25) + &line(3, 0.75)).unwrap();
+    runs.push("sweep".to_owned());
+    let (markdown, html) = report(&site, &runs.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(markdown.contains("## Auxiliary outputs") && markdown.contains("](figures/auxiliary-1.svg)"), "{markdown}");
+    assert!(html.contains("AO-SDTP, parallel, auxiliary outputs: 16: "), "{html}");
+    assert_eq!(row(&markdown, "## Random searches", "2")[..3], ["2", "done", "25.00"]);
+    assert!(html.contains("3 trials"));
+}
+
+#[test]
+fn damaged_and_absent_runs_are_named() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"bp\"", "[training]\nepochs = 1");
+    site.succeed(1, &["train", &config, "--out", "good"]);
+    site.succeed(1, &["train", &config, "--out", "bad"]);
+    let metrics = site.path("bad/metrics.jsonl");
+    let refused = |code: i32, words: &[&str]| {
+        let outcome = site.run(1, &["report", "good", "bad", "--out", "report"]);
+        assert_eq!(outcome.code, Some(code), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+        words.iter().for_each(|word| assert!(outcome.stderr.contains(word), "{word} in {outcome:?}"));
+        assert!(!site.path("report").exists());
+    };
+    let whole = std::fs::read_to_string(&metrics).unwrap();
+    std::fs::write(&metrics, whole.replacen('{', "", 1)).unwrap();
+    refused(1, &["bad/metrics.jsonl is damaged", "line 1"]);
+    std::fs::remove_file(&metrics).unwrap();
+    refused(1, &["bad has no metrics.jsonl"]);
+    std::fs::remove_dir_all(site.path("bad")).unwrap();
+    refused(2, &["bad: no run is there"]);
+    let usage = site.run(1, &["report", "--out", "report"]);
+    assert!(usage.code == Some(2) && usage.stderr.contains("<RUNS>"), "{usage:?}");
+    // A rank would do as well as any: one writes.
+    site.succeed(2, &["report", "good", "--out", "report"]);
+    assert!(site.path("report/report.html").exists());
+}
