@@ -12,6 +12,7 @@ use crate::data::DataSet;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
+use crate::observe::watchdog;
 use crate::plan::{self, DataFacts};
 use crate::training::{self, Checkpoints, Engine, evaluate};
 
@@ -35,6 +36,7 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
         return Err(Exit::Usage.error(format!("{}: no run is there (it would have a {})", args.run.display(), training::CONFIG)));
     }
     let mut config = Config::load(&written, &[])?;
+    watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let checkpoints = Checkpoints::of(&args.run);
     // Rank 0 chooses for all, and reads for all.
     let step = if transport.rank() == 0 { choose(&args, &checkpoints)? } else { 0 };

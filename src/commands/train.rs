@@ -14,6 +14,7 @@ use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::{self, say};
 use crate::network::Role;
+use crate::observe::{trace::Trace, watchdog};
 use crate::plan::{DataFacts, Plan, Way};
 use crate::training::{self, Checkpoints, Engine, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
 
@@ -30,6 +31,13 @@ pub struct TrainArgs {
     /// Folder of the run [default: runs/<experiment name>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Record what each rank does and when, for ui.perfetto.dev or chrome://tracing
+    ///
+    /// A process for each rank, with rows for steps, loading, compute (by layer), exchange, update, and what is done between steps. Each rank
+    /// keeps its latest 65,536 spans (1.5 MB); the file, about 10 MB a rank, is written when training ends or is stopped. On GPUs the spans
+    /// show when the host handed the work out.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Go on from the newest whole checkpoint, or start where there is none yet
     #[arg(long)]
     resume: bool,
@@ -39,6 +47,7 @@ pub struct TrainArgs {
 pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let stop = StopRequest::listen()?;
     let config = Config::load(&args.config, &args.set)?.with_absolute_paths().context("the working directory cannot be found")?;
+    watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let out = args.out.unwrap_or_else(|| Path::new("runs").join(&config.experiment.name));
     let Start { mut folder, resumed, over } = find(&out, args.resume, &config, &*transport)?;
     if over {
@@ -83,7 +92,14 @@ pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
         None => engine.initialize(),
     }
     let run = Run { config: &config, schedule, splits: &splits, folder: &out, resumed: resumed.as_ref() };
-    Trainer::new(&run, engine, transport, stop)?.run()?;
+    let trace = args.trace.map(|path| Trace::begin(&path, transport.rank())).transpose()?;
+    let result = Trainer::new(&run, engine, transport.clone(), stop)?.run();
+    if let Some(trace) = trace
+        && result.as_ref().err().is_none_or(|error| Exit::of(error) == Exit::Stopped)
+    {
+        trace.write(&*transport)?;
+    }
+    result?;
     if let Some(folder) = &folder {
         say(format_args!("done: {}", folder.path().display()));
     }

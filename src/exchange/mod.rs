@@ -7,6 +7,7 @@
 //!   new parameters after.
 //! * `gradients`: each rank makes its own gradient, sums are scattered to the owners, and the new parameters gathered.
 
+mod host_memory;
 mod mpi;
 mod nccl;
 mod staged;

@@ -106,7 +106,9 @@ impl TensorExchange {
         let size = transport.size();
         let by_nccl = match backend.driver() {
             Some(driver) if size > 1 && parallel.backend != TransportChoice::Mpi => {
-                nccl::connect(driver, transport, Duration::from_secs_f64(parallel.stall_timeout), required)?
+                // The watchdog knows more of a stall, and is to speak first.
+                let timeout = Duration::from_secs_f64(parallel.stall_timeout + 15.0);
+                nccl::connect(driver, transport, timeout, required)?
             }
             _ => None,
         };

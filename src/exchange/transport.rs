@@ -50,6 +50,11 @@ pub trait Transport: Send + Sync {
     /// `elements[r]` zeroed elements of rank r in memory that all ranks see, in the order of ranks; `None` where the ranks are on several hosts.
     fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>>;
 
+    /// `bytes` zeroed bytes that the ranks of this host share, for as long as the process lives; `None` where they share none. Collective.
+    fn host_memory(&self, _bytes: usize) -> Result<Option<*mut u8>> {
+        Ok(None)
+    }
+
     /// Takes leave in good order, with any exit code; launchers take a process that ends without it for a failed one. Collective, and the last
     /// call of all.
     fn finish(&self);

@@ -21,6 +21,7 @@ use crate::config::{Config, Output};
 use crate::data::{BatchPlan, DataSet, Loader, Position};
 use crate::exchange::Transport;
 use crate::exit::Exit;
+use crate::observe::{self, Doing};
 use crate::rules::Phase;
 use crate::versions;
 
@@ -106,6 +107,7 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end, or until asked to stop: then a checkpoint is written, and the error is [`Exit::Stopped`]. Collective.
     pub fn run(mut self) -> Result<()> {
+        let _span = observe::span(Doing::BetweenSteps, None);
         if self.saved.is_none() {
             self.save()?;
         }
@@ -172,7 +174,11 @@ impl<'a> Trainer<'a> {
 
     fn learn(&mut self, loader: &mut Loader) -> Result<()> {
         let started = Instant::now();
-        let loaded = loader.next()?;
+        let _step = observe::step(self.step);
+        let loaded = {
+            let _span = observe::span(Doing::Load, None);
+            loader.next()?
+        };
         let load = started.elapsed().as_secs_f64();
         assert_eq!(loaded.position, self.position(), "the loader and the loop are at the same batch");
         let samples = self.engine.capacity();
@@ -225,6 +231,7 @@ impl<'a> Trainer<'a> {
         if self.saved == Some(self.step) {
             return Ok(());
         }
+        let _span = observe::span(Doing::Checkpoint, None);
         self.tally.settle(&*self.transport);
         let checksum = self.verify()?;
         self.engine.gather();
@@ -266,6 +273,7 @@ impl<'a> Trainer<'a> {
 
     /// Evaluates on what there is to evaluate on; with `missing`, only where there is no line of it yet.
     fn evaluate(&mut self, missing: bool) -> Result<()> {
+        let _span = observe::span(Doing::Evaluation, None);
         let splits = [("validation", &self.splits.validation), ("test", &self.splits.test)];
         for (split, data) in splits {
             let Some(data) = data else { continue };

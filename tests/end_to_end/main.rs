@@ -7,3 +7,4 @@ mod resume;
 mod same_bits;
 mod signals;
 mod site;
+mod stall;
