@@ -48,6 +48,7 @@ pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let stop = StopRequest::listen()?;
     let config = Config::load(&args.config, &args.set)?.with_absolute_paths().context("the working directory cannot be found")?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
+    let trace = args.trace.map(|path| Trace::begin(&path, transport.rank())).transpose()?;
     let out = args.out.unwrap_or_else(|| Path::new("runs").join(&config.experiment.name));
     let Start { mut folder, resumed, over } = find(&out, args.resume, &config, &*transport)?;
     if over {
@@ -92,7 +93,6 @@ pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
         None => engine.initialize(),
     }
     let run = Run { config: &config, schedule, splits: &splits, folder: &out, resumed: resumed.as_ref() };
-    let trace = args.trace.map(|path| Trace::begin(&path, transport.rank())).transpose()?;
     let result = Trainer::new(&run, engine, transport.clone(), stop)?.run();
     if let Some(trace) = trace
         && result.as_ref().err().is_none_or(|error| Exit::of(error) == Exit::Stopped)

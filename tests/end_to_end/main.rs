@@ -8,3 +8,4 @@ mod same_bits;
 mod signals;
 mod site;
 mod stall;
+mod trace;
