@@ -5,11 +5,18 @@ use std::time::{Duration, Instant};
 use crate::site::{Job, Outcome, Site, exists, lines, wait_for};
 
 /// Long, and watched closely.
-const WATCHED: &str = "[training]\nmax_steps = 100000000\nlog_every_steps = 100\nkeep_checkpoints = 1\ncheckpoint_every_epochs = 20\n[parallel]\nstall_timeout = 2";
+const WATCHED: &str = "[training]\nmax_steps = 100000000\nlog_every_steps = 50\nkeep_checkpoints = 1\ncheckpoint_every_epochs = 20\n[parallel]\nstall_timeout = 2";
 
 /// A job of `ranks` ranks that has begun to train.
 fn begin(site: &Site, ranks: usize) -> (Job, Vec<i32>) {
+    begin_with(site, ranks, str::to_owned)
+}
+
+/// The same with a configuration that `change` has changed.
+fn begin_with(site: &Site, ranks: usize, change: impl Fn(&str) -> String) -> (Job, Vec<i32>) {
     let config = site.configure("watched", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", WATCHED);
+    let text = std::fs::read_to_string(site.path(&config)).unwrap();
+    std::fs::write(site.path(&config), change(&text)).unwrap();
     let job = site.start(ranks, &["train", &config, "--out", "run"]);
     wait_for("a line of metrics", || lines(&site.path("run/metrics.jsonl")) > 0);
     let processes = job.ranks();
@@ -83,5 +90,43 @@ fn one_process_alone_is_watched_too_and_ends_well() {
     for ranks in [1, 2] {
         let outcome = site.succeed(ranks, &["train", &config, "--out", &format!("run-{ranks}")]);
         assert!(!outcome.stderr.contains("stall"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_rank_that_lives_and_does_not_move_is_named() {
+    let site = Site::new();
+    let (job, processes) = begin_with(&site, 2, |text| {
+        // Hardly a moment is spent on data, which may take longer.
+        text.replace("units = 24", "units = 1500")
+            .replace("units = 20", "units = 1500")
+            .replace("[training]", "[training]\neval_every_epochs = 0")
+    });
+    let process = processes[1];
+    // A debugger that stops the main thread alone; the rank's watchdog goes on.
+    let (attached, told) = std::sync::mpsc::channel();
+    let debugger = std::thread::spawn(move || unsafe {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        let result = libc::ptrace(libc::PTRACE_ATTACH, process, none, none);
+        attached.send(result == 0).unwrap();
+        let mut status = 0;
+        // Its end, too, is told to the debugger first.
+        while result == 0
+            && libc::waitpid(process, &mut status, libc::__WALL) == process
+            && !libc::WIFEXITED(status)
+            && !libc::WIFSIGNALED(status)
+        {}
+    });
+    if !told.recv().unwrap() {
+        eprintln!("skipped: nothing may be traced here");
+        return;
+    }
+    let outcome = job.wait();
+    debugger.join().unwrap();
+    assert_eq!(outcome.code, Some(76), "{outcome:?}");
+    for prefix in ["biodist: stalled", "biodist: rank 1 on "] {
+        let line = outcome.stderr.lines().find(|line| line.starts_with(prefix)).unwrap_or_else(|| panic!("{prefix}: {outcome:?}"));
+        let verdict = line.split_once("2 s): ").unwrap().1;
+        assert!(verdict.starts_with("rank 1 on ") && verdict.contains("has made no progress for 2."), "{line}");
     }
 }
