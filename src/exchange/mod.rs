@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 pub use self::mpi::connect;
-pub use self::tensors::{Collectives, NCCL_WITHOUT_GPU, Sharing, TensorExchange, Ticket};
+pub use self::tensors::{Collectives, NCCL_WITHOUT_GPU, Sharing, TensorExchange, Ticket, join};
 pub use self::transport::{Single, Transport};
 use crate::compute::cpu::{Arena, CpuBackend, Parameters, Sizes, Use, profile::Phase};
 use crate::compute::{Activity, AdamStep, Update};
