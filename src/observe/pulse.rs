@@ -169,6 +169,11 @@ impl Pulse {
 impl Reading {
     pub const WORDS: usize = 8;
 
+    /// Of a rank that has shown nothing yet.
+    pub fn of_rank(rank: usize) -> Reading {
+        Reading { rank, ..Reading::default() }
+    }
+
     pub fn to_words(self) -> [u64; Reading::WORDS] {
         let Reading { rank, process, alive, progress, loaded, step, doing, collectives } = self;
         [rank as u64, process, alive, progress, loaded, step, doing, collectives]

@@ -16,7 +16,7 @@ pub struct Series {
     pub points: Vec<Mark>,
 }
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 840.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 80.0;
 const RIGHT: f64 = 530.0;
@@ -163,7 +163,7 @@ mod tests {
         ];
         let svg = speeds("title & more", &series);
         assert!(svg.contains("title &amp; more") && svg.contains("a &lt; b") && svg.contains("hollow"));
-        for attribute in ["cx=\"", "x1=\"", "x=\""] {
+        for attribute in [" cx=\"", " x1=\"", " x=\""] {
             for piece in svg.split(attribute).skip(1) {
                 let x: f64 = piece.split('"').next().unwrap().parse().unwrap();
                 assert!((0.0..=WIDTH).contains(&x), "{attribute}{x}");

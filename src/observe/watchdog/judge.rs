@@ -127,8 +127,11 @@ mod tests {
     fn sight(ranks: &[Reading], ticking: &[usize], until: f64) -> Sight {
         let mut sight = Sight::default();
         ranks.iter().for_each(|reading| sight.note(*reading, 0.0));
-        let alive = |rank: &usize| Reading { alive: 1, ..ranks[*rank] };
-        ticking.iter().for_each(|rank| sight.note(alive(rank), until));
+        for rank in ticking {
+            let mut alive = ranks[*rank];
+            alive.alive += 1;
+            sight.note(alive, until);
+        }
         sight
     }
 

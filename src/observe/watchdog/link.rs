@@ -6,7 +6,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -145,6 +145,8 @@ impl Hub {
                 match (&rank, words.as_slice()) {
                     (None, [HELLO, theirs, theirs_rank]) if *theirs == token => {
                         *rank = Some(*theirs_rank as usize);
+                        // From now on it is missed.
+                        note(Reading::of_rank(*theirs_rank as usize));
                         channel.send(&bytes([HELLO, token]));
                     }
                     (Some(_), readings) => readings.as_chunks().0.iter().for_each(|words| note(Reading::of_words(*words))),
@@ -158,6 +160,15 @@ impl Hub {
         let gone = self.channels.iter().filter(|(channel, _)| channel.closed).filter_map(|(_, rank)| *rank).collect();
         self.channels.retain(|(channel, _)| !channel.closed);
         gone
+    }
+
+    /// Answers `expected` ranks, which connect now, for as long as `patience` lets it.
+    pub fn greet(&mut self, expected: usize, patience: Duration, mut note: impl FnMut(Reading)) {
+        let started = Instant::now();
+        while self.channels.iter().filter(|(_, rank)| rank.is_some()).count() < expected && started.elapsed() < patience {
+            self.exchange(&mut note);
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Sends the verdict to all, behind whatever is on its way.
@@ -201,6 +212,15 @@ impl Spoke {
     /// Whether every address was tried so often that a connection is unlikely.
     pub fn has_tried_all(&self) -> bool {
         self.tried >= 2 * self.invitation.addresses.len()
+    }
+
+    /// Connects, and waits for the answer as long as `patience` lets it.
+    pub fn greet(&mut self, patience: Duration) {
+        let started = Instant::now();
+        while !self.greeted && !self.has_tried_all() && started.elapsed() < patience {
+            self.exchange(std::iter::empty());
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Sends `readings`, and listens. Tries the next address where there is no connection; this alone may take a moment.
@@ -299,6 +319,8 @@ mod tests {
         let (mut hub, invitation) = Hub::listen().unwrap();
         let invitation = Invitation::of_bytes(&invitation.to_bytes()).unwrap();
         let mut spoke = Spoke::new(3, invitation);
+        // Known from the first word on, so that it is missed even where it stops right after.
+        talk(&mut hub, &mut spoke, |_, noted, _| noted == [Reading::of_rank(3)]);
         talk(&mut hub, &mut spoke, |_, noted, _| noted == [Reading::example(3, Doing::Forward, Some(1), 8)]);
         talk(&mut hub, &mut spoke, |heard, _, _| matches!(heard, Heard::Tick));
         hub.publish("rank 7 is stuck");

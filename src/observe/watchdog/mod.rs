@@ -23,6 +23,8 @@ use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job;
 
+/// How long ranks may take to reach rank 0 by TCP before training begins without.
+const GREETING: Duration = Duration::from_secs(10);
 /// Ranks that a verdict names; of more, it gives the number.
 const NAMED: usize = 8;
 
@@ -33,10 +35,11 @@ pub fn watch(transport: &Arc<dyn Transport>, limit: f64) -> Result<()> {
     let (rank, size) = (transport.rank(), transport.size());
     let sees_rank_0 = board.readings().any(|reading| reading.rank == 0);
     // Whether any rank must be told by TCP.
-    let apart = transport.all_gather_words(&[u64::from(!sees_rank_0)]).contains(&1);
-    let link = if apart { connect(&**transport, sees_rank_0) } else { Link::None };
+    let apart: u64 = transport.all_gather_words(&[u64::from(!sees_rank_0)]).into_iter().sum();
+    let mut sight = Sight::default();
+    let link = if apart > 0 { connect(&**transport, sees_rank_0, apart as usize, &mut sight) } else { Link::None };
     let interval = Duration::from_secs_f64((limit / 20.0).clamp(0.01, 1.0));
-    let watch = Watch { limit, interval, rank, size, hosts, board, link, sight: Sight::default(), now: 0.0, hub_at: 0.0 };
+    let watch = Watch { limit, interval, rank, size, hosts, board, link, sight, now: 0.0, hub_at: 0.0 };
     std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch.run()).context("no thread can be started")?;
     Ok(())
 }
@@ -52,23 +55,33 @@ enum Link {
 }
 
 /// Collective.
-fn connect(transport: &dyn Transport, sees_rank_0: bool) -> Link {
+fn connect(transport: &dyn Transport, sees_rank_0: bool, apart: usize, sight: &mut Sight) -> Link {
     let hub = if transport.rank() == 0 { Some(Hub::listen()) } else { None };
     let mut travelling = match &hub {
         Some(Ok((_, invitation))) => invitation.to_bytes(),
         _ => Vec::new(),
     };
     transport.broadcast(&mut travelling);
-    match (hub, Invitation::of_bytes(&travelling)) {
-        (Some(Ok((hub, _))), _) => Link::Hub(hub),
+    let link = match (hub, Invitation::of_bytes(&travelling)) {
+        (Some(Ok((mut hub, _))), _) => {
+            hub.greet(apart, GREETING, |reading| sight.note(reading, 0.0));
+            Link::Hub(hub)
+        }
         (Some(Err(error)), _) => {
             log::warn!("stalled ranks of other hosts will not be named: {error:#}");
             Link::Missing
         }
         (None, _) if sees_rank_0 => Link::None,
-        (None, Some(invitation)) => Link::Spoke(Spoke::new(transport.rank(), invitation)),
+        (None, Some(invitation)) => {
+            let mut spoke = Spoke::new(transport.rank(), invitation);
+            spoke.greet(GREETING);
+            Link::Spoke(spoke)
+        }
         (None, None) => Link::Missing,
-    }
+    };
+    // None goes on, and perhaps stops, before the others know it.
+    transport.barrier();
+    link
 }
 
 struct Watch {
