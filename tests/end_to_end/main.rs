@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod disk;
+mod launcher;
 mod replicas;
 mod resume;
 mod same_bits;

@@ -157,9 +157,8 @@ impl Job {
 
     /// The processes that mpirun has started, in the order of ranks.
     pub fn ranks(&self) -> Vec<i32> {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id())).unwrap();
-        let mut ranks: Vec<(usize, i32)> =
-            children.split_whitespace().filter_map(|child| Some((rank_of(child)?, child.parse().ok()?))).collect();
+        let children = children(self.id()).into_iter();
+        let mut ranks: Vec<(usize, i32)> = children.filter_map(|child| Some((rank_of(child)?, child))).collect();
         ranks.sort_unstable();
         ranks.into_iter().map(|(_, process)| process).collect()
     }
@@ -190,11 +189,17 @@ impl Drop for Job {
     }
 }
 
+/// The children of a process's main thread.
+pub fn children(process: i32) -> Vec<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    children.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
 /// The rank of a process, as mpirun told it.
-fn rank_of(process: &str) -> Option<usize> {
+fn rank_of(process: i32) -> Option<usize> {
     let environment = std::fs::read(format!("/proc/{process}/environ")).ok()?;
-    let variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());
-    variables.into_iter().find_map(|variable| variable.strip_prefix("OMPI_COMM_WORLD_RANK=")?.parse().ok())
+    let mut variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());
+    variables.find_map(|variable| variable.strip_prefix("OMPI_COMM_WORLD_RANK=")?.parse().ok())
 }
 
 /// Whether the process is there, even as a zombie that nobody has waited for.
