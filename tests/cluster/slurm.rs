@@ -181,7 +181,8 @@ fn a_warned_job_is_queued_again_and_ends_as_an_unbroken_one() {
     slurm.wait_for(&site, &job, "PENDING");
     let steps = site.checkpoint_names("parts");
     assert!(steps.last().unwrap() != "00008800", "it was interrupted: {steps:?}");
-    // Instead of the two minutes that Slurm waits.
+    // Instead of the two minutes that Slurm waits; at once the daemon would take the job for the one that it has just ended.
+    std::thread::sleep(Duration::from_secs(3));
     output(slurm.command("scontrol").args(["update", &format!("JobId={job}"), "StartTime=now"]));
     slurm.wait_for(&site, &job, "COMPLETED");
     site.assert_same("whole", "parts");
