@@ -103,7 +103,7 @@ impl Sight {
             busy => (Kind::Stuck, busy),
         };
         let stalled = |seen: &&Seen| now - seen.moved_at >= patience(seen.reading.doing(), limit);
-        if !accused.iter().all(|seen| stalled(seen)) {
+        if !accused.iter().all(stalled) {
             return Vec::new();
         }
         accused.iter().map(|seen| Culprit { reading: seen.reading, silence: now - seen.moved_at, kind }).collect()
