@@ -7,10 +7,10 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo install clean
+.PHONY: help setup build test test-cluster demo install clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
 setup: ## install what is missing: a C++ compiler, Open MPI, libclang, libtorch
 	@scripts/setup
@@ -22,6 +22,9 @@ test: setup ## check formatting and lints, run every test
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets --locked -- --deny warnings
 	cargo test --release --workspace --locked
+
+test-cluster: setup ## test on clusters made here: two hosts, and a Slurm (as root)
+	@scripts/test_cluster
 
 demo: build ## fetch MNIST or Fashion-MNIST, train on it with two processes, evaluate
 	@scripts/demo

@@ -13,6 +13,7 @@ use anyhow::{Error, Result};
 
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
+use crate::observe::{self, Doing};
 
 static TRANSPORT: OnceLock<Arc<dyn Transport>> = OnceLock::new();
 
@@ -65,6 +66,7 @@ pub fn end(result: Result<()>) -> ExitCode {
 }
 
 fn finish() {
+    observe::leave();
     if let Some(transport) = TRANSPORT.get() {
         transport.finish();
     }
@@ -77,6 +79,8 @@ fn describe(error: &Error) -> String {
 /// Says why, once for the whole job, and ends all ranks with the code. Any thread may call it.
 fn give_up(message: &str, exit: Exit) -> ! {
     let code = exit as i32;
+    // The others wait for this rank, and are told why soon.
+    std::mem::forget(observe::span(Doing::Ending, None));
     let Some(transport) = TRANSPORT.get().filter(|transport| transport.size() > 1) else {
         if launched_rank() == 0 {
             complain(message);
@@ -90,12 +94,20 @@ fn give_up(message: &str, exit: Exit) -> ! {
             // order comes too late.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
             std::thread::sleep(FIRST_WORD + NEXT_WORD * (rank - 1).min(20) as u32);
-            complain(&format!("rank {rank} on {}: {message}", host_name()));
+            complain_as_rank(rank, message);
         }
     }
     // Should MPI be past ending anything, the kernel ends this process, and its launcher the others.
     unsafe { libc::alarm(5) };
     transport.abort(code)
+}
+
+/// One line on stderr that says whose it is; rank 0 speaks for the job.
+pub fn complain_as_rank(rank: usize, message: &str) {
+    match rank {
+        0 => complain(message),
+        _ => complain(&format!("rank {rank} on {}: {message}", host_name())),
+    }
 }
 
 /// One line on stderr; where that is closed, nobody listens.

@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod exit;
 pub mod job;
 pub mod network;
+pub mod observe;
 pub mod plan;
 pub mod report;
 pub mod rules;

@@ -17,6 +17,11 @@ use crate::output::{Author, Journal, follow};
 
 /// After SIGTERM, Open MPI itself kills the ranks within two seconds.
 const AFTER_TERM: Duration = Duration::from_secs(10);
+/// mpirun ends a job within seconds of saying so, unless it waits for a host that it cannot reach: for a quarter of an hour, which is what
+/// the system's TCP takes to give up data that nobody acknowledges.
+const AFTER_ITS_WORD: Duration = Duration::from_secs(12);
+/// How often mpirun's messages are looked at.
+const GLANCE: Duration = Duration::from_millis(500);
 /// A rank that nobody could end keeps its end of the pipes open; what it still says is not waited for longer than this.
 const AFTER_EXIT: Duration = Duration::from_secs(2);
 
@@ -87,7 +92,8 @@ impl Attempt<'_> {
                 let _ = sender.send(Event::Exited(status));
             }
         });
-        let (status, stop_requested) = self.supervise(process)?;
+        let says_it_ends = || journal.lock().is_ok_and(|journal| journal.recent(Author::Mpirun).any(announces_the_end));
+        let (status, stop_requested) = self.supervise(process, says_it_ends)?;
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         let mut ending = Ending { code, stop_requested, lasted: started.elapsed(), signal: status.signal(), ..Ending::default() };
         sweep(code);
@@ -120,19 +126,26 @@ impl Attempt<'_> {
     }
 
     /// Waits for the end of mpirun; a request to stop is passed on, then enforced. Returns whether there was one.
-    fn supervise(&self, process: libc::pid_t) -> Result<(ExitStatus, bool)> {
+    fn supervise(&self, process: libc::pid_t, says_it_ends: impl Fn() -> bool) -> Result<(ExitStatus, bool)> {
         let mut escalation = Escalation::Running;
+        let mut requested = false;
         loop {
             let event = match escalation.deadline() {
-                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                None => self.events.recv_timeout(GLANCE),
                 Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
             };
             match event {
-                Ok(Event::Exited(status)) => return Ok((status, !matches!(escalation, Escalation::Running))),
+                Ok(Event::Exited(status)) => return Ok((status, requested)),
                 Ok(Event::Signal(signal)) => {
+                    requested = true;
                     if let Some(next) = escalation.on_signal(signal, self.grace) {
                         escalation = next;
                         escalation.act(process);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if escalation == Escalation::Running => {
+                    if says_it_ends() {
+                        escalation = Escalation::Ending(Instant::now() + AFTER_ITS_WORD);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -149,6 +162,8 @@ impl Attempt<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Escalation {
     Running,
+    /// Not asked: mpirun ends the job by itself.
+    Ending(Instant),
     Asked(Instant),
     Terminated(Instant),
     Killed,
@@ -157,7 +172,7 @@ enum Escalation {
 impl Escalation {
     fn deadline(self) -> Option<Instant> {
         match self {
-            Escalation::Asked(deadline) | Escalation::Terminated(deadline) => Some(deadline),
+            Escalation::Ending(deadline) | Escalation::Asked(deadline) | Escalation::Terminated(deadline) => Some(deadline),
             Escalation::Running | Escalation::Killed => None,
         }
     }
@@ -167,6 +182,7 @@ impl Escalation {
     fn on_signal(self, signal: i32, grace: Duration) -> Option<Escalation> {
         match self {
             Escalation::Running => Some(Escalation::Asked(Instant::now() + grace)),
+            Escalation::Ending(_) if signal != SIGUSR1 => Some(Escalation::Killed),
             Escalation::Asked(_) if signal != SIGUSR1 => Some(Escalation::Terminated(Instant::now() + AFTER_TERM)),
             Escalation::Terminated(_) if signal != SIGUSR1 => Some(Escalation::Killed),
             _ => None,
@@ -182,7 +198,7 @@ impl Escalation {
 
     fn act(self, process: libc::pid_t) {
         let (signal, what) = match self {
-            Escalation::Running => return,
+            Escalation::Running | Escalation::Ending(_) => return,
             Escalation::Asked(_) => {
                 (libc::SIGUSR1, "asked the ranks for a checkpoint and the end; a second Ctrl-C or SIGTERM does not wait for it")
             }
@@ -196,11 +212,24 @@ impl Escalation {
     }
 }
 
+/// Whether a line of mpirun's own says that it ends the job, in the words of Open MPI 4.
+fn announces_the_end(line: &str) -> bool {
+    ["the job has been aborted", "MPI_ABORT was invoked on rank", "exited on signal", "will terminate the job"]
+        .iter()
+        .any(|words| line.contains(words))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(100);
+
+    #[test]
+    fn the_end_is_announced_in_open_mpis_words() {
+        let aborted = "a non-zero exit code. Per user-direction, the job has been aborted.";
+        assert!(announces_the_end(aborted) && !announces_the_end("mpirun: Forwarding signal 10 to job"));
+    }
 
     #[test]
     fn a_request_is_passed_on_and_then_enforced() {
@@ -212,6 +241,9 @@ mod tests {
         assert_eq!(terminated.on_signal(SIGINT, GRACE), Some(Escalation::Killed));
         assert!(matches!(asked.on_timeout(), Escalation::Terminated(_)));
         assert_eq!(terminated.on_timeout(), Escalation::Killed);
+        let ending = Escalation::Ending(Instant::now());
+        assert_eq!((ending.on_timeout(), ending.on_signal(SIGINT, GRACE)), (Escalation::Killed, Some(Escalation::Killed)));
+        assert_eq!(ending.on_signal(SIGUSR1, GRACE), None, "it ends anyway");
         assert_eq!((Escalation::Running.deadline(), Escalation::Killed.deadline()), (None, None));
     }
 }

@@ -13,6 +13,7 @@ use crate::data::DataSet;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
+use crate::observe::watchdog;
 use crate::plan::{self, DataFacts};
 use crate::training::{self, Best, Checkpoints, Engine, Evaluation, evaluate};
 
@@ -55,6 +56,7 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
         return Err(Exit::Usage.error(format!("{}: no run is there (it would have a {})", args.run.display(), training::CONFIG)));
     }
     let config = Config::load(&written, &[])?;
+    watchdog::watch(&transport, config.parallel.stall_timeout)?;
     if config.data.test.is_none() {
         return Err(Exit::Usage.error(format!("{}: data.test is not set, so there is nothing to evaluate on", written.display())));
     }

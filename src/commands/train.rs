@@ -16,6 +16,7 @@ use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::{self, say};
 use crate::network::Role;
+use crate::observe::{trace::Trace, watchdog};
 use crate::plan::{DataFacts, Plan, Way};
 use crate::training::{self, Checkpoints, Engine, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
 
@@ -33,6 +34,13 @@ pub struct TrainArgs {
     /// Folder of the run [default: runs/<experiment name>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Record what each rank does and when, for ui.perfetto.dev or chrome://tracing
+    ///
+    /// A process for each rank, with rows for steps, loading, compute (by layer), exchange, update, and what is done between steps. Each rank
+    /// keeps its latest 65,536 spans (1.5 MB); the file, about 10 MB a rank, is written when training ends or is stopped. On GPUs the spans
+    /// show when the host handed the work out.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Go on from the newest whole checkpoint, or start where there is none yet
     #[arg(long)]
     resume: bool,
@@ -49,11 +57,20 @@ pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
         config.with_absolute_paths().context("the working directory cannot be found")
     };
     let config = load(&[])?;
+    watchdog::watch(&transport, config.parallel.stall_timeout)?;
+    let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.experiment.name));
-    if args.seeds.is_empty() {
-        return train(&config, &out, args.resume, stop, transport);
+    let result = if args.seeds.is_empty() {
+        train(&config, &out, args.resume, stop, transport.clone())
+    } else {
+        seeds::run(&args.seeds, &out, load, args.resume, stop, transport.clone())
+    };
+    if let Some(trace) = trace
+        && result.as_ref().err().is_none_or(|error| Exit::of(error) == Exit::Stopped)
+    {
+        trace.write(&*transport)?;
     }
-    seeds::run(&args.seeds, &out, load, args.resume, stop, transport)
+    result
 }
 
 /// Trains one run in `out`, from its beginning or from where it stopped. Collective.

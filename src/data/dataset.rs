@@ -10,6 +10,7 @@ use super::order::split;
 use super::pipeline::Loaded;
 use crate::config::{self, Augment, Scaling};
 use crate::exit::Exit;
+use crate::observe;
 
 /// Samples for training, validation or testing. Parts of one data set share its map of the files.
 pub struct DataSet {
@@ -124,6 +125,7 @@ impl DataSet {
             let applied = self.augmentation.apply(&sample, key, draw.is_some(), pixels, scale, shift);
             applied.with_context(|| format!("sample {index} of {}", self.shards.folder().display()))?;
             batch.labels.push(sample.label);
+            observe::loaded();
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //!   new parameters after.
 //! * `gradients`: each rank makes its own gradient, sums are scattered to the owners, and the new parameters gathered.
 
+mod host_memory;
 mod mpi;
 mod nccl;
 mod staged;
@@ -19,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 pub use self::mpi::connect;
-pub use self::tensors::{Collectives, NCCL_WITHOUT_GPU, Sharing, TensorExchange, Ticket};
+pub use self::tensors::{Collectives, NCCL_WITHOUT_GPU, Sharing, TensorExchange, Ticket, join};
 pub use self::transport::{Single, Transport};
 use crate::compute::cpu::{Arena, CpuBackend, Parameters, Sizes, Use, profile::Phase};
 use crate::compute::{Activity, AdamStep, Update};

@@ -13,9 +13,11 @@ use mpi::ffi;
 use mpi::raw::AsRaw;
 use mpi::topology::{Communicator, SimpleCommunicator};
 
+use super::host_memory::{self, Offer};
 use super::transport::{Single, Transport};
 use crate::compute::cpu::Arena;
 use crate::exit::Exit;
+use crate::observe::{Doing, span};
 
 /// Elements of one message at most.
 const PIECE: usize = 1 << 28;
@@ -123,6 +125,7 @@ impl Transport for Mpi {
     }
 
     fn barrier(&self) {
+        let _span = span(Doing::Barrier, None);
         unsafe { ffi::MPI_Barrier(self.comm()) };
     }
 
@@ -135,6 +138,7 @@ impl Transport for Mpi {
     }
 
     fn all_gather_words(&self, own: &[u64]) -> Vec<u64> {
+        let _span = span(Doing::AllGather, None);
         let mut all = vec![0u64; own.len() * self.size];
         let bytes = (own.len() * 8) as c_int;
         unsafe {
@@ -152,6 +156,7 @@ impl Transport for Mpi {
     }
 
     unsafe fn all_gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
+        let _span = span(Doing::AllGather, None);
         for (base, counts, displacements) in rounds(ranges) {
             unsafe {
                 let to = buffer.add(base);
@@ -171,6 +176,7 @@ impl Transport for Mpi {
     }
 
     unsafe fn gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
+        let _span = span(Doing::Gather, None);
         for (base, counts, displacements) in rounds(ranges) {
             unsafe {
                 let to = buffer.add(base);
@@ -191,6 +197,7 @@ impl Transport for Mpi {
     }
 
     unsafe fn reduce_scatter_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
+        let _span = span(Doing::ReduceScatter, None);
         let counts: Vec<c_int> =
             ranges.iter().map(|range| c_int::try_from(range.len()).expect("a map has fewer than 2^31 parameters")).collect();
         let own = &ranges[self.rank];
@@ -205,6 +212,7 @@ impl Transport for Mpi {
     fn broadcast(&self, bytes: &mut Vec<u8>) {
         let length = self.all_gather_words(&[bytes.len() as u64])[0] as usize;
         bytes.resize(length, 0);
+        let _span = span(Doing::Broadcast, None);
         for piece in bytes.chunks_mut(PIECE) {
             unsafe { ffi::MPI_Bcast(piece.as_mut_ptr().cast(), piece.len() as c_int, ffi::RSMPI_UINT8_T, 0, self.comm()) };
         }
@@ -228,6 +236,7 @@ impl Transport for Mpi {
             );
             return Ok(None);
         }
+        let _span = span(Doing::SharedMemory, None);
         let mut own: *mut c_void = ptr::null_mut();
         let mut window: ffi::MPI_Win = unsafe { std::mem::zeroed() };
         let bytes = (elements[self.rank] * 4).next_multiple_of(4096) as ffi::MPI_Aint;
@@ -248,6 +257,26 @@ impl Transport for Mpi {
     unsafe fn release_shared(&self) {
         for mut window in self.windows().drain(..) {
             unsafe { ffi::MPI_Win_free(&mut window.handle) };
+        }
+    }
+
+    fn host_memory(&self, bytes: usize) -> Result<Option<*mut u8>> {
+        let leads = self.host.rank() == 0 && self.host.size() > 1;
+        let offer = if leads { Some(Offer::new(bytes)) } else { None };
+        let mut words = offer.as_ref().and_then(|offer| offer.as_ref().ok()).map_or([0; 2], Offer::words);
+        unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), 16, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
+        let accepted = match &offer {
+            None if self.host.size() > 1 => Some(host_memory::accept(words)),
+            _ => None,
+        };
+        let failed = offer.as_ref().is_some_and(Result::is_err) || accepted.as_ref().is_some_and(Result::is_err);
+        // The offer stands until all have accepted; where one could not, none shares.
+        if self.all_gather_words(&[u64::from(failed)]).contains(&1) {
+            return Ok(None);
+        }
+        match offer {
+            Some(offer) => Ok(Some(offer?.keep())),
+            None => accepted.transpose(),
         }
     }
 

@@ -10,6 +10,7 @@
 //! device goes on with the next one.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::staged::Staged;
 use super::{AdamSteps, Transport, nccl};
 use crate::compute::cpu::profile::Phase;
 use crate::compute::cuda::TorchBackend;
+use crate::compute::cuda::driver::Driver;
 use crate::compute::{Activity, Buffer, Update};
 use crate::config::{ExchangeChoice, Parallel, TransportChoice};
 use crate::exit::Exit;
@@ -83,6 +85,34 @@ impl Sharing {
     }
 }
 
+/// Joins the ranks' devices in the way that `choice` says: the operations, and by what they are done; none for one rank. `driver` is that of
+/// this rank's GPU. Collective.
+pub fn join(
+    driver: Option<&Rc<Driver>>,
+    transport: &Arc<dyn Transport>,
+    choice: TransportChoice,
+    stall_timeout: f64,
+) -> Result<Option<(Box<dyn Collectives>, &'static str)>> {
+    let required = choice == TransportChoice::Nccl;
+    if required && driver.is_none() {
+        return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
+    }
+    if transport.size() == 1 {
+        return Ok(None);
+    }
+    let by_nccl = match driver {
+        Some(driver) if choice != TransportChoice::Mpi => {
+            // The watchdog knows more of a stall, and is to speak first.
+            nccl::connect(driver, transport, Duration::from_secs_f64(stall_timeout + 15.0), required)?
+        }
+        _ => None,
+    };
+    Ok(Some(match by_nccl {
+        Some(nccl) => (Box::new(nccl), "NCCL, between GPUs"),
+        None => (Box::new(Staged::new(transport.clone())), "MPI, through the hosts' memory"),
+    }))
+}
+
 /// Performs updates on all ranks.
 pub struct TensorExchange {
     sharing: Vec<Sharing>,
@@ -99,23 +129,8 @@ impl TensorExchange {
         transport: &Arc<dyn Transport>,
         parallel: &Parallel,
     ) -> Result<TensorExchange> {
-        let required = parallel.backend == TransportChoice::Nccl;
-        if required && backend.driver().is_none() {
-            return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
-        }
-        let size = transport.size();
-        let by_nccl = match backend.driver() {
-            Some(driver) if size > 1 && parallel.backend != TransportChoice::Mpi => {
-                nccl::connect(driver, transport, Duration::from_secs_f64(parallel.stall_timeout), required)?
-            }
-            _ => None,
-        };
-        let collectives: Option<Box<dyn Collectives>> = match by_nccl {
-            Some(nccl) => Some(Box::new(nccl)),
-            None if size > 1 => Some(Box::new(Staged::new(transport.clone()))),
-            None => None,
-        };
-        Ok(TensorExchange::over(collectives, sharing, size))
+        let joined = join(backend.driver(), transport, parallel.backend, parallel.stall_timeout)?;
+        Ok(TensorExchange::over(joined.map(|(collectives, _)| collectives), sharing, transport.size()))
     }
 
     /// Over the collectives of `size` ranks, which map by map share as `sharing` says.

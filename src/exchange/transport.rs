@@ -56,6 +56,11 @@ pub trait Transport: Send + Sync {
     /// No such arena is used any more.
     unsafe fn release_shared(&self);
 
+    /// `bytes` zeroed bytes that the ranks of this host share, for as long as the process lives; `None` where they share none. Collective.
+    fn host_memory(&self, _bytes: usize) -> Result<Option<*mut u8>> {
+        Ok(None)
+    }
+
     /// Takes leave in good order, with any exit code; launchers take a process that ends without it for a failed one. Collective, and the last
     /// call of all.
     fn finish(&self);

@@ -146,8 +146,19 @@ impl Checkpoints {
         let optimizer = optimizer_tensors(engine.maps());
         for (file, tensors) in [(MODEL, &model), (OPTIMIZER, &optimizer)] {
             let entries: Vec<Entry> = tensors.iter().map(|tensor| tensor.entry.clone()).collect();
-            let read = |index: usize| engine.read(tensors[index].map, tensors[index].part, tensors[index].buffer);
+            // A run that goes on from what is not finite would end at its first step.
+            let mut not_finite = None;
+            let read = |index: usize| {
+                let values = engine.read(tensors[index].map, tensors[index].part, tensors[index].buffer);
+                if values.iter().any(|value| !value.is_finite()) {
+                    not_finite.get_or_insert(index);
+                }
+                values
+            };
             state.files.insert(file.to_owned(), tensor_file::write(&unfinished.join(file), &entries, read)?);
+            if let Some(index) = not_finite {
+                return Err(Exit::NotFinite.error(format!("{} holds values that are not finite", entries[index].name)));
+            }
         }
         write_atomically(&unfinished.join(STATE), &state_bytes(&state))?;
 

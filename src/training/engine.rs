@@ -38,6 +38,7 @@ pub struct Engine {
     rule: Box<dyn Rule>,
     maps: Arc<Maps>,
     transport: Arc<dyn Transport>,
+    rule_name: &'static str,
     optimizer: Optimizer,
     steps: OptimizerSteps,
     global_batch: usize,
@@ -67,8 +68,8 @@ impl Engine {
     }
 
     fn with(config: &Config, executor: Box<dyn Executor>, rule: Box<dyn Rule>, maps: Arc<Maps>, transport: Arc<dyn Transport>) -> Engine {
-        let (optimizer, global_batch) = (config.optimizer.clone(), config.data.batch_size);
-        Engine { executor, rule, maps, transport, optimizer, steps: OptimizerSteps::default(), global_batch }
+        let (rule_name, optimizer, global_batch) = (config.learning.rule.name(), config.optimizer.clone(), config.data.batch_size);
+        Engine { executor, rule, maps, transport, rule_name, optimizer, steps: OptimizerSteps::default(), global_batch }
     }
 
     /// Draws the initial parameters from the seed: the same on every rank. Collective.
@@ -117,14 +118,31 @@ impl Engine {
             if let Some(sample) = self.measure(measure).iter().position(|loss| !loss.is_finite()) {
                 let value = self.measure(measure)[sample];
                 return Err(Exit::NotFinite.error(format!(
-                    "{name} is {value} at step {} (sample {} of the global batch); the last checkpoint is from before. \
+                    "{name} is {value} at step {} (sample {} of the global batch) under {}: {}. The last checkpoint is from before. \
                      A smaller learning rate, sigma or alpha usually helps",
                     batch.step,
-                    batch.first + sample
+                    batch.first + sample,
+                    self.rule_name,
+                    self.first_not_finite()
                 )));
             }
         }
         Ok(())
+    }
+
+    /// Where to look for the cause: the lowest layer with a parameter that is not finite.
+    fn first_not_finite(&self) -> String {
+        for (index, map) in self.maps.all.iter().enumerate() {
+            for (name, part) in [(&map.weight.name, Part::Weight), (&map.bias_name, Part::Bias)] {
+                let values =
+                    if part == Part::Bias && map.biases() == 0 { Vec::new() } else { self.read(MapId(index), part, Buffer::Weights) };
+                if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                    return format!("{name} of layer {} holds {value}", map.layer);
+                }
+            }
+        }
+        let top = self.maps.forward.len() - 1;
+        format!("all parameters are finite, so it is the arithmetic of the output, layer {top}, that overflows")
     }
 
     /// The forward pass alone, on any number of samples up to this rank's share of a batch. Not collective.

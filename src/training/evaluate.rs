@@ -10,6 +10,7 @@ use super::metrics::Sums;
 use crate::compute::{Batch, Measure};
 use crate::data::{DataSet, evaluation_batches, evaluation_part};
 use crate::exchange::Transport;
+use crate::observe::{Doing, span};
 
 /// What an evaluation found.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,11 @@ pub fn evaluate(
         if stopped() {
             return Ok(None);
         }
-        let Some(batch) = batches.next() else { continue };
+        let next = {
+            let _span = span(Doing::Load, None);
+            batches.next()
+        };
+        let Some(batch) = next else { continue };
         let (places, batch) = batch?;
         engine.evaluate(&Batch { pixels: &batch.pixels, labels: &batch.labels, samples: places.len(), first: 0, step: 0 })?;
         for (values, measure) in measures.iter_mut().zip(MEASURES) {

@@ -23,6 +23,7 @@ use crate::config::{Config, Output};
 use crate::data::{BatchPlan, DataSet, Loader, Position, plain_batch};
 use crate::exchange::Transport;
 use crate::exit::Exit;
+use crate::observe::{self, Doing};
 use crate::rules::Phase;
 use crate::versions;
 
@@ -124,6 +125,7 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end, or until asked to stop: then a checkpoint is written, and the error is [`Exit::Stopped`]. Collective.
     pub fn run(mut self) -> Result<()> {
+        let _span = observe::span(Doing::BetweenSteps, None);
         if self.saved.is_none() {
             self.save()?;
         }
@@ -190,7 +192,11 @@ impl<'a> Trainer<'a> {
 
     fn learn(&mut self, loader: &mut Loader) -> Result<()> {
         let started = Instant::now();
-        let loaded = loader.next()?;
+        let _step = observe::step(self.step);
+        let loaded = {
+            let _span = observe::span(Doing::Load, None);
+            loader.next()?
+        };
         let load = started.elapsed().as_secs_f64();
         assert_eq!(loaded.position, self.position(), "the loader and the loop are at the same batch");
         let samples = self.engine.capacity();
@@ -243,6 +249,7 @@ impl<'a> Trainer<'a> {
         if self.saved == Some(self.step) {
             return Ok(());
         }
+        let _span = observe::span(Doing::Checkpoint, None);
         self.tally.settle(&*self.transport);
         let checksum = self.verify()?;
         self.engine.gather();
@@ -284,6 +291,7 @@ impl<'a> Trainer<'a> {
 
     /// Evaluates on what there is to evaluate on; with `missing`, only where there is no line of it yet.
     fn evaluate(&mut self, missing: bool) -> Result<()> {
+        let _span = observe::span(Doing::Evaluation, None);
         let splits = [("validation", &self.splits.validation), ("test", &self.splits.test)];
         for (split, data) in splits {
             let Some(data) = data else { continue };

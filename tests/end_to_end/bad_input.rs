@@ -83,8 +83,30 @@ fn a_loss_that_is_not_finite() {
     std::fs::write(site.path(&config), text.replace("learning_rate = 0.001", "learning_rate = 1e38")).unwrap();
     for ranks in [1, 2] {
         let run = format!("run-{ranks}");
-        refused(&site.run(ranks, &["train", &config, "--out", &run]), 77, &["loss is", "at step"]);
+        let outcome = site.run(ranks, &["train", &config, "--out", &run]);
+        refused(&outcome, 77, &["layers.", "finite"]);
+        // Whatever ended it, every checkpoint that is left can be gone on from.
+        for name in site.checkpoint_names(&run) {
+            let bytes = std::fs::read(site.path(&run).join("checkpoints").join(name).join("model.safetensors")).unwrap();
+            let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            for (_, view) in tensors.tensors() {
+                assert!(view.data().chunks_exact(4).all(|value| f32::from_le_bytes(value.try_into().unwrap()).is_finite()));
+            }
+        }
+        let again = site.run(ranks, &["train", &config, "--out", &run, "--resume"]);
+        refused(&again, 77, &["finite"]);
+        assert!(again.stdout.contains("from step "), "{again:?}");
     }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_rule_and_layer() {
+    let site = Site::new();
+    let config = site.configure("wild", "rule = \"bp\"", "[training]\nmax_steps = 500");
+    let text = std::fs::read_to_string(site.path(&config)).unwrap();
+    std::fs::write(site.path(&config), text.replace("learning_rate = 0.001", "learning_rate = 1e38")).unwrap();
+    refused(&site.run(2, &["train", &config, "--out", "run"]), 77, &["loss is", "at step", "under bp", "layer "]);
+    assert_eq!(site.checkpoint_names("run"), ["00000000"]);
 }
 
 #[test]

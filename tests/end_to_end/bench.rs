@@ -49,3 +49,54 @@ fn ranks_divide_the_cpus_whatever_mpirun_bound_them_to() {
         assert_eq!(value["threads_per_rank"].as_u64(), Some((cpus / ranks).max(1) as u64), "{ranks} ranks on {cpus} CPUs");
     }
 }
+
+#[test]
+fn scaling_starts_its_own_ranks_and_draws_them() {
+    let site = Site::new();
+    let config = site.configure("step", "rule = \"bp\"", "");
+    let arguments = ["bench", "scaling", &config, "--input", "6x6x1", "--classes", "10", "--steps", "3", "--ranks"];
+    let outcome = site.succeed(1, &[&arguments[..], &["1,2", "--json", "--plot", "speed.svg"]].concat());
+    let value: Value = serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap();
+    let points = value["points"].as_array().unwrap();
+    let column = |key: &str| points.iter().map(|point| point[key].clone()).collect::<Vec<_>>();
+    assert_eq!(column("mode"), ["weak", "weak", "strong", "strong"]);
+    assert_eq!(column("ranks"), [1, 2, 1, 2]);
+    assert_eq!(column("batch_size"), [16, 32, 16, 16]);
+    for pair in points.chunks(2) {
+        let speed = |point: &Value| point["samples_per_second"].as_f64().unwrap();
+        let efficiency = speed(&pair[1]) / speed(&pair[0]) / 2.0;
+        assert!((pair[1]["efficiency"].as_f64().unwrap() - efficiency).abs() < 1e-9 && pair[0]["efficiency"] == 1.0, "{value}");
+    }
+    let drawing = std::fs::read_to_string(site.path("speed.svg")).unwrap();
+    assert!(drawing.starts_with("<svg") && drawing.contains("ideal") && drawing.contains("weak"), "{drawing}");
+
+    let refused = |ranks: usize, numbers: &str, word: &str| {
+        let outcome = site.run(ranks, &[&arguments[..], &[numbers]].concat());
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(word), "{outcome:?}");
+    };
+    refused(1, "1,3", "3 ranks");
+    refused(1, "2,1", "ascend");
+    refused(2, "1,2", "starts mpirun itself");
+}
+
+#[test]
+fn collectives_are_measured_and_checked() {
+    let site = Site::new();
+    for ranks in [2, 3] {
+        let outcome = site.succeed(ranks, &["bench", "collectives", "--max", "64K", "--json"]);
+        let value: Value = serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap();
+        let results = value["results"].as_array().unwrap();
+        assert_eq!(results.len(), 3 * 4, "three operations on 1K, 4K, 16K, 64K: {value}");
+        for result in results {
+            let number = |key: &str| result[key].as_f64().unwrap();
+            let algorithm = number("bytes") / number("seconds");
+            assert!((number("algorithm_bytes_per_second") / algorithm - 1.0).abs() < 1e-9);
+            let others = (ranks - 1) as f64 / ranks as f64;
+            let factor = if result["operation"] == "all-reduce" { 2.0 * others } else { others };
+            assert!((number("bus_bytes_per_second") / algorithm / factor - 1.0).abs() < 1e-9, "{result}");
+        }
+    }
+    let alone = site.run(1, &["bench", "collectives"]);
+    assert_eq!(alone.code, Some(2), "{alone:?}");
+}

@@ -155,6 +155,14 @@ impl Job {
         self.child.id() as i32
     }
 
+    /// The processes that mpirun has started, in the order of ranks.
+    pub fn ranks(&self) -> Vec<i32> {
+        let children = children(self.id()).into_iter();
+        let mut ranks: Vec<(usize, i32)> = children.filter_map(|child| Some((rank_of(child)?, child))).collect();
+        ranks.sort_unstable();
+        ranks.into_iter().map(|(_, process)| process).collect()
+    }
+
     /// Sends `signal` to the process that was started.
     pub fn signal(&self, signal: i32) {
         assert_eq!(unsafe { libc::kill(self.id(), signal) }, 0);
@@ -179,6 +187,24 @@ impl Drop for Job {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The children of a process's main thread.
+pub fn children(process: i32) -> Vec<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    children.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+/// The rank of a process, as mpirun told it.
+fn rank_of(process: i32) -> Option<usize> {
+    let environment = std::fs::read(format!("/proc/{process}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());
+    variables.find_map(|variable| variable.strip_prefix("OMPI_COMM_WORLD_RANK=")?.parse().ok())
+}
+
+/// Whether the process is there, even as a zombie that nobody has waited for.
+pub fn exists(process: i32) -> bool {
+    Path::new(&format!("/proc/{process}")).exists()
 }
 
 /// Waits until `done`.

@@ -16,6 +16,7 @@ use crate::config::{Config, Loaded, Output, Purpose, Schedule};
 use crate::cpus;
 use crate::exchange::Transport;
 use crate::job::say;
+use crate::observe::watchdog;
 use crate::plan::Plan;
 use crate::rules::Phase;
 use crate::training::Engine;
@@ -54,6 +55,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let Loaded { config, .. } = Loaded::read(&args.config, &args.set, Purpose::Shapes)?;
     let facts = args.input.facts(&config, args.classes)?;
     let plan = Plan::new(&config, &facts, transport.size())?;
+    watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
     engine.initialize();

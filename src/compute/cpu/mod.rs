@@ -28,6 +28,7 @@ use anyhow::{Context, Result, ensure};
 use crate::compute::{Activity, AdamStep, Measure, Update};
 use crate::config;
 use crate::network::{MapId, Maps, Network, Role, Shape};
+use crate::observe::{Doing, span};
 use elementwise::Values;
 pub use memory::{Arena, ParameterSpan, row_stride};
 pub use noise::{Place, normals, uniforms};
@@ -197,6 +198,7 @@ impl CpuBackend {
         purpose: impl Fn(MapId) -> Use,
     ) -> Result<()> {
         let started = std::time::Instant::now();
+        let _span = span(Doing::Update, None);
         let mut factors = std::mem::take(&mut self.factors);
         factors.clear();
         for update in updates {
@@ -250,6 +252,7 @@ impl CpuBackend {
 
     /// Adam on stored gradients, elements `range` of the arenas.
     pub fn adam(&self, gradients: &Arena, range: std::ops::Range<usize>, step: AdamStep) {
+        let _span = span(Doing::Update, None);
         let at = [gradients, &self.parameters.weights, &self.parameters.first, &self.parameters.second].map(|arena| Values(arena.at(0)));
         let isa = self.isa;
         let vectors = range.len() / simd::LANES;

@@ -18,6 +18,7 @@ use super::{CpuBackend, MOST_JOBS};
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::config;
 use crate::network::{MapId, Role, Shape};
+use crate::observe::{Doing, span};
 
 /// Below this many vectors a pass is done before other threads would have begun.
 const PARALLEL_VECTORS: usize = 8192;
@@ -26,6 +27,13 @@ impl CpuBackend {
     fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
         let started = Instant::now();
         let spec = self.maps.get(map);
+        let phase = match (spec.role, transposed) {
+            (_, true) => Phase::Transpose,
+            (Role::Inverse, _) => Phase::Inverse,
+            (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
+            (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
+        };
+        let _span = span(phase.into(), Some(spec.layer));
         let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
         let mut uses = [Job { source: std::ptr::null(), destination: std::ptr::null_mut() }; MOST_JOBS];
         for (index, (place, (source, destination))) in uses.iter_mut().zip(jobs).enumerate() {
@@ -49,12 +57,6 @@ impl CpuBackend {
         };
         let (isa, cut) = (self.isa, pass.cut(self.isa, self.pool.threads()));
         self.pool.run(cut.items, |item| unsafe { pass.run(isa, cut, item) });
-        let phase = match (spec.role, transposed) {
-            (_, true) => Phase::Transpose,
-            (Role::Inverse, _) => Phase::Inverse,
-            (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
-            (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
-        };
         let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
         let bytes = apply::bytes(connectivity, self.batch, jobs.len());
         self.profile.add(phase, started.elapsed().as_secs_f64(), operations, bytes);
@@ -74,6 +76,7 @@ impl CpuBackend {
     /// Runs `operation` over all elements of activities shaped as `like`; `operands` counts those read and written.
     fn elementwise(&mut self, like: Activity, operands: usize, operation: impl Elementwise) {
         let started = Instant::now();
+        let _span = span(Doing::Elementwise, None);
         let elements = self.elements(like);
         debug_assert!(elements.is_multiple_of(LANES));
         let vectors = elements / LANES;
@@ -137,6 +140,7 @@ impl Backend for CpuBackend {
 
     fn output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
         let started = Instant::now();
+        let _span = span(Doing::Output, None);
         if self.output == config::Output::Linear {
             // The error's own memory holds the wanted output until it is read.
             self.wanted_output(error);
@@ -169,6 +173,7 @@ impl Backend for CpuBackend {
 
     fn output(&mut self, pre_activation: Activity, output: Activity) {
         let started = Instant::now();
+        let _span = span(Doing::Output, None);
         let slot = self.place(pre_activation);
         let (logits, p) = (self.values(pre_activation), self.values(output));
         let this = &*self;
@@ -186,6 +191,7 @@ impl Backend for CpuBackend {
 
     fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {
         let started = Instant::now();
+        let _span = span(Doing::Noise, Some(layer));
         let slot = self.place(destination);
         let (from, to) = (self.values(source), self.values(destination));
         let this = &*self;
@@ -216,6 +222,7 @@ impl Backend for CpuBackend {
             return self.elementwise(y, 3, operation);
         }
         let started = Instant::now();
+        let _span = span(Doing::Elementwise, None);
         let slot = self.place(y);
         let loss = self.measured(Measure::InverseLoss);
         let this = &*self;
@@ -280,6 +287,7 @@ impl Backend for CpuBackend {
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         let started = Instant::now();
+        let _span = span(Doing::Input, None);
         let slot = self.place(self.input());
         let units = slot.shape.units();
         if batch.samples > self.capacity || batch.pixels.len() != batch.samples * units {

@@ -39,6 +39,7 @@ use super::cpu::profile::{Phase, Profile};
 use super::{Activity, AdamStep, Buffer, Nonlinearity, Update};
 use crate::config::{self, Precision};
 use crate::network::{Bias, MapId, Maps, Network, Shape};
+use crate::observe::span_unless_in;
 
 /// What a [`TorchBackend`] is made from.
 pub struct Setup {
@@ -205,6 +206,7 @@ impl TorchBackend {
 
     /// Does `operation` and enters its time as `phase`.
     pub fn timed<T>(&mut self, phase: Phase, operations: f64, bytes: f64, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let _span = span_unless_in(phase.into());
         let start = self.clock.start()?;
         let result = operation(self)?;
         self.clock.stop(start, phase, operations, bytes)?;

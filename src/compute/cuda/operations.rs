@@ -9,6 +9,7 @@ use crate::compute::cpu::profile::Phase;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::config;
 use crate::network::{MapId, Role, Shape};
+use crate::observe::span;
 
 /// `1 - y^2`.
 fn slope(y: &Tensor) -> Result<Tensor, TchError> {
@@ -34,6 +35,7 @@ impl TorchBackend {
             (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
             (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
         };
+        let _span = span(phase.into(), Some(spec.layer));
         let samples = jobs.len() * self.batch;
         let operations = samples as f64 * spec.connectivity.operations();
         let activities = samples * (spec.source.units() + spec.destination.units());

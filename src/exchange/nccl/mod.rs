@@ -229,7 +229,7 @@ impl<C: Calls> Collectives for Nccl<C> {
             if started.elapsed() > self.timeout {
                 self.end();
                 return Err(Exit::Stalled.error(format!(
-                    "rank {}: an exchange by NCCL has not ended in {} s (parallel.stall_timeout): another rank has stopped, or the network has",
+                    "rank {}: an exchange by NCCL has not ended in {} s, past parallel.stall_timeout: another rank has stopped, or the network has",
                     self.rank,
                     self.timeout.as_secs_f64()
                 )));

@@ -1,0 +1,300 @@
+//! `biodist bench scaling`: the speed of training on more and more ranks, each number of them started by mpirun as `bench step`.
+//!
+//! What one rank has (a GPU, or so many threads) is the same throughout, or the numbers would say nothing about ranks.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::plot;
+use crate::commands::image::{ImageShape, parse_classes};
+use crate::commands::text::table;
+use crate::config::{self, Config, Loaded, Purpose};
+use crate::exchange::Transport;
+use crate::exit::Exit;
+use crate::job::say;
+use crate::plan::Plan;
+
+/// Time training steps on several numbers of ranks
+///
+/// Starts mpirun itself, once for each number of ranks, with `biodist bench step`. Weak scaling gives every rank the configuration's batch, so
+/// that the global batch grows with the ranks; strong scaling divides that batch among them. Efficiency is the speed divided by that of
+/// as many times the first number of ranks. To reach several hosts, give Open MPI its host file: OMPI_MCA_orte_default_hostfile=FILE.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct ScalingArgs {
+    /// Configuration file, looked for in configs/ too; it needs no data and no epochs
+    config: PathBuf,
+    /// Image as the network sees it
+    #[arg(long, value_name = "HxWxC")]
+    input: ImageShape,
+    /// Number of classes
+    #[arg(long, value_name = "K", value_parser = parse_classes)]
+    classes: Option<usize>,
+    /// Numbers of ranks, ascending
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1,2,4,8", value_parser = clap::value_parser!(u32).range(1..))]
+    ranks: Vec<u32>,
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = Mode::Both)]
+    mode: Mode,
+    /// Steps to time, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Override a key, for instance --set data.batch_size=32
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print one JSON object, as the last line
+    #[arg(long)]
+    json: bool,
+    /// Draw the speeds beside the ideal ones
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Weak,
+    Strong,
+    Both,
+}
+
+impl Mode {
+    /// Those that it stands for.
+    fn each(self) -> &'static [Mode] {
+        match self {
+            Mode::Weak => &[Mode::Weak],
+            Mode::Strong => &[Mode::Strong],
+            Mode::Both => &[Mode::Weak, Mode::Strong],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Weak => "weak",
+            Mode::Strong => "strong",
+            Mode::Both => "both",
+        }
+    }
+}
+
+/// One number of ranks, as it was measured.
+struct Point {
+    mode: Mode,
+    ranks: usize,
+    batch: usize,
+    samples_per_second: f64,
+    step_seconds: f64,
+    exchange_seconds: f64,
+    /// Of the speed that as many times the first number of ranks would have.
+    efficiency: f64,
+    /// What the ranks have to share, where there is not enough for each.
+    shared: Option<String>,
+}
+
+/// What this machine has for ranks.
+struct Machine {
+    cpus: usize,
+    gpus: usize,
+    threads_per_rank: usize,
+}
+
+/// Measures and prints. Not for several ranks: it starts them.
+pub fn run(args: ScalingArgs, transport: &dyn Transport) -> Result<()> {
+    if transport.size() > 1 || std::env::var_os("OMPI_COMM_WORLD_SIZE").is_some() {
+        return Err(Exit::Usage.error("bench scaling starts mpirun itself; start it without"));
+    }
+    if !args.ranks.is_sorted_by(|a, b| a < b) {
+        return Err(Exit::Usage.error("--ranks: the numbers must ascend, for instance 1,2,4,8"));
+    }
+    let Loaded { config, .. } = Loaded::read(&args.config, &args.set, Purpose::Shapes)?;
+    let jobs = plan(&args, &config)?;
+    if let Some(path) = &args.plot {
+        // Not after minutes of measuring.
+        std::fs::write(path, "").with_context(|| format!("--plot {} cannot be written", path.display()))?;
+    }
+    let machine = machine(&args, &config);
+    let mut points: Vec<Point> = Vec::new();
+    for (mode, ranks, batch) in jobs {
+        let measured = measure(&args, &machine, ranks, batch)?;
+        let speed = number(&measured, "/samples_per_second")?;
+        let base = points.iter().find(|point| point.mode == mode).map_or((ranks, speed), |first| (first.ranks, first.samples_per_second));
+        let point = Point {
+            mode,
+            ranks,
+            batch,
+            samples_per_second: speed,
+            step_seconds: number(&measured, "/step_seconds")?,
+            exchange_seconds: number(&measured, "/phases/exchange/seconds").unwrap_or(0.0),
+            efficiency: speed * base.0 as f64 / (base.1 * ranks as f64),
+            shared: machine.shared(ranks),
+        };
+        if let Some(shared) = &point.shared {
+            log::warn!("{shared}: this shows that it works, not how it scales");
+        }
+        points.push(point);
+    }
+    say(to_text(&points, &machine));
+    if let Some(path) = &args.plot {
+        let drawing = plot::speeds(&args_title(&args, &config), &series(&points));
+        std::fs::write(path, drawing).with_context(|| format!("--plot {} cannot be written", path.display()))?;
+        say(format_args!("plot: {}", path.display()));
+    }
+    if args.json {
+        say(to_json(&points, &machine, &args, &config));
+    }
+    Ok(())
+}
+
+/// Every job with its global batch; refused before any is started where one cannot be.
+fn plan(args: &ScalingArgs, config: &Config) -> Result<Vec<(Mode, usize, usize)>> {
+    let mut jobs = Vec::new();
+    for mode in args.mode.each() {
+        for ranks in args.ranks.iter().map(|ranks| *ranks as usize) {
+            let batch = if *mode == Mode::Weak { config.data.batch_size * ranks } else { config.data.batch_size };
+            let mut of_job = config.clone();
+            of_job.data.batch_size = batch;
+            Plan::new(&of_job, &args.input.facts(&of_job, args.classes)?, ranks)?;
+            jobs.push((*mode, ranks, batch));
+        }
+    }
+    Ok(jobs)
+}
+
+fn machine(args: &ScalingArgs, config: &Config) -> Machine {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let gpus = if config.parallel.device == config::Device::Cpu { 0 } else { tch::Cuda::device_count().max(0) as usize };
+    let most = args.ranks.iter().map(|ranks| *ranks as usize).filter(|ranks| *ranks <= cpus).max().unwrap_or(1);
+    let threads_per_rank = if config.parallel.threads_per_rank > 0 { config.parallel.threads_per_rank } else { cpus / most };
+    Machine { cpus, gpus, threads_per_rank }
+}
+
+impl Machine {
+    /// What is short for so many ranks. Those that mpirun sends to other hosts are not counted: only it knows where.
+    fn shared(&self, ranks: usize) -> Option<String> {
+        let plural = |number: usize| if number == 1 { "" } else { "s" };
+        let (here, what) = match self.gpus {
+            0 => (self.cpus / self.threads_per_rank, format!("{} CPU{}", self.cpus, plural(self.cpus))),
+            gpus => (gpus, format!("{gpus} GPU{}", plural(gpus))),
+        };
+        let hosts = ["OMPI_MCA_orte_default_hostfile", "SLURM_JOB_ID"].iter().any(|name| std::env::var_os(name).is_some());
+        let each =
+            if self.gpus == 0 && self.threads_per_rank > 1 { format!(" of {} threads", self.threads_per_rank) } else { String::new() };
+        (ranks > here.max(1) && !hosts).then(|| format!("{ranks} ranks{each} share {what}"))
+    }
+}
+
+/// What `bench step` prints of so many ranks with so large a global batch.
+fn measure(args: &ScalingArgs, machine: &Machine, ranks: usize, batch: usize) -> Result<Value> {
+    let program = std::env::current_exe().context("this program's own path is unknown")?;
+    let [height, width, channels] = args.input.0;
+    let mut command = Command::new("mpirun");
+    command.args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()]).arg(program).args(["bench", "step"]).arg(&args.config);
+    command.args(["--input", &format!("{height}x{width}x{channels}"), "--steps", &args.steps.to_string(), "--json"]);
+    if let Some(classes) = args.classes {
+        command.args(["--classes", &classes.to_string()]);
+    }
+    for set in &args.set {
+        command.args(["--set", set]);
+    }
+    command.args(["--set", &format!("data.batch_size={batch}")]);
+    command.args(["--set", &format!("parallel.threads_per_rank={}", machine.threads_per_rank)]);
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } == 0 {
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    }
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.context("mpirun cannot be started: install Open MPI, or load your cluster's module")?;
+    if !output.status.success() {
+        bail!("{ranks} ranks: mpirun ended with {}", output.status);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line).with_context(|| format!("{ranks} ranks: bench step printed no result, but {line:?}"))
+}
+
+fn number(value: &Value, pointer: &str) -> Result<f64> {
+    value.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("bench step printed no {pointer}"))
+}
+
+fn args_title(args: &ScalingArgs, config: &Config) -> String {
+    let [height, width, channels] = args.input.0;
+    format!("{}, images of {height}x{width}x{channels}", config.experiment.name)
+}
+
+fn series(points: &[Point]) -> Vec<plot::Series> {
+    let of = |mode: &Mode| points.iter().filter(|point| point.mode == *mode).collect::<Vec<_>>();
+    let drawn = |mode: &Mode| {
+        let points = of(mode)
+            .iter()
+            .map(|point| plot::Mark { ranks: point.ranks, speed: point.samples_per_second, shared: point.shared.is_some() })
+            .collect();
+        let batch = if *mode == Mode::Weak { "batch grows" } else { "one batch" };
+        plot::Series { name: format!("{} ({batch})", mode.name()), points }
+    };
+    Mode::Both.each().iter().filter(|mode| !of(mode).is_empty()).map(drawn).collect()
+}
+
+fn to_text(points: &[Point], machine: &Machine) -> String {
+    let heading = ["scaling", "ranks", "batch", "samples/s", "ms/step", "exchange ms", "efficiency", ""].map(str::to_owned).to_vec();
+    let mut rows = vec![heading];
+    for point in points {
+        rows.push(vec![
+            point.mode.name().to_owned(),
+            point.ranks.to_string(),
+            point.batch.to_string(),
+            format!("{:.0}", point.samples_per_second),
+            format!("{:.3}", 1e3 * point.step_seconds),
+            format!("{:.3}", 1e3 * point.exchange_seconds),
+            format!("{:.0} %", 100.0 * point.efficiency),
+            point.shared.clone().unwrap_or_default(),
+        ]);
+    }
+    let has = match machine.gpus {
+        0 => format!("{} thread(s) of {} CPUs on this machine", machine.threads_per_rank, machine.cpus),
+        gpus => format!("one of {gpus} GPUs on this machine"),
+    };
+    format!("{}each rank has {has}", table(&rows, 1))
+}
+
+fn to_json(points: &[Point], machine: &Machine, args: &ScalingArgs, config: &Config) -> Value {
+    let of_point = |point: &Point| {
+        json!({
+            "mode": point.mode.name(),
+            "ranks": point.ranks,
+            "batch_size": point.batch,
+            "samples_per_second": point.samples_per_second,
+            "step_seconds": point.step_seconds,
+            "exchange_seconds": point.exchange_seconds,
+            "efficiency": point.efficiency,
+            "oversubscribed": point.shared.is_some(),
+        })
+    };
+    json!({
+        "experiment": config.experiment.name,
+        "input": args.input.0,
+        "classes": args.classes,
+        "steps": args.steps,
+        "cpus": machine.cpus,
+        "gpus": machine.gpus,
+        "threads_per_rank": machine.threads_per_rank,
+        "points": points.iter().map(of_point).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_when_ranks_outnumber_what_there_is() {
+        let machine = |cpus, gpus, threads_per_rank| Machine { cpus, gpus, threads_per_rank };
+        assert_eq!(machine(8, 0, 2).shared(4), None);
+        assert_eq!(machine(8, 0, 2).shared(5).unwrap(), "5 ranks of 2 threads share 8 CPUs");
+        assert_eq!(machine(2, 0, 1).shared(4).unwrap(), "4 ranks share 2 CPUs");
+        assert_eq!(machine(64, 4, 1).shared(8).unwrap(), "8 ranks share 4 GPUs");
+        assert_eq!(machine(64, 8, 1).shared(8), None);
+    }
+}

@@ -1,0 +1,242 @@
+//! A trace of a run in Chrome's format, for Perfetto (ui.perfetto.dev) or chrome://tracing.
+//!
+//! Each rank keeps its latest spans in a ring, so memory is bounded however long the run is. When training ends they go to rank 0, one
+//! rank at a time, which writes them as they come. Times are the hosts' clocks, which NTP keeps within a millisecond or so of each other.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::doing::{Doing, Row};
+use crate::exchange::Transport;
+use crate::job;
+
+/// Spans that a rank keeps: 1.5 MB of memory, and 10 MB of the file.
+pub const KEPT: usize = 1 << 16;
+
+/// Nanoseconds since the recording began.
+pub type Time = u64;
+
+/// A span that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Event {
+    started: Time,
+    nanoseconds: u64,
+    step: u64,
+    doing: Doing,
+    layer: Option<usize>,
+}
+
+impl Event {
+    const WORDS: usize = 3;
+
+    fn to_words(self) -> [u64; Event::WORDS] {
+        let layer = self.layer.map_or(0, |layer| layer as u64 + 1) & 0xffff;
+        [self.started, self.nanoseconds, self.step << 24 | layer << 8 | self.doing as u64]
+    }
+
+    fn of_words(words: &[u64]) -> Event {
+        let what = words[2];
+        let layer = ((what >> 8 & 0xffff) as usize).checked_sub(1);
+        Event { started: words[0], nanoseconds: words[1], step: what >> 24, doing: Doing::of(what as u8), layer }
+    }
+}
+
+#[derive(Default)]
+struct Ring {
+    events: VecDeque<Event>,
+    dropped: u64,
+}
+
+struct Recorder {
+    began: Instant,
+    /// The same moment, in nanoseconds since 1970.
+    clock: u64,
+    ring: Mutex<Ring>,
+}
+
+static RECORDER: OnceLock<Recorder> = OnceLock::new();
+
+/// The time, where a trace is recorded.
+pub fn now() -> Option<Time> {
+    RECORDER.get().map(|recorder| recorder.began.elapsed().as_nanos() as Time)
+}
+
+/// Keeps a span that began at `started` and ends now.
+pub fn record(doing: Doing, layer: Option<usize>, step: u64, started: Time) {
+    let Some(recorder) = RECORDER.get() else { return };
+    let nanoseconds = (recorder.began.elapsed().as_nanos() as Time).saturating_sub(started);
+    // Poisoned by a panic that ends the process anyway.
+    let Ok(mut ring) = recorder.ring.lock() else { return };
+    if ring.events.len() == KEPT {
+        ring.events.pop_front();
+        ring.dropped += 1;
+    }
+    ring.events.push_back(Event { started, nanoseconds, step, doing, layer });
+}
+
+/// A trace that is being recorded.
+pub struct Trace {
+    path: PathBuf,
+}
+
+impl Trace {
+    /// Records from now on, for a file at `path`; fails at once on rank 0 where there can be none.
+    pub fn begin(path: &Path, rank: usize) -> Result<Trace> {
+        let trace = Trace { path: path.to_owned() };
+        if rank == 0 {
+            trace.create()?;
+            std::fs::remove_file(trace.unfinished()).with_context(|| trace.unwritable())?;
+        }
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        RECORDER.get_or_init(|| Recorder { began: Instant::now(), clock, ring: Mutex::default() });
+        Ok(trace)
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".partial");
+        name.into()
+    }
+
+    fn unwritable(&self) -> String {
+        format!("--trace {} cannot be written", self.path.display())
+    }
+
+    fn create(&self) -> Result<File> {
+        File::create(self.unfinished()).with_context(|| self.unwritable())
+    }
+
+    /// Writes what all ranks have recorded. Collective.
+    pub fn write(&self, transport: &dyn Transport) -> Result<()> {
+        let (own, dropped, clock) = recorded();
+        let all = transport.all_gather_words(&[own.len() as u64, dropped, clock]);
+        let hosts = job::host_names(transport);
+        let mut file = if transport.rank() == 0 { Some(Writer::begin(BufWriter::new(self.create()?))) } else { None };
+        let beginning = all.chunks_exact(3).map(|rank| rank[2]).min().unwrap_or(0);
+        for (rank, (words, host)) in all.chunks_exact(3).zip(&hosts).enumerate() {
+            let events = fetch(rank, words[0] as usize, &own, transport);
+            if let Some(file) = &mut file {
+                let ranks = Process { rank, host, dropped: words[1], offset: words[2] - beginning };
+                file.process(&ranks, &events).with_context(|| self.unwritable())?;
+            }
+        }
+        if let Some(file) = file {
+            file.end().and_then(|()| std::fs::rename(self.unfinished(), &self.path)).with_context(|| self.unwritable())?;
+        }
+        Ok(())
+    }
+}
+
+/// This rank's events as words, how many were dropped, and its clock at time 0.
+fn recorded() -> (Vec<u64>, u64, u64) {
+    let Some(recorder) = RECORDER.get() else { return (Vec::new(), 0, 0) };
+    let ring = recorder.ring.lock().expect("no thread panics with it");
+    (ring.events.iter().flat_map(|event| event.to_words()).collect(), ring.dropped, recorder.clock)
+}
+
+/// The `words` words that `rank` has recorded, on rank 0. Collective.
+fn fetch(rank: usize, words: usize, own: &[u64], transport: &dyn Transport) -> Vec<Event> {
+    let mut travelling = if transport.rank() == rank { own.to_vec() } else { vec![0; if transport.rank() == 0 { words } else { 0 }] };
+    if rank > 0 {
+        // The transport moves float32s, and does not look at them.
+        let range = |of: usize| if of == rank { 0..2 * words } else { 0..0 };
+        let ranges: Vec<_> = (0..transport.size()).map(range).collect();
+        unsafe { transport.gather_ranges(travelling.as_mut_ptr().cast(), &ranges) };
+    }
+    if transport.rank() == 0 { travelling.chunks_exact(Event::WORDS).map(Event::of_words).collect() } else { Vec::new() }
+}
+
+/// What a trace says of one rank, beside its events.
+struct Process<'a> {
+    rank: usize,
+    host: &'a str,
+    dropped: u64,
+    /// Nanoseconds from the trace's beginning to this rank's.
+    offset: u64,
+}
+
+/// The file, a line for each event.
+struct Writer<W> {
+    out: W,
+    separator: &'static str,
+}
+
+impl<W: Write> Writer<W> {
+    fn begin(out: W) -> Writer<W> {
+        Writer { out, separator: "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n" }
+    }
+
+    fn put(&mut self, event: &serde_json::Value) -> std::io::Result<()> {
+        write!(self.out, "{}{event}", self.separator)?;
+        self.separator = ",\n";
+        Ok(())
+    }
+
+    fn process(&mut self, process: &Process, events: &[Event]) -> std::io::Result<()> {
+        let Process { rank, host, dropped, offset } = process;
+        let lost = if *dropped > 0 { format!(", without the first {dropped} spans") } else { String::new() };
+        let name = format!("rank {rank} on {host}{lost}");
+        self.put(&json!({ "ph": "M", "name": "process_name", "pid": rank, "args": { "name": name } }))?;
+        self.put(&json!({ "ph": "M", "name": "process_sort_index", "pid": rank, "args": { "sort_index": rank } }))?;
+        for (row, name) in Row::ALL {
+            self.put(&json!({ "ph": "M", "name": "thread_name", "pid": rank, "tid": row as u8, "args": { "name": name } }))?;
+            self.put(
+                &json!({ "ph": "M", "name": "thread_sort_index", "pid": rank, "tid": row as u8, "args": { "sort_index": row as u8 } }),
+            )?;
+        }
+        for event in events {
+            let (name, row) = (event.doing.name(), event.doing.row());
+            let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
+            let mut value = json!({
+                "ph": "X", "name": name, "pid": rank, "tid": row as u8,
+                "ts": microseconds(offset + event.started), "dur": microseconds(event.nanoseconds),
+                "args": { "step": event.step },
+            });
+            if let Some(layer) = event.layer {
+                value["name"] = json!(format!("{name} {layer}"));
+                value["args"]["layer"] = json!(layer);
+            }
+            self.put(&value)?;
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> std::io::Result<()> {
+        self.out.write_all(b"\n]}\n")?;
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_survive_the_journey_and_become_json() {
+        let event = Event { started: 5_000, nanoseconds: 1_500, step: 1 << 33, doing: Doing::Forward, layer: Some(3) };
+        assert_eq!(Event::of_words(&event.to_words()), event);
+        let without = Event { layer: None, doing: Doing::Step, ..event };
+        assert_eq!(Event::of_words(&without.to_words()), without);
+
+        let mut text = Vec::new();
+        let mut writer = Writer::begin(&mut text);
+        writer.process(&Process { rank: 2, host: "n1", dropped: 4, offset: 1_000 }, &[event, without]).unwrap();
+        writer.end().unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let events = value["traceEvents"].as_array().unwrap();
+        assert_eq!(events[0]["args"]["name"], "rank 2 on n1, without the first 4 spans");
+        let forward = &events[events.len() - 2];
+        let expected = json!({
+            "ph": "X", "name": "forward 3", "pid": 2, "tid": Row::Compute as u8, "ts": 6.0, "dur": 1.5,
+            "args": { "step": 1u64 << 33, "layer": 3 },
+        });
+        assert_eq!(forward, &expected);
+    }
+}

@@ -1,0 +1,256 @@
+//! A thread on each rank that ends the job when it no longer moves, and says who holds it up.
+//!
+//! Collective operations cannot tell: they wait for ever, and all ranks but one look alike. So every rank's pulse lies where the ranks of its
+//! host see it (`board`), and travels to rank 0 from other hosts (`link`). A rank that stops, in whatever it does, stops ticking; one that
+//! lives and does not move is behind the others in the count of collective operations (`judge`). Each host's ranks look after each other,
+//! rank 0 after all of them, and all after rank 0. Whoever reaches a verdict tells the others, and all end with the code of a stall,
+//! without MPI, which may be what is stuck.
+
+mod board;
+mod judge;
+mod link;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use self::board::Board;
+use self::judge::{Culprit, Kind, Sight};
+use self::link::{Heard, Hub, Invitation, Spoke};
+use super::pulse;
+use crate::exchange::Transport;
+use crate::exit::Exit;
+use crate::job;
+
+/// How long ranks may take to reach rank 0 by TCP before training begins without.
+const GREETING: Duration = Duration::from_secs(10);
+/// Ranks that a verdict names; of more, it gives the number.
+const NAMED: usize = 8;
+
+/// Watches all ranks from now on, until the process ends: `limit` seconds without progress end the job. Collective.
+pub fn watch(transport: &Arc<dyn Transport>, limit: f64) -> Result<()> {
+    let board = Board::join(&**transport)?;
+    let hosts = job::host_names(&**transport);
+    let (rank, size) = (transport.rank(), transport.size());
+    let sees_rank_0 = board.readings().any(|reading| reading.rank == 0);
+    // Whether any rank must be told by TCP.
+    let apart: u64 = transport.all_gather_words(&[u64::from(!sees_rank_0)]).into_iter().sum();
+    let mut sight = Sight::default();
+    let link = if apart > 0 { connect(&**transport, sees_rank_0, apart as usize, &mut sight) } else { Link::None };
+    let interval = Duration::from_secs_f64((limit / 20.0).clamp(0.01, 1.0));
+    let watch = Watch { limit, interval, rank, size, hosts, board, link, sight, now: 0.0, hub_at: 0.0 };
+    std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch.run()).context("no thread can be started")?;
+    Ok(())
+}
+
+/// How this rank learns of those on other hosts.
+enum Link {
+    /// There are none, or this rank sees rank 0 without.
+    None,
+    Hub(Hub),
+    Spoke(Spoke),
+    /// Rank 0 cannot be reached but by MPI.
+    Missing,
+}
+
+/// Collective.
+fn connect(transport: &dyn Transport, sees_rank_0: bool, apart: usize, sight: &mut Sight) -> Link {
+    let hub = if transport.rank() == 0 { Some(Hub::listen()) } else { None };
+    let mut travelling = match &hub {
+        Some(Ok((_, invitation))) => invitation.to_bytes(),
+        _ => Vec::new(),
+    };
+    transport.broadcast(&mut travelling);
+    let link = match (hub, Invitation::of_bytes(&travelling)) {
+        (Some(Ok((mut hub, _))), _) => {
+            hub.greet(apart, GREETING, |reading| sight.note(reading, 0.0));
+            Link::Hub(hub)
+        }
+        (Some(Err(error)), _) => {
+            log::warn!("stalled ranks of other hosts will not be named: {error:#}");
+            Link::Missing
+        }
+        (None, _) if sees_rank_0 => Link::None,
+        (None, Some(invitation)) => {
+            let mut spoke = Spoke::new(transport.rank(), invitation);
+            spoke.greet(GREETING);
+            Link::Spoke(spoke)
+        }
+        (None, None) => Link::Missing,
+    };
+    // None goes on, and perhaps stops, before the others know it.
+    transport.barrier();
+    link
+}
+
+struct Watch {
+    limit: f64,
+    interval: Duration,
+    rank: usize,
+    size: usize,
+    hosts: Vec<String>,
+    board: Board,
+    link: Link,
+    sight: Sight,
+    /// Seconds that this thread has seen pass: time in which the whole job stood still, suspended, is nobody's fault.
+    now: f64,
+    /// When rank 0 was last heard of.
+    hub_at: f64,
+}
+
+impl Watch {
+    fn run(mut self) -> ! {
+        let mut last = Instant::now();
+        loop {
+            std::thread::sleep(self.interval);
+            let elapsed = last.elapsed().min(2 * self.interval);
+            last = Instant::now();
+            self.now += elapsed.as_secs_f64();
+            pulse::tick();
+            for reading in self.board.readings() {
+                self.sight.note(reading, self.now);
+            }
+            let heard = self.exchange();
+            if let Some(verdict) = self.board.verdict().or(heard).or_else(|| self.judge()) {
+                self.end(&verdict);
+            }
+        }
+    }
+
+    /// Heartbeats with other hosts; the verdict where one arrives.
+    fn exchange(&mut self) -> Option<String> {
+        let Watch { link, sight, board, now, hub_at, .. } = self;
+        match link {
+            Link::None | Link::Missing => {}
+            Link::Hub(hub) => {
+                for rank in hub.exchange(|reading| sight.note(reading, *now)) {
+                    // It has ended, and its launcher knows.
+                    sight.forget(rank);
+                }
+            }
+            Link::Spoke(spoke) => {
+                match spoke.exchange(board.readings()) {
+                    Heard::Nothing => {}
+                    Heard::Tick => *hub_at = *now,
+                    Heard::Verdict(text) => return Some(text),
+                }
+                if !spoke.is_connected() && spoke.has_tried_all() {
+                    log::warn!("rank 0 cannot be reached by TCP: a stall will be noticed, but not explained");
+                    *link = Link::Missing;
+                }
+            }
+        }
+        None
+    }
+
+    fn judge(&self) -> Option<String> {
+        let culprits = match &self.link {
+            // All ranks are in sight.
+            Link::Hub(_) => self.sight.culprits(self.now, self.limit, self.size),
+            Link::None if self.sight.ranks() == self.size => self.sight.culprits(self.now, self.limit, self.size),
+            Link::None => self.sight.silent(self.now, self.limit),
+            Link::Spoke(spoke) => {
+                if spoke.is_connected() && !spoke.ended && self.now - self.hub_at >= self.limit {
+                    let (host, silence) = (&self.hosts[0], self.now - self.hub_at);
+                    return Some(format!(
+                        "rank 0 on {host} has given no sign of life for {silence:.1} s: it was stopped, or the host or the network to it is lost"
+                    ));
+                }
+                self.sight.silent(self.now, self.limit)
+            }
+            // Nobody else will say so; a rank that waits may have to wait for another's checkpoint.
+            Link::Missing => {
+                let seen = self.sight.get(self.rank)?;
+                let silence = self.now - seen.moved_at;
+                if silence < self.limit.max(judge::PATIENCE_WITH_CHECKPOINTS) {
+                    return None;
+                }
+                return Some(format!(
+                    "rank {} on {} has waited for {silence:.1} s in {}",
+                    self.rank,
+                    self.hosts[self.rank],
+                    seen.reading.describe()
+                ));
+            }
+        };
+        if culprits.is_empty() { None } else { Some(self.accuse(&culprits)) }
+    }
+
+    fn accuse(&self, culprits: &[Culprit]) -> String {
+        let named: Vec<String> = culprits.iter().take(NAMED).map(|culprit| self.describe(culprit)).collect();
+        let more = culprits.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!("; and {more} more ranks") } else { String::new() };
+        let why = if culprits[0].kind == Kind::Waiting { "all ranks wait in one exchange, so the network may be down: " } else { "" };
+        format!("{why}{}{more}", named.join("; "))
+    }
+
+    fn describe(&self, culprit: &Culprit) -> String {
+        let Culprit { reading, silence, kind } = culprit;
+        let host = self.hosts.get(reading.rank).map_or("an unknown host", String::as_str);
+        let who = format!("rank {} on {host}", reading.rank);
+        let place = format!("step {}, {}", reading.step, reading.describe());
+        match kind {
+            Kind::Silent => {
+                let on_this_host = self.board.readings().any(|other| other.rank == reading.rank);
+                let state =
+                    if on_this_host { process_state(reading.process) } else { "it was stopped, or its host or the network to it is lost" };
+                format!("{who} has given no sign of life for {silence:.1} s ({state}); last seen in {place}")
+            }
+            Kind::Stuck | Kind::Waiting => format!("{who} has made no progress for {silence:.1} s in {place}"),
+        }
+    }
+
+    /// Says what was found, lets the others do so, and ends this process.
+    fn end(&mut self, verdict: &str) -> ! {
+        self.board.publish(verdict);
+        job::complain_as_rank(
+            self.rank,
+            &format!(
+                "stalled (parallel.stall_timeout = {} s): {verdict}. The job ends; --resume goes on from the last checkpoint",
+                self.limit
+            ),
+        );
+        // Whoever ends first takes the others along: they must have read it by then, and their launcher what they say.
+        let enough = Instant::now() + 4 * self.interval + Duration::from_millis(300);
+        while Instant::now() < enough {
+            if let Link::Hub(hub) = &mut self.link {
+                hub.publish(verdict);
+            }
+            std::thread::sleep(self.interval / 4);
+        }
+        unsafe { libc::_exit(Exit::Stalled as i32) }
+    }
+}
+
+/// What the system says of a process of this host.
+fn process_state(process: u64) -> &'static str {
+    let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold anything.
+    match status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()) {
+        Some('T' | 't') => "its process was stopped, by SIGSTOP or a debugger",
+        Some('D') => "its process waits for a disk or a device",
+        Some('Z' | 'X') | None => "its process has ended",
+        Some(_) => "its process does not get to run",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_processes_are_told_apart() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (process, number) = (u64::from(child.id()), child.id().cast_signed());
+        assert_eq!(process_state(process), "its process does not get to run");
+        unsafe { libc::kill(number, libc::SIGSTOP) };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !process_state(process).contains("SIGSTOP") {
+            assert!(Instant::now() < deadline);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(process_state(process), "its process has ended");
+    }
+}

@@ -1,0 +1,83 @@
+//! `biodist-launch` with the real program: whatever is killed, the run ends as if nothing had been.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::site::{Job, Site, children, lines, wait_for};
+
+/// The launcher that was built beside the program.
+fn launcher(site: &Site, arguments: &[&str]) -> Job {
+    let path = Path::new(env!("CARGO_BIN_EXE_biodist")).with_file_name("biodist-launch");
+    assert!(path.exists(), "{} is not built: cargo build --release --workspace", path.display());
+    let mut command = Command::new(path);
+    command.args(arguments).current_dir(site.path("")).env_remove("RUST_LOG");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Job::start(command, None)
+}
+
+#[test]
+fn ranks_killed_at_any_moment_change_nothing() {
+    const KILLS: usize = 3;
+    let site = Site::new();
+    let more = "[training]\nepochs = 300\nlog_every_steps = 10\neval_every_epochs = 20\ncheckpoint_every_steps = 30\nkeep_checkpoints = 2";
+    let config = site.configure("killed", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", more);
+    site.succeed(1, &["train", &config, "--out", "whole"]);
+
+    let job = launcher(&site, &["--ranks", "2", "--max-restarts", "9", "train", &config, "--out", "killed"]);
+    let metrics = site.path("killed/metrics.jsonl");
+    let attempt = |number: usize| {
+        let launch = std::fs::read_dir(site.path("logs")).ok()?.next()?.ok()?.path();
+        Some(launch.join(format!("attempt-{number}")))
+    };
+    let mut random = u64::from(std::process::id());
+    for kill in 1..=KILLS {
+        wait_for("an attempt", || attempt(kill).is_some_and(|folder| folder.join("rank-0.log").exists()));
+        let before = lines(&metrics);
+        wait_for("a line of metrics", || lines(&metrics) > before);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // In whatever the rank does by then: a step, a checkpoint, an evaluation.
+        std::thread::sleep(Duration::from_micros(random >> 50));
+        let ranks: Vec<i32> = children_of_children(job.id());
+        assert_eq!(ranks.len(), 2, "kill {kill}: the run has not ended yet");
+        unsafe { libc::kill(ranks[kill % 2], libc::SIGKILL) };
+        let killed = Instant::now();
+        wait_for("the next attempt", || attempt(kill + 1).is_some_and(|folder| folder.exists()));
+        // The launcher's pause is part of it.
+        assert!(killed.elapsed() < Duration::from_secs(10), "kill {kill}: {:?}", killed.elapsed());
+    }
+    let outcome = job.wait();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(outcome.stderr.matches("was killed by signal 9").count(), KILLS, "{outcome:?}");
+    site.assert_same("whole", "killed");
+}
+
+/// The ranks, which are mpirun's children, which is the launcher's.
+fn children_of_children(process: i32) -> Vec<i32> {
+    std::fs::read_dir(format!("/proc/{process}/task"))
+        .unwrap()
+        .filter_map(|task| task.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .flat_map(|task| std::fs::read_to_string(format!("/proc/{process}/task/{task}/children")))
+        .flat_map(|text| text.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<i32>>())
+        .flat_map(children)
+        .collect()
+}
+
+#[test]
+fn data_that_vanishes_under_way_is_one_clear_error() {
+    let site = Site::new();
+    let config = site.configure("cut", "rule = \"bp\"", "[training]\nmax_steps = 100000000\nlog_every_steps = 100");
+    for ranks in [1, 2] {
+        let shard = site.path("train/00000.shard");
+        let whole = std::fs::read(&shard).unwrap();
+        let run = format!("run-{ranks}");
+        let job = site.start(ranks, &["train", &config, "--out", &run]);
+        wait_for("metrics", || lines(&site.path(&run).join("metrics.jsonl")) > 0);
+        std::fs::OpenOptions::new().write(true).open(&shard).unwrap().set_len(100).unwrap();
+        let outcome = job.wait();
+        assert!(!matches!(outcome.code, None | Some(0)), "{outcome:?}");
+        assert!(outcome.stderr.contains("00000.shard"), "{outcome:?}");
+        assert!(!outcome.stderr.contains("panicked") && !outcome.stderr.contains("Bus error"), "{outcome:?}");
+        std::fs::write(&shard, whole).unwrap();
+    }
+}

@@ -1,0 +1,121 @@
+//! `--trace`: what it records agrees with itself and with the metrics.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::site::Site;
+
+/// A span of one rank, in microseconds.
+struct Event {
+    rank: u64,
+    row: String,
+    name: String,
+    step: u64,
+    begin: f64,
+    end: f64,
+}
+
+fn events(trace: &Value) -> Vec<Event> {
+    let all = trace["traceEvents"].as_array().unwrap();
+    let rows: BTreeMap<(u64, u64), &str> = all
+        .iter()
+        .filter(|event| event["name"] == "thread_name")
+        .map(|event| ((event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap()), event["args"]["name"].as_str().unwrap()))
+        .collect();
+    let spans = all.iter().filter(|event| event["ph"] == "X").map(|event| {
+        let (rank, row) = (event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap());
+        let begin = event["ts"].as_f64().unwrap();
+        Event {
+            rank,
+            row: rows[&(rank, row)].to_owned(),
+            name: event["name"].as_str().unwrap().to_owned(),
+            step: event["args"]["step"].as_u64().unwrap(),
+            begin,
+            end: begin + event["dur"].as_f64().unwrap(),
+        }
+    });
+    spans.collect()
+}
+
+#[test]
+fn spans_nest_and_add_up_to_the_metrics() {
+    const STEPS: u64 = 44;
+    // Nanoseconds become microseconds with three decimals.
+    const ROUNDING: f64 = 0.002;
+    let site = Site::new();
+    let more = format!("[training]\nmax_steps = {STEPS}\nlog_every_steps = {STEPS}");
+    let config = site.configure("traced", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", &more);
+    for ranks in [1, 2] {
+        let (run, file) = (format!("run-{ranks}"), format!("trace-{ranks}.json"));
+        site.succeed(ranks, &["train", &config, "--out", &run, "--trace", &file]);
+        let trace: Value = serde_json::from_slice(&std::fs::read(site.path(&file)).unwrap()).unwrap();
+        let events = events(&trace);
+        for rank in 0..ranks as u64 {
+            let of_rank: Vec<&Event> = events.iter().filter(|event| event.rank == rank).collect();
+            let steps: Vec<&&Event> = of_rank.iter().filter(|event| event.row == "step").collect();
+            assert_eq!(steps.iter().map(|event| event.step).collect::<Vec<_>>(), (0..STEPS).collect::<Vec<_>>());
+            // On a row, spans are apart or one within the other.
+            for row in ["step", "load", "compute", "exchange", "update", "between steps"] {
+                let mut open: Vec<f64> = Vec::new();
+                let mut on_row: Vec<&&Event> = of_rank.iter().filter(|event| event.row == row).collect();
+                on_row.sort_by(|a, b| a.begin.total_cmp(&b.begin).then(b.end.total_cmp(&a.end)));
+                for event in on_row {
+                    open.retain(|end| *end > event.begin + ROUNDING);
+                    assert!(open.iter().all(|end| event.end <= end + ROUNDING), "{} on {row} sticks out", event.name);
+                    open.push(event.end);
+                }
+            }
+            // Compute and update happen within the steps they say, or in an evaluation.
+            for event in of_rank.iter().filter(|event| ["compute", "update"].contains(&event.row.as_str())) {
+                let within = |outer: &&&Event| outer.begin <= event.begin + ROUNDING && event.end <= outer.end + ROUNDING;
+                let step = steps.iter().copied().find(within);
+                let evaluation = of_rank.iter().filter(|outer| outer.name == "evaluation").find(within);
+                assert!(step.is_some_and(|step| step.step == event.step) || evaluation.is_some(), "{} in step {}", event.name, event.step);
+            }
+            for layer in ["forward 0", "forward 1", "forward 2", "inverse 1"] {
+                assert!(of_rank.iter().any(|event| event.name == layer), "{layer}");
+            }
+            for span in ["checkpoint", "evaluation"] {
+                assert!(of_rank.iter().any(|event| event.name == span), "{span}");
+            }
+        }
+
+        let text = std::fs::read_to_string(site.path(&run).join("metrics.jsonl")).unwrap();
+        let line: Value =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).find(|line: &Value| line["split"] == "train").unwrap();
+        let in_steps = |row: &str| {
+            let steps: Vec<&Event> = events.iter().filter(|event| event.rank == 0 && event.row == "step").collect();
+            let of_row = events.iter().filter(|event| event.rank == 0 && event.row == row);
+            let within = of_row.filter(|event| steps.iter().any(|step| step.begin <= event.begin && event.end <= step.end + ROUNDING));
+            within.map(|event| event.end - event.begin).sum::<f64>() / 1e6
+        };
+        for row in ["load", "compute", "update"] {
+            let measured = line["seconds"][row].as_f64().unwrap() * STEPS as f64;
+            // Each clock is read a little earlier or later: a microsecond a span, of about 30 in a step.
+            let (traced, tolerance) = (in_steps(row), 0.25 * measured + STEPS as f64 * 30e-6);
+            assert!((traced - measured).abs() <= tolerance, "{row}: {traced} s traced, {measured} s measured");
+        }
+    }
+}
+
+#[test]
+fn a_stopped_run_is_traced_and_a_place_that_cannot_be_written_is_refused_at_once() {
+    let site = Site::new();
+    let config = site.configure("traced", "rule = \"bp\"", "[training]\nmax_steps = 100000000");
+    let outcome = site.run(2, &["train", &config, "--out", "run", "--trace", "nowhere/trace.json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("--trace nowhere/trace.json cannot be written"), "{outcome:?}");
+    assert!(!site.path("run").exists());
+
+    let job = site.start(2, &["train", &config, "--out", "other", "--trace", "trace.json"]);
+    crate::site::wait_for("a line of metrics", || crate::site::lines(&site.path("other/metrics.jsonl")) > 2000);
+    job.signal(libc::SIGUSR1);
+    assert_eq!(job.wait().code, Some(75));
+    let trace: Value = serde_json::from_slice(&std::fs::read(site.path("trace.json")).unwrap()).unwrap();
+    let spans = events(&trace);
+    assert!((0..2).all(|rank| spans.iter().filter(|event| event.rank == rank).count() <= 65_536));
+    assert!(spans.iter().any(|event| event.rank == 1) && !site.path("trace.json.partial").exists());
+    let name = &trace["traceEvents"][0]["args"]["name"];
+    assert!(name.as_str().unwrap().contains("without the first"), "{name}");
+}
