@@ -5,7 +5,7 @@ use std::time::Duration;
 use data_prep::format::Encoding;
 use data_prep::{DatasetWriter, Description, PixelSums};
 
-use crate::resume::kill_a_rank;
+use crate::resume::kill_while_training;
 use crate::site::{Site, lines, wait_for};
 
 /// Colour pictures of frames from 9 x 9 to 12 x 13; which half is bright, and in which channel, tells the class.
@@ -73,18 +73,8 @@ fn killed_and_resumed_on_other_ranks_they_give_the_same_bits() {
     let site = Site::new();
     let config = configure(&site);
     site.succeed(1, &["train", &config, "--out", "whole"]);
-    let metrics = site.path("killed").join("metrics.jsonl");
     for (kill, ranks) in [2, 1, 2].into_iter().enumerate() {
-        let job = site.start(ranks, &["train", &config, "--out", "killed", "--resume"]);
-        let before = lines(&metrics);
-        wait_for("a line of metrics", || lines(&metrics) > before || std::fs::exists(format!("/proc/{}/exe", job.id())).is_err());
-        std::thread::sleep(Duration::from_micros(2_300 * kill as u64));
-        if ranks == 1 {
-            job.signal(libc::SIGKILL)
-        } else {
-            kill_a_rank(&job)
-        }
-        assert_ne!(job.wait().code, Some(0));
+        kill_while_training(&site, ranks, &config, "killed", Duration::from_micros(2_300 * kill as u64));
     }
     site.succeed(2, &["train", &config, "--out", "killed", "--resume"]);
     site.assert_same("whole", "killed");

@@ -35,24 +35,29 @@ fn after_being_killed_at_any_moment() {
         let config = site.configure(name, learning, more);
         let (whole, killed) = (format!("{name}-whole"), format!("{name}-killed"));
         site.succeed(1, &["train", &config, "--out", &whole]);
-        let metrics = site.path(&killed).join("metrics.jsonl");
         for (kill, ranks) in [1, 2, 1, 2].into_iter().enumerate() {
-            let job = site.start(ranks, &["train", &config, "--out", &killed, "--resume"]);
-            // Somewhere in what follows: a step, a checkpoint, an evaluation.
-            let before = lines(&metrics);
-            wait_for("a line of metrics", || lines(&metrics) > before || std::fs::exists(format!("/proc/{}/exe", job.id())).is_err());
-            std::thread::sleep(Duration::from_micros(3_700 * kill as u64));
-            if ranks == 1 {
-                job.signal(libc::SIGKILL)
-            } else {
-                kill_a_rank(&job)
-            }
-            let outcome = job.wait();
-            assert_ne!(outcome.code, Some(0), "killed before it ended: {outcome:?}");
+            kill_while_training(&site, ranks, &config, &killed, Duration::from_micros(3_700 * kill as u64));
         }
         site.succeed(2, &["train", &config, "--out", &killed, "--resume"]);
         site.assert_same(&whole, &killed);
     }
+}
+
+/// Starts or resumes `run` and kills it, or one of its ranks, `delay` after its next line of metrics: somewhere in a step, a checkpoint,
+/// or an evaluation.
+pub fn kill_while_training(site: &Site, ranks: usize, config: &str, run: &str, delay: Duration) {
+    let metrics = site.path(run).join("metrics.jsonl");
+    let job = site.start(ranks, &["train", config, "--out", run, "--resume"]);
+    let before = lines(&metrics);
+    wait_for("a line of metrics", || lines(&metrics) > before || std::fs::exists(format!("/proc/{}/exe", job.id())).is_err());
+    std::thread::sleep(delay);
+    if ranks == 1 {
+        job.signal(libc::SIGKILL)
+    } else {
+        kill_a_rank(&job)
+    }
+    let outcome = job.wait();
+    assert_ne!(outcome.code, Some(0), "killed before it ended: {outcome:?}");
 }
 
 /// Kills one of the ranks that mpirun has started.
