@@ -7,6 +7,7 @@ mod diagnostics;
 mod disk;
 mod launcher;
 mod photos;
+mod reading;
 mod replicas;
 mod report;
 mod resume;
