@@ -127,7 +127,12 @@ fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
     if folder.path().join("part/job.json").exists() || !folder.path().join("part").exists() {
         expect(folder.path(), &command("part", 2), 0);
     }
-    assert!(files(&folder.path().join("part")) == expected);
+    let found = files(&folder.path().join("part"));
+    let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected));
+    for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+        assert!(found == expected, "{name} differs");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::journal::{Journal, REPORT};
 use super::pipeline::{self, Photos, Settings};
 use super::samples_per_shard;
 use crate::format::Encoding;
-use crate::manifest::Manifest;
+use crate::manifest::{FILE_NAME, Manifest};
 use crate::photo::{CHANNELS, Treatment};
 use crate::writer::{DatasetWriter, Description};
 
@@ -83,6 +83,11 @@ impl Part<'_> {
 
     /// Prepares the part, from where an earlier run was interrupted.
     pub fn prepare(self, options: &Options, bytes_per_photo: u64) -> Result<Manifest> {
+        // Another part was under way when the job was interrupted: this one's list of unreadable photos is no more.
+        if self.folder.join(FILE_NAME).exists() {
+            Journal::open(self.folder)?.remove()?;
+            return Manifest::read(self.folder);
+        }
         let mut description =
             Description { channels: CHANNELS, class_names: self.class_names, encoding: options.treatment.encoding, made_by: self.made_by };
         let settings = Settings {
