@@ -3,6 +3,8 @@
 # Open MPI refuses to start as root, which containers often are, unless both are set.
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+# Open MPI 4 crashes now and then where it shares its topology in memory; see launcher/src/mpirun.rs.
+export OMPI_MCA_rtc_hwloc_vmhole := none
 
 PREFIX ?= /usr/local
 
