@@ -17,7 +17,7 @@ use super::simd::LANES;
 use super::{CpuBackend, MOST_JOBS};
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::config;
-use crate::network::{MapId, Role, Shape};
+use crate::network::{MapId, Shape};
 use crate::observe::{Doing, span};
 
 /// Below this many vectors a pass is done before other threads would have begun.
@@ -27,12 +27,7 @@ impl CpuBackend {
     fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
         let started = Instant::now();
         let spec = self.maps.get(map);
-        let phase = match (spec.role, transposed) {
-            (_, true) => Phase::Transpose,
-            (Role::Inverse, _) => Phase::Inverse,
-            (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
-            (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
-        };
+        let phase = Phase::of_pass(spec.role, transposed);
         let _span = span(phase.into(), Some(spec.layer));
         let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
         let mut uses = [Job { source: std::ptr::null(), destination: std::ptr::null_mut() }; MOST_JOBS];

@@ -1,5 +1,7 @@
 //! Where a step's time goes, and the least it could take.
 
+use crate::network::Role;
+
 /// What a pass is for. A phase's floor is the larger of its arithmetic at SGEMM speed and its bytes at memory bandwidth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -14,6 +16,18 @@ pub enum Phase {
     UpdateForward,
     UpdateInverse,
     Exchange,
+}
+
+impl Phase {
+    /// Of a pass over the weights of a map of this role, transposed or as it is.
+    pub fn of_pass(role: Role, transposed: bool) -> Phase {
+        match (role, transposed) {
+            (_, true) => Phase::Transpose,
+            (Role::Inverse, _) => Phase::Inverse,
+            (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
+            (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
+        }
+    }
 }
 
 pub const PHASES: [(Phase, &str); 11] = [

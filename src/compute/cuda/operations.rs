@@ -8,7 +8,7 @@ use crate::compute::cpu::Place;
 use crate::compute::cpu::profile::Phase;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::config;
-use crate::network::{MapId, Role, Shape};
+use crate::network::{MapId, Shape};
 use crate::observe::span;
 
 /// `1 - y^2`.
@@ -29,12 +29,7 @@ impl TorchBackend {
 
     fn timed_pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
         let spec = self.maps.get(map);
-        let phase = match (spec.role, transposed) {
-            (_, true) => Phase::Transpose,
-            (Role::Inverse, _) => Phase::Inverse,
-            (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
-            (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
-        };
+        let phase = Phase::of_pass(spec.role, transposed);
         let _span = span(phase.into(), Some(spec.layer));
         let samples = jobs.len() * self.batch;
         let operations = samples as f64 * spec.connectivity.operations();
