@@ -7,14 +7,26 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{bench, check, eval, report, sweep, train};
 use crate::compute::cuda::libraries::load_libtorch_cuda;
+use crate::rules::{self, Definition};
 use crate::{job, versions};
+
+/// The whole program: does what the command line says, and returns the process's exit code.
+///
+/// `rules` are known to every command beside those that are built in; docs/own_rules.md shows a program with one of its own.
+pub fn main(rules: &'static [&'static Definition]) -> ExitCode {
+    rules::add(rules);
+    match Cli::read() {
+        Ok(cli) => job::end(cli.run()),
+        Err(code) => code,
+    }
+}
 
 /// Train networks with biologically motivated learning rules, on one process or many
 ///
 /// Start it alone, or under mpirun for several processes: `mpirun -n 8 biodist train imagenet_dtp.toml`.
 #[derive(Debug, Parser)]
 #[command(name = "biodist", version = versions::text())]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -33,7 +45,7 @@ enum Command {
 
 impl Cli {
     /// The command line as typed; an error is help to show, with the exit code that it leads to.
-    pub fn read() -> Result<Cli, ExitCode> {
+    fn read() -> Result<Cli, ExitCode> {
         Cli::try_parse().map_err(|error| {
             // Every rank has the same command line, and one answer is enough.
             if job::launched_rank() == 0 {
@@ -44,7 +56,7 @@ impl Cli {
     }
 
     /// Does what was asked.
-    pub fn run(self) -> Result<()> {
+    fn run(self) -> Result<()> {
         // Before anything asks libtorch about GPUs, for it asks only once. Its own threads would compete with ours.
         load_libtorch_cuda();
         tch::set_num_threads(1);

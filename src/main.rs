@@ -2,12 +2,6 @@
 
 use std::process::ExitCode;
 
-use biodist::cli::Cli;
-use biodist::job;
-
 fn main() -> ExitCode {
-    match Cli::read() {
-        Ok(cli) => job::end(cli.run()),
-        Err(code) => code,
-    }
+    biodist::cli::main(&[])
 }

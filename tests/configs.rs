@@ -54,16 +54,16 @@ fn files_are_what_their_names_say() {
         let config = load(&name);
         assert_eq!(config.experiment.name, name);
         let rule = match name.as_str() {
-            name if name.contains("ao_sdtp") => Rule::AoSdtp,
-            name if name.contains("sdtp") => Rule::Sdtp,
-            name if name.contains("dtp") => Rule::Dtp,
-            name if name.ends_with("dfa") => Rule::Dfa,
-            name if name.ends_with("fa") => Rule::Fa,
-            _ => Rule::Bp,
+            name if name.contains("ao_sdtp") => Rule::AO_SDTP,
+            name if name.contains("sdtp") => Rule::SDTP,
+            name if name.contains("dtp") => Rule::DTP,
+            name if name.ends_with("dfa") => Rule::DFA,
+            name if name.ends_with("fa") => Rule::FA,
+            _ => Rule::BP,
         };
         let schedule = if name.ends_with("alternating") { Schedule::Alternating } else { Schedule::Parallel };
         assert_eq!((config.learning.rule, config.learning.schedule), (rule, schedule), "{name}");
-        assert_eq!(config.learning.auxiliary_units, (rule == Rule::AoSdtp).then_some(512), "{name}");
+        assert_eq!(config.learning.auxiliary_units, (rule == Rule::AO_SDTP).then_some(512), "{name}");
         assert_eq!(config.network.output == Output::Linear, name.contains("autoencoder"), "{name}");
         assert_eq!(config.network.layers.iter().any(|layer| matches!(layer, Layer::Conv { .. })), name.contains("_conv_"), "{name}");
         let (folder, batch) = match name.split('_').next().unwrap() {
@@ -235,7 +235,7 @@ fn networks_have_table_3s_parameters() {
             assert_eq!([height, width, 3], input, "{name}");
         }
         let network = Network::new(input, classes, &config.network).unwrap();
-        let maps = Maps::new(&network, config.learning.rule, config.learning.auxiliary_units.unwrap_or(0));
+        let maps = Maps::new(&network, &config.learning.rule, config.learning.auxiliary_units.unwrap_or(0));
         let random = [Role::Feedback, Role::DirectFeedback, Role::Auxiliary].map(|role| maps.parameters(role)).iter().sum::<usize>();
         assert_eq!([maps.parameters(Role::Forward), maps.parameters(Role::Inverse), random], [forward, inverse, fixed], "{name}");
     }

@@ -1,7 +1,8 @@
 //! Settings that are fine one by one and mean nothing together, and settings that the chosen rule does not use.
 
-use super::Unused;
 use super::schema::*;
+use super::{Rule, Unused};
+use crate::rules::{Setting, definitions};
 
 /// Refuses what cannot be trained: the key to change, and why.
 pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
@@ -16,10 +17,11 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         };
         return Err(("learning.schedule", format!("nothing to alternate with: {why}; use \"parallel\"")));
     }
-    if rule == Rule::Tp && config.learning.hybrid > 0.0 {
+    if rule.trains_inverses() && !rule.uses(Setting::Hybrid) && config.learning.hybrid > 0.0 {
+        let able: Vec<&str> = definitions().filter(|rule| rule.uses(Setting::Hybrid)).map(|rule| rule.name).collect();
         return Err((
             "learning.hybrid",
-            "tp has no difference of inverses to mix with; use dtp, sdtp or ao_sdtp, or hybrid = 0".to_owned(),
+            format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {}", able.join(", ")),
         ));
     }
     crops(&config.data)?;
@@ -46,10 +48,10 @@ fn layers(layers: &[Layer], rule: Rule) -> Result<(), (&'static str, String)> {
                 format!("layer {index} ({kind}) stands above layer {below} (dense), which leaves no image to read; put dense layers last"),
             ));
         }
-        if kind == "conv" && rule != Rule::Bp {
+        if kind == "conv" && !rule.convolutions {
             return Err((
                 "network.layers",
-                format!("layer {index} is conv, which rule \"bp\" alone can train; use kind = \"local\" with \"{}\"", rule.name()),
+                format!("layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or rule \"bp\"", rule.name()),
             ));
         }
     }
@@ -94,10 +96,12 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         })
     };
     match key {
-        "learning.alpha" => by_rule(rule == Rule::Dtp).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned())),
-        "learning.auxiliary_units" => by_rule(rule == Rule::AoSdtp).or_else(by_inverses),
+        "learning.alpha" => {
+            by_rule(rule.uses(Setting::Alpha)).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned()))
+        }
+        "learning.auxiliary_units" => by_rule(rule.uses(Setting::AuxiliaryUnits)).or_else(by_inverses),
         "learning.sigma" | "learning.schedule" => by_inverses(),
-        "learning.hybrid" => by_rule(matches!(rule, Rule::Dtp | Rule::Sdtp | Rule::AoSdtp))
+        "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
         _ if key.starts_with("optimizer.inverse.") => by_inverses(),
         "data.crop_padding" => {
@@ -110,6 +114,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             let evaluated = config.training.eval_every_epochs > 0 && (config.data.test.is_some() || config.data.validation > 0);
             (!evaluated).then(|| "diagnostics are part of evaluations, and there are none".to_owned())
         }
-        _ => None,
+        _ => {
+            let of_a_rule = |key: &str| definitions().any(|rule| rule.own_keys().any(|own| own.0 == key));
+            let own = key.strip_prefix("learning.").filter(|key| of_a_rule(key))?;
+            by_rule(rule.own_keys().any(|(key, _)| key == own))
+        }
     }
 }

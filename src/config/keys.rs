@@ -5,6 +5,7 @@ use toml::{Table, Value};
 
 use super::section::{describe, nearest};
 use super::source::{Source, join};
+use crate::rules;
 
 const ADAM: &[&str] = &["learning_rate", "beta1", "beta2", "epsilon"];
 
@@ -55,6 +56,9 @@ pub(super) fn refuse_unknown(source: &Source) -> Result<()> {
 fn check(source: &Source, path: &str, table: &Table) -> Result<()> {
     let keys = SECTIONS.iter().find(|section| section.0 == path).map_or(&[][..], |section| section.1);
     let children: Vec<&str> = SECTIONS.iter().filter_map(|section| child_of(path, section.0)).collect();
+    // Whichever rule is chosen: a key that it does not use changes nothing, and `check` says so.
+    let own: Vec<&str> =
+        if path == "learning" { rules::definitions().flat_map(|rule| rule.own_keys()).map(|own| own.0).collect() } else { vec![] };
     for (key, value) in table {
         let full = join(path, key);
         if children.contains(&key.as_str()) {
@@ -62,8 +66,8 @@ fn check(source: &Source, path: &str, table: &Table) -> Result<()> {
                 Value::Table(inner) => check(source, &full, inner)?,
                 other => return Err(source.error(&full, format!("expected a section, [{full}], found {}", describe(other)))),
             }
-        } else if !keys.contains(&key.as_str()) {
-            let valid: Vec<&str> = keys.iter().chain(&children).copied().collect();
+        } else if !keys.contains(&key.as_str()) && !own.contains(&key.as_str()) {
+            let valid: Vec<&str> = keys.iter().chain(&own).chain(&children).copied().collect();
             return Err(source.error(&full, unknown(path, key, &valid)));
         }
     }

@@ -7,6 +7,7 @@ mod find;
 mod keys;
 mod read;
 mod resolved;
+mod rule;
 mod schema;
 mod section;
 mod source;
@@ -19,6 +20,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 pub use resolved::Difference;
+pub use rule::Rule;
 pub use schema::*;
 
 /// What a configuration is loaded for, which decides what it must contain.

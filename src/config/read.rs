@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::Deserialize;
 
+use super::Rule;
 use super::schema::*;
 use super::section::{DECAY, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, Section, describe};
 use super::source::Source;
 use super::{Purpose, combinations, keys};
+use crate::rules::Setting;
 
 pub(super) fn read(source: &Source, purpose: Purpose) -> Result<Config> {
     keys::refuse_unknown(source)?;
@@ -104,9 +106,12 @@ fn layer(section: &Section) -> Result<Layer> {
 
 fn learning(source: &Source) -> Result<Learning> {
     let section = Section::at(source, "learning");
-    let rule = section
-        .choice("rule")?
-        .ok_or_else(|| section.missing("rule", "one of \"bp\", \"fa\", \"dfa\", \"tp\", \"dtp\", \"sdtp\", \"ao_sdtp\""))?;
+    let names = || Rule::names().iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let rule: Rule = section.choice("rule")?.ok_or_else(|| section.missing("rule", &format!("one of {}", names())))?;
+    let own = rule.own_keys().map(|(key, meaning)| {
+        let value = section.number(key, &FINITE)?.ok_or_else(|| section.missing(key, meaning))?;
+        Ok((key, value))
+    });
     let learning = Learning {
         rule,
         schedule: section.choice("schedule")?.unwrap_or(Schedule::Parallel),
@@ -114,15 +119,16 @@ fn learning(source: &Source) -> Result<Learning> {
         sigma: section.number("sigma", &NOT_NEGATIVE)?,
         auxiliary_units: section.size("auxiliary_units", 1)?,
         hybrid: section.number("hybrid", &FRACTION)?.unwrap_or(0.0),
+        own: own.collect::<Result<_>>()?,
     };
     let name = rule.name();
-    if rule == Rule::Dtp && learning.alpha.is_none() {
+    if rule.uses(Setting::Alpha) && learning.alpha.is_none() {
         return Err(section.missing("alpha", &format!("{name} steps from the penultimate activity to its target by it")));
     }
-    if rule.trains_inverses() && learning.sigma.is_none() {
+    if rule.uses(Setting::Sigma) && learning.sigma.is_none() {
         return Err(section.missing("sigma", &format!("{name} trains its inverses with noise of this deviation")));
     }
-    if rule == Rule::AoSdtp && learning.auxiliary_units.is_none() {
+    if rule.uses(Setting::AuxiliaryUnits) && learning.auxiliary_units.is_none() {
         return Err(section.missing("auxiliary_units", &format!("{name} has this many random features beside its output")));
     }
     Ok(learning)

@@ -3,9 +3,13 @@
 //! The fields are the contract's keys, section by section. A value of this type has been checked on its own (ranges, required keys,
 //! combinations of rule and schedule); what needs data or ranks is checked when the plan is made.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use super::Rule;
+use crate::rules::Inverses;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
@@ -22,8 +26,11 @@ impl Config {
     /// Whether this network has an inverse to train under its rule: dtp takes the penultimate target from the gradient, so its
     /// inverses begin one layer lower.
     pub fn has_inverses(&self) -> bool {
-        let needed = if self.learning.rule == Rule::Dtp { 2 } else { 1 };
-        self.learning.rule.trains_inverses() && self.network.layers.len() >= needed
+        match self.learning.rule.inverses {
+            Inverses::None => false,
+            Inverses::Hidden => self.network.layers.len() >= 2,
+            Inverses::HiddenAndOutput => !self.network.layers.is_empty(),
+        }
     }
 }
 
@@ -108,38 +115,9 @@ pub struct Learning {
     pub auxiliary_units: Option<usize>,
     /// Weight of the back-propagated part in hidden targets, 0 to 1.
     pub hybrid: f64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rule {
-    Bp,
-    Fa,
-    Dfa,
-    Tp,
-    Dtp,
-    Sdtp,
-    AoSdtp,
-}
-
-impl Rule {
-    /// The name that configurations use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Rule::Bp => "bp",
-            Rule::Fa => "fa",
-            Rule::Dfa => "dfa",
-            Rule::Tp => "tp",
-            Rule::Dtp => "dtp",
-            Rule::Sdtp => "sdtp",
-            Rule::AoSdtp => "ao_sdtp",
-        }
-    }
-
-    /// Whether the rule makes its targets with trained inverses: the target propagation family.
-    pub fn trains_inverses(self) -> bool {
-        matches!(self, Rule::Tp | Rule::Dtp | Rule::Sdtp | Rule::AoSdtp)
-    }
+    /// Keys of the rule's own.
+    #[serde(flatten)]
+    pub own: BTreeMap<&'static str, f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! Maps are made once, from the network and the rule's name. Rules address them by [`MapId`]; the backend stores their parameters.
 
 use super::{Connectivity, Interchange, Kind, Layer, Network, Shape};
-use crate::config::Rule;
+use crate::rules::{Definition, Feedback, Inverses, Setting};
 
 /// A map of [`Maps::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -206,8 +206,8 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// The maps that `rule` needs; `auxiliary_units` counts for ao_sdtp alone.
-    pub fn new(network: &Network, rule: Rule, auxiliary_units: usize) -> Maps {
+    /// The maps that `rule` needs; `auxiliary_units` counts where it has random features beside the output.
+    pub fn new(network: &Network, rule: &Definition, auxiliary_units: usize) -> Maps {
         let depth = network.depth();
         let top = &network.layers[depth - 1];
         let mut maps =
@@ -216,28 +216,31 @@ impl Maps {
             let id = maps.add(Map::forward(index, layer));
             maps.forward.push(id);
         }
-        let with_inverse = match rule {
-            Rule::Bp | Rule::Fa | Rule::Dfa => 0..0,
-            Rule::Dtp => 1..depth.saturating_sub(1),
-            Rule::Tp | Rule::Sdtp | Rule::AoSdtp => 1..depth,
+        let with_inverse = match rule.inverses {
+            Inverses::None => 0..0,
+            Inverses::Hidden => 1..depth.saturating_sub(1),
+            Inverses::HiddenAndOutput => 1..depth,
         };
+        let features = rule.uses(Setting::AuxiliaryUnits);
         for index in with_inverse {
-            let extra = if rule == Rule::AoSdtp && index == depth - 1 { auxiliary_units } else { 0 };
+            let extra = if features && index == depth - 1 { auxiliary_units } else { 0 };
             maps.inverse[index] = Some(maps.add(Map::inverse(index, &network.layers[index], extra)));
         }
-        match rule {
-            Rule::Fa => {
+        match rule.feedback {
+            Feedback::None => {}
+            Feedback::Layered => {
                 for index in 1..depth {
                     maps.feedback[index] = Some(maps.add(Map::feedback(index, &network.layers[index])));
                 }
             }
-            Rule::Dfa => {
+            Feedback::Direct => {
                 for index in 0..depth - 1 {
                     maps.feedback[index] = Some(maps.add(Map::direct_feedback(index, &network.layers[index], top.output.units())));
                 }
             }
-            Rule::AoSdtp => maps.auxiliary = Some(maps.add(Map::auxiliary(depth - 1, top, auxiliary_units))),
-            Rule::Bp | Rule::Tp | Rule::Dtp | Rule::Sdtp => {}
+        }
+        if features {
+            maps.auxiliary = Some(maps.add(Map::auxiliary(depth - 1, top, auxiliary_units)));
         }
         maps
     }

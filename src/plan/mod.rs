@@ -12,10 +12,10 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::compute::cpu::spans;
-use crate::config::{Config, ExchangeChoice, Rule, Schedule};
+use crate::config::{Config, ExchangeChoice, Schedule};
 use crate::exit::Exit;
 use crate::network::{Kind, Maps, Network, Role};
-use crate::rules::Phase;
+use crate::rules::{Feedback, Phase, Setting};
 use count::Counted;
 pub use count::StepCost;
 pub use data::DataFacts;
@@ -98,7 +98,7 @@ impl Plan {
         }
         let epoch = epoch(config, facts)?;
         let network = network(config, facts)?;
-        let maps = Arc::new(Maps::new(&network, config.learning.rule, config.learning.auxiliary_units.unwrap_or(0)));
+        let maps = Arc::new(Maps::new(&network, &config.learning.rule, config.learning.auxiliary_units.unwrap_or(0)));
         let mut counted = Counted::new(config, &network, &maps, batch / ranks)?;
         let phases: &[Phase] = match config.learning.schedule {
             Schedule::Parallel => &[Phase::Both],
@@ -166,11 +166,10 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
                 (window * layer.input.channels as f64 * outputs, window * layer.output.positions() as f64)
             }
         };
-        let random = match config.learning.rule {
-            Rule::AoSdtp if index == top => inputs * config.learning.auxiliary_units.unwrap_or(0) as f64,
-            Rule::Dfa if index < top => outputs * classes,
-            _ => 0.0,
-        };
+        let rule = config.learning.rule;
+        let features = if index == top && rule.uses(Setting::AuxiliaryUnits) { config.learning.auxiliary_units.unwrap_or(0) } else { 0 };
+        let direct = if index < top && rule.feedback == Feedback::Direct { outputs * classes } else { 0.0 };
+        let random = direct.max(inputs * features as f64);
         let values = config.data.batch_size as f64 * inputs.max(outputs);
         let what = if index < top { format!("network.layers[{index}]") } else { "the output layer".to_owned() };
         let too_many = |number: f64, of: &str| {

@@ -150,7 +150,7 @@ type Sizes = Vec<(f64, Vec<f64>)>;
 /// Test error against the number of auxiliary outputs, for each network that was trained with several.
 pub fn auxiliary_study(groups: &[Group]) -> Vec<Block> {
     let mut panels: Vec<(&Panel, Vec<(Method, Sizes)>)> = Vec::new();
-    for group in groups.iter().filter(|group| group.method.rule == Rule::AoSdtp && group.panel.classifies) {
+    for group in groups.iter().filter(|group| group.method.rule == Rule::AO_SDTP && group.panel.classifies) {
         let errors = group.runs.iter().filter_map(|run| run.history.test.last()?.top1).map(|error| 100.0 * error);
         let units = group.config().learning.auxiliary_units.unwrap_or(0) as f64;
         let (_, methods) = find_or_add(&mut panels, |(panel, _)| *panel == &group.panel, || (&group.panel, Vec::new()));

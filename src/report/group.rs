@@ -7,7 +7,8 @@ use super::history::{Point, find_or_add};
 use super::paper::{AUXILIARY_UNITS, Cell, DataSet, Method, Network};
 use super::run::{Run, least};
 use super::spread::Spread;
-use crate::config::{Config, Layer, Output, Rule};
+use crate::config::{Config, Layer, Output};
+use crate::rules::Setting;
 
 /// What learning curves are drawn together for: a network on a data set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,7 +166,7 @@ fn label(group: &Group, all: &[Group]) -> String {
     if learning.hybrid != 0.0 {
         add("hybrid", learning.hybrid.to_string());
     }
-    if let Some(units) = learning.auxiliary_units.filter(|units| learning.rule == Rule::AoSdtp && *units != AUXILIARY_UNITS) {
+    if let Some(units) = learning.auxiliary_units.filter(|units| learning.rule.uses(Setting::AuxiliaryUnits) && *units != AUXILIARY_UNITS) {
         add("auxiliary_units", units.to_string());
     }
     for other in all.iter().filter(same_name).filter(|other| !std::ptr::eq(*other, group)) {

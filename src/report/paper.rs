@@ -135,11 +135,10 @@ impl Method {
     }
 
     pub fn name(self) -> String {
-        let rule = match self.rule {
-            Rule::Bp if self.convolutional => return "BP ConvNet".to_owned(),
-            Rule::AoSdtp => "AO-SDTP".to_owned(),
-            rule => rule.name().to_uppercase(),
-        };
+        if self.convolutional && self.rule == Rule::BP {
+            return "BP ConvNet".to_owned();
+        }
+        let rule = self.rule.name().to_uppercase().replace('_', "-");
         match self.schedule {
             _ if !self.rule.trains_inverses() => rule,
             Schedule::Parallel => format!("{rule}, parallel"),
@@ -159,18 +158,18 @@ const fn method(rule: Rule, schedule: Schedule) -> Method {
 
 /// The rows of Table 1, and vanilla target propagation, which the paper describes and gives no figures for.
 pub const METHODS: [Method; 12] = [
-    method(Rule::Dtp, Schedule::Parallel),
-    method(Rule::Dtp, Schedule::Alternating),
-    method(Rule::Sdtp, Schedule::Parallel),
-    method(Rule::Sdtp, Schedule::Alternating),
-    method(Rule::AoSdtp, Schedule::Parallel),
-    method(Rule::AoSdtp, Schedule::Alternating),
-    method(Rule::Fa, Schedule::Parallel),
-    method(Rule::Dfa, Schedule::Parallel),
-    method(Rule::Bp, Schedule::Parallel),
-    Method { rule: Rule::Bp, schedule: Schedule::Parallel, convolutional: true },
-    method(Rule::Tp, Schedule::Parallel),
-    method(Rule::Tp, Schedule::Alternating),
+    method(Rule::DTP, Schedule::Parallel),
+    method(Rule::DTP, Schedule::Alternating),
+    method(Rule::SDTP, Schedule::Parallel),
+    method(Rule::SDTP, Schedule::Alternating),
+    method(Rule::AO_SDTP, Schedule::Parallel),
+    method(Rule::AO_SDTP, Schedule::Alternating),
+    method(Rule::FA, Schedule::Parallel),
+    method(Rule::DFA, Schedule::Parallel),
+    method(Rule::BP, Schedule::Parallel),
+    Method { rule: Rule::BP, schedule: Schedule::Parallel, convolutional: true },
+    method(Rule::TP, Schedule::Parallel),
+    method(Rule::TP, Schedule::Alternating),
 ];
 
 /// Train and test error of Table 1: MNIST fully and locally connected, CIFAR-10 fully and locally connected. Rows as [`METHODS`].
@@ -205,9 +204,9 @@ impl Cell {
     /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs.
     pub fn of(config: &Config, data: DataSet) -> Option<Cell> {
         let learning = &config.learning;
-        let auxiliary = learning.rule != Rule::AoSdtp || learning.auxiliary_units == Some(AUXILIARY_UNITS);
+        let auxiliary = learning.rule != Rule::AO_SDTP || learning.auxiliary_units == Some(AUXILIARY_UNITS);
         let classifies = config.network.output == crate::config::Output::Softmax;
-        if !classifies || !auxiliary || learning.hybrid != 0.0 || learning.rule == Rule::Tp {
+        if !classifies || !auxiliary || learning.hybrid != 0.0 || learning.rule == Rule::TP {
             return None;
         }
         Some(Cell { data, network: Network::of(data, &config.network.layers)?, method: Method::of(config) })

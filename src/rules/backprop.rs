@@ -2,9 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{Forward, Phase, Rule};
+use super::{Definition, Feedback, Forward, Inverses, Phase, Rule};
 use crate::compute::{Activity, Backend, Update};
 use crate::network::{Maps, Network};
+
+pub const BP: Definition = Definition {
+    name: "bp",
+    inverses: Inverses::None,
+    feedback: Feedback::None,
+    settings: &[],
+    convolutions: true,
+    build: |_, forward, network, maps, backend| Ok(Box::new(Backprop::new(forward, network, maps, backend))),
+};
 
 pub struct Backprop {
     forward: Forward,

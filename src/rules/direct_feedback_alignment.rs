@@ -3,9 +3,18 @@
 
 use std::sync::Arc;
 
-use super::{Forward, Phase, Rule};
+use super::{Definition, Feedback, Forward, Inverses, Phase, Rule};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
 use crate::network::{MapId, Maps, Network};
+
+pub const DFA: Definition = Definition {
+    name: "dfa",
+    inverses: Inverses::None,
+    feedback: Feedback::Direct,
+    settings: &[],
+    convolutions: false,
+    build: |_, forward, network, maps, backend| Ok(Box::new(DirectFeedbackAlignment::new(forward, network, maps, backend))),
+};
 
 pub struct DirectFeedbackAlignment {
     forward: Forward,

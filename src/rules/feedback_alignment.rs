@@ -3,9 +3,18 @@
 
 use std::sync::Arc;
 
-use super::{Forward, Phase, Rule};
+use super::{Definition, Feedback, Forward, Inverses, Phase, Rule};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
 use crate::network::{MapId, Maps, Network};
+
+pub const FA: Definition = Definition {
+    name: "fa",
+    inverses: Inverses::None,
+    feedback: Feedback::Layered,
+    settings: &[],
+    convolutions: false,
+    build: |_, forward, network, maps, backend| Ok(Box::new(FeedbackAlignment::new(forward, network, maps, backend))),
+};
 
 pub struct FeedbackAlignment {
     forward: Forward,

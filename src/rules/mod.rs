@@ -1,7 +1,7 @@
 //! The learning rules: which activities meet which errors.
 //!
 //! A rule turns a batch into updates, each a presynaptic activity and a postsynaptic error. It sees a [`Backend`] and a network's maps, and
-//! nothing of ranks, devices, or files. Adding a rule is a file here and a line in [`build`].
+//! nothing of ranks, devices, or files. Adding a rule is a file here and a line in [`definition`], or a crate of one's own.
 //!
 //! | paper | here | hidden errors come from |
 //! | --- | --- | --- |
@@ -11,6 +11,7 @@
 //! | TP, DTP, SDTP, AO-SDTP (2.1) | [`target_propagation`], [`top_target`] | trained inverses: targets, not errors, travel down |
 
 mod backprop;
+mod definition;
 mod diagnosis;
 mod direct_feedback_alignment;
 mod feedback_alignment;
@@ -20,14 +21,19 @@ mod top_target;
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::compute::{Activity, Backend, Update};
-use crate::config::{self, Learning};
+use crate::config::Learning;
 use crate::network::{Maps, Network};
 
+pub use backprop::BP;
+pub use definition::{Build, Definition, Feedback, Inverses, Setting, add, all as definitions};
 pub use diagnosis::{Comparison, Diagnosis, Inverted};
+pub use direct_feedback_alignment::DFA;
+pub use feedback_alignment::FA;
 pub use forward::Forward;
+pub use target_propagation::{AO_SDTP, DTP, SDTP, TP};
 
 /// Which of the two models learns in a step: both in parallel, or one of them in an alternating schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,28 +76,6 @@ pub trait Rule {
 
 /// The rule that `learning` names.
 pub fn build(learning: &Learning, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {
-    let sigma = || learning.sigma.map(|sigma| sigma as f32).context("learning.sigma is needed by this rule");
-    let hybrid = learning.hybrid as f32;
     let forward = Forward::new(network, maps, backend);
-    let family = |top, backend: &mut dyn Backend| -> Result<Box<dyn Rule>> {
-        Ok(Box::new(target_propagation::TargetPropagation::new(forward.clone(), network, maps, top, sigma()?, hybrid, backend)))
-    };
-    Ok(match learning.rule {
-        config::Rule::Bp => Box::new(backprop::Backprop::new(forward, network, maps, backend)),
-        config::Rule::Fa => Box::new(feedback_alignment::FeedbackAlignment::new(forward, network, maps, backend)),
-        config::Rule::Dfa => Box::new(direct_feedback_alignment::DirectFeedbackAlignment::new(forward, network, maps, backend)),
-        config::Rule::Tp => {
-            let top = top_target::Inverted::new(network, maps, backend, false);
-            family(top_target::TopTarget::Inverted(top), backend)?
-        }
-        config::Rule::Dtp => {
-            let alpha = learning.alpha.context("learning.alpha is needed by dtp")? as f32;
-            let top = top_target::GradientStep::new(network, maps, alpha, backend);
-            family(top_target::TopTarget::GradientStep(top), backend)?
-        }
-        config::Rule::Sdtp | config::Rule::AoSdtp => {
-            let top = top_target::Inverted::new(network, maps, backend, true);
-            family(top_target::TopTarget::Inverted(top), backend)?
-        }
-    })
+    (learning.rule.build)(learning, forward, network, maps, backend)
 }

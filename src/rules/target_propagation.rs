@@ -7,10 +7,47 @@
 
 use std::sync::Arc;
 
-use super::top_target::TopTarget;
-use super::{Forward, Inverted, Phase, Rule};
+use anyhow::{Context, Result};
+
+use super::definition::Build;
+use super::top_target::{self, GradientStep, TopTarget};
+use super::{Definition, Feedback, Forward, Inverses, Inverted, Phase, Rule, Setting};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::config::Learning;
 use crate::network::{MapId, Maps, Network};
+
+pub const TP: Definition = family("tp", Inverses::HiddenAndOutput, &[Setting::Sigma], |learning, forward, network, maps, backend| {
+    let top = TopTarget::Inverted(top_target::Inverted::new(network, maps, backend, false));
+    TargetPropagation::of(learning, forward, network, maps, top, backend)
+});
+
+pub const DTP: Definition =
+    family("dtp", Inverses::Hidden, &[Setting::Alpha, Setting::Sigma, Setting::Hybrid], |learning, forward, network, maps, backend| {
+        let alpha = learning.alpha.context("learning.alpha is needed by dtp")? as f32;
+        let top = TopTarget::GradientStep(GradientStep::new(network, maps, alpha, backend));
+        TargetPropagation::of(learning, forward, network, maps, top, backend)
+    });
+
+pub const SDTP: Definition = family("sdtp", Inverses::HiddenAndOutput, &[Setting::Sigma, Setting::Hybrid], simplified);
+
+pub const AO_SDTP: Definition =
+    family("ao_sdtp", Inverses::HiddenAndOutput, &[Setting::Sigma, Setting::AuxiliaryUnits, Setting::Hybrid], simplified);
+
+const fn family(name: &'static str, inverses: Inverses, settings: &'static [Setting], build: Build) -> Definition {
+    Definition { name, inverses, feedback: Feedback::None, settings, convolutions: false, build }
+}
+
+/// sdtp, and ao_sdtp, whose maps have the random features.
+fn simplified(
+    learning: &Learning,
+    forward: Forward,
+    network: &Network,
+    maps: &Arc<Maps>,
+    backend: &mut dyn Backend,
+) -> Result<Box<dyn Rule>> {
+    let top = TopTarget::Inverted(top_target::Inverted::new(network, maps, backend, true));
+    TargetPropagation::of(learning, forward, network, maps, top, backend)
+}
 
 pub struct TargetPropagation {
     forward: Forward,
@@ -41,15 +78,16 @@ struct Inverse {
 }
 
 impl TargetPropagation {
-    pub fn new(
+    fn of(
+        learning: &Learning,
         forward: Forward,
         network: &Network,
         maps: &Arc<Maps>,
         top: TopTarget,
-        sigma: f32,
-        hybrid: f32,
         backend: &mut dyn Backend,
-    ) -> TargetPropagation {
+    ) -> Result<Box<dyn Rule>> {
+        let sigma = learning.sigma.context("learning.sigma is needed by this rule")? as f32;
+        let hybrid = learning.hybrid as f32;
         let depth = network.depth();
         let mut hidden = || (1..depth).map(|l| backend.activity(network.shape(l))).collect::<Vec<_>>();
         let (targets, errors) = (hidden(), hidden());
@@ -67,7 +105,7 @@ impl TargetPropagation {
             })
         });
         let inverses = inverses.collect();
-        TargetPropagation { forward, top, sigma, hybrid, targets, errors, inverses }
+        Ok(Box::new(TargetPropagation { forward, top, sigma, hybrid, targets, errors, inverses }))
     }
 
     fn target(&self, l: usize) -> Activity {

@@ -6,6 +6,7 @@ mod best;
 mod diagnostics;
 mod disk;
 mod launcher;
+mod own_rule;
 mod photos;
 mod reading;
 mod replicas;

@@ -56,12 +56,16 @@ impl Site {
 
     /// The command line of a job of `ranks` ranks; one rank is a process alone.
     pub fn command(&self, ranks: usize, arguments: &[&str]) -> Command {
-        let program = env!("CARGO_BIN_EXE_biodist");
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_biodist")), ranks, arguments)
+    }
+
+    /// The same for another program.
+    pub fn command_of(&self, program: &Path, ranks: usize, arguments: &[&str]) -> Command {
         let mut command = if ranks == 1 {
             Command::new(program)
         } else {
             let mut mpirun = Command::new("mpirun");
-            mpirun.args(["--oversubscribe", "-n", &ranks.to_string(), program]);
+            mpirun.args(["--oversubscribe", "-n", &ranks.to_string()]).arg(program);
             mpirun
         };
         command.args(arguments).current_dir(self.folder.path());
@@ -71,12 +75,15 @@ impl Site {
     }
 
     pub fn start(&self, ranks: usize, arguments: &[&str]) -> Job {
-        let turn = (ranks > 1).then(|| JOBS.lock().unwrap_or_else(|error| error.into_inner()));
-        Job::start(self.command(ranks, arguments), turn)
+        Job::start(self.command(ranks, arguments), turn(ranks))
     }
 
     pub fn run(&self, ranks: usize, arguments: &[&str]) -> Outcome {
         self.start(ranks, arguments).wait()
+    }
+
+    pub fn run_of(&self, program: &Path, ranks: usize, arguments: &[&str]) -> Outcome {
+        Job::start(self.command_of(program, ranks, arguments), turn(ranks)).wait()
     }
 
     /// Runs a job that must end well.
@@ -127,6 +134,11 @@ impl Site {
             assert!(*bytes == theirs[file], "{} differs between {run} and {other}", file.display());
         }
     }
+}
+
+/// A turn among the jobs of several ranks.
+fn turn(ranks: usize) -> Option<MutexGuard<'static, ()>> {
+    (ranks > 1).then(|| JOBS.lock().unwrap_or_else(|error| error.into_inner()))
 }
 
 /// A job that is running; killed when it is dropped.

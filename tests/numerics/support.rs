@@ -184,7 +184,7 @@ fn mean(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64
 }
 
-pub const RULES: [Rule; 7] = [Rule::Bp, Rule::Fa, Rule::Dfa, Rule::Tp, Rule::Dtp, Rule::Sdtp, Rule::AoSdtp];
+pub const RULES: [Rule; 7] = [Rule::BP, Rule::FA, Rule::DFA, Rule::TP, Rule::DTP, Rule::SDTP, Rule::AO_SDTP];
 
 pub fn norm(values: impl IntoIterator<Item = f64>) -> f64 {
     values.into_iter().map(|value| value * value).sum::<f64>().sqrt()

@@ -3,6 +3,7 @@
 mod errors;
 mod resolved;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::*;
@@ -84,7 +85,15 @@ fn defaults_are_the_documented_ones() {
     };
     assert_eq!(config.data, data);
     assert_eq!(config.network, Network { output: Output::Softmax, layers: vec![] });
-    let learning = Learning { rule: Rule::Bp, schedule: Schedule::Parallel, alpha: None, sigma: None, auxiliary_units: None, hybrid: 0.0 };
+    let learning = Learning {
+        rule: Rule::BP,
+        schedule: Schedule::Parallel,
+        alpha: None,
+        sigma: None,
+        auxiliary_units: None,
+        hybrid: 0.0,
+        own: BTreeMap::new(),
+    };
     assert_eq!(config.learning, learning);
     let adam = Adam { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
     assert_eq!(config.optimizer, Optimizer { epsilon_form: EpsilonForm::Standard, forward: adam, inverse: adam });
@@ -136,7 +145,7 @@ fn overrides_take_toml_values_and_bare_text() {
     assert!(!config.data.shuffle);
     assert_eq!(config.data.augment, [Augment::HorizontalFlip, Augment::RandomCrop]);
     assert_eq!(config.data.crop, Some([28, 24]));
-    assert_eq!(config.learning.rule, Rule::Fa);
+    assert_eq!(config.learning.rule, Rule::FA);
     assert_eq!(config.training.epochs, Some(8), "the last one wins");
     assert_eq!(config.optimizer.forward.learning_rate, 1.0);
     assert_eq!(config.optimizer.inverse, Adam { learning_rate: 0.5, beta1: 0.0, beta2: 0.999, epsilon: 1e-8 });

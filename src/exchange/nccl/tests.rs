@@ -299,7 +299,7 @@ fn parameters_after_update(size: usize, sharing: Sharing, samples: usize) -> (Ve
     std::fs::write(file.path(), CONFIG).unwrap();
     let config = Config::load(file.path(), &[]).unwrap();
     let network = Network::new([5, 6, 2], 3, &config.network).unwrap();
-    let maps = Arc::new(Maps::new(&network, config.learning.rule, 0));
+    let maps = Arc::new(Maps::new(&network, &config.learning.rule, 0));
     let part = if sharing == Sharing::Gradients { (0, size) } else { (0, 1) };
     let (device, precision) = (Device::Cpu, config.parallel.precision);
     let setup = Setup { device, precision, seed: 1, capacity: samples, parts: vec![part; maps.all.len()] };

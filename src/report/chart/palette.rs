@@ -3,8 +3,9 @@
 //! Colours follow Okabe and Ito's palette, which people with any kind of colour vision can tell apart: one hue for each family, light
 //! and hollow where its models learn in parallel, dark and filled where they alternate.
 
-use crate::config::{Rule, Schedule};
+use crate::config::Schedule;
 use crate::report::paper::Method;
+use crate::rules::definitions;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marker {
@@ -52,15 +53,20 @@ impl Look {
 pub fn of_method(method: Method, variant: usize) -> Look {
     const OTHERS: [&str; 6] = ["#882255", "#332288", "#117733", "#8a8a00", "#aa4499", "#44aa99"];
     let alternating = method.schedule == Schedule::Alternating;
-    let (parallel_colour, alternating_colour, marker) = match method.rule {
-        Rule::Dtp => ("#56b4e9", "#0072b2", Marker::Circle),
-        Rule::Sdtp => ("#e69f00", "#d55e00", Marker::Square),
-        Rule::AoSdtp => ("#3fbf95", "#00684c", Marker::Triangle),
-        Rule::Tp => ("#b5a642", "#6b5f14", Marker::TriangleDown),
-        Rule::Fa => ("#cc79a7", "#cc79a7", Marker::Diamond),
-        Rule::Dfa => ("#7b3294", "#7b3294", Marker::TriangleDown),
-        Rule::Bp if method.convolutional => ("#808080", "#808080", Marker::Square),
-        Rule::Bp => ("#000000", "#000000", Marker::Circle),
+    let (parallel_colour, alternating_colour, marker) = match method.rule.name() {
+        "dtp" => ("#56b4e9", "#0072b2", Marker::Circle),
+        "sdtp" => ("#e69f00", "#d55e00", Marker::Square),
+        "ao_sdtp" => ("#3fbf95", "#00684c", Marker::Triangle),
+        "tp" => ("#b5a642", "#6b5f14", Marker::TriangleDown),
+        "fa" => ("#cc79a7", "#cc79a7", Marker::Diamond),
+        "dfa" => ("#7b3294", "#7b3294", Marker::TriangleDown),
+        "bp" if method.convolutional => ("#808080", "#808080", Marker::Square),
+        "bp" => ("#000000", "#000000", Marker::Circle),
+        // Rules from elsewhere, by their place among all.
+        name => {
+            let place = definitions().position(|rule| rule.name == name).unwrap_or(0);
+            (OTHERS[place % OTHERS.len()], OTHERS[(place + 1) % OTHERS.len()], Marker::Diamond)
+        }
     };
     let filled = alternating || (!method.rule.trains_inverses() && !method.convolutional);
     let colour = match variant {

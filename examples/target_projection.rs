@@ -1,0 +1,69 @@
+//! A rule of one's own, in a program that is `biodist` and knows it: docs/own_rules.md goes through it.
+//!
+//! Direct feedback alignment sends the output's error down, which must wait for the output. Direct random target projection (Frenkel,
+//! Lefebvre & Bol 2021) sends the target alone. This rule is between the two: hidden layers get `B_l (error - target_share * p)`, with the
+//! error `p - y`; at 0 it is direct feedback alignment, at 1 what comes down is `-B_l y`, which no activity above has touched.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use biodist::compute::{Activity, Backend, Nonlinearity, Update};
+use biodist::network::{MapId, Maps, Network};
+use biodist::rules::{Definition, Feedback, Forward, Inverses, Phase, Rule, Setting};
+
+const TARGET_SHARE: Setting = Setting::Own { key: "target_share", meaning: "0 sends the output's error down, 1 the target alone" };
+
+const TARGET_PROJECTION: Definition = Definition {
+    name: "target_projection",
+    inverses: Inverses::None,
+    feedback: Feedback::Direct,
+    settings: &[TARGET_SHARE],
+    convolutions: false,
+    build: |learning, forward, network, maps, backend| {
+        let target_share = learning.own["target_share"] as f32;
+        Ok(Box::new(TargetProjection::new(target_share, forward, network, maps, backend)))
+    },
+};
+
+struct TargetProjection {
+    target_share: f32,
+    forward: Forward,
+    /// What comes down: as many units as the output.
+    sent: Activity,
+    /// Error of each hidden layer, from the lowest, and the random weights that yield it.
+    hidden: Vec<(Activity, MapId)>,
+}
+
+impl TargetProjection {
+    fn new(target_share: f32, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> TargetProjection {
+        let sent = backend.activity(network.shape(network.depth()));
+        let hidden = (1..network.depth())
+            .map(|l| (backend.activity(network.shape(l)), maps.feedback[l - 1].expect("every hidden layer has feedback")))
+            .collect();
+        TargetProjection { target_share, forward, sent, hidden }
+    }
+}
+
+impl Rule for TargetProjection {
+    fn learn(&self, backend: &mut dyn Backend, _phase: Phase) -> Vec<Update> {
+        let forward = &self.forward;
+        forward.run(backend);
+        let top = forward.depth() - 1;
+        let mut updates = vec![forward.update(top, forward.error)];
+        backend.step_along(forward.error, -self.target_share, forward.h[top + 1], self.sent);
+        for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
+            backend.apply(feedback, &[(self.sent, delta)], Nonlinearity::Linear);
+            backend.through_tanh(delta, forward.h[layer + 1]);
+            updates.push(forward.update(layer, delta));
+        }
+        updates
+    }
+
+    fn forward(&self) -> &Forward {
+        &self.forward
+    }
+}
+
+fn main() -> ExitCode {
+    biodist::cli::main(&[&TARGET_PROJECTION])
+}
