@@ -106,6 +106,7 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
         about["world_size"] = json!(transport.size());
         about["threads_per_rank"] = json!(engine.threads());
         about["kernels"] = json!(engine.kernels());
+        about["steps_per_epoch"] = json!(steps_per_epoch);
         folder.begin(config, about)?;
         say(settings(config, &splits, &plan, &schedule, &engine, &share, &hosts, folder.path(), resumed.as_ref()));
     }

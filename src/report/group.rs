@@ -27,7 +27,10 @@ impl Panel {
         let paper = data.paper.and_then(|data| Some((data, Network::of(data, layers)?))).filter(|_| classifies);
         let network = match paper {
             Some((_, network)) => network.name().to_owned(),
-            None if classifies => layers_text(layers),
+            None if classifies => match Network::anywhere(layers) {
+                Some((data, network)) => format!("the paper's {} network, {}", data.name(), network.name()),
+                None => layers_text(layers),
+            },
             None => format!("autoencoder {}", layers_text(layers)),
         };
         let order = (data.paper.map_or(usize::MAX, |data| data as usize), paper.map_or(usize::MAX, |(_, network)| network as usize));

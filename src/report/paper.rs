@@ -94,6 +94,11 @@ impl Network {
         }
     }
 
+    /// The network of Table 3 that these hidden layers are, on whatever data they are trained.
+    pub fn anywhere(layers: &[Layer]) -> Option<(DataSet, Network)> {
+        [DataSet::Mnist, DataSet::Cifar10, DataSet::ImageNet].into_iter().find_map(|data| Some((data, Network::of(data, layers)?)))
+    }
+
     /// The network of Table 3 that these hidden layers are, local or convolutional.
     pub fn of(data: DataSet, layers: &[Layer]) -> Option<Network> {
         let unshared: Vec<Layer> = layers

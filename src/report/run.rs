@@ -21,7 +21,7 @@ pub struct Run {
     pub history: History,
     /// Steps done.
     pub step: u64,
-    /// Known from the first checkpoint on, which is that of step 0.
+    /// From `run.json`, so that a folder whose checkpoints were cleared away still tells how far the run has come; else from a checkpoint.
     steps_per_epoch: Option<u64>,
     pub finished: bool,
     /// What `run.json` says; null where it is not there.
@@ -45,13 +45,14 @@ impl Run {
         let config = Config::load(&path.join(CONFIG), &[])?;
         let history = History::read(path)?;
         let state = Checkpoints::of(path).newest_state()?;
-        let steps_per_epoch = state.as_ref().map(|state| state.steps_per_epoch.max(1));
-        let step = history.last_step.max(state.map_or(0, |state| state.step));
         let about_path = path.join(RUN);
         let about = match std::fs::read(&about_path) {
             Err(_) => Value::Null,
             Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", about_path.display()))?,
         };
+        let told = about["steps_per_epoch"].as_u64();
+        let steps_per_epoch = told.or(state.as_ref().map(|state| state.steps_per_epoch)).map(|steps| steps.max(1));
+        let step = history.last_step.max(state.map_or(0, |state| state.step));
         let finished = steps_per_epoch.is_some_and(|steps| is_finished(&config, &history, step, steps));
         Ok(Run { path: path.to_owned(), data: Data::of(&config), config, history, step, steps_per_epoch, finished, about })
     }

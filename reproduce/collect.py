@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Keeps what a run's folder says about its result, without what is large or of one machine.
+
+    reproduce/collect.py RUN NAME        # to reproduce/runs/NAME: config.toml, run.json, metrics.jsonl
+
+The training lines before each evaluation become one, their mean by number of steps. Paths of data become relative.
+"""
+import json
+import pathlib
+import re
+import sys
+
+
+def mean(lines, began):
+    """One line for several, the first of which covers the steps after `began`."""
+    steps = [line["step"] - before for line, before in zip(lines, [began] + [line["step"] for line in lines])]
+    total = sum(steps)
+    merged = dict(lines[-1])
+    for key in ["loss", "inverse_loss", "top1_error", "top5_error", "samples_per_second"]:
+        if all(key in line for line in lines):
+            merged[key] = sum(line[key] * count for line, count in zip(lines, steps)) / total
+    of_parts = {key: sum(line["seconds"][key] * count for line, count in zip(lines, steps)) / total for key in merged["seconds"]}
+    return {**merged, "seconds": of_parts}
+
+
+run, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+out = pathlib.Path(__file__).parent / "runs" / name
+out.mkdir(parents=True, exist_ok=True)
+
+kept, waiting, began = [], [], 0
+for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+    if line["split"] == "train":
+        waiting.append(line)
+        continue
+    if waiting:
+        kept.append(mean(waiting, began))
+        began, waiting = waiting[-1]["step"], []
+    kept.append(line)
+(out / "metrics.jsonl").write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
+
+config = (run / "config.toml").read_text()
+config = re.sub(r'^(train|test) = ".*/([^/"]+/[^/"]+)"$', r'\1 = "data/\2"', config, flags=re.MULTILINE)
+(out / "config.toml").write_text(config)
+
+facts = json.loads((run / "run.json").read_text())
+facts.setdefault("steps_per_epoch", kept[-1]["step"] // kept[-1]["epoch"])
+told = ["commit", "versions", "world_size", "threads_per_rank", "kernels", "steps_per_epoch"]
+(out / "run.json").write_text(json.dumps({key: facts[key] for key in told}, indent=1) + "\n")
