@@ -30,7 +30,7 @@ ends_within "$3" && exit
 children=$(cat "/proc/$daemon/task/"*/children 2>/dev/null)
 kill -TERM "$daemon"
 ends_within 3 || kill -KILL "$daemon"
-[ -z "$children" ] || kill -TERM $children 2>/dev/null
+[ -z "$children" ] || kill -KILL $children 2>/dev/null
 "#;
 
 /// A process, and when it began, in the system's ticks.
