@@ -18,8 +18,8 @@ use crate::output::{Author, Journal, follow};
 /// After SIGTERM, Open MPI itself kills the ranks within two seconds.
 const AFTER_TERM: Duration = Duration::from_secs(10);
 /// mpirun ends a job within seconds of saying so, unless it waits for a host that it cannot reach: for a quarter of an hour, which is what
-/// the system's TCP takes to give up data that nobody acknowledges.
-const AFTER_ITS_WORD: Duration = Duration::from_secs(12);
+/// the system's TCP takes to give up data that nobody acknowledges. The ranks' watchdogs wait a little longer before they do the same.
+const AFTER_ITS_WORD: Duration = Duration::from_secs(8);
 /// How often mpirun's messages are looked at.
 const GLANCE: Duration = Duration::from_millis(500);
 /// A rank that nobody could end keeps its end of the pipes open; what it still says is not waited for longer than this.
@@ -103,6 +103,8 @@ impl Attempt<'_> {
         }
         let journal = journal.lock().map_err(|_| anyhow!("a thread that follows mpirun's output has failed"))?;
         journal.recent(Author::Mpirun).for_each(|line| ending.note(line));
+        journal.recent_of_ranks().for_each(|line| ending.hear(line));
+        ending.settle();
         let speaker = ending.rank.unwrap_or(0);
         let last_words = journal.recent(Author::Rank(speaker)).map(str::to_owned).collect();
         Ok(Outcome { ending, speaker, last_words, log_error: journal.file_error().map(str::to_owned) })
@@ -203,7 +205,7 @@ impl Escalation {
                 (libc::SIGUSR1, "asked the ranks for a checkpoint and the end; a second Ctrl-C or SIGTERM does not wait for it")
             }
             Escalation::Terminated(_) => (libc::SIGTERM, "ending mpirun"),
-            Escalation::Killed => (libc::SIGKILL, "killing mpirun"),
+            Escalation::Killed => (libc::SIGKILL, "mpirun does not end by itself; killing it"),
         };
         eprintln!("biodist-launch: {what}");
         // SAFETY: kill only takes numbers. The process is not waited for before the loop that calls this has ended, or has just ended,

@@ -10,7 +10,7 @@ pub const NOT_FINITE: i32 = 77;
 /// How mpirun ended, and what it said about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
-    /// mpirun's exit code, 128 + N where signal N ended it.
+    /// mpirun's exit code, 128 + N where signal N ended it; what caused it, once that is [settled](Ending::settle).
     pub code: i32,
     pub lasted: Duration,
     /// Somebody asked the launcher to stop while it ran.
@@ -23,13 +23,17 @@ pub struct Ending {
     pub signal: Option<i32>,
     /// Hosts that mpirun lost its connection to.
     pub lost_hosts: Vec<String>,
+    /// The code that a rank said it ends with.
+    pub reported: Option<i32>,
+    /// Who holds up the job, in the words of a rank's watchdog.
+    pub verdict: Option<String>,
 }
 
 impl Ending {
     /// Takes note of one line of mpirun's own messages. Open MPI 4 words them so:
     /// `mpirun noticed that process rank 1 with PID 0 on node a exited on signal 9 (Killed).`,
-    /// `Process name: [[21673,1],1]`, `MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD`, and for a lost host
-    /// `Remote daemon: [[21102,0],2] on node b`.
+    /// `Process name: [[21673,1],1]` and `Exit code:    76`, `MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD` and
+    /// `with errorcode 77.`, and for a lost host `Remote daemon: [[21102,0],2] on node b`.
     pub fn note(&mut self, line: &str) {
         let after = |text: &str| line.split_once(text).map(|(_, rest)| rest);
         if let Some(rank) = after("noticed that process rank ") {
@@ -42,6 +46,30 @@ impl Ending {
             self.rank = self.rank.or_else(|| leading_number(name.split_once("],")?.1));
         } else if let Some(host) = after("Remote daemon:").and_then(|rest| rest.split_once(" on node ")).map(|(_, host)| host.trim()) {
             self.lost_hosts.push(host.to_owned());
+        } else if let Some(code) = after("with errorcode ").or_else(|| after("Exit code:")) {
+            self.reported = self.reported.or_else(|| leading_number(code.trim())?.try_into().ok());
+        }
+    }
+
+    /// Takes note of one line of a rank's: what biodist says last tells its code, which mpirun may not get to do.
+    pub fn hear(&mut self, line: &str) {
+        let Some(said) = line.strip_prefix("biodist: ") else { return };
+        if let Some((_, stall)) = said.split_once("stalled (parallel.stall_timeout = ") {
+            self.reported = Some(STALLED);
+            let verdict = stall.split_once("): ").map_or(stall, |(_, verdict)| verdict);
+            self.verdict.get_or_insert_with(|| verdict.split(". The job ends").next().unwrap_or(verdict).to_owned());
+        } else if said.starts_with("stopped on request") {
+            self.reported = Some(STOPPED);
+        }
+    }
+
+    /// Puts the cause in the place of its consequences. An mpirun that waits for a lost host has to be killed, and itself kills the ranks
+    /// that do not end: what a rank ended with says more than such signals, and a lost host is a stall that nobody was left to report.
+    pub fn settle(&mut self) {
+        let lost = (!self.lost_hosts.is_empty()).then_some(STALLED);
+        if let Some(cause) = self.reported.or(lost).filter(|_| self.code >= 128) {
+            self.code = cause;
+            self.signal = None;
         }
     }
 
@@ -70,11 +98,16 @@ impl Ending {
             (None, _) => "mpirun".to_owned(),
         };
         match self.code {
-            _ if !self.lost_hosts.is_empty() => format!("the connection to {} was lost", self.lost_hosts.join(" and ")),
+            _ if !self.lost_hosts.is_empty() => {
+                format!("the connection to {} was lost (code {})", self.lost_hosts.join(" and "), self.code)
+            }
             0 => "done".to_owned(),
             STOPPED => "stopped on request, checkpoint written".to_owned(),
             _ if self.stop_requested => "stopped on request".to_owned(),
-            STALLED => format!("{who} reported a stall or replicas that differ (code {STALLED})"),
+            STALLED => match &self.verdict {
+                Some(verdict) => format!("stalled (code {STALLED}): {verdict}"),
+                None => format!("{who} reported a stall or replicas that differ (code {STALLED})"),
+            },
             NOT_FINITE => format!("{who} met a loss that is not finite (code {NOT_FINITE})"),
             2 => format!("{who} refused the command line or the configuration (code 2)"),
             code => match self.signal {
@@ -97,8 +130,15 @@ mod tests {
     use super::*;
 
     fn ending(code: i32, lines: &[&str]) -> Ending {
+        ending_after(code, lines, &[])
+    }
+
+    /// After what mpirun said, and what ranks did.
+    fn ending_after(code: i32, lines: &[&str], heard: &[&str]) -> Ending {
         let mut ending = Ending { code, lasted: Duration::from_secs(1), ..Ending::default() };
         lines.iter().for_each(|line| ending.note(line));
+        heard.iter().for_each(|line| ending.hear(line));
+        ending.settle();
         ending
     }
 
@@ -137,8 +177,28 @@ mod tests {
         ];
         let ending = ending(205, &lines);
         assert_eq!(ending.lost_hosts, ["10.77.0.2"]);
-        assert_eq!(ending.describe(), "the connection to 10.77.0.2 was lost");
-        assert!(ending.is_worth_a_restart());
+        assert_eq!(ending.describe(), "the connection to 10.77.0.2 was lost (code 76)");
+        assert!(ending.is_worth_a_restart() && ending.exit_code() == 76);
+    }
+
+    #[test]
+    fn what_a_rank_ended_with_counts_and_not_the_signals_that_follow() {
+        let stall = "biodist: rank 1 on h2: stalled (parallel.stall_timeout = 5 s): rank 0 on h1 has given no sign of life for 5.1 s \
+                     (stopped); last seen in step 9, barrier. The job ends; --resume goes on from the last checkpoint";
+        let killed = ending_after(137, &["Primary job  terminated normally, but 1 process returned"], &["step 9", stall]);
+        assert_eq!(killed.exit_code(), 76);
+        assert_eq!(
+            killed.describe(),
+            "stalled (code 76): rank 0 on h1 has given no sign of life for 5.1 s (stopped); last seen in step 9, barrier"
+        );
+        let aborted = ["MPI_ABORT was invoked on rank 5 in communicator MPI_COMM_WORLD", "with errorcode 77."];
+        assert_eq!(ending(137, &aborted).exit_code(), 77);
+        assert_eq!(ending(143, &["  Process name: [[21673,1],3]", "  Exit code:    2"]).exit_code(), 2);
+        let stopped = ending_after(137, &[], &["biodist: stopped on request after step 9 of 20, checkpoint written"]);
+        assert!(stopped.exit_code() == 75 && !stopped.is_worth_a_restart());
+        // mpirun's own word stands where it has one, and so does a signal that nobody explains.
+        assert_eq!(ending_after(1, &aborted[..1], &[stall]).exit_code(), 1);
+        assert_eq!(ending_after(137, &[], &["a metric called 'stalled (parallel.stall_timeout = 5 s): '"]).exit_code(), 137);
     }
 
     #[test]

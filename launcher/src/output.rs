@@ -125,6 +125,12 @@ impl Journal {
         self.recent.get(&author).into_iter().flatten().map(String::as_str)
     }
 
+    /// The last lines of every rank, oldest first, rank after rank.
+    pub fn recent_of_ranks(&self) -> impl Iterator<Item = &str> {
+        let ranks = self.recent.iter().filter(|(author, _)| matches!(author, Author::Rank(_)));
+        ranks.flat_map(|(_, lines)| lines).map(String::as_str)
+    }
+
     /// The first reason for which a line could not be kept in its file: training goes on without.
     pub fn file_error(&self) -> Option<&str> {
         self.file_error.as_deref()

@@ -14,6 +14,8 @@ use crate::mpirun::{LAUNCH_VARIABLE, SSH_OPTIONS};
 
 /// A command that takes longer has failed. Above ssh's own limit, whose message says more.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The same where nothing is lost by not waiting: a host that cannot be reached looks after itself.
+const SHORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The program that reaches other hosts, and its options.
 #[derive(Clone, Debug)]
@@ -65,7 +67,7 @@ pub fn unusable(agent: &Agent, hosts: &[String], folder: &Path, program: &OsStr)
     let script = format!(
         "cd {folder_word} || exit 1; command -v {program_word} >/dev/null || {{ echo {program_word} is not there >&2; exit 1; }}; exit 0"
     );
-    on_all(agent, hosts, &script).into_iter().filter_map(|(host, result)| result.err().map(|reason| (host, reason))).collect()
+    on_all(agent, hosts, &script, PATIENCE).into_iter().filter_map(|(host, result)| result.err().map(|reason| (host, reason))).collect()
 }
 
 /// Ends every process of launch `id` on `hosts`, and returns on how many hosts there were some. A host that cannot be reached is left
@@ -75,26 +77,26 @@ pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
         "found=1; for file in $(grep -lszxF {LAUNCH_VARIABLE}={id} /proc/[0-9]*/environ); do \
          process=${{file#/proc/}}; kill -9 ${{process%/environ}} 2>/dev/null && found=0; done; exit $found"
     );
-    on_all(agent, hosts, &script).iter().filter(|(_, result)| result.is_ok()).count()
+    on_all(agent, hosts, &script, SHORT_PATIENCE).iter().filter(|(_, result)| result.is_ok()).count()
 }
 
 /// The outcome of `script` on each of `hosts`: an error is what the host, or the way to it, says.
-fn on_all(agent: &Agent, hosts: &[String], script: &str) -> Vec<(String, Result<(), String>)> {
+fn on_all(agent: &Agent, hosts: &[String], script: &str, patience: Duration) -> Vec<(String, Result<(), String>)> {
     let started: Vec<_> = hosts.iter().map(|host| (host.clone(), agent.command(host, script).spawn())).collect();
-    let deadline = Instant::now() + PATIENCE;
-    let finish = |child: std::io::Result<Child>| child.map_err(|error| error.to_string()).and_then(|child| outcome(child, deadline));
+    let until = Instant::now() + patience;
+    let finish = |child: std::io::Result<Child>| child.map_err(|error| error.to_string()).and_then(|child| outcome(child, until, patience));
     started.into_iter().map(|(host, child)| (host, finish(child))).collect()
 }
 
-fn outcome(mut child: Child, deadline: Instant) -> Result<(), String> {
+fn outcome(mut child: Child, until: Instant, patience: Duration) -> Result<(), String> {
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("no answer in {} s", PATIENCE.as_secs()));
+                return Err(format!("no answer in {} s", patience.as_secs()));
             }
             Err(error) => return Err(error.to_string()),
         }

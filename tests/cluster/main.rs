@@ -1,6 +1,7 @@
-//! Real clusters on one machine: hosts with networks of their own, and a Slurm of two nodes. As root, with iproute2, slurm-wlm and munge:
-//! `make test-cluster` installs them and runs this; `make test` leaves it out.
+//! Real clusters on one machine: hosts with networks of their own, and a Slurm of two nodes. As root, with iproute2, openssh-server,
+//! slurm-wlm and munge: `make test-cluster` installs them and runs this; `make test` leaves it out.
 
+mod host;
 mod hosts;
 #[path = "../end_to_end/site.rs"]
 #[allow(dead_code)]
@@ -22,11 +23,4 @@ pub fn output(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A script that may be run.
-pub fn write_script(path: &Path, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::site::{PATIENCE, Site, lines, wait_for};
+use crate::site::{Job, PATIENCE, Site, lines, wait_for};
 use crate::{launcher, output};
 
 const NODES: [&str; 2] = ["n1", "n2"];
@@ -217,4 +217,38 @@ fn a_node_that_fails_is_left_behind() {
     let before = lines(&metrics);
     wait_for("more metrics", || lines(&metrics) > before + 5);
     output(slurm.command("scancel").arg(&job));
+}
+
+#[test]
+#[ignore = "make test-cluster"]
+fn srun_alone_trains_where_mpi_shares_its_pmix_and_is_refused_where_not() {
+    let site = Site::new();
+    let slurm = Slurm::new(&site.path("slurm"));
+    let config = site.configure("job", DTP, "[training]\nepochs = 3\nlog_every_steps = 3");
+    site.succeed(2, &["train", &config, "--out", "whole"]);
+    let srun = |mpi: &str, nodes: usize, run: &str| {
+        let mut srun = slurm.command("srun");
+        srun.args([format!("--mpi={mpi}"), format!("--nodes={nodes}"), "--ntasks=2".to_owned()]);
+        srun.args([env!("CARGO_BIN_EXE_biodist"), "train", &config, "--out", run]);
+        srun.current_dir(site.path("")).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Job::start(srun, None).wait()
+    };
+    // Every process ends at once, and none of them trains for itself.
+    let started = Instant::now();
+    let refused = srun("none", 2, "refused");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert_eq!(refused.stderr.matches("srun started 2 processes, but this MPI cannot reach them").count(), 1, "{refused:?}");
+    assert!(refused.stderr.contains("srun --mpi=pmix") && refused.stderr.matches("exit code 2").count() >= 1, "{refused:?}");
+    assert!(!site.path("refused").exists());
+
+    let kinds = slurm.command("srun").arg("--mpi=list").output().unwrap();
+    if !String::from_utf8_lossy(&[kinds.stdout, kinds.stderr].concat()).contains("pmix") {
+        return eprintln!("skipped: this Slurm has no PMIx");
+    }
+    // On one of the nodes: both are this machine, which takes one PMIx server of a step.
+    let trained = srun("pmix", 1, "trained");
+    assert_eq!(trained.code, Some(0), "{trained:?}");
+    assert!(trained.stdout.contains("2 ranks"), "{trained:?}");
+    site.assert_same("whole", "trained");
 }

@@ -53,11 +53,11 @@ impl Board {
         self.pulses.iter().filter_map(Pulse::read)
     }
 
-    /// Tells the other ranks of this host; the first verdict stands.
-    pub fn publish(&self, text: &str) {
-        let Some(verdict) = self.verdict else { return };
+    /// Tells the other ranks of this host; the first verdict stands. Whether this is the first.
+    pub fn publish(&self, text: &str) -> bool {
+        let Some(verdict) = self.verdict else { return true };
         if verdict.state.compare_exchange(0, 1, AcqRel, Relaxed).is_err() {
-            return;
+            return false;
         }
         let mut length = 0;
         for (place, byte) in verdict.text.iter().zip(text.bytes()) {
@@ -66,6 +66,7 @@ impl Board {
         }
         verdict.length.store(length, Relaxed);
         verdict.state.store(2, Release);
+        true
     }
 
     /// What some rank of this host has found.

@@ -7,6 +7,7 @@
 //! without MPI, which may be what is stuck.
 
 mod board;
+mod guard;
 mod judge;
 mod link;
 
@@ -203,7 +204,7 @@ impl Watch {
 
     /// Says what was found, lets the others do so, and ends this process.
     fn end(&mut self, verdict: &str) -> ! {
-        self.board.publish(verdict);
+        let is_first_here = self.board.publish(verdict);
         job::complain_as_rank(
             self.rank,
             &format!(
@@ -218,6 +219,9 @@ impl Watch {
                 hub.publish(verdict);
             }
             std::thread::sleep(self.interval / 4);
+        }
+        if is_first_here {
+            guard::leave();
         }
         unsafe { libc::_exit(Exit::Stalled as i32) }
     }
