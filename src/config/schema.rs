@@ -195,6 +195,8 @@ pub struct Parallel {
     pub device: Device,
     pub backend: TransportChoice,
     pub exchange: ExchangeChoice,
+    /// Whether what ranks exchange travels while they compute.
+    pub overlap: bool,
     pub threads_per_rank: usize,
     pub precision: Precision,
     /// Seconds without progress after which the job is ended.

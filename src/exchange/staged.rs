@@ -6,17 +6,21 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::Tensor;
 
-use super::Transport;
 use super::tensors::{Collectives, Ticket};
+use super::{Transport, reduce_scatter};
+use crate::compute::cpu::pool::Pool;
+use crate::compute::cpu::simd::Isa;
 
 /// Operations are done when they return.
 pub struct Staged {
     transport: Arc<dyn Transport>,
+    isa: Isa,
+    pool: Pool,
 }
 
 impl Staged {
     pub fn new(transport: Arc<dyn Transport>) -> Staged {
-        Staged { transport }
+        Staged { transport, isa: Isa::available()[0], pool: Pool::new(1) }
     }
 
     fn parts(&self, each: usize) -> Vec<std::ops::Range<usize>> {
@@ -41,7 +45,7 @@ impl Collectives for Staged {
         let ranges = self.parts(own.numel());
         let mut staged = vec![0.0f32; all.numel()];
         all.f_copy_data(&mut staged, all.numel())?;
-        unsafe { self.transport.reduce_scatter_ranges(staged.as_mut_ptr(), &ranges) };
+        unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, staged.as_mut_ptr(), &ranges) };
         let part = &staged[ranges[self.transport.rank()].clone()];
         own.shallow_clone().f_copy_(&Tensor::f_from_slice(part)?.f_view_as(own)?)?;
         Ok(Ticket(0))

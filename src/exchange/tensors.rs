@@ -6,8 +6,8 @@
 //! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies Adam to its part, of which alone it
 //!   has moments, and the new parameters are gathered.
 //!
-//! What travels is begun as early as possible, and waited for as late: factors all at once, a gradient as soon as it is made, while the
-//! device goes on with the next one.
+//! With `parallel.overlap` what travels is begun as early as possible, and waited for as late: factors, and gradients made of them, as soon as
+//! the rule hands them out, while the device goes on with the rule.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -119,6 +119,20 @@ pub struct TensorExchange {
     /// Absent where there is one rank.
     collectives: Option<Box<dyn Collectives>>,
     size: usize,
+    overlap: bool,
+    /// Of this step: all ranks' factors on their way, [ranks, positions, samples, channels], by activity.
+    factors: BTreeMap<usize, (Ticket, Tensor)>,
+    /// Of this step, by map.
+    gradients: BTreeMap<usize, Scattering>,
+}
+
+/// A gradient on its way.
+struct Scattering {
+    ticket: Ticket,
+    /// In use until the ticket's wait.
+    _all: Tensor,
+    /// This rank's part of the sum.
+    part: Tensor,
 }
 
 impl TensorExchange {
@@ -130,45 +144,52 @@ impl TensorExchange {
         parallel: &Parallel,
     ) -> Result<TensorExchange> {
         let joined = join(backend.driver(), transport, parallel.backend, parallel.stall_timeout)?;
-        Ok(TensorExchange::over(joined.map(|(collectives, _)| collectives), sharing, transport.size()))
+        Ok(TensorExchange::over(joined.map(|(collectives, _)| collectives), sharing, transport.size(), parallel.overlap))
     }
 
     /// Over the collectives of `size` ranks, which map by map share as `sharing` says.
-    pub(super) fn over(collectives: Option<Box<dyn Collectives>>, sharing: Vec<Sharing>, size: usize) -> TensorExchange {
-        TensorExchange { sharing, collectives, size }
+    pub(super) fn over(collectives: Option<Box<dyn Collectives>>, sharing: Vec<Sharing>, size: usize, overlap: bool) -> TensorExchange {
+        TensorExchange { sharing, collectives, size, overlap, factors: BTreeMap::new(), gradients: BTreeMap::new() }
     }
 
-    /// Applies `updates` to the parameters of every rank. Collective.
+    /// Takes an update as the rule hands it out: what can travel now begins to. Collective.
+    pub fn take(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+        if self.overlap { self.begin(backend, update) } else { Ok(()) }
+    }
+
+    /// Applies `updates`, all that the rule handed out, to the parameters of every rank. Collective.
     pub fn update(&mut self, backend: &mut TorchBackend, updates: &[Update], steps: AdamSteps) -> Result<()> {
         let maps = backend.maps.clone();
         let step = |map: MapId| steps.of(&maps, map);
-        let (shared, own): (Vec<Update>, Vec<Update>) = updates.iter().partition(|update| self.sharing[update.map.0] != Sharing::None);
+        if !self.overlap {
+            // All factors first: they travel while gradients are made.
+            let (by_factors, others): (Vec<Update>, Vec<Update>) =
+                updates.iter().partition(|update| self.sharing[update.map.0] == Sharing::Activities);
+            by_factors.into_iter().chain(others).try_for_each(|update| self.begin(backend, update))?;
+        }
+        let of = |way: Sharing| updates.iter().filter(|update| self.sharing[update.map.0] == way).copied().collect::<Vec<_>>();
+        let [by_factors, by_gradients, alone] = [Sharing::Activities, Sharing::Gradients, Sharing::None].map(of);
         if let Some(collectives) = &mut self.collectives {
             let collectives = &mut **collectives;
-            let of = |way: Sharing| shared.iter().filter(|update| self.sharing[update.map.0] == way).copied().collect::<Vec<_>>();
-            let (by_factors, by_gradients) = (of(Sharing::Activities), of(Sharing::Gradients));
-            let arriving = Arriving::begin(backend, collectives, &by_factors, self.size)?;
-            let mut gradients = Vec::with_capacity(by_gradients.len());
-            for update in &by_gradients {
-                let (pre, post) = backend.factors(update)?;
-                let all = backend.gradient(update.map, &pre, &post)?;
-                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (Kind::Float, all.device()))?;
-                let ticket = exchanging(backend, |_| collectives.reduce_scatter(&all, &part))?;
-                gradients.push((update.map, ticket, all, part));
-            }
             for update in &by_factors {
-                let (pre, post) = arriving.of(backend, collectives, update)?;
+                let mut one = |activity: Activity| {
+                    let (ticket, all) = self.factors.get(&activity.0).context("every factor was gathered")?;
+                    exchanging(backend, |_| collectives.wait(*ticket))?;
+                    joined(all)
+                };
+                let (pre, post) = (one(update.pre)?, one(update.post)?);
                 let gradient = backend.gradient(update.map, &pre, &post)?;
                 backend.adam(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
             }
-            let mut gathering = Vec::with_capacity(gradients.len());
-            for (map, ticket, _, part) in &gradients {
+            let mut gathering = Vec::with_capacity(by_gradients.len());
+            for Update { map, .. } in by_gradients {
+                let Scattering { ticket, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
                 exchanging(backend, |_| collectives.wait(*ticket))?;
-                let owned = backend.owned(*map);
-                backend.adam(*map, owned.clone(), part, &step(*map))?;
+                let owned = backend.owned(map);
+                backend.adam(map, owned.clone(), part, &step(map))?;
                 let ticket = exchanging(backend, |backend| {
-                    let own = backend.flat(*map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
-                    collectives.all_gather(&[(&own, backend.flat(*map))])
+                    let own = backend.flat(map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
+                    collectives.all_gather(&[(&own, backend.flat(map))])
                 })?;
                 gathering.push(ticket);
             }
@@ -176,13 +197,48 @@ impl TensorExchange {
                 gathering.iter().try_for_each(|ticket| collectives.wait(*ticket))?;
                 collectives.settle()
             })?;
+            self.factors.clear();
+            self.gradients.clear();
         }
-        for update in &own {
+        for update in &alone {
             let (pre, post) = backend.factors(update)?;
             let gradient = backend.gradient(update.map, &pre, &post)?;
             backend.adam(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
         }
         backend.settle()
+    }
+
+    /// Begins what an update's sharing needs before any parameter may change: to gather factors, each once in a step, or to sum a gradient.
+    fn begin(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+        let Some(collectives) = &mut self.collectives else { return Ok(()) };
+        let (pre, post) = backend.factors(&update)?;
+        match self.sharing[update.map.0] {
+            Sharing::None => {}
+            Sharing::Activities => {
+                let mut new = vec![(update.pre, pre), (update.post, post)];
+                new.retain(|(activity, _)| !self.factors.contains_key(&activity.0));
+                new.dedup_by_key(|(activity, _)| *activity);
+                let pairs: Vec<(Tensor, Tensor)> = new
+                    .iter()
+                    .map(|(_, own)| {
+                        let own = own.f_contiguous()?;
+                        let (positions, samples, channels) = own.size3()?;
+                        let all = Tensor::f_empty([self.size as i64, positions, samples, channels], (Kind::Float, own.device()))?;
+                        Ok((own, all))
+                    })
+                    .collect::<Result<_>>()?;
+                let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
+                let ticket = exchanging(backend, |_| collectives.all_gather(&borrowed))?;
+                self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (ticket, all))));
+            }
+            Sharing::Gradients => {
+                let all = backend.gradient(update.map, &pre, &post)?;
+                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (Kind::Float, all.device()))?;
+                let ticket = exchanging(backend, |_| collectives.reduce_scatter(&all, &part))?;
+                self.gradients.insert(update.map.0, Scattering { ticket, _all: all, part });
+            }
+        }
+        Ok(())
     }
 
     /// Brings the moments that ranks share to rank 0, for a checkpoint. Collective.
@@ -203,47 +259,10 @@ impl TensorExchange {
     }
 }
 
-/// All ranks' factors, on their way.
-struct Arriving {
-    size: usize,
-    /// [ranks, positions, samples, channels].
-    all: BTreeMap<usize, (Ticket, Tensor)>,
-}
-
-impl Arriving {
-    /// Begins to gather the factors of `updates`, each once, in the order of their use.
-    fn begin(backend: &mut TorchBackend, collectives: &mut dyn Collectives, updates: &[Update], size: usize) -> Result<Arriving> {
-        let mut arriving = Arriving { size, all: BTreeMap::new() };
-        for update in updates {
-            let mut new: Vec<Activity> = [update.pre, update.post].into_iter().filter(|new| !arriving.all.contains_key(&new.0)).collect();
-            new.dedup();
-            let pairs: Vec<(Tensor, Tensor)> = new
-                .iter()
-                .map(|activity| {
-                    let own = backend.values(*activity).f_contiguous()?;
-                    let (positions, samples, channels) = own.size3()?;
-                    let all = Tensor::f_empty([size as i64, positions, samples, channels], (Kind::Float, own.device()))?;
-                    Ok((own, all))
-                })
-                .collect::<Result<_>>()?;
-            let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
-            let ticket = exchanging(backend, |_| collectives.all_gather(&borrowed))?;
-            arriving.all.extend(new.iter().zip(pairs).map(|(activity, (_, all))| (activity.0, (ticket, all))));
-        }
-        Ok(arriving)
-    }
-
-    /// The factors of an update for the global batch, [positions, samples of all ranks, channels].
-    fn of(&self, backend: &mut TorchBackend, collectives: &mut dyn Collectives, update: &Update) -> Result<(Tensor, Tensor)> {
-        let mut one = |activity: Activity| {
-            let (ticket, all) = self.all.get(&activity.0).context("every factor was gathered")?;
-            exchanging(backend, |_| collectives.wait(*ticket))?;
-            let (_, positions, samples, channels) = all.size4()?;
-            let joined = all.f_permute([1, 0, 2, 3])?.f_reshape([positions, self.size as i64 * samples, channels]);
-            joined.context("factors cannot be joined")
-        };
-        Ok((one(update.pre)?, one(update.post)?))
-    }
+/// Gathered factors as those of the global batch, [positions, samples of all ranks, channels].
+fn joined(all: &Tensor) -> Result<Tensor> {
+    let (ranks, positions, samples, channels) = all.size4()?;
+    all.f_permute([1, 0, 2, 3])?.f_reshape([positions, ranks * samples, channels]).context("factors cannot be joined")
 }
 
 /// Enters the time that `communicate` takes as exchange.

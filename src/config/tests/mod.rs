@@ -104,6 +104,7 @@ fn defaults_are_the_documented_ones() {
         device: Device::Auto,
         backend: TransportChoice::Auto,
         exchange: ExchangeChoice::Auto,
+        overlap: true,
         threads_per_rank: 0,
         precision: Precision::F32,
         stall_timeout: 300.0,

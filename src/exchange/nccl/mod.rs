@@ -8,8 +8,7 @@
 //! An operation that never ends, because another rank has, would keep the GPU busy for ever: errors are polled while this side waits, and
 //! at the time-out the communicator is aborted, which ends it.
 //!
-//! All of this is tested without a GPU against a stand-in; **nothing of it has been timed on GPUs yet**. Factors and gradients
-//! travel while gradients are computed, but not while activities are: a rule hands its updates over all at once.
+//! All of this is tested without a GPU against a stand-in; **nothing of it has been timed on GPUs yet**.
 
 mod library;
 #[cfg(test)]
