@@ -174,7 +174,7 @@ impl TensorExchange {
             for update in &by_factors {
                 let mut one = |activity: Activity| {
                     let (ticket, all) = self.factors.get(&activity.0).context("every factor was gathered")?;
-                    exchanging(backend, |_| collectives.wait(*ticket))?;
+                    exchanging(backend, 0, |_| collectives.wait(*ticket))?;
                     joined(all)
                 };
                 let (pre, post) = (one(update.pre)?, one(update.post)?);
@@ -184,16 +184,16 @@ impl TensorExchange {
             let mut gathering = Vec::with_capacity(by_gradients.len());
             for Update { map, .. } in by_gradients {
                 let Scattering { ticket, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
-                exchanging(backend, |_| collectives.wait(*ticket))?;
+                exchanging(backend, 0, |_| collectives.wait(*ticket))?;
                 let owned = backend.owned(map);
                 backend.adam(map, owned.clone(), part, &step(map))?;
-                let ticket = exchanging(backend, |backend| {
+                let ticket = exchanging(backend, 4 * owned.len() * (self.size - 1), |backend| {
                     let own = backend.flat(map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
                     collectives.all_gather(&[(&own, backend.flat(map))])
                 })?;
                 gathering.push(ticket);
             }
-            exchanging(backend, |_| {
+            exchanging(backend, 0, |_| {
                 gathering.iter().try_for_each(|ticket| collectives.wait(*ticket))?;
                 collectives.settle()
             })?;
@@ -228,13 +228,14 @@ impl TensorExchange {
                     })
                     .collect::<Result<_>>()?;
                 let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
-                let ticket = exchanging(backend, |_| collectives.all_gather(&borrowed))?;
+                let bytes = pairs.iter().map(|(own, all)| 4 * (all.numel() - own.numel())).sum();
+                let ticket = exchanging(backend, bytes, |_| collectives.all_gather(&borrowed))?;
                 self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (ticket, all))));
             }
             Sharing::Gradients => {
                 let all = backend.gradient(update.map, &pre, &post)?;
                 let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (Kind::Float, all.device()))?;
-                let ticket = exchanging(backend, |_| collectives.reduce_scatter(&all, &part))?;
+                let ticket = exchanging(backend, 4 * (all.numel() - part.numel()), |_| collectives.reduce_scatter(&all, &part))?;
                 self.gradients.insert(update.map.0, Scattering { ticket, _all: all, part });
             }
         }
@@ -265,7 +266,7 @@ fn joined(all: &Tensor) -> Result<Tensor> {
     all.f_permute([1, 0, 2, 3])?.f_reshape([positions, ranks * samples, channels]).context("factors cannot be joined")
 }
 
-/// Enters the time that `communicate` takes as exchange.
-fn exchanging<T>(backend: &mut TorchBackend, communicate: impl FnOnce(&mut TorchBackend) -> Result<T>) -> Result<T> {
-    backend.timed(Phase::Exchange, 0.0, 0.0, communicate)
+/// Enters the time that `communicate` takes as exchange, and the bytes that it brings.
+fn exchanging<T>(backend: &mut TorchBackend, bytes: usize, communicate: impl FnOnce(&mut TorchBackend) -> Result<T>) -> Result<T> {
+    backend.timed(Phase::Exchange, 0.0, bytes as f64, communicate)
 }

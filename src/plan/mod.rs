@@ -50,7 +50,7 @@ pub struct Memory {
     /// Both of Adam's moments.
     pub moments: u64,
     pub activities: u64,
-    /// Stored gradients, where ranks exchange them.
+    /// Stored gradients, and room for those that other ranks send, where ranks exchange them.
     pub gradients: u64,
 }
 
@@ -115,7 +115,8 @@ impl Plan {
             parameters: bytes(sizes.weights),
             moments: 2 * bytes(sizes.moments),
             activities: counted.activity_bytes(),
-            gradients: if exchange == Way::Gradients { bytes(sizes.moments) } else { 0 },
+            // A rank's own, and the others' parts of its range.
+            gradients: if exchange == Way::Gradients { bytes(sizes.moments) + bytes(sizes.moments / ranks * (ranks - 1)) } else { 0 },
         };
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
         let trained = (maps.parameters(Role::Forward) + maps.parameters(Role::Inverse)) as u64;

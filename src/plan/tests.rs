@@ -119,7 +119,8 @@ fn memory_is_what_the_backend_takes() {
             parameters: 4 * backend.parameters.weights.len() as u64,
             moments: 8 * backend.parameters.first.len() as u64,
             activities: 4 * backend.activity_elements() as u64,
-            gradients: 4 * backend.parameters.first.len() as u64,
+            // On two ranks as much again for half of the other's.
+            gradients: 4 * backend.parameters.first.len() as u64 * 3 / 2,
         };
         assert_eq!(plan.memory, expected, "{rule}");
     }

@@ -52,6 +52,19 @@ impl Hosts {
         command
     }
 
+    /// `mpirun` over both hosts, which are ranks `per_host` by `per_host`.
+    fn mpirun(&self, site: &Site, per_host: usize, arguments: &[&str]) -> Job {
+        let (ranks, slots) = ((2 * per_host).to_string(), ADDRESSES.map(|address| format!("{address}:{per_host}")).join(","));
+        let network = format!("{}/24", ADDRESSES[0]);
+        let words = [
+            &["mpirun", "-n", &ranks, "--host", &slots, "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"][..],
+            &["--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", &network, "--mca", "oob_tcp_if_include", &network],
+            &[env!("CARGO_BIN_EXE_biodist")],
+            arguments,
+        ];
+        Job::start(self.command(site, &words.concat()), None)
+    }
+
     fn launch(&self, site: &Site, arguments: &[&str]) -> Job {
         let launcher = launcher().display().to_string();
         let words = [&[launcher.as_str(), "--hosts", "hosts.txt"], arguments].concat();
@@ -94,6 +107,45 @@ fn two_hosts_train_as_one_does() {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stdout.contains("2 ranks") && outcome.stdout.contains("on h1, h2"), "{outcome:?}");
     site.assert_same("one", "two");
+}
+
+#[test]
+#[ignore = "make test-cluster"]
+fn ranks_of_a_host_share_memory_and_factors_travel_while_layers_compute() {
+    let site = Site::new();
+    let hosts = Hosts::new(&site);
+    let config = site.configure("wide", DTP, "[training]\nepochs = 3\nlog_every_steps = 3\n[parallel]\nverify_every_steps = 4");
+    let text = std::fs::read_to_string(site.path(&config)).unwrap();
+    std::fs::write(site.path(&config), text.replace("units = 24", "units = 800").replace("units = 20", "units = 700")).unwrap();
+    site.succeed(1, &["train", &config, "--out", "one"]);
+    for overlap in ["true", "false"] {
+        let (set, trace) = (format!("parallel.overlap={overlap}"), format!("{overlap}.json"));
+        let arguments = ["train", &config, "--out", overlap, "--set", &set, "--trace", &trace];
+        let outcome = hosts.mpirun(&site, 2, &arguments).wait();
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        assert!(outcome.stdout.contains("4 ranks") && outcome.stdout.contains("on h1, h2"), "{outcome:?}");
+        site.assert_same("one", overlap);
+        let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(site.path(&trace)).unwrap()).unwrap();
+        let events = crate::trace::events(&trace);
+        let beside = |factor: &&crate::trace::Event| {
+            let compute = events.iter().filter(|event| event.row == "compute");
+            factor.name.starts_with("factors ") && compute.into_iter().any(|event| event.overlaps(factor))
+        };
+        let travelled = events.iter().filter(|event| event.row == "exchange (background)");
+        assert_eq!(travelled.filter(beside).count() > 0, overlap == "true");
+    }
+    // One copy of the parameters a host: the sum over ranks counts shared pages once.
+    let memory = |ranks_a_host: usize| {
+        let wide = ["--set", "network.layers=[{kind = \"dense\", units = 4000}, {kind = \"dense\", units = 4000}]"];
+        let bench = ["bench", "step", &config, "--input", "6x6x1", "--classes", "10", "--steps", "2", "--json"];
+        let outcome = hosts.mpirun(&site, ranks_a_host, &[&bench[..], &wide[..]].concat()).wait();
+        let last: serde_json::Value = serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap();
+        assert!(last["phases"]["exchange"]["bytes_received"].as_f64().unwrap() > 0.0, "{last}");
+        last["memory_bytes"].as_f64().unwrap()
+    };
+    // Parameters and moments of 32 million weights are 384 MB.
+    let (one, two) = (memory(1), memory(2));
+    assert!(two - one < 300e6, "{one} bytes on 2 ranks, {two} on 4");
 }
 
 #[test]

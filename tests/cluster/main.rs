@@ -6,6 +6,9 @@ mod hosts;
 #[allow(dead_code)]
 mod site;
 mod slurm;
+#[path = "../end_to_end/trace.rs"]
+#[allow(dead_code)]
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
