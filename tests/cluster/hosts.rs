@@ -126,8 +126,8 @@ fn ranks_of_a_host_share_memory_and_factors_travel_while_layers_compute() {
         assert!(outcome.stdout.contains("4 ranks") && outcome.stdout.contains("on h1, h2"), "{outcome:?}");
         site.assert_same("one", overlap);
         let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(site.path(&trace)).unwrap()).unwrap();
-        let events = crate::trace::events(&trace);
-        let beside = |factor: &&crate::trace::Event| {
+        let events = crate::spans::events(&trace);
+        let beside = |factor: &&crate::spans::Event| {
             let compute = events.iter().filter(|event| event.row == "compute");
             factor.name.starts_with("factors ") && compute.into_iter().any(|event| event.overlaps(factor))
         };

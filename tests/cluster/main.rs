@@ -6,9 +6,8 @@ mod hosts;
 #[allow(dead_code)]
 mod site;
 mod slurm;
-#[path = "../end_to_end/trace.rs"]
-#[allow(dead_code)]
-mod trace;
+#[path = "../end_to_end/spans.rs"]
+mod spans;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
