@@ -33,7 +33,18 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "parallel",
-        &["device", "backend", "exchange", "overlap", "threads_per_rank", "precision", "stall_timeout", "verify_every_steps", "kernels"],
+        &[
+            "device",
+            "backend",
+            "exchange",
+            "overlap",
+            "wire",
+            "threads_per_rank",
+            "precision",
+            "stall_timeout",
+            "verify_every_steps",
+            "kernels",
+        ],
     ),
 ];
 

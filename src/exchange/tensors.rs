@@ -6,6 +6,9 @@
 //! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies Adam to its part, of which alone it
 //!   has moments, and the new parameters are gathered.
 //!
+//! With `parallel.wire = "bf16"` all of it travels rounded: of new parameters the change, which every rank adds, its owner too, so that the
+//! replicas stay equal.
+//!
 //! With `parallel.overlap` what travels is begun as early as possible, and waited for as late: factors, and gradients made of them, as soon as
 //! the rule hands them out, while the device goes on with the rule.
 
@@ -23,7 +26,7 @@ use crate::compute::cpu::profile::Phase;
 use crate::compute::cuda::TorchBackend;
 use crate::compute::cuda::driver::Driver;
 use crate::compute::{Activity, Buffer, Update};
-use crate::config::{ExchangeChoice, Parallel, TransportChoice};
+use crate::config::{ExchangeChoice, Parallel, TransportChoice, Wire};
 use crate::exit::Exit;
 use crate::network::{Map, MapId, Maps};
 
@@ -34,7 +37,7 @@ pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub usize);
 
-/// Collective operations on contiguous float32 tensors of one device, among all ranks.
+/// Collective operations on contiguous tensors of one device, of float32 or bf16, among all ranks.
 ///
 /// They begin when the device has done what it was given before. Tensors may be dropped or changed only after a wait for the ticket.
 pub trait Collectives {
@@ -120,6 +123,8 @@ pub struct TensorExchange {
     collectives: Option<Box<dyn Collectives>>,
     size: usize,
     overlap: bool,
+    /// What travels.
+    wire: Kind,
     /// Of this step: all ranks' factors on their way, [ranks, positions, samples, channels], by activity.
     factors: BTreeMap<usize, (Ticket, Tensor)>,
     /// Of this step, by map.
@@ -144,12 +149,19 @@ impl TensorExchange {
         parallel: &Parallel,
     ) -> Result<TensorExchange> {
         let joined = join(backend.driver(), transport, parallel.backend, parallel.stall_timeout)?;
-        Ok(TensorExchange::over(joined.map(|(collectives, _)| collectives), sharing, transport.size(), parallel.overlap))
+        Ok(TensorExchange::over(joined.map(|(collectives, _)| collectives), sharing, transport.size(), parallel.overlap, parallel.wire))
     }
 
     /// Over the collectives of `size` ranks, which map by map share as `sharing` says.
-    pub(super) fn over(collectives: Option<Box<dyn Collectives>>, sharing: Vec<Sharing>, size: usize, overlap: bool) -> TensorExchange {
-        TensorExchange { sharing, collectives, size, overlap, factors: BTreeMap::new(), gradients: BTreeMap::new() }
+    pub(super) fn over(
+        collectives: Option<Box<dyn Collectives>>,
+        sharing: Vec<Sharing>,
+        size: usize,
+        overlap: bool,
+        wire: Wire,
+    ) -> TensorExchange {
+        let wire = if wire == Wire::Bf16 { Kind::BFloat16 } else { Kind::Float };
+        TensorExchange { sharing, collectives, size, overlap, wire, factors: BTreeMap::new(), gradients: BTreeMap::new() }
     }
 
     /// Takes an update as the rule hands it out: what can travel now begins to. Collective.
@@ -186,15 +198,34 @@ impl TensorExchange {
                 let Scattering { ticket, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
                 exchanging(backend, 0, |_| collectives.wait(*ticket))?;
                 let owned = backend.owned(map);
-                backend.adam(map, owned.clone(), part, &step(map))?;
-                let ticket = exchanging(backend, 4 * owned.len() * (self.size - 1), |backend| {
-                    let own = backend.flat(map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
-                    collectives.all_gather(&[(&own, backend.flat(map))])
+                let own = backend.flat(map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
+                let before = if self.wire == Kind::Float {
+                    None
+                } else {
+                    let mut before = own.f_empty_like()?;
+                    before.f_copy_(&own)?;
+                    Some(before)
+                };
+                backend.adam(map, owned.clone(), &part.f_to_kind(Kind::Float)?, &step(map))?;
+                let bytes = self.wire.elt_size_in_bytes() * owned.len() * (self.size - 1);
+                let new = exchanging(backend, bytes, |backend| {
+                    let Some(before) = before else {
+                        return Ok((collectives.all_gather(&[(&own, backend.flat(map))])?, None));
+                    };
+                    let change = own.f_sub(&before)?.f_to_kind(self.wire)?;
+                    own.shallow_clone().f_copy_(&before)?;
+                    let changes = Tensor::f_empty([change.numel() as i64 * self.size as i64], (self.wire, change.device()))?;
+                    Ok((collectives.all_gather(&[(&change, &changes)])?, Some(changes)))
                 })?;
-                gathering.push(ticket);
+                gathering.push((map, new));
             }
-            exchanging(backend, 0, |_| {
-                gathering.iter().try_for_each(|ticket| collectives.wait(*ticket))?;
+            exchanging(backend, 0, |backend| {
+                for (map, (ticket, changes)) in &gathering {
+                    collectives.wait(*ticket)?;
+                    if let Some(changes) = changes {
+                        let _ = backend.flat(*map).shallow_clone().f_add_(&changes.f_to_kind(Kind::Float)?)?;
+                    }
+                }
                 collectives.settle()
             })?;
             self.factors.clear();
@@ -221,21 +252,23 @@ impl TensorExchange {
                 let pairs: Vec<(Tensor, Tensor)> = new
                     .iter()
                     .map(|(_, own)| {
-                        let own = own.f_contiguous()?;
+                        let own = own.f_to_kind(self.wire)?.f_contiguous()?;
                         let (positions, samples, channels) = own.size3()?;
-                        let all = Tensor::f_empty([self.size as i64, positions, samples, channels], (Kind::Float, own.device()))?;
+                        let all = Tensor::f_empty([self.size as i64, positions, samples, channels], (self.wire, own.device()))?;
                         Ok((own, all))
                     })
                     .collect::<Result<_>>()?;
                 let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
-                let bytes = pairs.iter().map(|(own, all)| 4 * (all.numel() - own.numel())).sum();
+                let bytes = pairs.iter().map(|(own, all)| self.wire.elt_size_in_bytes() * (all.numel() - own.numel())).sum();
                 let ticket = exchanging(backend, bytes, |_| collectives.all_gather(&borrowed))?;
                 self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (ticket, all))));
             }
             Sharing::Gradients => {
-                let all = backend.gradient(update.map, &pre, &post)?;
-                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (Kind::Float, all.device()))?;
-                let ticket = exchanging(backend, 4 * (all.numel() - part.numel()), |_| collectives.reduce_scatter(&all, &part))?;
+                let all = backend.gradient(update.map, &pre, &post)?.f_to_kind(self.wire)?;
+                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (self.wire, all.device()))?;
+                let ticket = exchanging(backend, self.wire.elt_size_in_bytes() * (all.numel() - part.numel()), |_| {
+                    collectives.reduce_scatter(&all, &part)
+                })?;
                 self.gradients.insert(update.map.0, Scattering { ticket, _all: all, part });
             }
         }
@@ -263,7 +296,10 @@ impl TensorExchange {
 /// Gathered factors as those of the global batch, [positions, samples of all ranks, channels].
 fn joined(all: &Tensor) -> Result<Tensor> {
     let (ranks, positions, samples, channels) = all.size4()?;
-    all.f_permute([1, 0, 2, 3])?.f_reshape([positions, ranks * samples, channels]).context("factors cannot be joined")
+    all.f_to_kind(Kind::Float)?
+        .f_permute([1, 0, 2, 3])?
+        .f_reshape([positions, ranks * samples, channels])
+        .context("factors cannot be joined")
 }
 
 /// Enters the time that `communicate` takes as exchange, and the bytes that it brings.

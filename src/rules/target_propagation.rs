@@ -162,10 +162,9 @@ impl Rule for TargetPropagation {
             top.target(step.backend(), forward.h[depth - 1], forward.error, self.target(depth - 1));
         }
         for layer in (1..depth).rev() {
-            if let Some(inverse) = &self.inverses[layer] {
-                if let Some(update) = self.downward(step.backend(), layer, inverse, phase) {
-                    step.update(update);
-                }
+            let inverse = self.inverses[layer].as_ref();
+            if let Some(update) = inverse.and_then(|inverse| self.downward(step.backend(), layer, inverse, phase)) {
+                step.update(update);
             }
             if phase.trains_forward() {
                 let error = self.errors[layer - 1];

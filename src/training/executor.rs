@@ -10,7 +10,7 @@ use crate::compute::cpu::profile::Profile;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
 use crate::compute::cuda::{self, TorchBackend};
 use crate::compute::{Backend, Update};
-use crate::config::{Config, TransportChoice};
+use crate::config::{Config, TransportChoice, Wire};
 use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, TensorExchange, Transport};
 use crate::exit::Exit;
 use crate::network::{Maps, Network};
@@ -18,6 +18,9 @@ use crate::rules::{self, Diagnosis, Phase, Rule, Step};
 
 const ON_CPU_ALONE: &str =
     "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
+
+const WIRE_OF_GPUS: &str =
+    "parallel.wire = \"bf16\": this rank computes on the CPU, where the same bits on any number of ranks need whole float32; use \"f32\"";
 
 /// A device with its share of the exchange among ranks.
 pub trait Executor {
@@ -91,6 +94,9 @@ impl OnCpu {
         let parallel = &config.parallel;
         if parallel.backend == TransportChoice::Nccl {
             return Err(Exit::Usage.error(exchange::NCCL_WITHOUT_GPU));
+        }
+        if parallel.wire == Wire::Bf16 {
+            return Err(Exit::Usage.error(WIRE_OF_GPUS));
         }
         let isa = Isa::choose(parallel.kernels, parallel.precision).map_err(|error| Exit::Usage.error(error.to_string()))?;
         let (_, sizes) = cpu::spans(&maps);

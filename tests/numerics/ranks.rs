@@ -208,3 +208,23 @@ fn ranks_share_updates_of_tensors_in_every_way() {
         }
     }
 }
+
+#[test]
+fn what_travels_in_bf16_leaves_replicas_equal_and_near() {
+    let layers = r#"network.layers=[{ kind = "local", kernel = 3, channels = 4, stride = 2 }, { kind = "dense", units = 21 }]"#;
+    let samples = Samples::random([6, 7, 2], 10, 24);
+    for exchange in ["activities", "gradients"] {
+        let exchange = format!("parallel.exchange={exchange}");
+        let of = |wire: &str, size| {
+            let wire = format!("parallel.wire={wire}");
+            train_on(size, &config("flat", &[layers, "learning.rule=dtp", &exchange, &wire, "data.batch_size=12"]), &samples)
+        };
+        // That all ranks have the same bits is checked where they train.
+        for size in [2, 3] {
+            let (exact, rounded) = (of("f32", size), of("bf16", size));
+            let found: Vec<f64> = rounded.iter().zip(&exact).map(|(ours, wanted)| distance(&doubles(ours), &doubles(wanted))).collect();
+            assert!(found.iter().all(|found| found.is_nan() || *found < 0.05), "{exchange} on {size} ranks: {found:?}");
+            assert!(found.iter().any(|found| *found > 1e-6), "{exchange} on {size} ranks: nothing was rounded");
+        }
+    }
+}

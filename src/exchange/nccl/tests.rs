@@ -9,14 +9,14 @@ use tch::{Device, Kind};
 use super::*;
 use crate::compute::cuda::{Setup, TorchBackend};
 use crate::compute::{AdamStep, Backend, Batch, Update};
-use crate::config::Config;
+use crate::config::{Config, Wire};
 use crate::exchange::{AdamSteps, Sharing, TensorExchange};
 use crate::network::{MapId, Maps, Network};
 use crate::rules::{self, Phase, Step};
 
 enum Work {
-    AllGather { own: *const f32, all: *mut f32, count: usize },
-    ReduceScatter { all: *const f32, own: *mut f32, count: usize },
+    AllGather { own: *const c_void, all: *mut c_void, count: usize, element: Element },
+    ReduceScatter { all: *const c_void, own: *mut c_void, count: usize, element: Element },
     Mark(Event),
 }
 
@@ -51,14 +51,22 @@ impl Late {
         for work in queue.drain(..=last) {
             unsafe {
                 match work {
-                    Work::AllGather { own, all, count } => {
-                        let own = std::slice::from_raw_parts(own, count).to_vec();
-                        let all = std::slice::from_raw_parts_mut(all, count * self.size);
-                        all.chunks_exact_mut(count).for_each(|part| part.copy_from_slice(&own));
+                    Work::AllGather { own, all, count, element } => {
+                        let bytes = count * if element == Element::F32 { 4 } else { 2 };
+                        let own = std::slice::from_raw_parts(own.cast::<u8>(), bytes).to_vec();
+                        let all = std::slice::from_raw_parts_mut(all.cast::<u8>(), bytes * self.size);
+                        all.chunks_exact_mut(bytes).for_each(|part| part.copy_from_slice(&own));
                     }
-                    Work::ReduceScatter { all, own, count } => {
+                    Work::ReduceScatter { all, own, count, element: Element::F32 } => {
                         for i in 0..count {
-                            *own.add(i) = *all.add(i) * self.size as f32;
+                            *own.cast::<f32>().add(i) = *all.cast::<f32>().add(i) * self.size as f32;
+                        }
+                    }
+                    Work::ReduceScatter { all, own, count, element: Element::Bf16 } => {
+                        for i in 0..count {
+                            // The upper half of a float32.
+                            let one = f32::from_bits(u32::from(*all.cast::<u16>().add(i)) << 16);
+                            *own.cast::<u16>().add(i) = ((one * self.size as f32).to_bits() >> 16) as u16;
                         }
                     }
                     Work::Mark(_) => {}
@@ -77,15 +85,15 @@ fn number(event: Event) -> usize {
 }
 
 impl Calls for Rc<Late> {
-    unsafe fn all_gather(&self, own: *const f32, all: *mut f32, count: usize, stream: Stream) -> Status {
+    unsafe fn all_gather(&self, own: *const c_void, all: *mut c_void, count: usize, element: Element, stream: Stream) -> Status {
         self.say(format!("all-gather {count} on {}", name(stream)));
-        self.queue.borrow_mut().push_back(Work::AllGather { own, all, count });
+        self.queue.borrow_mut().push_back(Work::AllGather { own, all, count, element });
         Status::SUCCESS
     }
 
-    unsafe fn reduce_scatter(&self, all: *const f32, own: *mut f32, count: usize, stream: Stream) -> Status {
+    unsafe fn reduce_scatter(&self, all: *const c_void, own: *mut c_void, count: usize, element: Element, stream: Stream) -> Status {
         self.say(format!("reduce-scatter {count} on {}", name(stream)));
-        self.queue.borrow_mut().push_back(Work::ReduceScatter { all, own, count });
+        self.queue.borrow_mut().push_back(Work::ReduceScatter { all, own, count, element });
         Status::SUCCESS
     }
 
@@ -201,7 +209,21 @@ fn tensors_of_other_sizes_are_refused() {
     let mut nccl = joined(&Late::new(2), Duration::from_secs(60));
     assert!(nccl.all_gather(&[(&zeros(2), &zeros(5))]).is_err());
     assert!(nccl.reduce_scatter(&zeros(4), &zeros(4)).is_err());
+    assert!(nccl.reduce_scatter(&zeros(4), &zeros(2).to_kind(Kind::BFloat16)).is_err());
+    assert!(nccl.reduce_scatter(&zeros(4).to_kind(Kind::Half), &zeros(2).to_kind(Kind::Half)).is_err());
     assert!(nccl.all_gather(&[(&zeros(8).view([2, 4]).transpose(0, 1), &zeros(16))]).is_err(), "not contiguous");
+}
+
+#[test]
+fn tensors_may_be_of_bf16() {
+    let mut nccl = joined(&Late::new(2), Duration::from_secs(60));
+    let own = numbers(&[1.5, -2.0]).to_kind(Kind::BFloat16);
+    let (all, part) = (zeros(4).to_kind(Kind::BFloat16), zeros(1).to_kind(Kind::BFloat16));
+    nccl.all_gather(&[(&own, &all)]).unwrap();
+    nccl.reduce_scatter(&own, &part).unwrap();
+    nccl.settle().unwrap();
+    assert_eq!(values(&all.to_kind(Kind::Float)), [1.5, -2.0, 1.5, -2.0]);
+    assert_eq!(values(&part.to_kind(Kind::Float)), [3.0]);
 }
 
 #[test]
@@ -308,7 +330,7 @@ fn parameters_after_update(size: usize, sharing: Sharing, samples: usize, overla
     let rule = rules::build(&config.learning, &network, &maps, &mut backend).unwrap();
     let late = Late::new(size);
     let collectives: Option<Box<dyn Collectives>> = if size == 1 { None } else { Some(Box::new(joined(&late, Duration::from_secs(60)))) };
-    let mut exchange = TensorExchange::over(collectives, vec![sharing; maps.all.len()], size, overlap);
+    let mut exchange = TensorExchange::over(collectives, vec![sharing; maps.all.len()], size, overlap, Wire::F32);
     // Four samples, over and over.
     let pixels: Vec<f32> = (0..samples * 60).map(|i| ((i % 240) as f32 * 0.7).sin()).collect();
     let labels: Vec<u32> = (0..samples as u32).map(|i| i % 4 % 3).collect();
