@@ -7,6 +7,7 @@ mod hosts;
 mod site;
 mod slurm;
 #[path = "../end_to_end/spans.rs"]
+#[allow(dead_code)]
 mod spans;
 
 use std::path::{Path, PathBuf};
