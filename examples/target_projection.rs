@@ -7,9 +7,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use biodist::compute::{Activity, Backend, Nonlinearity, Update};
+use biodist::compute::{Activity, Backend, Nonlinearity};
 use biodist::network::{MapId, Maps, Network};
-use biodist::rules::{Definition, Feedback, Forward, Inverses, Phase, Rule, Setting};
+use biodist::rules::{Definition, Feedback, Forward, Inverses, Phase, Rule, Setting, Step};
 
 const TARGET_SHARE: Setting = Setting::Own { key: "target_share", meaning: "0 sends the output's error down, 1 the target alone" };
 
@@ -45,18 +45,18 @@ impl TargetProjection {
 }
 
 impl Rule for TargetProjection {
-    fn learn(&self, backend: &mut dyn Backend, _phase: Phase) -> Vec<Update> {
+    fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(backend);
+        forward.run(step.backend());
         let top = forward.depth() - 1;
-        let mut updates = vec![forward.update(top, forward.error)];
-        backend.step_along(forward.error, -self.target_share, forward.h[top + 1], self.sent);
+        step.update(forward.update(top, forward.error));
+        step.backend().step_along(forward.error, -self.target_share, forward.h[top + 1], self.sent);
         for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
+            let backend = step.backend();
             backend.apply(feedback, &[(self.sent, delta)], Nonlinearity::Linear);
             backend.through_tanh(delta, forward.h[layer + 1]);
-            updates.push(forward.update(layer, delta));
+            step.update(forward.update(layer, delta));
         }
-        updates
     }
 
     fn forward(&self) -> &Forward {

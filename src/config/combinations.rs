@@ -28,6 +28,9 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.parallel.device == Device::Cpu && config.parallel.backend == TransportChoice::Nccl {
         return Err(("parallel.backend", "\"nccl\" joins GPUs, and parallel.device is \"cpu\"; use \"mpi\" or \"auto\"".to_owned()));
     }
+    if config.parallel.device == Device::Cpu && config.parallel.wire == Wire::Bf16 {
+        return Err(("parallel.wire", "\"bf16\" is for what GPUs exchange, and parallel.device is \"cpu\"; use \"f32\"".to_owned()));
+    }
     Ok(())
 }
 

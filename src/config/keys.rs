@@ -32,7 +32,21 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "diagnostics",
         ],
     ),
-    ("parallel", &["device", "backend", "exchange", "threads_per_rank", "precision", "stall_timeout", "verify_every_steps", "kernels"]),
+    (
+        "parallel",
+        &[
+            "device",
+            "backend",
+            "exchange",
+            "overlap",
+            "wire",
+            "threads_per_rank",
+            "precision",
+            "stall_timeout",
+            "verify_every_steps",
+            "kernels",
+        ],
+    ),
 ];
 
 /// The keys of a layer, by its kind.

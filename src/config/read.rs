@@ -182,6 +182,8 @@ fn parallel(source: &Source) -> Result<Parallel> {
         device: section.choice("device")?.unwrap_or(Device::Auto),
         backend: section.choice("backend")?.unwrap_or(TransportChoice::Auto),
         exchange: section.choice("exchange")?.unwrap_or(ExchangeChoice::Auto),
+        overlap: section.flag("overlap")?.unwrap_or(true),
+        wire: section.choice("wire")?.unwrap_or(Wire::F32),
         threads_per_rank: section.size("threads_per_rank", 0)?.unwrap_or(0),
         precision: section.choice("precision")?.unwrap_or(Precision::F32),
         stall_timeout: section.number("stall_timeout", &POSITIVE_SPAN)?.unwrap_or(300.0),

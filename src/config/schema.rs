@@ -173,6 +173,10 @@ pub struct Parallel {
     pub device: Device,
     pub backend: TransportChoice,
     pub exchange: ExchangeChoice,
+    /// Whether what ranks exchange travels while they compute.
+    pub overlap: bool,
+    /// What tensors are rounded to on their way between ranks.
+    pub wire: Wire,
     pub threads_per_rank: usize,
     pub precision: Precision,
     /// Seconds without progress after which the job is ended.
@@ -203,6 +207,13 @@ pub enum ExchangeChoice {
     Auto,
     Gradients,
     Activities,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wire {
+    F32,
+    Bf16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,46 +4,78 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::Transport;
 use super::tensors::{Collectives, Ticket};
+use super::{Freight, Message, Transport, reduce_scatter};
+use crate::compute::cpu::pool::Pool;
+use crate::compute::cpu::simd::Isa;
+use crate::observe::{Doing, span};
 
 /// Operations are done when they return.
 pub struct Staged {
     transport: Arc<dyn Transport>,
+    isa: Isa,
+    pool: Pool,
 }
 
 impl Staged {
     pub fn new(transport: Arc<dyn Transport>) -> Staged {
-        Staged { transport }
+        Staged { transport, isa: Isa::available()[0], pool: Pool::new(1) }
     }
 
-    fn parts(&self, each: usize) -> Vec<std::ops::Range<usize>> {
-        (0..self.transport.size()).map(|rank| rank * each..(rank + 1) * each).collect()
+    /// Sends each other rank `own(rank)` and receives from it at `landing`, in `bytes` a rank.
+    fn exchange(&self, doing: Doing, sent: impl Fn(usize) -> *mut u8, landing: &mut [u8], bytes: usize) {
+        let _span = span(doing, None);
+        let (rank, size) = (self.transport.rank(), self.transport.size());
+        let others = || (1..size).map(|distance| (rank + distance) % size);
+        let landing = landing.as_mut_ptr();
+        let sends: Vec<Message> = others().map(|rank| Message { rank, at: sent(rank), bytes }).collect();
+        let receives: Vec<Message> = others().map(|rank| Message { rank, at: unsafe { landing.add(rank * bytes) }, bytes }).collect();
+        let journey = unsafe { self.transport.begin(Freight { doing, layer: None }, &sends, &receives) };
+        self.transport.wait(journey);
     }
+}
+
+/// The bytes of a tensor.
+fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
 }
 
 impl Collectives for Staged {
     fn all_gather(&mut self, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
         for (own, all) in pairs {
-            let each = own.numel();
-            let ranges = self.parts(each);
-            let mut staged = vec![0.0f32; all.numel()];
-            own.f_copy_data(&mut staged[ranges[self.transport.rank()].clone()], each)?;
-            unsafe { self.transport.all_gather_ranges(staged.as_mut_ptr(), &ranges) };
-            all.shallow_clone().f_copy_(&Tensor::f_from_slice(&staged)?.f_view_as(all)?)?;
+            let mut own = bytes_of(own)?;
+            let (each, at) = (own.len(), own.as_mut_ptr());
+            let mut staged = vec![0u8; each * self.transport.size()];
+            staged[self.transport.rank() * each..][..each].copy_from_slice(&own);
+            self.exchange(Doing::AllGather, |_| at, &mut staged, each);
+            all.shallow_clone().f_copy_(&Tensor::f_from_data_size(&staged, &all.size(), all.kind())?)?;
         }
         Ok(Ticket(0))
     }
 
     fn reduce_scatter(&mut self, all: &Tensor, own: &Tensor) -> Result<Ticket> {
-        let ranges = self.parts(own.numel());
-        let mut staged = vec![0.0f32; all.numel()];
-        all.f_copy_data(&mut staged, all.numel())?;
-        unsafe { self.transport.reduce_scatter_ranges(staged.as_mut_ptr(), &ranges) };
-        let part = &staged[ranges[self.transport.rank()].clone()];
-        own.shallow_clone().f_copy_(&Tensor::f_from_slice(part)?.f_view_as(own)?)?;
+        let (rank, size) = (self.transport.rank(), self.transport.size());
+        if all.kind() == Kind::Float {
+            let ranges: Vec<_> = (0..size).map(|rank| rank * own.numel()..(rank + 1) * own.numel()).collect();
+            let mut staged = vec![0.0f32; all.numel()];
+            all.f_copy_data(&mut staged, all.numel())?;
+            unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, staged.as_mut_ptr(), &ranges) };
+            own.shallow_clone().f_copy_(&Tensor::f_from_slice(&staged[ranges[rank].clone()])?.f_view_as(own)?)?;
+            return Ok(Ticket(0));
+        }
+        // Sums are in float32, whatever travels.
+        let mut sent = bytes_of(all)?;
+        let (each, at) = (sent.len() / size, sent.as_mut_ptr());
+        let mut landed = vec![0u8; sent.len()];
+        landed[rank * each..][..each].copy_from_slice(&sent[rank * each..][..each]);
+        self.exchange(Doing::ReduceScatter, |to| unsafe { at.add(to * each) }, &mut landed, each);
+        let parts = Tensor::f_from_data_size(&landed, &[size as i64, own.numel() as i64], all.kind())?;
+        let sum = parts.f_to_kind(Kind::Float)?.f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?;
+        own.shallow_clone().f_copy_(&sum.f_view_as(own)?)?;
         Ok(Ticket(0))
     }
 

@@ -6,8 +6,11 @@
 //! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies Adam to its part, of which alone it
 //!   has moments, and the new parameters are gathered.
 //!
-//! What travels is begun as early as possible, and waited for as late: factors all at once, a gradient as soon as it is made, while the
-//! device goes on with the next one.
+//! With `parallel.wire = "bf16"` all of it travels rounded: of new parameters the change, which every rank adds, its owner too, so that the
+//! replicas stay equal.
+//!
+//! With `parallel.overlap` what travels is begun as early as possible, and waited for as late: factors, and gradients made of them, as soon as
+//! the rule hands them out, while the device goes on with the rule.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,7 +26,7 @@ use crate::compute::cpu::profile::Phase;
 use crate::compute::cuda::TorchBackend;
 use crate::compute::cuda::driver::Driver;
 use crate::compute::{Activity, Buffer, Update};
-use crate::config::{ExchangeChoice, Parallel, TransportChoice};
+use crate::config::{ExchangeChoice, Parallel, TransportChoice, Wire};
 use crate::exit::Exit;
 use crate::network::{Map, MapId, Maps};
 
@@ -34,7 +37,7 @@ pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub usize);
 
-/// Collective operations on contiguous float32 tensors of one device, among all ranks.
+/// Collective operations on contiguous tensors of one device, of float32 or bf16, among all ranks.
 ///
 /// They begin when the device has done what it was given before. Tensors may be dropped or changed only after a wait for the ticket.
 pub trait Collectives {
@@ -119,6 +122,22 @@ pub struct TensorExchange {
     /// Absent where there is one rank.
     collectives: Option<Box<dyn Collectives>>,
     size: usize,
+    overlap: bool,
+    /// What travels.
+    wire: Kind,
+    /// Of this step: all ranks' factors on their way, [ranks, positions, samples, channels], by activity.
+    factors: BTreeMap<usize, (Ticket, Tensor)>,
+    /// Of this step, by map.
+    gradients: BTreeMap<usize, Scattering>,
+}
+
+/// A gradient on its way.
+struct Scattering {
+    ticket: Ticket,
+    /// In use until the ticket's wait.
+    _all: Tensor,
+    /// This rank's part of the sum.
+    part: Tensor,
 }
 
 impl TensorExchange {
@@ -130,59 +149,130 @@ impl TensorExchange {
         parallel: &Parallel,
     ) -> Result<TensorExchange> {
         let joined = join(backend.driver(), transport, parallel.backend, parallel.stall_timeout)?;
-        Ok(TensorExchange::over(joined.map(|(collectives, _)| collectives), sharing, transport.size()))
+        Ok(TensorExchange::over(joined.map(|(collectives, _)| collectives), sharing, transport.size(), parallel.overlap, parallel.wire))
     }
 
     /// Over the collectives of `size` ranks, which map by map share as `sharing` says.
-    pub(super) fn over(collectives: Option<Box<dyn Collectives>>, sharing: Vec<Sharing>, size: usize) -> TensorExchange {
-        TensorExchange { sharing, collectives, size }
+    pub(super) fn over(
+        collectives: Option<Box<dyn Collectives>>,
+        sharing: Vec<Sharing>,
+        size: usize,
+        overlap: bool,
+        wire: Wire,
+    ) -> TensorExchange {
+        let wire = if wire == Wire::Bf16 { Kind::BFloat16 } else { Kind::Float };
+        TensorExchange { sharing, collectives, size, overlap, wire, factors: BTreeMap::new(), gradients: BTreeMap::new() }
     }
 
-    /// Applies `updates` to the parameters of every rank. Collective.
+    /// Takes an update as the rule hands it out: what can travel now begins to. Collective.
+    pub fn take(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+        if self.overlap { self.begin(backend, update) } else { Ok(()) }
+    }
+
+    /// Applies `updates`, all that the rule handed out, to the parameters of every rank. Collective.
     pub fn update(&mut self, backend: &mut TorchBackend, updates: &[Update], steps: AdamSteps) -> Result<()> {
         let maps = backend.maps.clone();
         let step = |map: MapId| steps.of(&maps, map);
-        let (shared, own): (Vec<Update>, Vec<Update>) = updates.iter().partition(|update| self.sharing[update.map.0] != Sharing::None);
+        if !self.overlap {
+            // All factors first: they travel while gradients are made.
+            let (by_factors, others): (Vec<Update>, Vec<Update>) =
+                updates.iter().partition(|update| self.sharing[update.map.0] == Sharing::Activities);
+            by_factors.into_iter().chain(others).try_for_each(|update| self.begin(backend, update))?;
+        }
+        let of = |way: Sharing| updates.iter().filter(|update| self.sharing[update.map.0] == way).copied().collect::<Vec<_>>();
+        let [by_factors, by_gradients, alone] = [Sharing::Activities, Sharing::Gradients, Sharing::None].map(of);
         if let Some(collectives) = &mut self.collectives {
             let collectives = &mut **collectives;
-            let of = |way: Sharing| shared.iter().filter(|update| self.sharing[update.map.0] == way).copied().collect::<Vec<_>>();
-            let (by_factors, by_gradients) = (of(Sharing::Activities), of(Sharing::Gradients));
-            let arriving = Arriving::begin(backend, collectives, &by_factors, self.size)?;
-            let mut gradients = Vec::with_capacity(by_gradients.len());
-            for update in &by_gradients {
-                let (pre, post) = backend.factors(update)?;
-                let all = backend.gradient(update.map, &pre, &post)?;
-                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (Kind::Float, all.device()))?;
-                let ticket = exchanging(backend, |_| collectives.reduce_scatter(&all, &part))?;
-                gradients.push((update.map, ticket, all, part));
-            }
             for update in &by_factors {
-                let (pre, post) = arriving.of(backend, collectives, update)?;
+                let mut one = |activity: Activity| {
+                    let (ticket, all) = self.factors.get(&activity.0).context("every factor was gathered")?;
+                    exchanging(backend, 0, |_| collectives.wait(*ticket))?;
+                    joined(all)
+                };
+                let (pre, post) = (one(update.pre)?, one(update.post)?);
                 let gradient = backend.gradient(update.map, &pre, &post)?;
                 backend.adam(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
             }
-            let mut gathering = Vec::with_capacity(gradients.len());
-            for (map, ticket, _, part) in &gradients {
-                exchanging(backend, |_| collectives.wait(*ticket))?;
-                let owned = backend.owned(*map);
-                backend.adam(*map, owned.clone(), part, &step(*map))?;
-                let ticket = exchanging(backend, |backend| {
-                    let own = backend.flat(*map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
-                    collectives.all_gather(&[(&own, backend.flat(*map))])
+            let mut gathering = Vec::with_capacity(by_gradients.len());
+            for Update { map, .. } in by_gradients {
+                let Scattering { ticket, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
+                exchanging(backend, 0, |_| collectives.wait(*ticket))?;
+                let owned = backend.owned(map);
+                let own = backend.flat(map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
+                let before = if self.wire == Kind::Float {
+                    None
+                } else {
+                    let mut before = own.f_empty_like()?;
+                    before.f_copy_(&own)?;
+                    Some(before)
+                };
+                backend.adam(map, owned.clone(), &part.f_to_kind(Kind::Float)?, &step(map))?;
+                let bytes = self.wire.elt_size_in_bytes() * owned.len() * (self.size - 1);
+                let new = exchanging(backend, bytes, |backend| {
+                    let Some(before) = before else {
+                        return Ok((collectives.all_gather(&[(&own, backend.flat(map))])?, None));
+                    };
+                    let change = own.f_sub(&before)?.f_to_kind(self.wire)?;
+                    own.shallow_clone().f_copy_(&before)?;
+                    let changes = Tensor::f_empty([change.numel() as i64 * self.size as i64], (self.wire, change.device()))?;
+                    Ok((collectives.all_gather(&[(&change, &changes)])?, Some(changes)))
                 })?;
-                gathering.push(ticket);
+                gathering.push((map, new));
             }
-            exchanging(backend, |_| {
-                gathering.iter().try_for_each(|ticket| collectives.wait(*ticket))?;
+            exchanging(backend, 0, |backend| {
+                for (map, (ticket, changes)) in &gathering {
+                    collectives.wait(*ticket)?;
+                    if let Some(changes) = changes {
+                        let _ = backend.flat(*map).shallow_clone().f_add_(&changes.f_to_kind(Kind::Float)?)?;
+                    }
+                }
                 collectives.settle()
             })?;
+            self.factors.clear();
+            self.gradients.clear();
         }
-        for update in &own {
+        for update in &alone {
             let (pre, post) = backend.factors(update)?;
             let gradient = backend.gradient(update.map, &pre, &post)?;
             backend.adam(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
         }
         backend.settle()
+    }
+
+    /// Begins what an update's sharing needs before any parameter may change: to gather factors, each once in a step, or to sum a gradient.
+    fn begin(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+        let Some(collectives) = &mut self.collectives else { return Ok(()) };
+        let (pre, post) = backend.factors(&update)?;
+        match self.sharing[update.map.0] {
+            Sharing::None => {}
+            Sharing::Activities => {
+                let mut new = vec![(update.pre, pre), (update.post, post)];
+                new.retain(|(activity, _)| !self.factors.contains_key(&activity.0));
+                new.dedup_by_key(|(activity, _)| *activity);
+                let pairs: Vec<(Tensor, Tensor)> = new
+                    .iter()
+                    .map(|(_, own)| {
+                        let own = own.f_to_kind(self.wire)?.f_contiguous()?;
+                        let (positions, samples, channels) = own.size3()?;
+                        let all = Tensor::f_empty([self.size as i64, positions, samples, channels], (self.wire, own.device()))?;
+                        Ok((own, all))
+                    })
+                    .collect::<Result<_>>()?;
+                let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
+                let bytes = pairs.iter().map(|(own, all)| self.wire.elt_size_in_bytes() * (all.numel() - own.numel())).sum();
+                let ticket = exchanging(backend, bytes, |_| collectives.all_gather(&borrowed))?;
+                self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (ticket, all))));
+            }
+            Sharing::Gradients => {
+                let all = backend.gradient(update.map, &pre, &post)?.f_to_kind(self.wire)?;
+                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (self.wire, all.device()))?;
+                let ticket = exchanging(backend, self.wire.elt_size_in_bytes() * (all.numel() - part.numel()), |_| {
+                    collectives.reduce_scatter(&all, &part)
+                })?;
+                self.gradients.insert(update.map.0, Scattering { ticket, _all: all, part });
+            }
+        }
+        Ok(())
     }
 
     /// Brings the moments that ranks share to rank 0, for a checkpoint. Collective.
@@ -203,50 +293,16 @@ impl TensorExchange {
     }
 }
 
-/// All ranks' factors, on their way.
-struct Arriving {
-    size: usize,
-    /// [ranks, positions, samples, channels].
-    all: BTreeMap<usize, (Ticket, Tensor)>,
+/// Gathered factors as those of the global batch, [positions, samples of all ranks, channels].
+fn joined(all: &Tensor) -> Result<Tensor> {
+    let (ranks, positions, samples, channels) = all.size4()?;
+    all.f_to_kind(Kind::Float)?
+        .f_permute([1, 0, 2, 3])?
+        .f_reshape([positions, ranks * samples, channels])
+        .context("factors cannot be joined")
 }
 
-impl Arriving {
-    /// Begins to gather the factors of `updates`, each once, in the order of their use.
-    fn begin(backend: &mut TorchBackend, collectives: &mut dyn Collectives, updates: &[Update], size: usize) -> Result<Arriving> {
-        let mut arriving = Arriving { size, all: BTreeMap::new() };
-        for update in updates {
-            let mut new: Vec<Activity> = [update.pre, update.post].into_iter().filter(|new| !arriving.all.contains_key(&new.0)).collect();
-            new.dedup();
-            let pairs: Vec<(Tensor, Tensor)> = new
-                .iter()
-                .map(|activity| {
-                    let own = backend.values(*activity).f_contiguous()?;
-                    let (positions, samples, channels) = own.size3()?;
-                    let all = Tensor::f_empty([size as i64, positions, samples, channels], (Kind::Float, own.device()))?;
-                    Ok((own, all))
-                })
-                .collect::<Result<_>>()?;
-            let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
-            let ticket = exchanging(backend, |_| collectives.all_gather(&borrowed))?;
-            arriving.all.extend(new.iter().zip(pairs).map(|(activity, (_, all))| (activity.0, (ticket, all))));
-        }
-        Ok(arriving)
-    }
-
-    /// The factors of an update for the global batch, [positions, samples of all ranks, channels].
-    fn of(&self, backend: &mut TorchBackend, collectives: &mut dyn Collectives, update: &Update) -> Result<(Tensor, Tensor)> {
-        let mut one = |activity: Activity| {
-            let (ticket, all) = self.all.get(&activity.0).context("every factor was gathered")?;
-            exchanging(backend, |_| collectives.wait(*ticket))?;
-            let (_, positions, samples, channels) = all.size4()?;
-            let joined = all.f_permute([1, 0, 2, 3])?.f_reshape([positions, self.size as i64 * samples, channels]);
-            joined.context("factors cannot be joined")
-        };
-        Ok((one(update.pre)?, one(update.post)?))
-    }
-}
-
-/// Enters the time that `communicate` takes as exchange.
-fn exchanging<T>(backend: &mut TorchBackend, communicate: impl FnOnce(&mut TorchBackend) -> Result<T>) -> Result<T> {
-    backend.timed(Phase::Exchange, 0.0, 0.0, communicate)
+/// Enters the time that `communicate` takes as exchange, and the bytes that it brings.
+fn exchanging<T>(backend: &mut TorchBackend, bytes: usize, communicate: impl FnOnce(&mut TorchBackend) -> Result<T>) -> Result<T> {
+    backend.timed(Phase::Exchange, 0.0, bytes as f64, communicate)
 }

@@ -1,15 +1,45 @@
-//! How ranks reach each other: the few collectives that training needs, over MPI or within one process.
+//! How ranks reach each other: messages that travel while a rank computes, and the few collectives that training needs beside them, over MPI
+//! or within one process.
 
 use std::ops::Range;
 
 use anyhow::Result;
 
 use crate::compute::cpu::Arena;
+use crate::observe::{Doing, span};
 
-/// Collective operations among all ranks. Every rank must make the same calls in the same order.
+/// Bytes to or from one rank. Memory is the caller's, and stays as it is until the journey has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    pub rank: usize,
+    pub at: *mut u8,
+    pub bytes: usize,
+}
+
+impl Message {
+    /// Elements `range` of `buffer`.
+    ///
+    /// # Safety
+    /// `buffer` must hold them.
+    pub unsafe fn of(rank: usize, buffer: *mut f32, range: &Range<usize>) -> Message {
+        Message { rank, at: unsafe { buffer.add(range.start) }.cast(), bytes: range.len() * size_of::<f32>() }
+    }
+}
+
+/// Messages that travel together, until [`Transport::wait`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Journey(pub usize);
+
+/// What travels, for a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Freight {
+    pub doing: Doing,
+    pub layer: Option<usize>,
+}
+
+/// Operations among all ranks. Every rank must make the same calls in the same order.
 ///
-/// Buffers are float32; a rank's part of a buffer is a range of elements, the ranges of the ranks being in order and without gaps or overlap
-/// only where a method says so.
+/// Buffers are float32; a rank's part of a buffer is a range of elements.
 pub trait Transport: Send + Sync {
     fn rank(&self) -> usize;
 
@@ -18,36 +48,72 @@ pub trait Transport: Send + Sync {
     /// Rank and number of ranks on this host.
     fn local(&self) -> (usize, usize);
 
+    /// Whether all hosts have as many ranks as this one, and ranks go host by host.
+    fn uniform(&self) -> bool {
+        self.local().1 == self.size()
+    }
+
     fn barrier(&self);
 
+    /// Waits for the ranks of this host alone.
+    fn host_barrier(&self) {
+        self.barrier();
+    }
+
     /// Every rank's `own` (of equal length), in the order of ranks.
-    fn all_gather(&self, own: &[f32], all: &mut [f32]);
+    fn all_gather(&self, own: &[f32], all: &mut [f32]) {
+        let ranges: Vec<_> = (0..self.size()).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
+        all[ranges[self.rank()].clone()].copy_from_slice(own);
+        unsafe { self.all_gather_ranges(all.as_mut_ptr(), &ranges) };
+    }
 
     /// The same for whole numbers.
     fn all_gather_words(&self, own: &[u64]) -> Vec<u64>;
+
+    /// Begins to exchange messages with other ranks. What one rank sends another, that one receives, in the same order and of the same
+    /// lengths.
+    ///
+    /// # Safety
+    /// Memory is valid until the wait has returned; until then what is sent does not change, and nobody else uses what is received.
+    unsafe fn begin(&self, freight: Freight, sends: &[Message], receives: &[Message]) -> Journey;
+
+    /// Returns when all messages of the journey have left and arrived.
+    fn wait(&self, journey: Journey);
 
     /// Every rank's range of `buffer` to all ranks, in place.
     ///
     /// # Safety
     /// `buffer` must hold all ranges.
-    unsafe fn all_gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]);
+    unsafe fn all_gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
+        let _span = span(Doing::AllGather, None);
+        let others = || (1..self.size()).map(|distance| (self.rank() + distance) % self.size());
+        let sends: Vec<Message> = others().map(|rank| unsafe { Message::of(rank, buffer, &ranges[self.rank()]) }).collect();
+        let receives: Vec<Message> = others().map(|rank| unsafe { Message::of(rank, buffer, &ranges[rank]) }).collect();
+        let journey = unsafe { self.begin(Freight { doing: Doing::AllGather, layer: None }, &sends, &receives) };
+        self.wait(journey);
+    }
 
     /// Every rank's range of `buffer` to rank 0, in place.
     ///
     /// # Safety
     /// `buffer` must hold all ranges on rank 0, and its own range on the others.
-    unsafe fn gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]);
-
-    /// The sum over ranks of `buffer`, of which each rank gets its range, in place. Ranges cover the buffer in order.
-    ///
-    /// # Safety
-    /// `buffer` must hold all ranges.
-    unsafe fn reduce_scatter_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]);
+    unsafe fn gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
+        let _span = span(Doing::Gather, None);
+        let freight = Freight { doing: Doing::Gather, layer: None };
+        let journey = if self.rank() == 0 {
+            let receives: Vec<Message> = (1..self.size()).map(|rank| unsafe { Message::of(rank, buffer, &ranges[rank]) }).collect();
+            unsafe { self.begin(freight, &[], &receives) }
+        } else {
+            unsafe { self.begin(freight, &[Message::of(0, buffer, &ranges[self.rank()])], &[]) }
+        };
+        self.wait(journey);
+    }
 
     /// Rank 0's bytes to all.
     fn broadcast(&self, bytes: &mut Vec<u8>);
 
-    /// `elements[r]` zeroed elements of rank r in memory that all ranks see, in the order of ranks; `None` where the ranks are on several hosts.
+    /// `elements[r]` zeroed elements of this host's r-th rank in memory that all ranks of the host see, in their order; `None` where some
+    /// host lacks the room. Collective among all ranks, which all name as many elements.
     fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>>;
 
     /// Gives the memory of all [`Transport::shared`] arenas back. Collective.
@@ -87,19 +153,16 @@ impl Transport for Single {
 
     fn barrier(&self) {}
 
-    fn all_gather(&self, own: &[f32], all: &mut [f32]) {
-        all.copy_from_slice(own);
-    }
-
     fn all_gather_words(&self, own: &[u64]) -> Vec<u64> {
         own.to_vec()
     }
 
-    unsafe fn all_gather_ranges(&self, _buffer: *mut f32, _ranges: &[Range<usize>]) {}
+    unsafe fn begin(&self, _freight: Freight, sends: &[Message], receives: &[Message]) -> Journey {
+        assert!(sends.is_empty() && receives.is_empty(), "there is no other rank");
+        Journey(0)
+    }
 
-    unsafe fn gather_ranges(&self, _buffer: *mut f32, _ranges: &[Range<usize>]) {}
-
-    unsafe fn reduce_scatter_ranges(&self, _buffer: *mut f32, _ranges: &[Range<usize>]) {}
+    fn wait(&self, _journey: Journey) {}
 
     fn broadcast(&self, _bytes: &mut Vec<u8>) {}
 

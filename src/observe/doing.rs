@@ -29,6 +29,9 @@ pub enum Doing {
     Evaluation,
     Checkpoint,
     Ending,
+    FactorsTravelling,
+    GradientTravelling,
+    ParametersTravelling,
 }
 
 /// Rows of a trace.
@@ -40,20 +43,22 @@ pub enum Row {
     Exchange,
     Update,
     Between,
+    Background,
 }
 
 impl Row {
-    pub const ALL: [(Row, &str); 6] = [
+    pub const ALL: [(Row, &str); 7] = [
         (Row::Step, "step"),
         (Row::Load, "load"),
         (Row::Compute, "compute"),
         (Row::Exchange, "exchange"),
         (Row::Update, "update"),
         (Row::Between, "between steps"),
+        (Row::Background, "exchange (background)"),
     ];
 }
 
-const KINDS: [(Doing, Row, &str); 23] = [
+const KINDS: [(Doing, Row, &str); 26] = [
     (Doing::Starting, Row::Between, "starting"),
     (Doing::BetweenSteps, Row::Between, "between steps"),
     (Doing::Step, Row::Step, "step"),
@@ -77,6 +82,9 @@ const KINDS: [(Doing, Row, &str); 23] = [
     (Doing::Evaluation, Row::Between, "evaluation"),
     (Doing::Checkpoint, Row::Between, "checkpoint"),
     (Doing::Ending, Row::Between, "ending"),
+    (Doing::FactorsTravelling, Row::Background, "factors"),
+    (Doing::GradientTravelling, Row::Background, "gradient"),
+    (Doing::ParametersTravelling, Row::Background, "new parameters"),
 ];
 
 impl Doing {

@@ -9,4 +9,4 @@ pub mod trace;
 pub mod watchdog;
 
 pub use doing::{Doing, Row};
-pub use pulse::{Pulse, Reading, Span, leave, loaded, span, span_unless_in, step};
+pub use pulse::{Pulse, Reading, Span, leave, loaded, span, span_unless_in, step, travelled};

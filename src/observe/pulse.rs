@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 
-use super::doing::Doing;
+use super::doing::{Doing, Row};
 use super::trace;
 
 /// One rank's counters; a cache line in memory that all ranks of a host see.
@@ -146,6 +146,13 @@ impl Drop for Span {
             let (doing, layer) = parts(self.doing);
             trace::record(doing, layer, pulse.step.load(Relaxed), started);
         }
+    }
+}
+
+/// Notes in the trace that something has travelled in the background of the current step.
+pub fn travelled(doing: Doing, layer: Option<usize>, started: trace::Time, ended: trace::Time) {
+    if doing.row() == Row::Background {
+        trace::keep(doing, layer, pulse().step.load(Relaxed), started, ended);
     }
 }
 

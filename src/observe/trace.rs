@@ -70,8 +70,13 @@ pub fn now() -> Option<Time> {
 
 /// Keeps a span that began at `started` and ends now.
 pub fn record(doing: Doing, layer: Option<usize>, step: u64, started: Time) {
+    keep(doing, layer, step, started, now().unwrap_or(started));
+}
+
+/// Keeps a span between two times.
+pub(super) fn keep(doing: Doing, layer: Option<usize>, step: u64, started: Time, ended: Time) {
     let Some(recorder) = RECORDER.get() else { return };
-    let nanoseconds = (recorder.began.elapsed().as_nanos() as Time).saturating_sub(started);
+    let nanoseconds = ended.saturating_sub(started);
     // Poisoned by a panic that ends the process anyway.
     let Ok(mut ring) = recorder.ring.lock() else { return };
     if ring.events.len() == KEPT {

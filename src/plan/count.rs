@@ -11,7 +11,7 @@ use crate::compute::cpu::{row_stride, simd::LANES};
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
 use crate::config::Config;
 use crate::network::{MapId, Maps, Network, Shape};
-use crate::rules::{self, Diagnosis, Phase, Rule};
+use crate::rules::{self, Collected, Diagnosis, Phase, Rule};
 
 /// Cost of one step on one rank.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,9 @@ impl Counted {
 
     pub(super) fn step(&mut self, phase: Phase) -> StepCost {
         self.counter.operations = 0.0;
-        let updates = self.rule.learn(&mut self.counter, phase);
+        let mut step = Collected::on(&mut self.counter);
+        self.rule.learn(&mut step, phase);
+        let updates = step.updates;
         let factors: BTreeSet<usize> = updates.iter().flat_map(|update| [update.pre.0, update.post.0]).collect();
         let maps = &self.counter.maps;
         let trained = |update: &Update| maps.get(update.map);

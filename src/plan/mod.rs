@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::compute::cpu::spans;
-use crate::config::{Config, ExchangeChoice, Schedule};
+use crate::config::{Config, ExchangeChoice, Schedule, Wire};
 use crate::exit::Exit;
 use crate::network::{Kind, Maps, Network, Role};
 use crate::rules::{Feedback, Phase, Setting};
@@ -38,6 +38,8 @@ pub struct Plan {
     /// One kind of step, or, alternating, that of an inverse and that of a forward epoch.
     pub steps: Vec<StepCost>,
     pub exchange: Way,
+    /// What travels between GPUs.
+    pub wire: Wire,
     /// Absent where no data was looked at.
     pub epoch: Option<Epoch>,
 }
@@ -50,7 +52,7 @@ pub struct Memory {
     /// Both of Adam's moments.
     pub moments: u64,
     pub activities: u64,
-    /// Stored gradients, where ranks exchange them.
+    /// Stored gradients, and room for those that other ranks send, where ranks exchange them.
     pub gradients: u64,
 }
 
@@ -115,7 +117,8 @@ impl Plan {
             parameters: bytes(sizes.weights),
             moments: 2 * bytes(sizes.moments),
             activities: counted.activity_bytes(),
-            gradients: if exchange == Way::Gradients { bytes(sizes.moments) } else { 0 },
+            // A rank's own, and the others' parts of its range.
+            gradients: if exchange == Way::Gradients { bytes(sizes.moments) + bytes(sizes.moments / ranks * (ranks - 1)) } else { 0 },
         };
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
         let trained = (maps.parameters(Role::Forward) + maps.parameters(Role::Inverse)) as u64;
@@ -126,6 +129,7 @@ impl Plan {
             disk: Disk { model: 4 * parameters, optimizer: 8 * trained, checkpoints: config.training.keep_checkpoints + 2 },
             steps: phases.iter().map(|&phase| counted.step(phase)).collect(),
             exchange,
+            wire: config.parallel.wire,
             epoch,
             network,
             maps,
@@ -137,11 +141,12 @@ impl Plan {
     pub fn exchanged(&self, cost: &StepCost, way: Way, one_host: bool) -> u64 {
         let others = self.ranks as u64 - 1;
         let from_owners = cost.changed_bytes * others / self.ranks as u64;
-        match way {
+        let of_f32 = match way {
             Way::None => 0,
             Way::Activities => others * cost.factor_bytes + if one_host { 0 } else { from_owners },
             Way::Gradients => 2 * from_owners,
-        }
+        };
+        if self.wire == Wire::Bf16 { of_f32 / 2 } else { of_f32 }
     }
 
     /// Bytes of memory of all ranks on one host, which by `activities` hold parameters and moments once.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Feedback, Forward, Inverses, Phase, Rule};
-use crate::compute::{Activity, Backend, Update};
+use super::{Definition, Feedback, Forward, Inverses, Phase, Rule, Step};
+use crate::compute::{Activity, Backend};
 use crate::network::{Maps, Network};
 
 pub const BP: Definition = Definition {
@@ -29,19 +29,19 @@ impl Backprop {
 }
 
 impl Rule for Backprop {
-    fn learn(&self, backend: &mut dyn Backend, _phase: Phase) -> Vec<Update> {
+    fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(backend);
+        forward.run(step.backend());
         let mut above = forward.error;
-        let mut updates = vec![forward.update(forward.depth() - 1, above)];
+        step.update(forward.update(forward.depth() - 1, above));
         for layer in (0..self.delta.len()).rev() {
             let delta = self.delta[layer];
+            let backend = step.backend();
             backend.apply_transposed(forward.maps[layer + 1], above, delta);
             backend.through_tanh(delta, forward.h[layer + 1]);
-            updates.push(forward.update(layer, delta));
+            step.update(forward.update(layer, delta));
             above = delta;
         }
-        updates
     }
 
     fn forward(&self) -> &Forward {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::backprop::Backprop;
-use super::{Phase, Rule};
+use super::{Collected, Phase, Rule};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
 use crate::network::{MapId, Maps, Network};
 
@@ -48,11 +48,16 @@ impl Diagnosis {
 
     /// Runs both rules on the backend's batch, and the inverses on what is not corrupted. No parameter changes.
     pub fn run(&self, rule: &dyn Rule, backend: &mut dyn Backend) -> Vec<Comparison> {
-        let ours = rule.learn(backend, Phase::Both);
+        let updates_of = |rule: &dyn Rule, backend: &mut dyn Backend| {
+            let mut step = Collected::on(backend);
+            rule.learn(&mut step, Phase::Both);
+            step.updates
+        };
+        let ours = updates_of(rule, backend);
         for (inverted, result) in &self.reconstructions {
             backend.apply(inverted.map, &[(inverted.from, *result)], Nonlinearity::Tanh);
         }
-        let theirs = self.backprop.learn(backend, Phase::Both);
+        let theirs = updates_of(&self.backprop, backend);
         let forward = rule.forward();
         let compare = |(layer, map): (usize, &MapId)| {
             let of = |updates: &[Update]| updates.iter().find(|update| update.map == *map).copied();

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Feedback, Forward, Inverses, Phase, Rule};
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use super::{Definition, Feedback, Forward, Inverses, Phase, Rule, Step};
+use crate::compute::{Activity, Backend, Nonlinearity};
 use crate::network::{MapId, Maps, Network};
 
 pub const DFA: Definition = Definition {
@@ -32,16 +32,16 @@ impl DirectFeedbackAlignment {
 }
 
 impl Rule for DirectFeedbackAlignment {
-    fn learn(&self, backend: &mut dyn Backend, _phase: Phase) -> Vec<Update> {
+    fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(backend);
-        let mut updates = vec![forward.update(forward.depth() - 1, forward.error)];
+        forward.run(step.backend());
+        step.update(forward.update(forward.depth() - 1, forward.error));
         for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
+            let backend = step.backend();
             backend.apply(feedback, &[(forward.error, delta)], Nonlinearity::Linear);
             backend.through_tanh(delta, forward.h[layer + 1]);
-            updates.push(forward.update(layer, delta));
+            step.update(forward.update(layer, delta));
         }
-        updates
     }
 
     fn forward(&self) -> &Forward {

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Feedback, Forward, Inverses, Phase, Rule};
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use super::{Definition, Feedback, Forward, Inverses, Phase, Rule, Step};
+use crate::compute::{Activity, Backend, Nonlinearity};
 use crate::network::{MapId, Maps, Network};
 
 pub const FA: Definition = Definition {
@@ -32,18 +32,18 @@ impl FeedbackAlignment {
 }
 
 impl Rule for FeedbackAlignment {
-    fn learn(&self, backend: &mut dyn Backend, _phase: Phase) -> Vec<Update> {
+    fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(backend);
+        forward.run(step.backend());
         let mut above = forward.error;
-        let mut updates = vec![forward.update(forward.depth() - 1, above)];
+        step.update(forward.update(forward.depth() - 1, above));
         for (layer, &(delta, feedback)) in self.hidden.iter().enumerate().rev() {
+            let backend = step.backend();
             backend.apply(feedback, &[(above, delta)], Nonlinearity::Linear);
             backend.through_tanh(delta, forward.h[layer + 1]);
-            updates.push(forward.update(layer, delta));
+            step.update(forward.update(layer, delta));
             above = delta;
         }
-        updates
     }
 
     fn forward(&self) -> &Forward {

@@ -53,11 +53,42 @@ impl Phase {
     }
 }
 
+/// A step as a rule sees it: the arithmetic, and who takes its updates.
+pub trait Step {
+    fn backend(&mut self) -> &mut dyn Backend;
+
+    /// Hands out an update as soon as both factors are final. They may travel to other ranks from then on, and must not change any more in
+    /// this step; parameters change when the rule is done.
+    fn update(&mut self, update: Update);
+}
+
+/// A step whose updates are looked at, not applied.
+pub struct Collected<'a> {
+    pub backend: &'a mut dyn Backend,
+    pub updates: Vec<Update>,
+}
+
+impl<'a> Collected<'a> {
+    pub fn on(backend: &'a mut dyn Backend) -> Collected<'a> {
+        Collected { backend, updates: Vec::new() }
+    }
+}
+
+impl Step for Collected<'_> {
+    fn backend(&mut self) -> &mut dyn Backend {
+        self.backend
+    }
+
+    fn update(&mut self, update: Update) {
+        self.updates.push(update);
+    }
+}
+
 /// A learning rule on a network. Activities it needs are made when it is built.
 pub trait Rule {
-    /// The factors of all updates of the backend's current batch, from the parameters as they are. Measures loss, errors, and, where
-    /// inverses train, the inverse loss.
-    fn learn(&self, backend: &mut dyn Backend, phase: Phase) -> Vec<Update>;
+    /// Hands out the updates of the backend's current batch, each map's once, from the parameters as they are. Measures loss, errors, and,
+    /// where inverses train, the inverse loss.
+    fn learn(&self, step: &mut dyn Step, phase: Phase);
 
     /// The forward pass that `learn` begins with, for evaluation.
     fn forward(&self) -> &Forward;

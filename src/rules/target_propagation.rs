@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::definition::Build;
 use super::top_target::{self, GradientStep, TopTarget};
-use super::{Definition, Feedback, Forward, Inverses, Inverted, Phase, Rule, Setting};
+use super::{Definition, Feedback, Forward, Inverses, Inverted, Phase, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
 use crate::config::Learning;
 use crate::network::{MapId, Maps, Network};
@@ -137,8 +137,10 @@ impl TargetPropagation {
         }
     }
 
-    /// All that goes down through the inverse of layer index `layer`: the target of h_layer and the inverse's own error.
-    fn downward(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse, phase: Phase, updates: &mut Vec<Update>) {
+    /// All that goes down through the inverse of layer index `layer`: the target of h_layer and the inverse's own error. Returns the
+    /// inverse's update, where it trains.
+    fn downward(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse, phase: Phase) -> Option<Update> {
+        let mut update = None;
         let forward = &self.forward;
         let at_top = layer + 1 == forward.depth();
         let mut jobs = Vec::with_capacity(3);
@@ -163,7 +165,7 @@ impl TargetPropagation {
                 _ => inverse.corrupted,
             };
             jobs.push((corrupted, inverse.reconstruction));
-            updates.push(Update { map: inverse.map, pre: corrupted, post: inverse.error });
+            update = Some(Update { map: inverse.map, pre: corrupted, post: inverse.error });
         }
         backend.apply(inverse.map, &jobs, Nonlinearity::Tanh);
         if phase.trains_forward() && difference {
@@ -182,31 +184,32 @@ impl TargetPropagation {
             };
             backend.error_through_tanh(inverse.reconstruction, goal, inverse.error, true);
         }
+        update
     }
 }
 
 impl Rule for TargetPropagation {
-    fn learn(&self, backend: &mut dyn Backend, phase: Phase) -> Vec<Update> {
+    fn learn(&self, step: &mut dyn Step, phase: Phase) {
         let forward = &self.forward;
         let depth = forward.depth();
-        self.upward(backend, phase);
-        let mut updates = Vec::with_capacity(2 * depth);
+        self.upward(step.backend(), phase);
+        if phase.trains_forward() {
+            step.update(forward.update(depth - 1, forward.error));
+        }
         if let (TopTarget::GradientStep(top), true) = (&self.top, phase.trains_forward() && depth > 1) {
-            top.target(backend, forward.h[depth - 1], forward.error, self.target(depth - 1));
+            top.target(step.backend(), forward.h[depth - 1], forward.error, self.target(depth - 1));
         }
         for layer in (1..depth).rev() {
-            if let Some(inverse) = &self.inverses[layer] {
-                self.downward(backend, layer, inverse, phase, &mut updates);
+            let inverse = self.inverses[layer].as_ref();
+            if let Some(update) = inverse.and_then(|inverse| self.downward(step.backend(), layer, inverse, phase)) {
+                step.update(update);
+            }
+            if phase.trains_forward() {
+                let error = self.errors[layer - 1];
+                step.backend().error_through_tanh(forward.h[layer], self.target(layer), error, false);
+                step.update(forward.update(layer - 1, error));
             }
         }
-        if phase.trains_forward() {
-            for l in 1..depth {
-                backend.error_through_tanh(forward.h[l], self.target(l), self.errors[l - 1], false);
-                updates.push(forward.update(l - 1, self.errors[l - 1]));
-            }
-            updates.push(forward.update(depth - 1, forward.error));
-        }
-        updates
     }
 
     fn forward(&self) -> &Forward {

@@ -269,7 +269,8 @@ const PIECE: usize = 1 << 22;
 fn load(path: &Path, tensors: &[Tensor], engine: &mut Engine, transport: &dyn Transport) -> Result<()> {
     let entries: Vec<Entry> = tensors.iter().map(|tensor| tensor.entry.clone()).collect();
     let mut file = if transport.rank() == 0 { Some(TensorFile::open(path, &entries)?) } else { None };
-    let alone = engine.shares_parameters() || transport.size() == 1;
+    // Where all ranks see one copy, only rank 0 needs the values.
+    let alone = transport.size() == 1 || engine.shares_parameters() && transport.local().1 == transport.size();
     for tensor in tensors {
         let mut values = match &mut file {
             Some(file) => file.read(&tensor.entry)?,

@@ -80,12 +80,12 @@ impl Engine {
         self.transport.barrier();
     }
 
-    /// Whether this rank must set parameters itself: all do, but for those that share one copy, where rank 0 does.
+    /// Whether this rank must set parameters itself: all do, but for those of a host that share one copy, where the first does.
     pub fn writes(&self) -> bool {
-        !self.shares_parameters() || self.transport.rank() == 0
+        !self.shares_parameters() || self.transport.local().0 == 0
     }
 
-    /// Whether one copy of the parameters serves all ranks.
+    /// Whether one copy of the parameters serves all ranks of a host.
     pub fn shares_parameters(&self) -> bool {
         self.executor.shares_parameters()
     }
@@ -96,9 +96,11 @@ impl Engine {
     pub fn learn(&mut self, batch: &Batch, phase: Phase) -> Result<()> {
         ensure!(batch.samples * self.transport.size() == self.global_batch, "a training batch is whole");
         self.executor.backend().begin(batch)?;
-        let updates = self.rule.learn(self.executor.backend(), phase);
-        self.executor.finish()?;
-        self.check_finite(batch)?;
+        let updates = self.executor.learn(&*self.transport, &*self.rule, phase)?;
+        if let Err(error) = self.check_finite(batch) {
+            self.executor.give_up(&*self.transport);
+            return Err(error);
+        }
         let taken = OptimizerSteps {
             forward: self.steps.forward + u64::from(phase.trains_forward()),
             inverse: self.steps.inverse + u64::from(phase.trains_inverse()),

@@ -10,14 +10,17 @@ use crate::compute::cpu::profile::Profile;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
 use crate::compute::cuda::{self, TorchBackend};
 use crate::compute::{Backend, Update};
-use crate::config::{Config, TransportChoice};
+use crate::config::{Config, TransportChoice, Wire};
 use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, TensorExchange, Transport};
 use crate::exit::Exit;
 use crate::network::{Maps, Network};
-use crate::rules::{self, Diagnosis, Rule};
+use crate::rules::{self, Diagnosis, Phase, Rule, Step};
 
 const ON_CPU_ALONE: &str =
     "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
+
+const WIRE_OF_GPUS: &str =
+    "parallel.wire = \"bf16\": this rank computes on the CPU, where the same bits on any number of ranks need whole float32; use \"f32\"";
 
 /// A device with its share of the exchange among ranks.
 pub trait Executor {
@@ -33,13 +36,20 @@ pub trait Executor {
     /// Waits for what the rule asked of the backend; afterwards the measures are there. Fails where one of its operations has.
     fn finish(&mut self) -> Result<()>;
 
+    /// Lets `rule` learn from the backend's batch, and waits for its measures. Factors may begin to travel; no parameter changes. Returns the
+    /// updates, for [`Executor::update`] or [`Executor::give_up`]. Collective.
+    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>>;
+
+    /// Ends what [`Executor::learn`] began, where there is to be no update. Returns when all ranks have learned.
+    fn give_up(&mut self, transport: &dyn Transport);
+
     /// Applies `updates` to the parameters of every rank. Collective.
     fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()>;
 
     /// Compares the rule with back-propagation on the backend's batch, by forward layer. Collective; no parameter changes.
     fn diagnose(&mut self, transport: &dyn Transport, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>>;
 
-    /// Whether one copy of the parameters serves all ranks.
+    /// Whether one copy of the parameters serves all ranks of a host.
     fn shares_parameters(&self) -> bool;
 
     /// Brings Adam's moments to rank 0. Collective.
@@ -85,6 +95,9 @@ impl OnCpu {
         if parallel.backend == TransportChoice::Nccl {
             return Err(Exit::Usage.error(exchange::NCCL_WITHOUT_GPU));
         }
+        if parallel.wire == Wire::Bf16 {
+            return Err(Exit::Usage.error(WIRE_OF_GPUS));
+        }
         let isa = Isa::choose(parallel.kernels, parallel.precision).map_err(|error| Exit::Usage.error(error.to_string()))?;
         let (_, sizes) = cpu::spans(&maps);
         let memory = ParameterMemory::new(sizes, transport, parallel.exchange)?;
@@ -94,7 +107,7 @@ impl OnCpu {
         let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup);
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
         let diagnosis = config.training.diagnostics.then(|| Diagnosis::new(&*rule, network, &maps, &mut backend));
-        let exchange = Exchange::new(&mut backend, shared, transport, parallel.exchange)?;
+        let exchange = Exchange::new(&mut backend, shared, transport, parallel)?;
         Ok((OnCpu { backend, exchange, diagnosis }, rule))
     }
 }
@@ -114,6 +127,17 @@ impl Executor for OnCpu {
 
     fn finish(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>> {
+        let OnCpu { backend, exchange, .. } = self;
+        let mut step = Learning { backend, exchange, transport, updates: Vec::new(), failed: None };
+        rule.learn(&mut step, phase);
+        step.failed.map_or(Ok(step.updates), Err)
+    }
+
+    fn give_up(&mut self, transport: &dyn Transport) {
+        self.exchange.settle(transport);
     }
 
     fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
@@ -214,6 +238,18 @@ impl Executor for OnTensors {
         self.backend.finish()
     }
 
+    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>> {
+        let OnTensors { backend, exchange } = self;
+        let mut step = Learning { backend, exchange, transport, updates: Vec::new(), failed: None };
+        rule.learn(&mut step, phase);
+        let (failed, updates) = (step.failed, step.updates);
+        // What failed first is the backend's, where it did.
+        self.backend.finish()?;
+        failed.map_or(Ok(updates), Err)
+    }
+
+    fn give_up(&mut self, _transport: &dyn Transport) {}
+
     fn update(&mut self, _transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
         self.exchange.update(&mut self.backend, updates, steps)
     }
@@ -256,5 +292,50 @@ impl Executor for OnTensors {
 
     fn device_memory(&self) -> Option<u64> {
         self.backend.driver()?.memory_in_use().ok()
+    }
+}
+
+/// Takes updates from a rule as they come.
+trait Taking {
+    type Backend: Backend;
+
+    fn take(&mut self, backend: &mut Self::Backend, transport: &dyn Transport, update: Update) -> Result<()>;
+}
+
+impl Taking for Exchange {
+    type Backend = CpuBackend;
+
+    fn take(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, update: Update) -> Result<()> {
+        Exchange::take(self, backend, transport, update)
+    }
+}
+
+impl Taking for TensorExchange {
+    type Backend = TorchBackend;
+
+    fn take(&mut self, backend: &mut TorchBackend, _transport: &dyn Transport, update: Update) -> Result<()> {
+        TensorExchange::take(self, backend, update)
+    }
+}
+
+/// A rule's step on a backend, whose updates go to the exchange.
+struct Learning<'a, E: Taking> {
+    backend: &'a mut E::Backend,
+    exchange: &'a mut E,
+    transport: &'a dyn Transport,
+    updates: Vec<Update>,
+    failed: Option<anyhow::Error>,
+}
+
+impl<E: Taking> Step for Learning<'_, E> {
+    fn backend(&mut self) -> &mut dyn Backend {
+        self.backend
+    }
+
+    fn update(&mut self, update: Update) {
+        self.updates.push(update);
+        if self.failed.is_none() {
+            self.failed = self.exchange.take(self.backend, self.transport, update).err();
+        }
     }
 }

@@ -84,11 +84,15 @@ impl Hosts {
         Job::start(self.command(site, &words), None)
     }
 
-    /// `mpirun` on the first host, for both.
-    pub fn mpirun(&self, site: &Site, arguments: &[&str]) -> Job {
-        let hosts = ADDRESSES.join(",");
-        let words = ["mpirun", "--host", &hosts, "-n", "2", "--mca", "rtc_hwloc_vmhole", "none", env!("CARGO_BIN_EXE_biodist")];
-        Job::start(self.command(site, &[&words, arguments].concat()), None)
+    /// `mpirun` on the first host, for `per_host` ranks on each.
+    pub fn mpirun(&self, site: &Site, per_host: usize, arguments: &[&str]) -> Job {
+        let (ranks, slots) = ((2 * per_host).to_string(), ADDRESSES.map(|address| format!("{address}:{per_host}")).join(","));
+        let words = [
+            &["mpirun", "-n", &ranks, "--host", &slots, "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"][..],
+            &["--mca", "rtc_hwloc_vmhole", "none", env!("CARGO_BIN_EXE_biodist")],
+            arguments,
+        ];
+        Job::start(self.command(site, &words.concat()), None)
     }
 
     /// From now on the switch passes nothing on.

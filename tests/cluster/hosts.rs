@@ -33,6 +33,45 @@ fn two_hosts_train_as_one_does() {
 
 #[test]
 #[ignore = "make test-cluster"]
+fn ranks_of_a_host_share_memory_and_factors_travel_while_layers_compute() {
+    let site = Site::new();
+    let hosts = Hosts::new(&site);
+    let config = site.configure("wide", DTP, "[training]\nepochs = 3\nlog_every_steps = 3\n[parallel]\nverify_every_steps = 4");
+    let text = std::fs::read_to_string(site.path(&config)).unwrap();
+    std::fs::write(site.path(&config), text.replace("units = 24", "units = 800").replace("units = 20", "units = 700")).unwrap();
+    site.succeed(1, &["train", &config, "--out", "one"]);
+    for overlap in ["true", "false"] {
+        let (set, trace) = (format!("parallel.overlap={overlap}"), format!("{overlap}.json"));
+        let arguments = ["train", &config, "--out", overlap, "--set", &set, "--trace", &trace];
+        let outcome = hosts.mpirun(&site, 2, &arguments).wait();
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        assert!(outcome.stdout.contains("4 ranks") && outcome.stdout.contains("on h1, h2"), "{outcome:?}");
+        site.assert_same("one", overlap);
+        let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(site.path(&trace)).unwrap()).unwrap();
+        let events = crate::spans::events(&trace);
+        let beside = |factor: &&crate::spans::Event| {
+            let compute = events.iter().filter(|event| event.row == "compute");
+            factor.name.starts_with("factors ") && compute.into_iter().any(|event| event.overlaps(factor))
+        };
+        let travelled = events.iter().filter(|event| event.row == "exchange (background)");
+        assert_eq!(travelled.filter(beside).count() > 0, overlap == "true");
+    }
+    // One copy of the parameters a host: the sum over ranks counts shared pages once.
+    let memory = |ranks_a_host: usize| {
+        let wide = ["--set", "network.layers=[{kind = \"dense\", units = 4000}, {kind = \"dense\", units = 4000}]"];
+        let bench = ["bench", "step", &config, "--input", "6x6x1", "--classes", "10", "--steps", "2", "--json"];
+        let outcome = hosts.mpirun(&site, ranks_a_host, &[&bench[..], &wide[..]].concat()).wait();
+        let last: serde_json::Value = serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap();
+        assert!(last["phases"]["exchange"]["bytes_received"].as_f64().unwrap() > 0.0, "{last}");
+        last["memory_bytes"].as_f64().unwrap()
+    };
+    // Parameters and moments of 32 million weights are 384 MB.
+    let (one, two) = (memory(1), memory(2));
+    assert!(two - one < 300e6, "{one} bytes on 2 ranks, {two} on 4");
+}
+
+#[test]
+#[ignore = "make test-cluster"]
 fn a_rank_that_is_stopped_on_another_host_is_named_by_both() {
     let site = Site::new();
     let hosts = Hosts::new(&site);
@@ -75,7 +114,7 @@ fn a_cut_link_ends_the_job_with_the_code_of_a_stall_and_nothing_is_left() {
 fn a_cut_link_under_mpirun_alone_leaves_nothing_either() {
     let site = Site::new();
     let hosts = Hosts::new(&site);
-    let job = hosts.mpirun(&site, &["train", &endless(&site, 5), "--out", "run"]);
+    let job = hosts.mpirun(&site, 1, &["train", &endless(&site, 5), "--out", "run"]);
     wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 5);
     hosts.cut();
     let cut = Instant::now();

@@ -7,6 +7,9 @@ mod hosts;
 #[allow(dead_code)]
 mod site;
 mod slurm;
+#[path = "../end_to_end/spans.rs"]
+#[allow(dead_code)]
+mod spans;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -16,6 +16,7 @@ mod same_bits;
 mod seeds;
 mod signals;
 mod site;
+mod spans;
 mod stall;
 mod sweep;
 mod tensorboard;

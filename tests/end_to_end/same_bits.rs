@@ -50,6 +50,8 @@ fn summed_gradients_agree_but_for_rounding() {
     let config = site.configure("summed", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", more);
     site.succeed(1, &["train", &config, "--out", "alone"]);
     site.succeed(2, &["train", &config, "--out", "two"]);
+    site.succeed(2, &["train", &config, "--out", "blocking", "--set", "parallel.overlap=false"]);
+    site.assert_same("two", "blocking");
     let (alone, two) = (site.metrics("alone"), site.metrics("two"));
     assert_eq!(alone.len(), two.len());
     let mut losses = 0;

@@ -1,42 +1,9 @@
 //! `--trace`: what it records agrees with itself and with the metrics.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use crate::site::Site;
-
-/// A span of one rank, in microseconds.
-struct Event {
-    rank: u64,
-    row: String,
-    name: String,
-    step: u64,
-    begin: f64,
-    end: f64,
-}
-
-fn events(trace: &Value) -> Vec<Event> {
-    let all = trace["traceEvents"].as_array().unwrap();
-    let rows: BTreeMap<(u64, u64), &str> = all
-        .iter()
-        .filter(|event| event["name"] == "thread_name")
-        .map(|event| ((event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap()), event["args"]["name"].as_str().unwrap()))
-        .collect();
-    let spans = all.iter().filter(|event| event["ph"] == "X").map(|event| {
-        let (rank, row) = (event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap());
-        let begin = event["ts"].as_f64().unwrap();
-        Event {
-            rank,
-            row: rows[&(rank, row)].to_owned(),
-            name: event["name"].as_str().unwrap().to_owned(),
-            step: event["args"]["step"].as_u64().unwrap(),
-            begin,
-            end: begin + event["dur"].as_f64().unwrap(),
-        }
-    });
-    spans.collect()
-}
+use crate::spans::{Event, events};
 
 #[test]
 fn spans_nest_and_add_up_to_the_metrics() {
@@ -96,6 +63,39 @@ fn spans_nest_and_add_up_to_the_metrics() {
             let (traced, tolerance) = (in_steps(row), 0.25 * measured + STEPS as f64 * 30e-6);
             assert!((traced - measured).abs() <= tolerance, "{row}: {traced} s traced, {measured} s measured");
         }
+    }
+}
+
+#[test]
+fn what_travels_in_the_background_has_a_row_of_its_own() {
+    let site = Site::new();
+    let more = "[training]\nmax_steps = 200\n[parallel]\nexchange = \"gradients\"";
+    let config = site.configure("traced", "rule = \"bp\"", more);
+    let text = std::fs::read_to_string(site.path(&config)).unwrap();
+    std::fs::write(site.path(&config), text.replace("units = 24", "units = 400")).unwrap();
+    let traced = |run: &str, overlap: &str| {
+        site.succeed(2, &["train", &config, "--out", run, "--trace", &format!("{run}.json"), "--set", overlap]);
+        let trace: Value = serde_json::from_slice(&std::fs::read(site.path(&format!("{run}.json"))).unwrap()).unwrap();
+        events(&trace)
+    };
+    // A gradient travels while the layers below it compute, or after all of them.
+    let beside_compute = |events: &[Event]| {
+        let gradients = events.iter().filter(|event| event.row == "exchange (background)" && event.name.starts_with("gradient "));
+        let compute: Vec<&Event> = events.iter().filter(|event| event.row == "compute").collect();
+        gradients.map(|gradient| compute.iter().filter(|event| gradient.overlaps(event)).count()).collect::<Vec<_>>()
+    };
+    let (with, without) = (traced("with", "parallel.overlap=true"), traced("without", "parallel.overlap=false"));
+    let counts = beside_compute(&with);
+    assert_eq!(counts.len(), 2 * 200 * 3, "a gradient a layer, step and rank");
+    assert!(counts.iter().filter(|count| **count > 0).count() > 200, "{counts:?}");
+    assert!(beside_compute(&without).iter().all(|count| *count == 0));
+    // One link: its spans are apart.
+    for rank in 0..2 {
+        let row = |event: &&Event| event.rank == rank && event.row == "exchange (background)";
+        let mut spans: Vec<&Event> = with.iter().filter(row).collect();
+        spans.sort_by(|a, b| a.begin.total_cmp(&b.begin));
+        assert!(spans.windows(2).all(|pair| pair[0].end <= pair[1].begin + 0.002));
+        assert!(spans.iter().any(|span| span.name == "new parameters 0"));
     }
 }
 

@@ -11,9 +11,12 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::commands::text::{scaled, table};
+use crate::compute::cpu::pool::Pool;
+use crate::compute::cpu::simd::Isa;
 use crate::compute::cuda::device;
 use crate::compute::cuda::driver::Driver;
 use crate::config;
+use crate::cpus;
 use crate::exchange::{self, Collectives, NCCL_WITHOUT_GPU, Transport};
 use crate::exit::Exit;
 use crate::job::{self, say};
@@ -97,6 +100,8 @@ struct InMemory {
     transport: Arc<dyn Transport>,
     values: Vec<f32>,
     part: usize,
+    isa: Isa,
+    pool: Arc<Pool>,
 }
 
 impl Buffer for InMemory {
@@ -109,7 +114,7 @@ impl Buffer for InMemory {
         let ranges: Vec<_> = (0..self.transport.size()).map(|rank| rank * self.part..(rank + 1) * self.part).collect();
         let buffer = self.values.as_mut_ptr();
         if operation != Operation::AllGather {
-            unsafe { self.transport.reduce_scatter_ranges(buffer, &ranges) };
+            unsafe { exchange::reduce_scatter(&*self.transport, self.isa, &self.pool, buffer, &ranges) };
         }
         if operation != Operation::ReduceScatter {
             unsafe { self.transport.all_gather_ranges(buffer, &ranges) };
@@ -178,6 +183,7 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
         Some((_, _, by)) => by.clone(),
         None => "MPI, in the hosts' memory".to_owned(),
     };
+    let pool = Arc::new(Pool::new(cpus::take(&*transport, 0)?.threads));
     let mut results = Vec::new();
     for bytes in sizes(args.min, args.max) {
         // As many elements for each rank.
@@ -185,7 +191,8 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
         for operation in Operation::ALL {
             let seconds = match &mut joined {
                 None => {
-                    time(&mut InMemory { transport: transport.clone(), values: vec![0.0; part * size], part }, operation, part, &*transport)
+                    let (values, pool, isa) = (vec![0.0; part * size], pool.clone(), Isa::available()[0]);
+                    time(&mut InMemory { transport: transport.clone(), values, part, isa, pool }, operation, part, &*transport)
                 }
                 Some((collectives, device, _)) => {
                     let all = Tensor::f_zeros([(part * size) as i64], (Kind::Float, *device))?;

@@ -7,10 +7,14 @@ use tch::{Device, Kind, Tensor};
 
 use crate::compute::cpu::Arena;
 use crate::compute::cpu::pool::Pool;
-use crate::exchange::Transport;
+use crate::compute::cpu::profile::Phase;
+use crate::exchange::{Freight, Message, Transport};
+use crate::observe::Doing;
 
 /// Bytes that memory bandwidth is measured on: more than caches hold.
 const BYTES: usize = 256 << 20;
+/// Bytes of a message that the link is measured by.
+const LINK_BYTES: usize = 16 << 20;
 /// Side of the matrices that are multiplied.
 const SIDE: i64 = 1280;
 /// The best of so many tries counts: a floor is what the machine can do.
@@ -23,18 +27,24 @@ pub struct Machine {
     pub operations: f64,
     /// Bytes a second between memory and processor, read and written.
     pub bytes: f64,
+    /// Bytes a second that a rank receives by large messages while it sends as many: from another host where there are several. Absent for
+    /// one rank.
+    pub link: Option<f64>,
 }
 
 impl Machine {
     /// Measures with `threads` threads on each rank. Collective.
     pub fn measure(threads: usize, transport: &dyn Transport) -> Result<Machine> {
         let bytes = bandwidth(threads, transport)?;
-        Ok(Machine { operations: sgemm(threads, transport), bytes })
+        Ok(Machine { operations: sgemm(threads, transport), bytes, link: link(transport)? })
     }
 
-    /// Least seconds for so much work.
-    pub fn floor(&self, operations: f64, bytes: f64) -> f64 {
-        (operations / self.operations).max(bytes / self.bytes)
+    /// Least seconds for so much work of `phase`: bytes of the exchange go over the link, all others through memory.
+    pub fn floor(&self, phase: Phase, operations: f64, bytes: f64) -> f64 {
+        match (phase, self.link) {
+            (Phase::Exchange, Some(link)) => bytes / link,
+            _ => (operations / self.operations).max(bytes / self.bytes),
+        }
     }
 }
 
@@ -64,6 +74,29 @@ fn bandwidth(threads: usize, transport: &dyn Transport) -> Result<f64> {
     // Pages exist once they are written.
     pool.run_ranges(elements, 4 * threads, |range| unsafe { std::ptr::write_bytes(from.at(range.start), 1, range.len()) });
     Ok((2 * elements * size_of::<f32>()) as f64 / best(transport, copy))
+}
+
+/// All ranks at once, each with the rank of its place on the next host; within a host with the next rank.
+fn link(transport: &dyn Transport) -> Result<Option<f64>> {
+    let (rank, size, local) = (transport.rank(), transport.size(), transport.local().1);
+    if size == 1 {
+        return Ok(None);
+    }
+    let distance = if transport.uniform() && local < size { local } else { 1 };
+    let memory = || Arena::new(LINK_BYTES / size_of::<f32>()).context("not enough memory to measure the link between ranks");
+    let (sent, received) = (memory()?, memory()?);
+    for arena in [&sent, &received] {
+        unsafe { std::ptr::write_bytes(arena.at(0), 1, arena.len()) };
+    }
+    let message = |rank: usize, arena: &Arena| Message { rank, at: arena.at(0).cast(), bytes: LINK_BYTES };
+    let (to, from) = (message((rank + distance) % size, &sent), message((rank + size - distance) % size, &received));
+    let seconds = best(transport, || {
+        let journey = unsafe { transport.begin(Freight { doing: Doing::AllGather, layer: None }, &[to], &[from]) };
+        transport.wait(journey);
+    });
+    // The slowest rank's, which all wait for.
+    let all = transport.all_gather_words(&[(LINK_BYTES as f64 / seconds).to_bits()]);
+    Ok(Some(all.into_iter().map(f64::from_bits).fold(f64::INFINITY, f64::min)))
 }
 
 fn sgemm(threads: usize, transport: &dyn Transport) -> f64 {

@@ -176,9 +176,10 @@ impl Report {
     /// Phases that a step has.
     fn phases(&self) -> Vec<PhaseReport> {
         let kinds = self.kinds.len() as f64;
-        let all = PHASES.iter().enumerate().map(|(index, (_, name))| {
+        let all = PHASES.iter().enumerate().map(|(index, (phase, name))| {
             let mean = |what: usize| self.kinds.iter().map(|kind| kind.phases[index][what]).sum::<f64>() / kinds;
-            let floor = self.kinds.iter().map(|kind| self.machine.floor(kind.phases[index][1], kind.phases[index][2])).sum::<f64>() / kinds;
+            let floor =
+                self.kinds.iter().map(|kind| self.machine.floor(*phase, kind.phases[index][1], kind.phases[index][2])).sum::<f64>() / kinds;
             PhaseReport { name, seconds: mean(0), floor, operations: mean(1), bytes: mean(2) }
         });
         all.filter(|phase| phase.seconds > 0.0).collect()
@@ -186,8 +187,11 @@ impl Report {
 
     fn to_json(&self, engine: &Engine) -> Value {
         let phases = self.phases();
-        let by_name: Map<String, Value> =
+        let mut by_name: Map<String, Value> =
             phases.iter().map(|phase| (phase.name.to_owned(), json!({ "seconds": phase.seconds, "floor_seconds": phase.floor }))).collect();
+        if let (Some(exchange), Some(measured)) = (by_name.get_mut("exchange"), phases.iter().find(|phase| phase.name == "exchange")) {
+            exchange["bytes_received"] = json!(measured.bytes);
+        }
         json!({
             "samples_per_second": self.batch as f64 / self.step_seconds(),
             "step_seconds": self.step_seconds(),
@@ -200,6 +204,7 @@ impl Report {
             "memory_bytes": self.memory,
             "sgemm_flops_per_rank": self.machine.operations,
             "memory_bytes_per_second_per_rank": self.machine.bytes,
+            "link_bytes_per_second_per_rank": self.machine.link,
         })
     }
 
@@ -219,7 +224,7 @@ impl Report {
         let threads = engine.threads();
         format!(
             "{}\n{:.0} samples/s: {} rank{} x {threads} thread{}, batch {}, kernels {}\n\
-             machine, a rank: {}FLOP/s (SGEMM), {}B/s (memory)\nmemory: {}B for all ranks, {}B at most in one",
+             machine, a rank: {}FLOP/s (SGEMM), {}B/s (memory){}\nmemory: {}B for all ranks, {}B at most in one",
             table(&rows, 1),
             self.batch as f64 / self.step_seconds(),
             self.ranks,
@@ -229,6 +234,7 @@ impl Report {
             engine.kernels(),
             scaled(self.machine.operations),
             scaled(self.machine.bytes),
+            self.machine.link.map_or(String::new(), |link| format!(", {}B/s received (link)", scaled(link))),
             scaled(self.memory as f64),
             scaled(self.peak as f64),
         )

@@ -193,7 +193,7 @@ impl CpuBackend {
     pub fn update(
         &mut self,
         updates: &[Update],
-        bases: &[*const f32],
+        bases: &[*mut f32],
         owned: impl Fn(MapId) -> std::ops::Range<usize>,
         purpose: impl Fn(MapId) -> Use,
     ) -> Result<()> {

@@ -45,6 +45,11 @@ pub fn spans(maps: &Maps) -> (Vec<ParameterSpan>, Sizes) {
 const GROUP: usize = 4 * LANES;
 
 impl Parameters {
+    /// The first elements of weights and both moments.
+    pub fn at(&self) -> [*mut f32; 3] {
+        [&self.weights, &self.first, &self.second].map(|arena| arena.at(0))
+    }
+
     pub fn arena(&self, buffer: Buffer) -> &Arena {
         match buffer {
             Buffer::Weights => &self.weights,

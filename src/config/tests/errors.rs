@@ -166,6 +166,7 @@ fn combinations_without_meaning_are_refused() {
         (&["data.augment=[\"random_crop\"]", "data.crop=[20, 20]"], None),
         (&["data.augment=[\"random_crop\", \"random_resized_crop\"]", "data.crop=[20, 20]"], Some("exclude each other")),
         (&["data.augment=[\"vertical_flip\", \"vertical_flip\"]"], Some("named twice")),
+        (&["parallel.device=cpu", "parallel.wire=bf16"], Some("parallel.wire: \"bf16\" is for what GPUs exchange")),
         (&["parallel.device=cpu", "parallel.backend=nccl"], Some("parallel.backend: \"nccl\" joins GPUs")),
     ];
     for (sets, expected) in cases {

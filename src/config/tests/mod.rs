@@ -113,6 +113,8 @@ fn defaults_are_the_documented_ones() {
         device: Device::Auto,
         backend: TransportChoice::Auto,
         exchange: ExchangeChoice::Auto,
+        overlap: true,
+        wire: Wire::F32,
         threads_per_rank: 0,
         precision: Precision::F32,
         stall_timeout: 300.0,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, bail};
 
-use super::{Calls, Status};
+use super::{Calls, Element, Status};
 use crate::compute::cuda::driver::{Driver, Event, Stream};
 use crate::compute::cuda::libraries::{bind, open};
 
@@ -24,8 +24,8 @@ bind! {
         version: "ncclGetVersion" (*mut c_int);
         id: "ncclGetUniqueId" (*mut Id);
         join: "ncclCommInitRank" (*mut *mut c_void, c_int, Id, c_int);
-        all_gather: "ncclAllGather" (*const f32, *mut f32, usize, c_int, *mut c_void, *mut c_void);
-        reduce_scatter: "ncclReduceScatter" (*const f32, *mut f32, usize, c_int, c_int, *mut c_void, *mut c_void);
+        all_gather: "ncclAllGather" (*const c_void, *mut c_void, usize, c_int, *mut c_void, *mut c_void);
+        reduce_scatter: "ncclReduceScatter" (*const c_void, *mut c_void, usize, c_int, c_int, *mut c_void, *mut c_void);
         group_start: "ncclGroupStart" ();
         group_end: "ncclGroupEnd" ();
         async_error: "ncclCommGetAsyncError" (*mut c_void, *mut c_int);
@@ -34,7 +34,14 @@ bind! {
     }
 }
 
-const FLOAT32: c_int = 7;
+/// `ncclDataType_t`.
+fn code(element: Element) -> c_int {
+    match element {
+        Element::F32 => 7,
+        Element::Bf16 => 9,
+    }
+}
+
 const SUM: c_int = 0;
 
 /// NCCL, loaded.
@@ -94,12 +101,12 @@ impl Communicator {
 }
 
 impl Calls for Communicator {
-    unsafe fn all_gather(&self, own: *const f32, all: *mut f32, count: usize, stream: Stream) -> Status {
-        Status(unsafe { (self.library.functions.all_gather)(own, all, count, FLOAT32, self.communicator, stream.0) })
+    unsafe fn all_gather(&self, own: *const c_void, all: *mut c_void, count: usize, element: Element, stream: Stream) -> Status {
+        Status(unsafe { (self.library.functions.all_gather)(own, all, count, code(element), self.communicator, stream.0) })
     }
 
-    unsafe fn reduce_scatter(&self, all: *const f32, own: *mut f32, count: usize, stream: Stream) -> Status {
-        Status(unsafe { (self.library.functions.reduce_scatter)(all, own, count, FLOAT32, SUM, self.communicator, stream.0) })
+    unsafe fn reduce_scatter(&self, all: *const c_void, own: *mut c_void, count: usize, element: Element, stream: Stream) -> Status {
+        Status(unsafe { (self.library.functions.reduce_scatter)(all, own, count, code(element), SUM, self.communicator, stream.0) })
     }
 
     fn group_start(&self) -> Status {

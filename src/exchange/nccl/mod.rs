@@ -8,19 +8,19 @@
 //! An operation that never ends, because another rank has, would keep the GPU busy for ever: errors are polled while this side waits, and
 //! at the time-out the communicator is aborted, which ends it.
 //!
-//! All of this is tested without a GPU against a stand-in; **nothing of it has been timed on GPUs yet**. Factors and gradients
-//! travel while gradients are computed, but not while activities are: a rule hands its updates over all at once.
+//! All of this is tested without a GPU against a stand-in; **nothing of it has been timed on GPUs yet**.
 
 mod library;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
-use tch::Tensor;
+use anyhow::{Result, anyhow, bail, ensure};
+use tch::{Kind, Tensor};
 
 use self::library::{Communicator, Id, Library};
 use super::tensors::{Collectives, Ticket};
@@ -55,14 +55,31 @@ impl Status {
     }
 }
 
+/// What tensors consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    F32,
+    Bf16,
+}
+
+impl Element {
+    fn of(tensor: &Tensor) -> Result<Element> {
+        match tensor.kind() {
+            Kind::Float => Ok(Element::F32),
+            Kind::BFloat16 => Ok(Element::Bf16),
+            other => bail!("tensors of {other:?} are not exchanged"),
+        }
+    }
+}
+
 /// What [`Nccl`] calls: NCCL and the driver, or a stand-in.
 #[allow(clippy::missing_safety_doc)]
 pub trait Calls {
     /// Pointers are to memory of the device that is valid until the operation has ended: `count` elements for `own`, as many for each
     /// rank for `all`.
-    unsafe fn all_gather(&self, own: *const f32, all: *mut f32, count: usize, stream: Stream) -> Status;
+    unsafe fn all_gather(&self, own: *const c_void, all: *mut c_void, count: usize, element: Element, stream: Stream) -> Status;
     /// Likewise.
-    unsafe fn reduce_scatter(&self, all: *const f32, own: *mut f32, count: usize, stream: Stream) -> Status;
+    unsafe fn reduce_scatter(&self, all: *const c_void, own: *mut c_void, count: usize, element: Element, stream: Stream) -> Status;
     fn group_start(&self) -> Status;
     fn group_end(&self) -> Status;
     /// An error that came up after a call had returned.
@@ -194,22 +211,23 @@ impl<C: Calls> Nccl<C> {
 
 impl<C: Calls> Collectives for Nccl<C> {
     fn all_gather(&mut self, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
+        let mut elements = Vec::with_capacity(pairs.len());
         for (own, all) in pairs {
-            fits("an all-gather", own, all, self.size)?;
+            elements.push(fits("an all-gather", own, all, self.size)?);
         }
         let tensors = pairs.iter().flat_map(|(own, all)| [own.shallow_clone(), all.shallow_clone()]).collect();
         self.begin("all-gather", tensors, |calls, stream| {
-            let one = |(own, all): &(&Tensor, &Tensor)| unsafe {
-                calls.all_gather(own.data_ptr().cast(), all.data_ptr().cast(), own.numel(), stream)
+            let one = |((own, all), element): (&(&Tensor, &Tensor), &Element)| unsafe {
+                calls.all_gather(own.data_ptr(), all.data_ptr(), own.numel(), *element, stream)
             };
-            grouped(calls, pairs.iter().map(one))
+            grouped(calls, pairs.iter().zip(&elements).map(one))
         })
     }
 
     fn reduce_scatter(&mut self, all: &Tensor, own: &Tensor) -> Result<Ticket> {
-        fits("a reduce-scatter", own, all, self.size)?;
+        let element = fits("a reduce-scatter", own, all, self.size)?;
         self.begin("reduce-scatter", vec![all.shallow_clone(), own.shallow_clone()], |calls, stream| unsafe {
-            calls.reduce_scatter(all.data_ptr().cast(), own.data_ptr().cast(), own.numel(), stream)
+            calls.reduce_scatter(all.data_ptr(), own.data_ptr(), own.numel(), element, stream)
         })
     }
 
@@ -258,13 +276,13 @@ fn grouped<C: Calls>(calls: &C, operations: impl Iterator<Item = Status>) -> Sta
     if status == Status::SUCCESS { end } else { status }
 }
 
-fn fits(what: &str, own: &Tensor, all: &Tensor, size: usize) -> Result<()> {
-    let contiguous = own.is_contiguous() && all.is_contiguous();
+fn fits(what: &str, own: &Tensor, all: &Tensor, size: usize) -> Result<Element> {
+    let alike = own.is_contiguous() && all.is_contiguous() && own.kind() == all.kind();
     ensure!(
-        contiguous && own.numel() * size == all.numel(),
+        alike && own.numel() * size == all.numel(),
         "{what} of {} elements on each of {size} ranks does not fit {}",
         own.numel(),
         all.numel()
     );
-    Ok(())
+    Element::of(own)
 }

@@ -9,14 +9,14 @@ use tch::{Device, Kind};
 use super::*;
 use crate::compute::cuda::{Setup, TorchBackend};
 use crate::compute::{AdamStep, Backend, Batch, Update};
-use crate::config::Config;
+use crate::config::{Config, Wire};
 use crate::exchange::{AdamSteps, Sharing, TensorExchange};
 use crate::network::{MapId, Maps, Network};
-use crate::rules::{self, Phase};
+use crate::rules::{self, Phase, Step};
 
 enum Work {
-    AllGather { own: *const f32, all: *mut f32, count: usize },
-    ReduceScatter { all: *const f32, own: *mut f32, count: usize },
+    AllGather { own: *const c_void, all: *mut c_void, count: usize, element: Element },
+    ReduceScatter { all: *const c_void, own: *mut c_void, count: usize, element: Element },
     Mark(Event),
 }
 
@@ -51,14 +51,22 @@ impl Late {
         for work in queue.drain(..=last) {
             unsafe {
                 match work {
-                    Work::AllGather { own, all, count } => {
-                        let own = std::slice::from_raw_parts(own, count).to_vec();
-                        let all = std::slice::from_raw_parts_mut(all, count * self.size);
-                        all.chunks_exact_mut(count).for_each(|part| part.copy_from_slice(&own));
+                    Work::AllGather { own, all, count, element } => {
+                        let bytes = count * if element == Element::F32 { 4 } else { 2 };
+                        let own = std::slice::from_raw_parts(own.cast::<u8>(), bytes).to_vec();
+                        let all = std::slice::from_raw_parts_mut(all.cast::<u8>(), bytes * self.size);
+                        all.chunks_exact_mut(bytes).for_each(|part| part.copy_from_slice(&own));
                     }
-                    Work::ReduceScatter { all, own, count } => {
+                    Work::ReduceScatter { all, own, count, element: Element::F32 } => {
                         for i in 0..count {
-                            *own.add(i) = *all.add(i) * self.size as f32;
+                            *own.cast::<f32>().add(i) = *all.cast::<f32>().add(i) * self.size as f32;
+                        }
+                    }
+                    Work::ReduceScatter { all, own, count, element: Element::Bf16 } => {
+                        for i in 0..count {
+                            // The upper half of a float32.
+                            let one = f32::from_bits(u32::from(*all.cast::<u16>().add(i)) << 16);
+                            *own.cast::<u16>().add(i) = ((one * self.size as f32).to_bits() >> 16) as u16;
                         }
                     }
                     Work::Mark(_) => {}
@@ -77,15 +85,15 @@ fn number(event: Event) -> usize {
 }
 
 impl Calls for Rc<Late> {
-    unsafe fn all_gather(&self, own: *const f32, all: *mut f32, count: usize, stream: Stream) -> Status {
+    unsafe fn all_gather(&self, own: *const c_void, all: *mut c_void, count: usize, element: Element, stream: Stream) -> Status {
         self.say(format!("all-gather {count} on {}", name(stream)));
-        self.queue.borrow_mut().push_back(Work::AllGather { own, all, count });
+        self.queue.borrow_mut().push_back(Work::AllGather { own, all, count, element });
         Status::SUCCESS
     }
 
-    unsafe fn reduce_scatter(&self, all: *const f32, own: *mut f32, count: usize, stream: Stream) -> Status {
+    unsafe fn reduce_scatter(&self, all: *const c_void, own: *mut c_void, count: usize, element: Element, stream: Stream) -> Status {
         self.say(format!("reduce-scatter {count} on {}", name(stream)));
-        self.queue.borrow_mut().push_back(Work::ReduceScatter { all, own, count });
+        self.queue.borrow_mut().push_back(Work::ReduceScatter { all, own, count, element });
         Status::SUCCESS
     }
 
@@ -201,7 +209,21 @@ fn tensors_of_other_sizes_are_refused() {
     let mut nccl = joined(&Late::new(2), Duration::from_secs(60));
     assert!(nccl.all_gather(&[(&zeros(2), &zeros(5))]).is_err());
     assert!(nccl.reduce_scatter(&zeros(4), &zeros(4)).is_err());
+    assert!(nccl.reduce_scatter(&zeros(4), &zeros(2).to_kind(Kind::BFloat16)).is_err());
+    assert!(nccl.reduce_scatter(&zeros(4).to_kind(Kind::Half), &zeros(2).to_kind(Kind::Half)).is_err());
     assert!(nccl.all_gather(&[(&zeros(8).view([2, 4]).transpose(0, 1), &zeros(16))]).is_err(), "not contiguous");
+}
+
+#[test]
+fn tensors_may_be_of_bf16() {
+    let mut nccl = joined(&Late::new(2), Duration::from_secs(60));
+    let own = numbers(&[1.5, -2.0]).to_kind(Kind::BFloat16);
+    let (all, part) = (zeros(4).to_kind(Kind::BFloat16), zeros(1).to_kind(Kind::BFloat16));
+    nccl.all_gather(&[(&own, &all)]).unwrap();
+    nccl.reduce_scatter(&own, &part).unwrap();
+    nccl.settle().unwrap();
+    assert_eq!(values(&all.to_kind(Kind::Float)), [1.5, -2.0, 1.5, -2.0]);
+    assert_eq!(values(&part.to_kind(Kind::Float)), [3.0]);
 }
 
 #[test]
@@ -301,7 +323,7 @@ max_steps = 1
 "#;
 
 /// The parameters of each map after one update of a backend of `samples` samples among `size` ranks that are copies of each other.
-fn parameters_after_update(size: usize, sharing: Sharing, samples: usize) -> (Vec<Vec<f32>>, Vec<String>) {
+fn parameters_after_update(size: usize, sharing: Sharing, samples: usize, overlap: bool) -> (Vec<Vec<f32>>, Vec<String>) {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), CONFIG).unwrap();
     let config = Config::load(file.path(), &[]).unwrap();
@@ -315,18 +337,41 @@ fn parameters_after_update(size: usize, sharing: Sharing, samples: usize) -> (Ve
     let rule = rules::build(&config.learning, &network, &maps, &mut backend).unwrap();
     let late = Late::new(size);
     let collectives: Option<Box<dyn Collectives>> = if size == 1 { None } else { Some(Box::new(joined(&late, Duration::from_secs(60)))) };
-    let mut exchange = TensorExchange::over(collectives, vec![sharing; maps.all.len()], size);
+    let mut exchange = TensorExchange::over(collectives, vec![sharing; maps.all.len()], size, overlap, Wire::F32);
     // Four samples, over and over.
     let pixels: Vec<f32> = (0..samples * 60).map(|i| ((i % 240) as f32 * 0.7).sin()).collect();
     let labels: Vec<u32> = (0..samples as u32).map(|i| i % 4 % 3).collect();
     backend.begin(&Batch { pixels: &pixels, labels: &labels, samples, first: 0, step: 0 }).unwrap();
-    let updates: Vec<Update> = rule.learn(&mut backend, Phase::Both);
+    let mut step = Recorded { backend: &mut backend, exchange: &mut exchange, late: &late, updates: Vec::new() };
+    rule.learn(&mut step, Phase::Both);
+    let updates = step.updates;
     backend.finish().unwrap();
+    late.say("the rule is done".to_owned());
     let adam = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.0, epsilon: 1e-3 };
     exchange.update(&mut backend, &updates, AdamSteps { forward: adam, inverse: adam }).unwrap();
     let flats = (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).shallow_clone())).collect();
     let log = late.log.borrow().clone();
     (flats, log)
+}
+
+/// A rule's step whose updates go to the exchange, each after a word in the log.
+struct Recorded<'a> {
+    backend: &'a mut TorchBackend,
+    exchange: &'a mut TensorExchange,
+    late: &'a Late,
+    updates: Vec<Update>,
+}
+
+impl Step for Recorded<'_> {
+    fn backend(&mut self) -> &mut dyn Backend {
+        self.backend
+    }
+
+    fn update(&mut self, update: Update) {
+        self.late.say("an update".to_owned());
+        self.updates.push(update);
+        self.exchange.take(self.backend, update).unwrap();
+    }
 }
 
 fn near(ours: &[f32], wanted: &[f32]) {
@@ -336,23 +381,45 @@ fn near(ours: &[f32], wanted: &[f32]) {
 
 #[test]
 fn updates_wait_for_what_they_use() {
-    let (wanted, _) = parameters_after_update(1, Sharing::None, 8);
-    let (by_factors, log) = parameters_after_update(2, Sharing::Activities, 4);
-    for (ours, wanted) in by_factors.iter().zip(&wanted) {
-        near(ours, wanted);
+    let (wanted, _) = parameters_after_update(1, Sharing::None, 8, true);
+    for overlap in [false, true] {
+        let (by_factors, log) = parameters_after_update(2, Sharing::Activities, 4, overlap);
+        for (ours, wanted) in by_factors.iter().zip(&wanted) {
+            near(ours, wanted);
+        }
+        // All factors are on their way before the first is waited for; each once: h_0 to h_2 and an error a layer.
+        let first_wait = log.iter().position(|call| call.starts_with("libtorch waits")).unwrap();
+        let gathers = |calls: &[String]| calls.iter().filter(|call| call.starts_with("all-gather")).count();
+        assert_eq!((gathers(&log[..first_wait]), gathers(&log)), (6, 6));
+        let (by_gradients, log) = parameters_after_update(2, Sharing::Gradients, 4, overlap);
+        for (ours, wanted) in by_gradients.iter().zip(&wanted) {
+            let (own, copied) = ours.split_at(ours.len() / 2);
+            near(own, wanted);
+            assert_eq!(own, copied, "the other rank's part is the copy of this one's");
+        }
+        let calls = |kind: &str| log.iter().filter(|call| call.starts_with(kind)).count();
+        assert_eq!((calls("reduce-scatter"), calls("all-gather"), calls("libtorch waits")), (3, 3, 6));
+        let last_scatter = log.iter().rposition(|call| call.starts_with("reduce-scatter")).unwrap();
+        assert!(log[..last_scatter].iter().all(|call| !call.starts_with("libtorch waits")), "gradients are made while others travel");
     }
-    // All factors are on their way before the first is waited for; each once: h_0 to h_2 and an error a layer.
-    let first_wait = log.iter().position(|call| call.starts_with("libtorch waits")).unwrap();
-    let gathers = |calls: &[String]| calls.iter().filter(|call| call.starts_with("all-gather")).count();
-    assert_eq!((gathers(&log[..first_wait]), gathers(&log)), (6, 6));
-    let (by_gradients, log) = parameters_after_update(2, Sharing::Gradients, 4);
-    for (ours, wanted) in by_gradients.iter().zip(&wanted) {
-        let (own, copied) = ours.split_at(ours.len() / 2);
-        near(own, wanted);
-        assert_eq!(own, copied, "the other rank's part is the copy of this one's");
-    }
-    let calls = |kind: &str| log.iter().filter(|call| call.starts_with(kind)).count();
-    assert_eq!((calls("reduce-scatter"), calls("all-gather"), calls("libtorch waits")), (3, 3, 6));
-    let last_scatter = log.iter().rposition(|call| call.starts_with("reduce-scatter")).unwrap();
-    assert!(log[..last_scatter].iter().all(|call| !call.starts_with("libtorch waits")), "gradients are made while others travel");
+}
+
+#[test]
+fn what_an_update_needs_begins_to_travel_as_the_rule_hands_it_out() {
+    let operations = |sharing, overlap| -> Vec<String> {
+        let (_, log) = parameters_after_update(2, sharing, 4, overlap);
+        let kind = |call: String| match call.split(' ').next() {
+            Some("an" | "the" | "group" | "all-gather" | "reduce-scatter") => {
+                Some(call.split_once(|c: char| c.is_ascii_digit()).map_or(call.as_str(), |(kind, _)| kind.trim()).to_owned())
+            }
+            _ => None,
+        };
+        let calls = log.into_iter().filter_map(kind);
+        calls.take_while(|call| call != "the rule is done").collect()
+    };
+    // bp goes down: the top's h_2 and error, then h_1 and h_0 with an error each.
+    let pair = ["an update", "group", "all-gather", "all-gather"];
+    assert_eq!(operations(Sharing::Activities, true), pair.repeat(3));
+    assert_eq!(operations(Sharing::Gradients, true), ["an update", "reduce-scatter"].repeat(3));
+    assert_eq!(operations(Sharing::Gradients, false), ["an update"].repeat(3));
 }

@@ -1,10 +1,12 @@
 //! MPI as a transport.
 //!
-//! MPI is started only where a launcher has started this process. Counts are 32 bits there, so large ranges travel in pieces.
+//! MPI is started only where a launcher has started this process. What ranks exchange in training are messages ([`travel`]); its own
+//! collectives serve what is small.
+
+mod travel;
 
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
-use std::ops::Range;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,13 +15,14 @@ use mpi::ffi;
 use mpi::raw::AsRaw;
 use mpi::topology::{Communicator, SimpleCommunicator};
 
+use self::travel::Travel;
 use super::host_memory::{self, Offer};
-use super::transport::{Single, Transport};
+use super::transport::{Freight, Journey, Message, Single, Transport};
 use crate::compute::cpu::Arena;
 use crate::exit::Exit;
 use crate::observe::{Doing, span};
 
-/// Elements of one message at most.
+/// Bytes of one broadcast at most: MPI's counts have 32 bits.
 const PIECE: usize = 1 << 28;
 
 /// Ranks started by an MPI launcher.
@@ -29,6 +32,8 @@ pub struct Mpi {
     host: ManuallyDrop<SimpleCommunicator>,
     rank: usize,
     size: usize,
+    uniform: bool,
+    travel: Travel,
     windows: Mutex<Vec<Window>>,
 }
 
@@ -39,7 +44,7 @@ struct Window {
     bytes: u64,
 }
 
-// Calls come from one thread at a time (MPI is started as serialized).
+// Calls come from one thread at a time (MPI is started as serialized): whoever has the turn of `travel`.
 unsafe impl Send for Mpi {}
 unsafe impl Sync for Mpi {}
 
@@ -77,7 +82,11 @@ pub fn connect() -> Result<Box<dyn Transport>> {
         )));
     }
     let host = ManuallyDrop::new(world.split_shared(rank as i32));
-    Ok(Box::new(Mpi { world, host, rank, size, windows: Mutex::default() }))
+    let mut messages = unsafe { ffi::RSMPI_COMM_NULL };
+    unsafe { ffi::MPI_Comm_dup(world.as_raw(), &mut messages) };
+    let mut mpi = Mpi { world, host, rank, size, uniform: false, travel: Travel::new(messages), windows: Mutex::default() };
+    mpi.uniform = mpi.is_uniform();
+    Ok(Box::new(mpi))
 }
 
 impl Mpi {
@@ -88,27 +97,15 @@ impl Mpi {
     fn windows(&self) -> MutexGuard<'_, Vec<Window>> {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Ranges cut into pieces of at most [`PIECE`] elements: (counts, displacements from the smallest start) of each round.
-fn rounds(ranges: &[Range<usize>]) -> Vec<(usize, Vec<c_int>, Vec<c_int>)> {
-    let longest = ranges.iter().map(|range| range.len()).max().unwrap_or(0);
-    let per_rank = PIECE / ranges.len().max(1);
-    (0..longest.div_ceil(per_rank).max(1))
-        .map(|round| {
-            let pieces: Vec<Range<usize>> = ranges
-                .iter()
-                .map(|range| {
-                    let start = (range.start + round * per_rank).min(range.end);
-                    start..(start + per_rank).min(range.end)
-                })
-                .collect();
-            let base = pieces.iter().map(|piece| piece.start).min().unwrap_or(0);
-            let counts = pieces.iter().map(|piece| piece.len() as c_int).collect();
-            let displacements = pieces.iter().map(|piece| c_int::try_from(piece.start - base)).collect::<Result<_, _>>();
-            (base, counts, displacements.expect("a map has fewer than 2^31 parameters"))
-        })
-        .collect()
+    /// [`Transport::uniform`]. Collective.
+    fn is_uniform(&self) -> bool {
+        let (local, of) = self.local();
+        let mut first = self.rank as u64;
+        unsafe { ffi::MPI_Bcast((&raw mut first).cast(), 8, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
+        let in_order = self.size.is_multiple_of(of) && first as usize == self.rank - self.rank % of && local == self.rank % of;
+        self.all_gather_words(&[u64::from(in_order), of as u64]).chunks_exact(2).all(|rank| rank == [1, of as u64])
+    }
 }
 
 impl Transport for Mpi {
@@ -124,23 +121,27 @@ impl Transport for Mpi {
         (self.host.rank() as usize, self.host.size() as usize)
     }
 
+    fn uniform(&self) -> bool {
+        self.uniform
+    }
+
     fn barrier(&self) {
         let _span = span(Doing::Barrier, None);
+        let _turn = self.travel.turn();
         unsafe { ffi::MPI_Barrier(self.comm()) };
     }
 
-    fn all_gather(&self, own: &[f32], all: &mut [f32]) {
-        assert_eq!(all.len(), own.len() * self.size);
-        // In pieces of each rank's part, so that any length will do.
-        let ranges: Vec<_> = (0..self.size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
-        all[ranges[self.rank].clone()].copy_from_slice(own);
-        unsafe { self.all_gather_ranges(all.as_mut_ptr(), &ranges) };
+    fn host_barrier(&self) {
+        let _span = span(Doing::Barrier, None);
+        let _turn = self.travel.turn();
+        unsafe { ffi::MPI_Barrier(self.host.as_raw()) };
     }
 
     fn all_gather_words(&self, own: &[u64]) -> Vec<u64> {
         let _span = span(Doing::AllGather, None);
         let mut all = vec![0u64; own.len() * self.size];
         let bytes = (own.len() * 8) as c_int;
+        let _turn = self.travel.turn();
         unsafe {
             ffi::MPI_Allgather(
                 own.as_ptr().cast(),
@@ -155,77 +156,29 @@ impl Transport for Mpi {
         all
     }
 
-    unsafe fn all_gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
-        let _span = span(Doing::AllGather, None);
-        for (base, counts, displacements) in rounds(ranges) {
-            unsafe {
-                let to = buffer.add(base);
-                let own = part(to, displacements[self.rank], counts[self.rank]);
-                ffi::MPI_Allgatherv(
-                    own.as_ptr().cast(),
-                    counts[self.rank],
-                    ffi::RSMPI_FLOAT,
-                    to.cast(),
-                    counts.as_ptr(),
-                    displacements.as_ptr(),
-                    ffi::RSMPI_FLOAT,
-                    self.comm(),
-                );
-            }
-        }
+    unsafe fn begin(&self, freight: Freight, sends: &[Message], receives: &[Message]) -> Journey {
+        unsafe { self.travel.begin(freight, sends, receives) }
     }
 
-    unsafe fn gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
-        let _span = span(Doing::Gather, None);
-        for (base, counts, displacements) in rounds(ranges) {
-            unsafe {
-                let to = buffer.add(base);
-                let own = part(to, displacements[self.rank], counts[self.rank]);
-                ffi::MPI_Gatherv(
-                    own.as_ptr().cast(),
-                    counts[self.rank],
-                    ffi::RSMPI_FLOAT,
-                    to.cast(),
-                    counts.as_ptr(),
-                    displacements.as_ptr(),
-                    ffi::RSMPI_FLOAT,
-                    0,
-                    self.comm(),
-                );
-            }
-        }
-    }
-
-    unsafe fn reduce_scatter_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
-        let _span = span(Doing::ReduceScatter, None);
-        let counts: Vec<c_int> =
-            ranges.iter().map(|range| c_int::try_from(range.len()).expect("a map has fewer than 2^31 parameters")).collect();
-        let own = &ranges[self.rank];
-        unsafe {
-            let mut sums = vec![0.0f32; own.len()];
-            let all = buffer.add(ranges[0].start).cast_const().cast();
-            ffi::MPI_Reduce_scatter(all, sums.as_mut_ptr().cast(), counts.as_ptr(), ffi::RSMPI_FLOAT, ffi::RSMPI_SUM, self.comm());
-            ptr::copy_nonoverlapping(sums.as_ptr(), buffer.add(own.start), own.len());
-        }
+    fn wait(&self, journey: Journey) {
+        self.travel.wait(journey);
     }
 
     fn broadcast(&self, bytes: &mut Vec<u8>) {
         let length = self.all_gather_words(&[bytes.len() as u64])[0] as usize;
         bytes.resize(length, 0);
         let _span = span(Doing::Broadcast, None);
+        let _turn = self.travel.turn();
         for piece in bytes.chunks_mut(PIECE) {
             unsafe { ffi::MPI_Bcast(piece.as_mut_ptr().cast(), piece.len() as c_int, ffi::RSMPI_UINT8_T, 0, self.comm()) };
         }
     }
 
     fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>> {
-        if self.host.size() as usize != self.size {
-            return Ok(None);
-        }
         let total: usize = elements.iter().sum::<usize>() * 4;
         let made: u64 = self.windows().iter().map(|window| window.bytes).sum();
         let lacking = lacking_shared_memory(total as u64 + made);
-        // All ranks must agree before a collective call, and rank 0 asks for all.
+        // All ranks must agree before a collective call, and a host's first rank asks for all of them.
         let lacking_anywhere = self.all_gather_words(&[lacking.unwrap_or(0)]);
         if let Some(free) = lacking_anywhere.into_iter().find(|free| *free > 0) {
             log::warn!(
@@ -237,14 +190,15 @@ impl Transport for Mpi {
             return Ok(None);
         }
         let _span = span(Doing::SharedMemory, None);
+        let _turn = self.travel.turn();
         let mut own: *mut c_void = ptr::null_mut();
         let mut window: ffi::MPI_Win = unsafe { std::mem::zeroed() };
-        let bytes = (elements[self.rank] * 4).next_multiple_of(4096) as ffi::MPI_Aint;
+        let bytes = (elements[self.host.rank() as usize] * 4).next_multiple_of(4096) as ffi::MPI_Aint;
         let status =
             unsafe { ffi::MPI_Win_allocate_shared(bytes, 4, ffi::RSMPI_INFO_NULL, self.host.as_raw(), (&raw mut own).cast(), &mut window) };
         ensure!(status == ffi::MPI_SUCCESS as c_int, "MPI could not allocate {total} bytes of shared memory");
         self.windows().push(Window { handle: window, bytes: total as u64 });
-        let mut arenas = Vec::with_capacity(self.size);
+        let mut arenas = Vec::with_capacity(elements.len());
         for (rank, len) in elements.iter().enumerate() {
             let (mut size, mut unit, mut at) = (0, 0, ptr::null_mut::<c_void>());
             unsafe { ffi::MPI_Win_shared_query(window, rank as c_int, &mut size, &mut unit, (&raw mut at).cast()) };
@@ -255,6 +209,7 @@ impl Transport for Mpi {
     }
 
     unsafe fn release_shared(&self) {
+        let _turn = self.travel.turn();
         for mut window in self.windows().drain(..) {
             unsafe { ffi::MPI_Win_free(&mut window.handle) };
         }
@@ -264,7 +219,10 @@ impl Transport for Mpi {
         let leads = self.host.rank() == 0 && self.host.size() > 1;
         let offer = if leads { Some(Offer::new(bytes)) } else { None };
         let mut words = offer.as_ref().and_then(|offer| offer.as_ref().ok()).map_or([0; 2], Offer::words);
-        unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), 16, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
+        {
+            let _turn = self.travel.turn();
+            unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), 16, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
+        }
         let accepted = match &offer {
             None if self.host.size() > 1 => Some(host_memory::accept(words)),
             _ => None,
@@ -281,6 +239,7 @@ impl Transport for Mpi {
     }
 
     fn finish(&self) {
+        let _turn = self.travel.turn();
         unsafe { ffi::MPI_Finalize() };
     }
 
@@ -288,11 +247,6 @@ impl Transport for Mpi {
         unsafe { ffi::MPI_Abort(self.comm(), code) };
         std::process::exit(code)
     }
-}
-
-/// A copy of a rank's own part: the bindings do not have MPI_IN_PLACE.
-unsafe fn part(buffer: *const f32, displacement: c_int, count: c_int) -> Vec<f32> {
-    unsafe { std::slice::from_raw_parts(buffer.add(displacement as usize), count as usize) }.to_vec()
 }
 
 /// Free bytes of /dev/shm (at least 1) where they are fewer than `wanted`.

@@ -1,0 +1,323 @@
+//! How ranks share an update on CPUs, whose kernels work on plain memory.
+//!
+//! Every parameter has one owner, the rank that applies Adam to it; owners' ranges follow the order of memory, in whole update items.
+//! * `activities`: the owner reads all ranks' factors and makes its range's gradient for the global batch, in sample order. Ranks of one
+//!   host see each other's factors and one copy of the parameters; between hosts factors and new parameters travel, each between ranks
+//!   of the same place on their hosts, so that a byte crosses once.
+//! * `gradients`: each rank makes its own gradient; sums are scattered to the owners, and the new parameters gathered.
+//!
+//! With `parallel.overlap` a factor travels from when it is final, a gradient from when it is made, and new parameters while the next map is
+//! updated; without it one after the other. The sums have the same order, and so the same bits.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::transport::{Freight, Journey, Message, Transport};
+use super::{AdamSteps, reduce};
+use crate::compute::cpu::{Arena, CpuBackend, Use, profile::Phase};
+use crate::compute::{Activity, Update};
+use crate::config::{ExchangeChoice, Parallel};
+use crate::network::MapId;
+use crate::observe::{Doing, span};
+
+/// Performs updates on all ranks, and keeps what that needs.
+pub struct Exchange {
+    way: Way,
+    rank: usize,
+    size: usize,
+    /// Ranks that see one copy of the parameters, this one among them.
+    sharing: usize,
+    overlap: bool,
+    /// Every rank's activities as this one sees them; by gradients its own alone.
+    bases: Vec<*mut f32>,
+    /// Update items by map.
+    items: Vec<usize>,
+    /// Those that this rank owns.
+    owned: Vec<Range<usize>>,
+    /// Elements that each rank owns, by map.
+    elements: Vec<Vec<Range<usize>>>,
+    /// One over the global batch.
+    scale: f32,
+    /// Factors of this step, by activity.
+    factors: BTreeMap<usize, Journey>,
+    /// Gradients of this step, by map.
+    gradients: BTreeMap<usize, Journey>,
+}
+
+enum Way {
+    /// The arena of all ranks' activities, where this rank has one of its own.
+    Activities { _all: Option<Arena> },
+    /// Gradients in the layout of the parameters, and what other ranks send: by map, from the element that `landings` says.
+    Gradients { gradients: Arena, landed: Arena, landings: Vec<usize> },
+}
+
+// Addresses of arenas that live as long as the backend beside this.
+unsafe impl Send for Exchange {}
+
+impl Exchange {
+    /// Gives the backend's activities their memory and prepares updates in the way chosen. `shared` says that the parameters are the host's.
+    /// Collective.
+    pub fn new(backend: &mut CpuBackend, shared: bool, transport: &dyn Transport, parallel: &Parallel) -> Result<Exchange> {
+        let (rank, size) = (transport.rank(), transport.size());
+        let maps = backend.maps.clone();
+        let items: Vec<usize> =
+            (0..maps.all.len()).map(|map| if maps.all[map].trained() { backend.update_items(MapId(map)) } else { 0 }).collect();
+        let owned = items.iter().map(|items| part(*items, rank, size)).collect();
+        let of_ranks =
+            |(map, items): (usize, &usize)| (0..size).map(|rank| backend.item_elements(MapId(map), part(*items, rank, size))).collect();
+        let elements: Vec<Vec<Range<usize>>> = items.iter().enumerate().map(of_ranks).collect();
+
+        let room = backend.activity_elements();
+        let private = |len| Arena::new(len).context("not enough memory for the activities");
+        let local = transport.local().1;
+        let host = if shared { transport.shared(&vec![room * (size / local); local])? } else { None };
+        let (way, arena, bases) = if size > 1 && parallel.exchange == ExchangeChoice::Gradients {
+            let arena = private(room)?;
+            let bases = vec![arena.at(0)];
+            let mut landings = vec![0];
+            landings.extend(elements.iter().map(|ranges| reduce::landing_elements(ranges, rank)).scan(0, |end, len| {
+                *end += len;
+                Some(*end)
+            }));
+            let landed = private(*landings.last().expect("there is a first"))?;
+            (Way::Gradients { gradients: private(backend.parameters.first.len())?, landed, landings }, arena, bases)
+        } else if let Some(windows) = &host {
+            // A rank's window holds its own activities, and those of its fellows on other hosts.
+            let bases: Vec<*mut f32> = (0..size).map(|rank| windows[rank % local].at(rank / local * room)).collect();
+            (Way::Activities { _all: None }, unsafe { Arena::shared(bases[rank], room) }, bases)
+        } else {
+            let all = private(room * size)?;
+            let bases: Vec<*mut f32> = (0..size).map(|rank| all.at(rank * room)).collect();
+            (Way::Activities { _all: Some(all) }, unsafe { Arena::shared(bases[rank], room) }, bases)
+        };
+        backend.allocate(arena)?;
+        let (sharing, overlap) = (if host.is_some() { local } else { 1 }, parallel.overlap);
+        let scale = 1.0 / (backend.batch() * size) as f32;
+        let (factors, gradients) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Exchange { way, rank, size, sharing, overlap, bases, items, owned, elements, scale, factors, gradients })
+    }
+
+    /// Whether the ranks of this host see one copy of the parameters.
+    pub fn shares_parameters(&self) -> bool {
+        self.sharing > 1
+    }
+
+    /// Takes an update as the rule hands it out: what can travel now begins to.
+    pub fn take(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, update: Update) -> Result<()> {
+        if !self.overlap || self.size == 1 {
+            return Ok(());
+        }
+        match self.way {
+            Way::Activities { .. } => {
+                self.send_factors(backend, transport, update);
+                Ok(())
+            }
+            Way::Gradients { .. } => {
+                self.make_gradient(backend, update)?;
+                self.send_gradient(backend, transport, update.map);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for what [`Exchange::take`] began, where the step ends without an update: memory is in use until then.
+    pub fn settle(&mut self, transport: &dyn Transport) {
+        let under_way = std::mem::take(&mut self.factors).into_values().chain(std::mem::take(&mut self.gradients).into_values());
+        under_way.for_each(|journey| transport.wait(journey));
+    }
+
+    /// Applies `updates`, all that the rule handed out, to the parameters of every rank.
+    pub fn update(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
+        // With nobody to reach by messages, all maps are one pass.
+        let at_once = !self.overlap || self.peers().next().is_none();
+        let mut parameters = Vec::with_capacity(updates.len());
+        for some in if at_once { updates.chunks(updates.len().max(1)) } else { updates.chunks(1) } {
+            match self.way {
+                Way::Activities { .. } => {
+                    self.await_factors(backend, transport, some);
+                    let (maps, arenas) = (backend.maps.clone(), backend.parameters.at());
+                    let adam =
+                        |map: MapId| Use::Adam { weights: arenas[0], first: arenas[1], second: arenas[2], step: steps.of(&maps, map) };
+                    backend.update(some, &self.bases, |map| self.owned[map.0].clone(), adam)?;
+                }
+                Way::Gradients { .. } => {
+                    self.await_gradients(backend, transport, some)?;
+                    let Way::Gradients { gradients, .. } = &self.way else { continue };
+                    for update in some {
+                        let range = self.elements[update.map.0][self.rank].clone();
+                        backend.adam(gradients, range, steps.of(&backend.maps, update.map));
+                    }
+                }
+            }
+            for update in some {
+                parameters.push(self.send_parameters(backend, transport, update.map));
+            }
+        }
+        exchanging(backend, Doing::AllGather, 0, || parameters.into_iter().for_each(|journey| transport.wait(journey)));
+        self.meet(backend, transport);
+        self.factors.clear();
+        self.gradients.clear();
+        Ok(())
+    }
+
+    /// Stores the gradients of `updates`, summed over the global batch, in `to`, an arena of the parameters' layout: of each map the part that
+    /// this rank owns. No parameter changes.
+    pub fn gradients(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update], to: &Arena) -> Result<()> {
+        let to = to.at(0);
+        let store = |_| Use::Store { gradients: to, scale: 1.0 };
+        match self.way {
+            Way::Activities { .. } => {
+                self.await_factors(backend, transport, updates);
+                backend.update(updates, &self.bases, |map| self.owned[map.0].clone(), store)?;
+                self.meet(backend, transport);
+                self.factors.clear();
+            }
+            Way::Gradients { .. } => {
+                backend.update(updates, &self.bases, |map| 0..self.items[map.0], store)?;
+                for update in updates {
+                    unsafe { reduce::reduce_scatter(transport, backend.isa, &backend.pool, to, &self.elements[update.map.0]) };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The update items of `map` that `rank` owns; those of the ranks follow one another.
+    pub fn part(&self, map: MapId, rank: usize) -> Range<usize> {
+        part(self.items[map.0], rank, self.size)
+    }
+
+    /// Brings Adam's moments to rank 0, for a checkpoint. Collective.
+    pub fn gather_moments(&self, backend: &CpuBackend, transport: &dyn Transport) {
+        let beyond = |rank: usize| rank >= self.sharing;
+        for (map, ranges) in backend.maps.all.iter().zip(&self.elements).filter(|(map, _)| map.trained()) {
+            let _span = span(Doing::Gather, Some(map.layer));
+            for moment in [&backend.parameters.first, &backend.parameters.second] {
+                let message = |rank: usize, of: usize| unsafe { Message::of(rank, moment.at(0), &ranges[of]) };
+                let sends: Vec<Message> = if beyond(self.rank) { vec![message(0, self.rank)] } else { Vec::new() };
+                let from = if self.rank == 0 { self.sharing..self.size } else { 0..0 };
+                let receives: Vec<Message> = from.map(|rank| message(rank, rank)).collect();
+                let freight = Freight { doing: Doing::Gather, layer: Some(map.layer) };
+                let journey = unsafe { transport.begin(freight, &sends, &receives) };
+                transport.wait(journey);
+            }
+        }
+    }
+
+    /// Ranks that this one reaches by messages: those of its place on other hosts, or all others.
+    fn peers(&self) -> impl Iterator<Item = usize> + use<> {
+        let (rank, size, sharing) = (self.rank, self.size, self.sharing);
+        (1..size / sharing).map(move |distance| (rank + distance * sharing) % size)
+    }
+
+    /// Begins to send this rank's factors of `update` and to receive the others', each once in a step.
+    fn send_factors(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, update: Update) {
+        for activity in [update.pre, update.post] {
+            if self.factors.contains_key(&activity.0) {
+                continue;
+            }
+            let range = elements_of(backend, activity);
+            let of = |peer: usize, owner: usize| unsafe { Message::of(peer, self.bases[owner], &range) };
+            let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
+            let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
+            let freight = Freight { doing: Doing::FactorsTravelling, layer: Some(backend.maps.get(update.map).layer) };
+            let journey =
+                exchanging(backend, Doing::AllGather, received(&receives), || unsafe { transport.begin(freight, &sends, &receives) });
+            self.factors.insert(activity.0, journey);
+        }
+    }
+
+    /// Returns when all ranks' factors of `updates` are there.
+    fn await_factors(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update]) {
+        if self.peers().next().is_some() {
+            updates.iter().for_each(|update| self.send_factors(backend, transport, *update));
+            let journeys = updates.iter().flat_map(|update| [update.pre, update.post]).map(|activity| self.factors[&activity.0]);
+            exchanging(backend, Doing::AllGather, 0, || journeys.for_each(|journey| transport.wait(journey)));
+        }
+        self.meet(backend, transport);
+    }
+
+    /// Waits for those that see the same memory.
+    fn meet(&self, backend: &mut CpuBackend, transport: &dyn Transport) {
+        if self.sharing > 1 {
+            exchanging(backend, Doing::Barrier, 0, || transport.host_barrier());
+        }
+    }
+
+    /// Stores the mean gradient's part of this rank's samples.
+    fn make_gradient(&self, backend: &mut CpuBackend, update: Update) -> Result<()> {
+        let Way::Gradients { gradients, .. } = &self.way else { return Ok(()) };
+        let store = Use::Store { gradients: gradients.at(0), scale: self.scale };
+        backend.update(&[update], &self.bases, |map| 0..self.items[map.0], |_| store)
+    }
+
+    fn send_gradient(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, map: MapId) {
+        let Way::Gradients { gradients, landed, landings } = &self.way else { return };
+        let ranges = &self.elements[map.0];
+        let freight = Freight { doing: Doing::GradientTravelling, layer: Some(backend.maps.get(map).layer) };
+        let bytes = 4 * reduce::landing_elements(ranges, self.rank);
+        let journey = exchanging(backend, Doing::ReduceScatter, bytes, || unsafe {
+            reduce::begin(transport, freight, gradients.at(0), ranges, landed.at(landings[map.0]))
+        });
+        self.gradients.insert(map.0, journey);
+    }
+
+    /// Sums the gradients of `updates` in this rank's ranges.
+    fn await_gradients(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update]) -> Result<()> {
+        for update in updates.iter().filter(|update| !self.overlap || !self.gradients.contains_key(&update.map.0)) {
+            self.make_gradient(backend, *update)?;
+        }
+        for update in updates {
+            if !self.gradients.contains_key(&update.map.0) {
+                self.send_gradient(backend, transport, update.map);
+            }
+        }
+        let Way::Gradients { gradients, landed, landings } = &self.way else { return Ok(()) };
+        for update in updates {
+            let map = update.map.0;
+            exchanging(backend, Doing::ReduceScatter, 0, || transport.wait(self.gradients[&map]));
+            let (isa, started) = (backend.isa, Instant::now());
+            let landed = landed.at(landings[map]).cast_const();
+            unsafe { reduce::add(isa, &backend.pool, self.rank, gradients.at(0), &self.elements[map], landed) };
+            backend.profile.add(Phase::Exchange, started.elapsed().as_secs_f64(), 0.0, 0.0);
+        }
+        Ok(())
+    }
+
+    /// Begins to send this rank's new parameters of `map`, and to receive the others'.
+    fn send_parameters(&self, backend: &mut CpuBackend, transport: &dyn Transport, map: MapId) -> Journey {
+        let (weights, ranges) = (backend.parameters.weights.at(0), &self.elements[map.0]);
+        let of = |peer: usize, owner: usize| unsafe { Message::of(peer, weights, &ranges[owner]) };
+        let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
+        let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
+        let freight = Freight { doing: Doing::ParametersTravelling, layer: Some(backend.maps.get(map).layer) };
+        exchanging(backend, Doing::AllGather, received(&receives), || unsafe { transport.begin(freight, &sends, &receives) })
+    }
+}
+
+/// The part of `items` update items that `rank` of `size` ranks owns.
+fn part(items: usize, rank: usize, size: usize) -> Range<usize> {
+    items * rank / size..items * (rank + 1) / size
+}
+
+/// What the current batch uses of an activity, in a rank's arena.
+fn elements_of(backend: &CpuBackend, activity: Activity) -> Range<usize> {
+    let slot = backend.place(activity);
+    slot.start..slot.start + slot.shape.positions() * backend.batch() * slot.stride
+}
+
+fn received(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.bytes).sum()
+}
+
+/// Enters the time that `communicate` takes as exchange, and the bytes that it brings.
+fn exchanging<T>(backend: &mut CpuBackend, doing: Doing, bytes: usize, communicate: impl FnOnce() -> T) -> T {
+    let _span = span(doing, None);
+    let started = Instant::now();
+    let result = communicate();
+    backend.profile.add(Phase::Exchange, started.elapsed().as_secs_f64(), 0.0, bytes as f64);
+    result
+}

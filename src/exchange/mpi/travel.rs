@@ -1,0 +1,198 @@
+//! Messages on their way, and the thread that moves them while the rank computes.
+//!
+//! MPI moves nothing outside its own calls. While messages are under way a thread tests them, with a pause after each test, so that it takes
+//! little of a core that computes; a rank that waits for a message tests without pause itself. MPI is started as serialized: one lock round
+//! its calls, [`Travel::turn`], which also holds what is under way.
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
+
+use mpi::ffi;
+
+use crate::exchange::transport::{Freight, Journey, Message};
+use crate::observe::{trace, travelled};
+
+/// Bytes of one message of MPI's at most: its counts have 32 bits.
+const PIECE: usize = 1 << 30;
+/// Between two tests of the thread: far below what the system's buffers hold at the speed of a network.
+const PAUSE: Duration = Duration::from_micros(50);
+const TAG: c_int = 1;
+
+struct UnderWay {
+    freight: Freight,
+    /// Messages that are not there yet.
+    left: usize,
+    began: Option<trace::Time>,
+}
+
+/// What this rank's messages are at.
+pub struct State {
+    requests: Vec<ffi::MPI_Request>,
+    /// Whose request each is.
+    of: Vec<usize>,
+    journeys: BTreeMap<usize, UnderWay>,
+    next: usize,
+    /// Somebody waits, and tests by himself.
+    waiting: bool,
+    /// When the last journey ended: a link carries one after the other.
+    ended: trace::Time,
+    indices: Vec<c_int>,
+    statuses: Vec<ffi::MPI_Status>,
+}
+
+// Requests are handles, which any thread may use that has the lock.
+unsafe impl Send for State {}
+
+struct Shared {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+/// This rank's messages.
+pub struct Travel {
+    shared: Arc<Shared>,
+    thread: Once,
+    comm: ffi::MPI_Comm,
+}
+
+impl Travel {
+    /// Over `comm`, which nothing else sends on.
+    pub fn new(comm: ffi::MPI_Comm) -> Travel {
+        let state = State {
+            requests: Vec::new(),
+            of: Vec::new(),
+            journeys: BTreeMap::new(),
+            next: 0,
+            waiting: false,
+            ended: 0,
+            indices: Vec::new(),
+            statuses: Vec::new(),
+        };
+        Travel { shared: Arc::new(Shared { state: Mutex::new(state), more: Condvar::new() }), thread: Once::new(), comm }
+    }
+
+    /// This thread's turn to call MPI, as long as it holds what is returned.
+    pub fn turn(&self) -> MutexGuard<'_, State> {
+        lock(&self.shared)
+    }
+
+    /// [`Transport::begin`](crate::exchange::Transport::begin).
+    pub unsafe fn begin(&self, freight: Freight, sends: &[Message], receives: &[Message]) -> Journey {
+        if sends.is_empty() && receives.is_empty() {
+            // None has this number.
+            return Journey(usize::MAX);
+        }
+        // Not before: the thread then computes on the CPUs that this rank has taken.
+        self.thread.call_once(|| {
+            let shared = Arc::clone(&self.shared);
+            let builder = std::thread::Builder::new().name("exchange".to_owned());
+            builder.spawn(move || accompany(&shared)).expect("the system starts a thread");
+        });
+        let mut state = self.turn();
+        let journey = state.next;
+        state.next += 1;
+        let before = state.requests.len();
+        for message in receives {
+            for (at, bytes) in pieces(message) {
+                let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
+                unsafe {
+                    ffi::MPI_Irecv(at.cast(), bytes, ffi::RSMPI_UINT8_T, message.rank as c_int, TAG, self.comm, &mut request);
+                }
+                state.requests.push(request);
+            }
+        }
+        for message in sends {
+            for (at, bytes) in pieces(message) {
+                let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
+                unsafe {
+                    ffi::MPI_Isend(at.cast(), bytes, ffi::RSMPI_UINT8_T, message.rank as c_int, TAG, self.comm, &mut request);
+                }
+                state.requests.push(request);
+            }
+        }
+        let left = state.requests.len() - before;
+        state.of.extend(std::iter::repeat_n(journey, left));
+        if left > 0 {
+            state.journeys.insert(journey, UnderWay { freight, left, began: trace::now() });
+            drop(state);
+            self.shared.more.notify_one();
+        }
+        Journey(journey)
+    }
+
+    /// [`Transport::wait`](crate::exchange::Transport::wait).
+    pub fn wait(&self, journey: Journey) {
+        let mut state = self.turn();
+        while state.journeys.contains_key(&journey.0) {
+            state.waiting = true;
+            if !state.test() {
+                drop(state);
+                std::thread::yield_now();
+                state = self.turn();
+            }
+        }
+        state.waiting = false;
+        if !state.requests.is_empty() {
+            drop(state);
+            self.shared.more.notify_one();
+        }
+    }
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A message in pieces that MPI can count. One without bytes needs none.
+fn pieces(message: &Message) -> impl Iterator<Item = (*mut u8, c_int)> + '_ {
+    (0..message.bytes).step_by(PIECE).map(|from| (unsafe { message.at.add(from) }, (message.bytes - from).min(PIECE) as c_int))
+}
+
+/// Moves what is under way, as long as nobody waits for it.
+fn accompany(shared: &Shared) {
+    // The system rounds sleeps up by 50 µs unless it is told not to.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1000) };
+    loop {
+        let mut state = lock(shared);
+        while state.requests.is_empty() || state.waiting {
+            state = shared.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let moved = state.test();
+        drop(state);
+        if !moved {
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl State {
+    /// Lets MPI move what it can; whether a message has ended by it.
+    fn test(&mut self) -> bool {
+        let count = self.requests.len();
+        self.indices.resize(count, 0);
+        self.statuses.resize(count, unsafe { std::mem::zeroed() });
+        let mut ended = 0;
+        let (indices, statuses) = (self.indices.as_mut_ptr(), self.statuses.as_mut_ptr());
+        unsafe { ffi::MPI_Testsome(count as c_int, self.requests.as_mut_ptr(), &mut ended, indices, statuses) };
+        // None are left, or none has ended.
+        let ended = usize::try_from(ended).unwrap_or(0).min(count);
+        self.indices.truncate(ended);
+        self.indices.sort_unstable();
+        while let Some(index) = self.indices.pop() {
+            self.requests.swap_remove(index as usize);
+            let journey = self.of.swap_remove(index as usize);
+            let Some(under_way) = self.journeys.get_mut(&journey) else { continue };
+            under_way.left -= 1;
+            if under_way.left == 0 {
+                let Some(UnderWay { freight, began, .. }) = self.journeys.remove(&journey) else { continue };
+                if let (Some(began), Some(now)) = (began, trace::now()) {
+                    travelled(freight.doing, freight.layer, began.max(self.ended), now);
+                    self.ended = now;
+                }
+            }
+        }
+        ended > 0
+    }
+}

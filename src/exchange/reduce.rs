@@ -1,0 +1,126 @@
+//! Reduce-scatter: every rank sends each other its part, and sums what it gets.
+//!
+//! The sum runs over ranks in their order, so it has the same bits whatever arrives first, and on the pool's threads with vectors, where
+//! MPI's own has one thread. A rank receives all others' parts of its range, (N - 1)/N of the buffer where ranges are equal.
+
+use std::ops::Range;
+
+use super::transport::{Freight, Journey, Message, Transport};
+use crate::compute::cpu::pool::Pool;
+use crate::compute::cpu::simd::{Isa, Kernel, LANES, Simd};
+use crate::observe::{Doing, span};
+
+/// Elements that `rank` of as many ranks as there are `ranges` needs room for.
+pub fn landing_elements(ranges: &[Range<usize>], rank: usize) -> usize {
+    (ranges.len() - 1) * ranges[rank].len()
+}
+
+/// Begins to send every rank its range of `buffer`, and to receive the others' parts of this rank's at `landing`.
+///
+/// # Safety
+/// `buffer` must hold all ranges and `landing` [`landing_elements`], as [`Transport::begin`] asks.
+pub unsafe fn begin(transport: &dyn Transport, freight: Freight, buffer: *mut f32, ranges: &[Range<usize>], landing: *mut f32) -> Journey {
+    let (rank, size) = (transport.rank(), transport.size());
+    let others = || (1..size).map(|distance| (rank + distance) % size);
+    let sends: Vec<Message> = others().map(|to| unsafe { Message::of(to, buffer, &ranges[to]) }).collect();
+    let receives: Vec<Message> = others().map(|from| unsafe { Message::of(from, landing, &landed(ranges, rank, from)) }).collect();
+    unsafe { transport.begin(freight, &sends, &receives) }
+}
+
+/// Adds what has landed to this rank's range of `buffer`.
+///
+/// # Safety
+/// As [`begin`], whose journey has ended.
+pub unsafe fn add(isa: Isa, pool: &Pool, rank: usize, buffer: *mut f32, ranges: &[Range<usize>], landing: *const f32) {
+    let own = unsafe { buffer.add(ranges[rank].start) };
+    let part = |from: usize| if from == rank { own.cast_const() } else { unsafe { landing.add(landed(ranges, rank, from).start) } };
+    let parts = Parts { parts: (0..ranges.len()).map(part).collect(), to: own };
+    let len = ranges[rank].len();
+    // Threads begin at whole vectors.
+    let vectors = len.div_ceil(LANES);
+    pool.run_ranges(vectors, (vectors / 256).clamp(1, 4 * pool.threads()), |range| unsafe {
+        isa.run(Sum { parts: &parts, begin: range.start * LANES, end: (range.end * LANES).min(len) });
+    });
+}
+
+/// All of it: the sum over ranks of `buffer`, of which each rank gets its range, in place.
+///
+/// # Safety
+/// `buffer` must hold all ranges.
+pub unsafe fn reduce_scatter(transport: &dyn Transport, isa: Isa, pool: &Pool, buffer: *mut f32, ranges: &[Range<usize>]) {
+    let _span = span(Doing::ReduceScatter, None);
+    let mut landing = vec![0.0f32; landing_elements(ranges, transport.rank())];
+    unsafe {
+        let journey = begin(transport, Freight { doing: Doing::ReduceScatter, layer: None }, buffer, ranges, landing.as_mut_ptr());
+        transport.wait(journey);
+        add(isa, pool, transport.rank(), buffer, ranges, landing.as_ptr());
+    }
+}
+
+/// Where `from`'s part lands on `rank`.
+fn landed(ranges: &[Range<usize>], rank: usize, from: usize) -> Range<usize> {
+    let place = from - usize::from(from > rank);
+    let len = ranges[rank].len();
+    place * len..(place + 1) * len
+}
+
+/// The same range of all ranks' buffers, one of which takes the sum.
+struct Parts {
+    parts: Vec<*const f32>,
+    to: *mut f32,
+}
+
+unsafe impl Sync for Parts {}
+
+/// Sums elements `begin..end`.
+struct Sum<'a> {
+    parts: &'a Parts,
+    begin: usize,
+    end: usize,
+}
+
+impl Kernel for Sum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Parts { parts, to } = self.parts;
+        let whole = self.begin + (self.end - self.begin) / LANES * LANES;
+        unsafe {
+            for at in (self.begin..whole).step_by(LANES) {
+                let mut sum = S::load(parts[0].add(at));
+                for part in &parts[1..] {
+                    sum = sum.add(S::load(part.add(at)));
+                }
+                sum.store(to.add(at));
+            }
+            for at in whole..self.end {
+                *to.add(at) = parts[1..].iter().fold(*parts[0].add(at), |sum, part| sum + *part.add(at));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_run_in_the_order_of_ranks() {
+        // Of these three numbers, (a + b) + c is 1 and every other order is 0 or differs.
+        let values = [1e8f32, -1e8, 1.0];
+        for isa in Isa::available() {
+            for len in [1, 16, 5000] {
+                for rank in 0..3 {
+                    let ranges: Vec<Range<usize>> = (0..3).map(|rank| rank * len..(rank + 1) * len).collect();
+                    let mut buffer = vec![0.0f32; 3 * len];
+                    buffer[ranges[rank].clone()].fill(values[rank]);
+                    let landing: Vec<f32> = (0..3).filter(|from| *from != rank).flat_map(|from| vec![values[from]; len]).collect();
+                    assert_eq!(landing.len(), landing_elements(&ranges, rank));
+                    unsafe { add(isa, &Pool::new(2), rank, buffer.as_mut_ptr(), &ranges, landing.as_ptr()) };
+                    assert!(buffer[ranges[rank].clone()].iter().all(|sum| *sum == 1.0), "{} {len} {rank}", isa.name());
+                }
+            }
+        }
+    }
+}
