@@ -75,11 +75,15 @@ pub fn connect() -> Result<Box<dyn Transport>> {
     // Ended by `finish`, and not by whichever error returns first: that would wait for the other ranks for ever.
     std::mem::forget(universe);
     let (rank, size) = (world.rank() as usize, world.size() as usize);
-    if let Some((name, expected)) = announced().filter(|(name, expected)| *name != "MPI_LOCALNRANKS" && *expected != size) {
-        bail!(Exit::Usage.error(format!(
-            "{name} says that there are {expected} ranks, but MPI says {size}: \
-             mpirun belongs to another MPI than the library that biodist was built with; use the mpirun of that library"
-        )));
+    let expected = announced().filter(|(name, _)| *name != "MPI_LOCALNRANKS").or(slurm_step.map(|tasks| ("SLURM_STEP_NUM_TASKS", tasks)));
+    if let Some((name, expected)) = expected.filter(|(_, expected)| *expected != size) {
+        let remedy = match name {
+            "OMPI_COMM_WORLD_SIZE" => {
+                "mpirun belongs to another MPI than the library that biodist was built with; use the mpirun of that library"
+            }
+            _ => "what started them does not reach this MPI; use `srun --mpi=pmix` where Slurm has it, or mpirun or biodist-launch",
+        };
+        bail!(Exit::Usage.error(format!("{name} says that there are {expected} ranks, but MPI says {size}: {remedy}")));
     }
     let host = ManuallyDrop::new(world.split_shared(rank as i32));
     let mut messages = unsafe { ffi::RSMPI_COMM_NULL };
