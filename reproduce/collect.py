@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Keeps what a run's folder says about its result, without what is large or of one machine.
 
-    reproduce/collect.py RUN NAME        # to reproduce/runs/NAME: config.toml, run.json, metrics.jsonl
+    reproduce/collect.py RUN NAME        # to reproduce/NAME (runs/mnist_fc_bp): config.toml, run.json, metrics.jsonl
 
 The training lines before each evaluation become one, their mean by number of steps. Paths of data become relative.
 """
@@ -24,7 +24,7 @@ def mean(lines, began):
 
 
 run, name = pathlib.Path(sys.argv[1]), sys.argv[2]
-out = pathlib.Path(__file__).parent / "runs" / name
+out = pathlib.Path(__file__).parent / name
 out.mkdir(parents=True, exist_ok=True)
 
 kept, waiting, began = [], [], 0

@@ -17,7 +17,7 @@ use crate::report;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ReportArgs {
-    /// Folders of runs and of random searches
+    /// Folders of runs, of several seeds' runs, and of random searches
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// Folder for report.html (one file with everything), report.md and its figures/

@@ -147,20 +147,24 @@ fn settled(lines: &[Line], last_epoch: f64) -> Option<f64> {
 /// Test errors of all runs, by number of auxiliary outputs.
 type Sizes = Vec<(f64, Vec<f64>)>;
 
-/// Test error against the number of auxiliary outputs, for each network that was trained with several.
+/// Test error against the number of auxiliary outputs, for each network that was trained with several for as many epochs.
 pub fn auxiliary_study(groups: &[Group]) -> Vec<Block> {
-    let mut panels: Vec<(&Panel, Vec<(Method, Sizes)>)> = Vec::new();
+    let mut panels: Vec<(&Panel, Vec<((Method, u64), Sizes)>)> = Vec::new();
     for group in groups.iter().filter(|group| group.method.rule == Rule::AO_SDTP && group.panel.classifies) {
         let errors = group.runs.iter().filter_map(|run| run.history.test.last()?.top1).map(|error| 100.0 * error);
         let units = group.config().learning.auxiliary_units.unwrap_or(0) as f64;
         let (_, methods) = find_or_add(&mut panels, |(panel, _)| *panel == &group.panel, || (&group.panel, Vec::new()));
-        let (_, sizes) = find_or_add(methods, |(method, _)| *method == group.method, || (group.method, Vec::new()));
+        let trained = (group.method, group.runs.iter().map(|run| run.epochs() as u64).max().unwrap_or(0));
+        let (_, sizes) = find_or_add(methods, |(known, _)| *known == trained, || (trained, Vec::new()));
         find_or_add(sizes, |(size, _)| *size == units, || (units, Vec::new())).1.extend(errors);
     }
     let mut blocks = Vec::new();
     for (panel, methods) in panels {
-        let lines: Vec<Line> =
-            methods.into_iter().map(|(method, sizes)| by_size(method, sizes)).filter(|line| line.points.len() > 1).collect();
+        let lines: Vec<Line> = methods
+            .into_iter()
+            .map(|((method, epochs), sizes)| by_size(method, epochs, sizes))
+            .filter(|line| line.points.len() > 1)
+            .collect();
         if !lines.is_empty() {
             blocks.push(against_size(&format!("auxiliary-{}", blocks.len() + 1), &panel.title(), lines));
         }
@@ -168,10 +172,11 @@ pub fn auxiliary_study(groups: &[Group]) -> Vec<Block> {
     blocks
 }
 
-fn by_size(method: Method, mut sizes: Sizes) -> Line {
+fn by_size(method: Method, epochs: u64, mut sizes: Sizes) -> Line {
     sizes.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let points = sizes.iter().filter_map(|(size, errors)| Some((*size, Spread::of(errors)?))).collect();
-    Line { name: method.name(), part: String::new(), look: of_method(method, 0), stroke: Stroke::Solid, points }
+    let name = format!("{}, {epochs} {}", method.name(), if epochs == 1 { "epoch" } else { "epochs" });
+    Line { name, part: String::new(), look: of_method(method, 0), stroke: Stroke::Solid, points }
 }
 
 fn against_size(name: &str, title: &str, lines: Vec<Line>) -> Block {

@@ -30,6 +30,12 @@ pub fn file_name(figure: &Figure) -> String {
     format!("{}.{ending}", figure.name)
 }
 
+/// The names of the figures that a report in Markdown shows.
+pub fn figures_of(report: &str) -> impl Iterator<Item = &str> {
+    let after = report.split(&format!("]({FIGURES}/")).skip(1).collect::<Vec<_>>();
+    after.into_iter().filter_map(|text| text.split(')').next()).filter(|name| !name.contains('/'))
+}
+
 fn table_text(table: &Table) -> String {
     let titles = table.columns.iter().flat_map(|(heading, columns)| {
         columns.iter().map(move |column| if heading.is_empty() { column.clone() } else { format!("{heading}: {column}") })

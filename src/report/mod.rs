@@ -46,25 +46,43 @@ pub struct Files {
 pub fn read(folders: &[PathBuf]) -> Result<Document> {
     let (mut runs, mut sweeps) = (Vec::new(), Vec::new());
     let mut seen: Vec<PathBuf> = Vec::new();
-    for folder in folders {
+    for folder in folders.iter().flat_map(|folder| with_seeds(folder)) {
         let real = folder.canonicalize().unwrap_or_else(|_| folder.clone());
         if seen.contains(&real) {
             continue;
         }
         seen.push(real);
-        if Sweep::is_at(folder) {
-            sweeps.push(Sweep::read(folder)?);
+        if Sweep::is_at(&folder) {
+            sweeps.push(Sweep::read(&folder)?);
         } else {
-            runs.push(Run::read(folder)?);
+            runs.push(Run::read(&folder)?);
         }
     }
     Ok(describe(&runs, &sweeps))
 }
 
-/// Writes the report into the folder `out`, made where there is none.
+/// The runs of several seeds that `biodist train --seeds` put into `folder`; else the folder itself.
+fn with_seeds(folder: &Path) -> Vec<PathBuf> {
+    if !Run::is_at(folder) && !Sweep::is_at(folder) {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut seeds: Vec<PathBuf> = entries.filter(|path| Run::is_at(path)).collect();
+        seeds.sort();
+        if !seeds.is_empty() {
+            return seeds;
+        }
+    }
+    vec![folder.to_owned()]
+}
+
+/// Writes the report into the folder `out`, made where there is none; figures of an earlier report there go.
 pub fn write(document: &Document, out: &Path) -> Result<Files> {
     let files = Files { html: out.join("report.html"), markdown: out.join("report.md") };
     let figures = out.join(markdown::FIGURES);
+    let earlier = std::fs::read_to_string(&files.markdown).unwrap_or_default();
+    for name in markdown::figures_of(&earlier) {
+        // One that is not there any more is gone already.
+        let _ = std::fs::remove_file(figures.join(name));
+    }
     std::fs::create_dir_all(&figures).with_context(|| format!("{} cannot be created", figures.display()))?;
     for block in document.sections.iter().flat_map(|section| &section.blocks) {
         let Block::Figure(figure) = block else { continue };

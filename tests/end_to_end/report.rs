@@ -93,6 +93,20 @@ fn numbers_are_those_of_the_metrics_and_of_the_paper() {
     assert_eq!(row(&markdown, "Table 1 (a)", "AO-SDTP, alternating")[1..], ["0.00", "1.86", "–", "–", "–", "–", "–", "–"]);
     assert!(!markdown.contains("Table 1 (b)") && !markdown.contains("Locally connected") && !markdown.contains("## Autoencoders"));
 
+    // Of a folder of several seeds, all; and of an earlier report's figures, none.
+    let seeds = site.path("seeds");
+    std::fs::create_dir(&seeds).unwrap();
+    for run in ["bp-0", "bp-1"] {
+        std::os::unix::fs::symlink(site.path(run), seeds.join(run)).unwrap();
+    }
+    for file in ["curves-9.svg", "of-the-user.svg"] {
+        std::fs::write(site.path("report/figures").join(file), "old").unwrap();
+    }
+    std::fs::write(site.path("report/report.md"), "![a](figures/curves-9.svg)\n").unwrap();
+    let (of_seeds, _) = report(&site, &["seeds"]);
+    assert_eq!(row(&of_seeds, "Table 1 (a)", "BP"), bp);
+    assert!(!site.path("report/figures/curves-9.svg").exists() && site.path("report/figures/of-the-user.svg").exists());
+
     // A variant says what it is.
     train(&site, "mnist_fc_dtp_parallel.toml", "hybrid", &["training.epochs=1", "learning.hybrid=0.5"]);
     let (with_hybrid, _) = report(&site, &["hybrid"]);
@@ -172,7 +186,7 @@ fn studies_and_searches_have_their_figures() {
     runs.push("sweep".to_owned());
     let (markdown, html) = report(&site, &runs.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(markdown.contains("## Auxiliary outputs") && markdown.contains("](figures/auxiliary-1.svg)"), "{markdown}");
-    assert!(html.contains("AO-SDTP, parallel, auxiliary outputs: 16: "), "{html}");
+    assert!(html.contains("AO-SDTP, parallel, 1 epoch, auxiliary outputs: 16: "), "{html}");
     assert_eq!(row(&markdown, "## Random searches", "2")[..3], ["2", "done", "25.00"]);
     assert!(html.contains("3 trials"));
 }
