@@ -146,10 +146,12 @@ fn settled(lines: &[Line], last_epoch: f64) -> Option<f64> {
 
 /// Test errors of all runs, by number of auxiliary outputs.
 type Sizes = Vec<(f64, Vec<f64>)>;
+/// A method, and the epochs that it was trained for.
+type Trained = (Method, u64);
 
 /// Test error against the number of auxiliary outputs, for each network that was trained with several for as many epochs.
 pub fn auxiliary_study(groups: &[Group]) -> Vec<Block> {
-    let mut panels: Vec<(&Panel, Vec<((Method, u64), Sizes)>)> = Vec::new();
+    let mut panels: Vec<(&Panel, Vec<(Trained, Sizes)>)> = Vec::new();
     for group in groups.iter().filter(|group| group.method.rule == Rule::AO_SDTP && group.panel.classifies) {
         let errors = group.runs.iter().filter_map(|run| run.history.test.last()?.top1).map(|error| 100.0 * error);
         let units = group.config().learning.auxiliary_units.unwrap_or(0) as f64;
