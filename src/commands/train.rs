@@ -37,8 +37,8 @@ pub struct TrainArgs {
     /// Record what each rank does and when, for ui.perfetto.dev or chrome://tracing
     ///
     /// A process for each rank, with rows for steps, loading, compute (by layer), exchange, update, what is done between steps, and what
-    /// travels to other ranks in the background. Each rank keeps its latest 65,536 spans (1.5 MB); the file, about 10 MB a rank, is written when training ends or is stopped. On GPUs the spans
-    /// show when the host handed the work out.
+    /// travels to other ranks in the background. Each rank keeps its latest 65,536 spans (1.5 MB); the file, about 10 MB a rank, is written
+    /// when training ends or is stopped. On GPUs the spans show when the host handed the work out.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Go on from the newest whole checkpoint, or start where there is none yet

@@ -2,7 +2,7 @@
 
 use super::schema::*;
 use super::{Rule, Unused};
-use crate::rules::{Setting, definitions};
+use crate::rules::{Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
 pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
@@ -118,8 +118,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             (!evaluated).then(|| "diagnostics are part of evaluations, and there are none".to_owned())
         }
         _ => {
-            let of_a_rule = |key: &str| definitions().any(|rule| rule.own_keys().any(|own| own.0 == key));
-            let own = key.strip_prefix("learning.").filter(|key| of_a_rule(key))?;
+            let own = key.strip_prefix("learning.").filter(|key| own_keys().any(|own| own == *key))?;
             by_rule(rule.own_keys().any(|(key, _)| key == own))
         }
     }

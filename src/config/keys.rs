@@ -71,8 +71,7 @@ fn check(source: &Source, path: &str, table: &Table) -> Result<()> {
     let keys = SECTIONS.iter().find(|section| section.0 == path).map_or(&[][..], |section| section.1);
     let children: Vec<&str> = SECTIONS.iter().filter_map(|section| child_of(path, section.0)).collect();
     // Whichever rule is chosen: a key that it does not use changes nothing, and `check` says so.
-    let own: Vec<&str> =
-        if path == "learning" { rules::definitions().flat_map(|rule| rule.own_keys()).map(|own| own.0).collect() } else { vec![] };
+    let own: Vec<&str> = if path == "learning" { rules::own_keys().collect() } else { vec![] };
     for (key, value) in table {
         let full = join(path, key);
         if children.contains(&key.as_str()) {

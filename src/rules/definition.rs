@@ -100,6 +100,11 @@ pub fn add(rules: &'static [&'static Definition]) {
     assert_eq!(names.len(), all().count(), "two rules have the same name");
 }
 
+/// The keys that some rule has for itself.
+pub fn own_keys() -> impl Iterator<Item = &'static str> {
+    all().flat_map(|rule| rule.own_keys()).map(|(key, _)| key)
+}
+
 /// Every rule that `learning.rule` may name.
 pub fn all() -> impl Iterator<Item = &'static Definition> {
     BUILT_IN.into_iter().chain(ADDED.get().copied().unwrap_or_default().iter().copied())

@@ -28,7 +28,7 @@ use crate::config::Learning;
 use crate::network::{Maps, Network};
 
 pub use backprop::BP;
-pub use definition::{Build, Definition, Feedback, Inverses, Setting, add, all as definitions};
+pub use definition::{Build, Definition, Feedback, Inverses, Setting, add, all as definitions, own_keys};
 pub use diagnosis::{Comparison, Diagnosis, Inverted};
 pub use direct_feedback_alignment::DFA;
 pub use feedback_alignment::FA;
