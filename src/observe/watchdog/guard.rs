@@ -91,9 +91,11 @@ mod tests {
     use super::*;
 
     /// A shell under the name of Open MPI's daemon, and the process that it has started.
-    fn daemon(folder: &std::path::Path, script: &str) -> (Child, u32) {
-        let path = folder.join("orted");
-        std::fs::copy("/bin/sh", &path).unwrap();
+    fn daemon(script: &str) -> (Child, u32) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("orted");
+        // A copy, still open for writing in a process that another test forks, could not be run.
+        std::os::unix::fs::symlink("/bin/sh", &path).unwrap();
         let mut child = Command::new(&path).args(["-c", script]).spawn().unwrap();
         let children = format!("/proc/{0}/task/{0}/children", child.id());
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -108,9 +110,8 @@ mod tests {
 
     #[test]
     fn a_daemon_that_outlives_its_ranks_is_ended() {
-        let folder = tempfile::tempdir().unwrap();
         for (script, signal) in [("sleep 60; true", libc::SIGTERM), ("trap '' TERM; sleep 60; sleep 60", libc::SIGKILL)] {
-            let (mut child, rank) = daemon(folder.path(), script);
+            let (mut child, rank) = daemon(script);
             let found = daemon_above(rank).unwrap();
             assert_eq!(found.id, child.id());
             let mut guard = guard(found, 1).spawn().unwrap();
@@ -126,8 +127,7 @@ mod tests {
 
     #[test]
     fn another_process_of_the_same_number_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let (mut child, rank) = daemon(folder.path(), "sleep 60; true");
+        let (mut child, rank) = daemon("sleep 60; true");
         let found = daemon_above(rank).unwrap();
         let earlier = Process { began: found.began - 1, ..found };
         guard(earlier, 1).status().unwrap();

@@ -103,7 +103,9 @@ impl Sight {
             busy => (Kind::Stuck, busy),
         };
         let stalled = |seen: &&Seen| now - seen.moved_at >= patience(seen.reading.doing(), limit);
-        if !accused.iter().all(stalled) {
+        // One that has stopped ticking may have waited a little before it stopped: soon it will be known as silent, which says more.
+        let falls_silent = |seen: &&Seen| now - seen.alive_at >= limit / 2.0;
+        if !accused.iter().all(stalled) || accused.iter().any(falls_silent) {
             return Vec::new();
         }
         accused.iter().map(|seen| Culprit { reading: seen.reading, silence: now - seen.moved_at, kind }).collect()
@@ -159,6 +161,19 @@ mod tests {
         // Two exchanges behind, and waiting in the wrong one.
         let ranks = [waits(0), Reading::example(1, Doing::Barrier, None, 7), waits(2)];
         assert_eq!(blamed(&sight(&ranks, &[0, 1, 2], 2.5), 2.5, 3), (vec![1], Some(Kind::Stuck)));
+    }
+
+    #[test]
+    fn a_rank_that_stopped_after_some_waiting_is_called_silent() {
+        let ranks = [Reading::example(0, Doing::AllGather, None, 10), Reading::example(1, Doing::AllGather, None, 9)];
+        // It has not moved since 0, and ticked until 0.5.
+        let mut sight = sight(&ranks, &[1], 0.5);
+        for (now, verdict) in [(2.0, (vec![], None)), (2.25, (vec![], None)), (2.5, (vec![1], Some(Kind::Silent)))] {
+            let mut waits = ranks[0];
+            waits.alive = (now * 100.0) as u64;
+            sight.note(waits, now);
+            assert_eq!(blamed(&sight, now, 2), verdict, "at {now}");
+        }
     }
 
     #[test]
