@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
+pub use crate::convert::View;
 use crate::convert::{Affine, convert_rows};
 use crate::dataset::Sample;
 use crate::format::MAX_SIDE;
@@ -39,17 +40,6 @@ pub struct AugmentKey {
     pub epoch: u64,
     /// Number of the sample in its data set.
     pub index: u64,
-}
-
-/// The part of a frame that is taken, and whether it is mirrored. Places outside the frame are black.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
-    pub top: isize,
-    pub left: isize,
-    pub height: usize,
-    pub width: usize,
-    pub mirror_horizontally: bool,
-    pub mirror_vertically: bool,
 }
 
 /// Area of a random resized crop, as a part of the frame's.

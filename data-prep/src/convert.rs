@@ -1,9 +1,18 @@
 //! Bytes to normalised floats: the loader's inner loop. Reads each byte once and writes each float once.
 
-use crate::augment::View;
-
 /// Values that one step converts: a multiple of 2, 3, 4, 6, 8, 12 and 16 channels, and of a vector register.
 const STEP: usize = 48;
+
+/// The part of a frame that is taken, and whether it is mirrored. Places outside the frame are black.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    pub top: isize,
+    pub left: isize,
+    pub height: usize,
+    pub width: usize,
+    pub mirror_horizontally: bool,
+    pub mirror_vertically: bool,
+}
 
 /// x ↦ x * scale + shift, per channel.
 pub(crate) struct Affine {

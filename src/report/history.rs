@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::exit::Exit;
-use crate::training::METRICS;
+use crate::training::records::FILE_NAME as METRICS;
 
 /// Measures at the end of an epoch: of an evaluation there, or the mean over the epoch's training steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

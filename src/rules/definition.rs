@@ -3,11 +3,11 @@
 //! Configurations, checkpoints, plans and reports read a [`Definition`]; none of them knows the rules one by one. So a rule may come from
 //! another crate, whose `main` hands its definitions to [`crate::cli::main`]: every command then knows them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{Forward, Rule, backprop, direct_feedback_alignment, feedback_alignment, target_propagation};
+use super::{Forward, Rule};
 use crate::compute::Backend;
 use crate::config::Learning;
 use crate::network::{Maps, Network};
@@ -75,37 +75,4 @@ impl Definition {
             _ => None,
         })
     }
-}
-
-const BUILT_IN: [&Definition; 7] = [
-    &backprop::BP,
-    &feedback_alignment::FA,
-    &direct_feedback_alignment::DFA,
-    &target_propagation::TP,
-    &target_propagation::DTP,
-    &target_propagation::SDTP,
-    &target_propagation::AO_SDTP,
-];
-
-/// Those of another crate.
-static ADDED: OnceLock<&'static [&'static Definition]> = OnceLock::new();
-
-/// Makes `rules` known beside those that are built in. Once in a process, before any configuration is read.
-///
-/// # Panics
-/// Where rules were added before, or two have the same name.
-pub fn add(rules: &'static [&'static Definition]) {
-    ADDED.set(rules).expect("rules are added once");
-    let names: std::collections::BTreeSet<_> = all().map(|rule| rule.name).collect();
-    assert_eq!(names.len(), all().count(), "two rules have the same name");
-}
-
-/// The keys that some rule has for itself.
-pub fn own_keys() -> impl Iterator<Item = &'static str> {
-    all().flat_map(|rule| rule.own_keys()).map(|(key, _)| key)
-}
-
-/// Every rule that `learning.rule` may name.
-pub fn all() -> impl Iterator<Item = &'static Definition> {
-    BUILT_IN.into_iter().chain(ADDED.get().copied().unwrap_or_default().iter().copied())
 }

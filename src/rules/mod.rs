@@ -1,7 +1,7 @@
 //! The learning rules: which activities meet which errors.
 //!
 //! A rule turns a batch into updates, each a presynaptic activity and a postsynaptic error. It sees a [`Backend`] and a network's maps, and
-//! nothing of ranks, devices, or files. Adding a rule is a file here and a line in [`definition`], or a crate of one's own.
+//! nothing of ranks, devices, or files. Adding a rule is a file here and a word in [`registry`], or a crate of one's own.
 //!
 //! | paper | here | hidden errors come from |
 //! | --- | --- | --- |
@@ -16,6 +16,7 @@ mod diagnosis;
 mod direct_feedback_alignment;
 mod feedback_alignment;
 mod forward;
+mod registry;
 mod target_propagation;
 mod top_target;
 
@@ -28,11 +29,12 @@ use crate::config::Learning;
 use crate::network::{Maps, Network};
 
 pub use backprop::BP;
-pub use definition::{Build, Definition, Feedback, Inverses, Setting, add, all as definitions, own_keys};
+pub use definition::{Build, Definition, Feedback, Inverses, Setting};
 pub use diagnosis::{Comparison, Diagnosis, Inverted};
 pub use direct_feedback_alignment::DFA;
 pub use feedback_alignment::FA;
 pub use forward::Forward;
+pub use registry::{add, all as definitions, own_keys};
 pub use target_propagation::{AO_SDTP, DTP, SDTP, TP};
 
 /// Which of the two models learns in a step: both in parallel, or one of them in an alternating schedule.

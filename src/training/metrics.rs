@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::diagnostics::LayerDiagnostics;
 use super::engine::{Engine, Seconds};
-use super::records::read;
+use super::records::{FILE_NAME, read};
 use super::tensorboard::EventFile;
 use crate::compute::Measure;
 use crate::exchange::Transport;
@@ -260,8 +260,6 @@ pub struct MetricsFile {
     file: File,
     events: EventFile,
 }
-
-pub const FILE_NAME: &str = "metrics.jsonl";
 
 impl MetricsFile {
     /// Opens the file in `run`, made where there is none, for going on from `step`: lines past it are cut, and so is one of training between regular ones, which an

@@ -25,7 +25,6 @@ pub use checkpoint::{Checkpoints, State};
 pub use diagnostics::LayerDiagnostics;
 pub use engine::{Engine, OptimizerSteps, Seconds};
 pub use evaluate::{Evaluation, evaluate};
-pub use metrics::FILE_NAME as METRICS;
 pub use run_folder::{CONFIG, RUN, RunFolder, about};
 pub use schedule::Schedule;
 pub use signals::StopRequest;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::metrics::FILE_NAME;
+pub const FILE_NAME: &str = "metrics.jsonl";
 
 /// What an evaluation measured: means over its samples. Absent is what has no meaning (errors of an autoencoder) or was not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::best;
 use super::checkpoint::{Checkpoints, State};
-use super::metrics;
 use super::schedule::Schedule;
+use super::{metrics, records};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::versions;
@@ -39,7 +39,7 @@ impl RunFolder {
         folder.lock()?;
         let written = path.join(CONFIG);
         let holds_run =
-            [&written, &path.join(RUN), &path.join(metrics::FILE_NAME), &path.join("checkpoints")].iter().any(|path| path.exists());
+            [&written, &path.join(RUN), &path.join(records::FILE_NAME), &path.join("checkpoints")].iter().any(|path| path.exists());
         if !holds_run {
             return Ok((folder, None));
         }

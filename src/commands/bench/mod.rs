@@ -6,11 +6,35 @@ mod plot;
 mod scaling;
 mod step;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::commands::image::{ImageShape, parse_classes};
 use crate::exchange::Transport;
+
+/// The steps that are timed.
+#[derive(Debug, clap::Args)]
+struct Training {
+    /// Configuration file, looked for in configs/ too; it needs no data and no epochs
+    config: PathBuf,
+    /// Image as the network sees it
+    #[arg(long, value_name = "HxWxC")]
+    input: ImageShape,
+    /// Number of classes
+    #[arg(long, value_name = "K", value_parser = parse_classes)]
+    classes: Option<usize>,
+    /// Steps to time, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Override a key, for instance --set data.batch_size=32
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print one JSON object, as the last line
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Debug, clap::Subcommand)]
 pub enum BenchCommand {

@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::plot;
-use crate::commands::image::{ImageShape, parse_classes};
+use super::{Training, plot};
 use crate::commands::text::table;
 use crate::config::{self, Config, Loaded, Purpose};
 use crate::exchange::Transport;
@@ -26,29 +25,14 @@ use crate::plan::Plan;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ScalingArgs {
-    /// Configuration file, looked for in configs/ too; it needs no data and no epochs
-    config: PathBuf,
-    /// Image as the network sees it
-    #[arg(long, value_name = "HxWxC")]
-    input: ImageShape,
-    /// Number of classes
-    #[arg(long, value_name = "K", value_parser = parse_classes)]
-    classes: Option<usize>,
+    #[command(flatten)]
+    training: Training,
     /// Numbers of ranks, ascending
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1,2,4,8", value_parser = clap::value_parser!(u32).range(1..))]
     ranks: Vec<u32>,
     /// What to measure
     #[arg(long, value_enum, default_value_t = Mode::Both)]
     mode: Mode,
-    /// Steps to time, after one that is not
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    steps: u32,
-    /// Override a key, for instance --set data.batch_size=32
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Print one JSON object, as the last line
-    #[arg(long)]
-    json: bool,
     /// Draw the speeds beside the ideal ones
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -109,7 +93,7 @@ pub fn run(args: ScalingArgs, transport: &dyn Transport) -> Result<()> {
     if !args.ranks.is_sorted_by(|a, b| a < b) {
         return Err(Exit::Usage.error("--ranks: the numbers must ascend, for instance 1,2,4,8"));
     }
-    let Loaded { config, .. } = Loaded::read(&args.config, &args.set, Purpose::Shapes)?;
+    let Loaded { config, .. } = Loaded::read(&args.training.config, &args.training.set, Purpose::Shapes)?;
     let jobs = plan(&args, &config)?;
     if let Some(path) = &args.plot {
         // Not after minutes of measuring.
@@ -142,7 +126,7 @@ pub fn run(args: ScalingArgs, transport: &dyn Transport) -> Result<()> {
         std::fs::write(path, drawing).with_context(|| format!("--plot {} cannot be written", path.display()))?;
         say(format_args!("plot: {}", path.display()));
     }
-    if args.json {
+    if args.training.json {
         say(to_json(&points, &machine, &args, &config));
     }
     Ok(())
@@ -156,7 +140,7 @@ fn plan(args: &ScalingArgs, config: &Config) -> Result<Vec<(Mode, usize, usize)>
             let batch = if *mode == Mode::Weak { config.data.batch_size * ranks } else { config.data.batch_size };
             let mut of_job = config.clone();
             of_job.data.batch_size = batch;
-            Plan::new(&of_job, &args.input.facts(&of_job, args.classes)?, ranks)?;
+            Plan::new(&of_job, &args.training.input.facts(&of_job, args.training.classes)?, ranks)?;
             jobs.push((*mode, ranks, batch));
         }
     }
@@ -189,14 +173,18 @@ impl Machine {
 /// What `bench step` prints of so many ranks with so large a global batch.
 fn measure(args: &ScalingArgs, machine: &Machine, ranks: usize, batch: usize) -> Result<Value> {
     let program = std::env::current_exe().context("this program's own path is unknown")?;
-    let [height, width, channels] = args.input.0;
+    let [height, width, channels] = args.training.input.0;
     let mut command = Command::new("mpirun");
-    command.args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()]).arg(program).args(["bench", "step"]).arg(&args.config);
-    command.args(["--input", &format!("{height}x{width}x{channels}"), "--steps", &args.steps.to_string(), "--json"]);
-    if let Some(classes) = args.classes {
+    command
+        .args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()])
+        .arg(program)
+        .args(["bench", "step"])
+        .arg(&args.training.config);
+    command.args(["--input", &format!("{height}x{width}x{channels}"), "--steps", &args.training.steps.to_string(), "--json"]);
+    if let Some(classes) = args.training.classes {
         command.args(["--classes", &classes.to_string()]);
     }
-    for set in &args.set {
+    for set in &args.training.set {
         command.args(["--set", set]);
     }
     command.args(["--set", &format!("data.batch_size={batch}")]);
@@ -220,7 +208,7 @@ fn number(value: &Value, pointer: &str) -> Result<f64> {
 }
 
 fn args_title(args: &ScalingArgs, config: &Config) -> String {
-    let [height, width, channels] = args.input.0;
+    let [height, width, channels] = args.training.input.0;
     format!("{}, images of {height}x{width}x{channels}", config.experiment.name)
 }
 
@@ -274,9 +262,9 @@ fn to_json(points: &[Point], machine: &Machine, args: &ScalingArgs, config: &Con
     };
     json!({
         "experiment": config.experiment.name,
-        "input": args.input.0,
-        "classes": args.classes,
-        "steps": args.steps,
+        "input": args.training.input.0,
+        "classes": args.training.classes,
+        "steps": args.training.steps,
         "cpus": machine.cpus,
         "gpus": machine.gpus,
         "threads_per_rank": machine.threads_per_rank,

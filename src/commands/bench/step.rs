@@ -1,14 +1,13 @@
 //! `biodist bench step`: the time of a training step on random data, phase by phase, beside the least it could take.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use super::Training;
 use super::machine::{self, Machine};
-use crate::commands::image::{ImageShape, parse_classes};
 use crate::commands::text::{scaled, table};
 use crate::compute::Batch;
 use crate::compute::cpu::profile::PHASES;
@@ -24,23 +23,8 @@ use crate::training::Engine;
 /// Time training steps on random data
 #[derive(Debug, clap::Args)]
 pub struct StepArgs {
-    /// Configuration file, looked for in configs/ too; it needs no data and no epochs
-    config: PathBuf,
-    /// Image as the network sees it
-    #[arg(long, value_name = "HxWxC")]
-    input: ImageShape,
-    /// Number of classes
-    #[arg(long, value_name = "K", value_parser = parse_classes)]
-    classes: Option<usize>,
-    /// Steps to time, after one that is not
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    steps: u32,
-    /// Override a key, for instance --set data.batch_size=32
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Print one JSON object, as the last line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    training: Training,
 }
 
 /// A kind of step: all of them alike, or those of inverse and of forward epochs.
@@ -52,8 +36,8 @@ struct Timed {
 
 /// Prints what a step takes. Collective.
 pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
-    let Loaded { config, .. } = Loaded::read(&args.config, &args.set, Purpose::Shapes)?;
-    let facts = args.input.facts(&config, args.classes)?;
+    let Loaded { config, .. } = Loaded::read(&args.training.config, &args.training.set, Purpose::Shapes)?;
+    let facts = args.training.input.facts(&config, args.training.classes)?;
     let plan = Plan::new(&config, &facts, transport.size())?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
@@ -69,7 +53,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let mut step = 0;
     let mut kinds = Vec::with_capacity(turns.len());
     for phase in turns {
-        kinds.push(time(&mut engine, &random, *phase, args.steps as usize, &mut step, &config, &*transport)?);
+        kinds.push(time(&mut engine, &random, *phase, args.training.steps as usize, &mut step, &config, &*transport)?);
     }
     // Before measuring the machine takes memory of its own.
     let peak = transport.all_gather_words(&[machine::peak_rss()]).into_iter().max().unwrap_or(0);
@@ -77,7 +61,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let machine = Machine::measure(engine.threads(), &*transport)?;
     if transport.rank() == 0 {
         let report = Report { kinds, machine, batch: config.data.batch_size, peak, memory, ranks: plan.ranks };
-        if args.json { say(report.to_json(&engine)) } else { say(report.to_text(&engine)) }
+        if args.training.json { say(report.to_json(&engine)) } else { say(report.to_text(&engine)) }
     }
     Ok(())
 }

@@ -1,0 +1,31 @@
+//! The rules that there are: those of this crate, and those that another one has added.
+
+use std::sync::OnceLock;
+
+use super::definition::Definition;
+use super::{AO_SDTP, BP, DFA, DTP, FA, SDTP, TP};
+
+const BUILT_IN: [&Definition; 7] = [&BP, &FA, &DFA, &TP, &DTP, &SDTP, &AO_SDTP];
+
+/// Those of another crate.
+static ADDED: OnceLock<&'static [&'static Definition]> = OnceLock::new();
+
+/// Makes `rules` known beside those that are built in. Once in a process, before any configuration is read.
+///
+/// # Panics
+/// Where rules were added before, or two have the same name.
+pub fn add(rules: &'static [&'static Definition]) {
+    ADDED.set(rules).expect("rules are added once");
+    let names: std::collections::BTreeSet<_> = all().map(|rule| rule.name).collect();
+    assert_eq!(names.len(), all().count(), "two rules have the same name");
+}
+
+/// The keys that some rule has for itself.
+pub fn own_keys() -> impl Iterator<Item = &'static str> {
+    all().flat_map(|rule| rule.own_keys()).map(|(key, _)| key)
+}
+
+/// Every rule that `learning.rule` may name.
+pub fn all() -> impl Iterator<Item = &'static Definition> {
+    BUILT_IN.into_iter().chain(ADDED.get().copied().unwrap_or_default().iter().copied())
+}
