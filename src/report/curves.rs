@@ -110,7 +110,7 @@ fn against_epoch(id: &str, title: &str, caption: &str, y_title: &str, unit: &str
         caption += " Bands: sample standard deviation over seeds, up to the epoch that all seeds have come to.";
     }
     if shown.is_some() {
-        caption += " The larger values of the first epochs lie outside.";
+        caption += " Some larger values lie outside.";
     }
     let chart = LineChart {
         id: id.to_owned(),
@@ -132,16 +132,19 @@ fn extent<'a>(values: impl Iterator<Item = &'a Spread>) -> (f64, f64) {
     })
 }
 
-/// The greatest value after the first fifth of a long training, and a little more.
+/// What most values of each line lie below after the first fifth of a long training, and a little more. A line that leaps now and then
+/// would squeeze all others together if all of it were shown.
 fn settled(lines: &[Line], last_epoch: f64) -> Option<f64> {
     if last_epoch < LONG {
         return None;
     }
-    let later = |line: &Line| {
+    let usual = |line: &Line| {
         let end = line.points.last()?.0;
-        Some(line.points.iter().filter(|(epoch, _)| *epoch >= 0.2 * end).map(|(_, value)| value.mean).fold(f64::NEG_INFINITY, f64::max))
+        let mut later: Vec<f64> = line.points.iter().filter(|(epoch, _)| *epoch >= 0.2 * end).map(|(_, value)| value.mean).collect();
+        later.sort_by(f64::total_cmp);
+        later.get(later.len() * 3 / 4).copied()
     };
-    lines.iter().filter_map(later).reduce(f64::max).map(|value| 1.15 * value).filter(|value| *value > 0.0)
+    lines.iter().filter_map(usual).reduce(f64::max).map(|value| 1.15 * value).filter(|value| *value > 0.0)
 }
 
 /// Test errors of all runs, by number of auxiliary outputs.

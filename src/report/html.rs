@@ -47,11 +47,12 @@ fn figure_text(figure: &Figure) -> String {
 
 fn table_text(table: &Table) -> String {
     let width: usize = table.columns.iter().map(|(_, columns)| columns.len()).sum();
-    let mut out = "<div class=\"scroll\"><table>\n".to_owned();
+    let mut out = String::new();
     if !table.title.is_empty() {
-        out += &format!("<caption>{}</caption>\n", escaped(&table.title));
+        // Not a caption, which a narrow screen would cut with the table.
+        out += &format!("<h3>{}</h3>\n", escaped(&table.title));
     }
-    out += "<thead>\n";
+    out += "<div class=\"scroll\"><table>\n<thead>\n";
     let grouped = table.columns.iter().any(|(heading, _)| !heading.is_empty());
     if grouped {
         out += "<tr>";

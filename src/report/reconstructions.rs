@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::document::{Block, Content, Figure};
 use super::group::Group;
+use super::history::find_or_add;
 use super::run::Run;
 use crate::compute::Batch;
 use crate::config::{Device, KernelChoice, Parallel, Precision, TransportChoice};
@@ -24,22 +25,31 @@ const SHOWN: usize = 56;
 
 /// A picture for each group, of its first run; where there can be none, why.
 pub fn blocks(groups: &[Group]) -> Vec<Block> {
-    let autoencoders = groups.iter().filter(|group| !group.panel.classifies);
-    let picture = |(index, group): (usize, &Group)| {
+    let mut pictures = Vec::new();
+    let mut missing: Vec<(String, Vec<String>)> = Vec::new();
+    for group in groups.iter().filter(|group| !group.panel.classifies) {
         let run = group.runs[0];
-        let title = format!("{}: {}", group.panel.title(), group.label);
         match draw(run) {
-            Err(error) => Block::Text(format!("There is no picture of reconstructions by {}: {error:#}.", run.path.display())),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                find_or_add(&mut missing, |(known, _)| *known == reason, || (reason.clone(), Vec::new()))
+                    .1
+                    .push(run.path.display().to_string());
+            }
             Ok((png, step, width)) => {
+                let name = format!("reconstructions-{}", pictures.len() + 1);
+                let title = format!("{}: {}", group.panel.title(), group.label);
                 let caption = format!(
                     "Test images (above) and what the network makes of them (below), as in Figure 7 of the paper; {}, step {step}.",
                     run.path.display()
                 );
-                Block::Figure(Figure { name: format!("reconstructions-{}", index + 1), title, caption, content: Content::Png(png, width) })
+                pictures.push(Block::Figure(Figure { name, title, caption, content: Content::Png(png, width) }));
             }
         }
-    };
-    autoencoders.enumerate().map(picture).collect()
+    }
+    let apologies =
+        missing.into_iter().map(|(reason, runs)| format!("There is no picture of reconstructions by {}: {reason}.", runs.join(", ")));
+    pictures.into_iter().chain(apologies.map(Block::Text)).collect()
 }
 
 /// The first test images through the newest checkpoint: a PNG, the checkpoint's step, and the width to show it at.

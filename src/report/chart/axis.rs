@@ -2,6 +2,9 @@
 
 use super::{Area, GRID, INK, QUIET, segment, text, vertical};
 
+/// Width of a digit at most, whichever of the fonts there is.
+const DIGIT: f64 = 8.3;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
     Linear,
@@ -92,7 +95,13 @@ impl Axis {
             out += &segment((area.left, y), (area.right, y), GRID);
             out += &text(area.left - 9.0, y + 4.5, "end", QUIET, &self.format(*tick, 0));
         }
-        out + &vertical(area.left - 52.0, (area.top + area.bottom) / 2.0, &self.title)
+        out + &vertical(area.left - self.breadth() + 22.0, (area.top + area.bottom) / 2.0, &self.title)
+    }
+
+    /// Room that a vertical axis needs on the left of its area: for the title, and for the longest mark's text.
+    pub(super) fn breadth(&self) -> f64 {
+        let longest = self.ticks.iter().map(|tick| self.format(*tick, 0).len()).max().unwrap_or(0);
+        (36.0 + DIGIT * longest as f64).max(74.0)
     }
 }
 

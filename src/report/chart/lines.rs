@@ -58,7 +58,7 @@ impl LineChart {
         let legend = self.legend();
         let widest = legend.iter().flat_map(|entry| &entry.words).map(|line| line.chars().count()).max().unwrap_or(0);
         let legend_width = 52.0 + CHARACTER * widest as f64;
-        let area = Area { left: 74.0, right: WIDTH - legend_width - 22.0, top: 14.0, bottom: 14.0 + PLOT_HEIGHT };
+        let area = Area { left: self.y.breadth(), right: WIDTH - legend_width - 22.0, top: 14.0, bottom: 14.0 + PLOT_HEIGHT };
         let legend_height: f64 = legend.iter().map(|entry| entry.height()).sum();
         let height = (area.bottom + 56.0).max(legend_height + 30.0);
         let mut out = self.x.below(area, true) + &self.y.left(area);
