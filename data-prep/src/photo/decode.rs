@@ -111,10 +111,33 @@ fn without_junk(file: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn decode_png(file: &[u8], exif_orientation: bool) -> Result<(Picture, Orientation)> {
-    let mut decoder = image::codecs::png::PngDecoder::with_limits(Cursor::new(file), Limits::no_limits())?;
+    let mut decoder = image::codecs::png::PngDecoder::with_limits(Cursor::new(file), Limits::no_limits()).map_err(whole)?;
     let (width, height) = decoder.dimensions();
     check_frame(u64::from(width), u64::from(height))?;
-    let orientation = if exif_orientation { decoder.orientation()? } else { Orientation::NoTransforms };
-    let image = DynamicImage::from_decoder(decoder)?.into_rgb8();
+    let orientation = if exif_orientation { decoder.orientation().map_err(whole)? } else { Orientation::NoTransforms };
+    let image = DynamicImage::from_decoder(decoder).map_err(whole)?.into_rgb8();
     Ok((Picture { height: image.height(), width: image.width(), pixels: image.into_raw() }, orientation))
+}
+
+/// The error alone: its text holds that of its cause, which would be told twice.
+fn whole(error: image::ImageError) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_png_is_told_once() {
+        let mut file = Cursor::new(Vec::new());
+        RgbImage::from_fn(20, 10, |x, y| image::Rgb([x as u8, y as u8, 7])).write_to(&mut file, image::ImageFormat::Png).unwrap();
+        let file = file.into_inner();
+        assert_eq!(decode(&file, false).unwrap().width, 20);
+        for damaged in [file[..20].to_vec(), file[..file.len() - 20].to_vec(), [&file[..50], &[0; 40]].concat()] {
+            let text = format!("{:#}", decode(&damaged, false).unwrap_err());
+            let parts: Vec<&str> = text.split(": ").collect();
+            assert!(parts.iter().enumerate().all(|(index, part)| !parts[..index].contains(part)), "{text}");
+        }
+    }
 }
