@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Keeps what a run's folder says about its result, without what is large or of one machine.
+"""Keeps what a run's or a search's folder says about its result, without what is large or of one machine.
 
-    reproduce/collect.py RUN NAME        # to reproduce/NAME (runs/mnist_fc_bp): config.toml, run.json, metrics.jsonl
+    reproduce/collect.py FOLDER NAME     # to reproduce/NAME (runs/mnist_fc_bp)
 
-The training lines before each evaluation become one, their mean by number of steps. Paths of data become relative.
+Of a run: config.toml, run.json and metrics.jsonl, where the training lines before each evaluation become one, their mean by number of
+steps. Of a search: results.jsonl and best.toml. Paths of data become relative.
 """
 import json
 import pathlib
@@ -23,26 +24,35 @@ def mean(lines, began):
     return {**merged, "seconds": of_parts}
 
 
-run, name = pathlib.Path(sys.argv[1]), sys.argv[2]
-out = pathlib.Path(__file__).parent / name
+def relative(config):
+    """A configuration's text, without the folders above its data."""
+    return re.sub(r'^(train|test) = ".*/([^/"]+/[^/"]+)"$', r'\1 = "data/\2"', config, flags=re.MULTILINE)
+
+
+def keep_run(run, out):
+    kept, waiting, began = [], [], 0
+    for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        if line["split"] == "train":
+            waiting.append(line)
+            continue
+        if waiting:
+            kept.append(mean(waiting, began))
+            began, waiting = waiting[-1]["step"], []
+        kept.append(line)
+    (out / "metrics.jsonl").write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
+    (out / "config.toml").write_text(relative((run / "config.toml").read_text()))
+    facts = json.loads((run / "run.json").read_text())
+    facts.setdefault("steps_per_epoch", kept[-1]["step"] // kept[-1]["epoch"])
+    told = ["commit", "versions", "world_size", "threads_per_rank", "kernels", "steps_per_epoch"]
+    (out / "run.json").write_text(json.dumps({key: facts[key] for key in told}, indent=1) + "\n")
+
+
+def keep_search(search, out):
+    (out / "results.jsonl").write_text((search / "results.jsonl").read_text())
+    best = re.sub(r"^# Its run is .*/(trials/\d+);", r"# Its run was \1;", (search / "best.toml").read_text(), flags=re.MULTILINE)
+    (out / "best.toml").write_text(relative(best))
+
+
+folder, out = pathlib.Path(sys.argv[1]), pathlib.Path(__file__).parent / sys.argv[2]
 out.mkdir(parents=True, exist_ok=True)
-
-kept, waiting, began = [], [], 0
-for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
-    if line["split"] == "train":
-        waiting.append(line)
-        continue
-    if waiting:
-        kept.append(mean(waiting, began))
-        began, waiting = waiting[-1]["step"], []
-    kept.append(line)
-(out / "metrics.jsonl").write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
-
-config = (run / "config.toml").read_text()
-config = re.sub(r'^(train|test) = ".*/([^/"]+/[^/"]+)"$', r'\1 = "data/\2"', config, flags=re.MULTILINE)
-(out / "config.toml").write_text(config)
-
-facts = json.loads((run / "run.json").read_text())
-facts.setdefault("steps_per_epoch", kept[-1]["step"] // kept[-1]["epoch"])
-told = ["commit", "versions", "world_size", "threads_per_rank", "kernels", "steps_per_epoch"]
-(out / "run.json").write_text(json.dumps({key: facts[key] for key in told}, indent=1) + "\n")
+(keep_search if (folder / "results.jsonl").exists() else keep_run)(folder, out)
