@@ -19,6 +19,7 @@ use crate::training::CONFIG;
 
 const RESULTS: &str = "results.jsonl";
 const TRIALS: &str = "trials";
+const BEST: &str = "best.toml";
 /// Trials that the table shows.
 const BEST: usize = 5;
 const BINS: usize = 20;
@@ -132,11 +133,12 @@ impl Sweep {
     }
 }
 
-/// From the configuration of the first trial that has one.
+/// From the configuration of the first trial that has one, or of the best where no trial was kept.
 fn subject(path: &Path) -> Option<Subject> {
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(path.join(TRIALS)).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    folders.sort();
-    let written = folders.into_iter().map(|folder| folder.join(CONFIG)).find(|written| written.is_file())?;
+    let trials = std::fs::read_dir(path.join(TRIALS)).into_iter().flatten();
+    let mut written: Vec<PathBuf> = trials.filter_map(|entry| Some(entry.ok()?.path().join(CONFIG))).collect();
+    written.sort();
+    let written = written.into_iter().chain([path.join(BEST)]).find(|written| written.is_file())?;
     let config = Config::load(&written, &[]).ok()?;
     Some(Subject { panel: Panel::of(&config, &Data::of(&config)), method: Method::of(&config) })
 }
@@ -276,6 +278,17 @@ mod tests {
         let Row::Cells(best) = &table(&sweep).rows[0] else { panic!() };
         assert_eq!(best, &["1", "done", "4.000", "4.250", "3"]);
         assert!(histogram(1, "", Split::Validation, &[&sweep]).is_none());
+    }
+
+    #[test]
+    fn the_best_configuration_names_a_search_whose_trials_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(RESULTS), "{\"trial\":0,\"values\":{},\"epochs\":1,\"status\":\"done\"}\n").unwrap();
+        assert_eq!(Sweep::read(folder.path()).unwrap().name(), folder.path().display().to_string());
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        let config = Config::load(&configs.join("mnist_fc_sdtp_alternating.toml"), &[]).unwrap();
+        std::fs::write(folder.path().join(BEST), config.to_toml()).unwrap();
+        assert_eq!(Sweep::read(folder.path()).unwrap().name(), "SDTP, alternating");
     }
 
     #[test]
