@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use biodist::compute::{Batch, Buffer, Measure, Part};
-use biodist::config::{Config, Rule, Schedule};
+use biodist::config::{self, Config, Rule, Schedule};
 use biodist::exchange::Single;
 use biodist::network::{MapId, Network};
 use biodist::rules::Phase;
@@ -83,10 +83,12 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// With the initial parameters that the seed gives.
+    /// On the CPU's kernels, also where there is a GPU; with the initial parameters that the seed gives.
     pub fn new(config: &Config, samples: &Samples, threads: usize) -> Learner {
         let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
-        Learner::with(Engine::new(config, &network, Arc::new(Single), threads).expect("the engine can be made"), config, samples)
+        let mut config = config.clone();
+        config.parallel.device = config::Device::Cpu;
+        Learner::with(Engine::new(&config, &network, Arc::new(Single), threads).expect("the engine can be made"), &config, samples)
     }
 
     /// [`Learner::new`] on tensors of `device`.

@@ -153,21 +153,49 @@ fn evaluation_takes_smaller_batches() {
 
 #[test]
 fn bf16_products_stay_near_float32() {
-    let layers = r#"network.layers=[{ kind = "local", kernel = 3, channels = 16, stride = 2 }, { kind = "dense", units = 30 }]"#;
-    for rule in ["bp", "dtp"] {
-        let rule = format!("learning.rule={rule}");
-        let samples = Samples::random([8, 8, 3], 10, 32);
-        let of = |precision: &str, device| {
-            let precision = format!("parallel.precision={precision}");
-            let config = config("flat", &[layers, &rule, &precision, "data.batch_size=16", "optimizer.epsilon_form=hat"]);
-            outcome(Learner::on(&config, &samples, device))
-        };
-        for device in devices() {
-            let (exact, rounded) = (of("f32", device), of("bf16", device));
-            for ((name, ours), (_, wanted)) in rounded.changes.iter().zip(&exact.changes) {
-                let found = distance(ours, wanted);
+    let spatial = r#"network.layers=[{ kind = "local", kernel = 3, channels = 16, stride = 2 }, { kind = "dense", units = 30 }]"#;
+    let shared = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 16, stride = 2 }, { kind = "dense", units = 30 }]"#;
+    // Before anything else asks libtorch.
+    let devices = devices();
+    for (layers, rule) in RULES.map(|rule| (spatial, rule)).into_iter().chain([(shared, "bp")]) {
+        let exact = rounded(layers, rule, "f32", Device::Cpu);
+        let on_cpu = rounded(layers, rule, "bf16", Device::Cpu);
+        for device in &devices {
+            let ours = rounded(layers, rule, "bf16", *device);
+            for (((name, ours), (_, exact)), (_, on_cpu)) in ours.changes.iter().zip(&exact.changes).zip(&on_cpu.changes) {
+                let found = distance(ours, exact);
                 assert!(found < 0.1 && found > 1e-4, "{rule}: {name} with bf16 products is {found:.1e} away, on {device:?}");
+                // The same factors are rounded, but for those that lie near the middle between two numbers.
+                let found = distance(ours, on_cpu);
+                assert!(found < 0.03, "{rule}: {name} with bf16 products is {found:.1e} away from the CPU's, on {device:?}");
             }
         }
     }
+}
+
+/// Of tf32, which rounds factors to ten bits, a quarter of bf16's error and less is allowed.
+#[test]
+fn tf32_products_stay_near_float32() {
+    let layers = r#"network.layers=[{ kind = "local", kernel = 3, channels = 16, stride = 2 }, { kind = "dense", units = 64 }]"#;
+    for rule in RULES {
+        for device in devices().into_iter().filter(|device| device.is_cuda()) {
+            // The switch is the process's: float32 before and after shows that it goes back.
+            let [before, ours, after] = ["f32", "tf32", "f32"].map(|precision| rounded(layers, rule, precision, device));
+            let mut farthest = 0.0f64;
+            for (((name, ours), (_, before)), (_, after)) in ours.changes.iter().zip(&before.changes).zip(&after.changes) {
+                let found = distance(ours, before);
+                assert!(found < 0.025, "{rule}: {name} with tf32 products is {found:.1e} away, on {device:?}");
+                assert!(before == after, "{rule}: {name} has other bits when it is done again in float32, on {device:?}");
+                farthest = farthest.max(found);
+            }
+            // Which products are worth it is cuBLAS's choice.
+            assert!(farthest > 1e-6, "{rule}: nothing was rounded to tf32, on {device:?}");
+        }
+    }
+}
+
+fn rounded(layers: &str, rule: &str, precision: &str, device: Device) -> Outcome {
+    let (rule, precision) = (format!("learning.rule={rule}"), format!("parallel.precision={precision}"));
+    let config = config("flat", &[layers, &rule, &precision, "data.batch_size=16", "optimizer.epsilon_form=hat"]);
+    outcome(Learner::on(&config, &Samples::random([8, 8, 3], 10, 32), device))
 }

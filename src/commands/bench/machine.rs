@@ -115,11 +115,32 @@ pub fn peak_rss() -> u64 {
     usage.ru_maxrss as u64 * 1024
 }
 
-/// This process's part of the memory that it and others use: a page that n processes share counts 1/n.
+/// This process's part of the memory that it and others use: a page that n processes share counts 1/n. Whole where the kernel (gVisor's, an
+/// old one) does not tell.
 pub fn proportional_memory() -> Result<u64> {
-    let path = "/proc/self/smaps_rollup";
+    kilobytes("/proc/self/smaps_rollup", "Pss:").or_else(|_| kilobytes("/proc/self/status", "VmRSS:")).map(|kilobytes| kilobytes * 1024)
+}
+
+/// The number of kB after `name` in a file of /proc.
+fn kilobytes(path: &str, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).with_context(|| format!("{path} has no Pss"))?;
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().with_context(|| format!("{path}: Pss is {line}"))?;
-    Ok(kilobytes * 1024)
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{path} has no {name}"))?;
+    line.trim().trim_end_matches("kB").trim().parse().with_context(|| format!("{path}: {name} is {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_files_of_proc_tell_the_memory() {
+        let taken = vec![1u8; 64 << 20];
+        let [shared, whole] = [("/proc/self/smaps_rollup", "Pss:"), ("/proc/self/status", "VmRSS:")];
+        for (path, name) in [shared, whole].into_iter().filter(|(path, _)| std::path::Path::new(path).exists()) {
+            let found = kilobytes(path, name).unwrap();
+            assert!((taken.len() as u64 / 1024..1 << 30).contains(&found), "{path}: {found}");
+        }
+        assert!(kilobytes(whole.0, "Pss:").unwrap_err().to_string().contains("has no Pss:"));
+        assert!(std::hint::black_box(taken).iter().all(|byte| *byte == 1));
+    }
 }

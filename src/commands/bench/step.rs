@@ -182,6 +182,8 @@ impl Report {
             "world_size": self.ranks,
             "threads_per_rank": engine.threads(),
             "kernels": engine.kernels(),
+            "device": engine.device(),
+            "device_memory_bytes": engine.device_memory(),
             "phases": by_name,
             "floor_seconds": phases.iter().map(|phase| phase.floor).sum::<f64>(),
             "peak_rss_bytes": self.peak,

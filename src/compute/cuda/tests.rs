@@ -1,13 +1,16 @@
 //! The kernels' sources, without a GPU: compiled by NVRTC where it is found, and by the machine's C++ compiler, to be run here thread after
-//! thread and compared with what the backend does without them.
+//! thread and compared with what the backend does without them. And on a GPU where there is one.
 
 use std::ffi::c_void;
 use std::process::Command;
+use std::rc::Rc;
 
 use libloading::os::unix::{Library, RTLD_NOW};
 use tch::{Device, Kind, Tensor};
 
+use super::driver::Driver;
 use super::kernels::{Kernels, SOURCES};
+use super::libraries::load_libtorch_cuda;
 use super::nvrtc::Nvrtc;
 use super::parameters::Parameters;
 use crate::compute::AdamStep;
@@ -134,8 +137,53 @@ extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long lon
     }
 }
 
+#[test]
+fn kernels_on_a_gpu_do_what_the_cpu_does() {
+    load_libtorch_cuda();
+    if !tch::Cuda::is_available() {
+        return eprintln!("skipped: there is no GPU");
+    }
+    let device = Device::Cuda(0);
+    // Where this fails the program goes on, slowly, and other tests pass.
+    let kernels = Kernels::compile(Rc::new(Driver::new(0).unwrap())).unwrap();
+    let place = Place { seed: 20260 + (5 << 32), step: (3 << 32) + 17, layer: 2, first: 40 };
+    // The last is a layer of the ImageNet network: more blocks than a GPU holds at once.
+    for size in [[1, 3, 1000], [6, 4, 20], [9, 5, 3], [1, 1, 1], [3136, 32, 48]] {
+        // Read through strides, as a rule may hand it out.
+        let source =
+            Tensor::arange(size.iter().product::<i64>(), (Kind::Float, device)).sin().view([size[1], size[0], size[2]]).transpose(0, 1);
+        let noisy = kernels.add_noise(&source, 0.25, place).unwrap().to_device(Device::Cpu);
+        let plain = Kernels::Plain.add_noise(&source.to_device(Device::Cpu), 0.25, place).unwrap();
+        assert!(noisy.equal(&plain), "{size:?}: {}", (noisy - plain).abs().max().double_value(&[]));
+    }
+
+    let step = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
+    for epsilon in [1e-4, 0.0] {
+        let mut both = [device, Device::Cpu].map(parameters_on);
+        for (parameters, kernels) in both.iter_mut().zip([&kernels, &Kernels::Plain]) {
+            let numbers = Tensor::arange(parameters.padded() as i64, (Kind::Float, Device::Cpu));
+            let values = |factor: f64| (&numbers * factor).sin().to_device(parameters.values.device());
+            let gradients = values(0.3);
+            let _ = gradients.narrow(0, 0, 10).zero_();
+            parameters.values.copy_(&values(0.7));
+            parameters.first.copy_(&gradients);
+            parameters.second.copy_(&gradients.square());
+            kernels.adam(parameters, 0..numbers.numel(), &gradients, &AdamStep { epsilon, ..step }).unwrap();
+        }
+        let [ours, plain] = both.each_ref().map(|of| [&of.values, &of.first, &of.second].map(|tensor| tensor.to_device(Device::Cpu)));
+        for (ours, plain) in ours.iter().zip(&plain) {
+            let difference = (ours - plain).abs().max().double_value(&[]);
+            assert!(difference < 1e-6, "differs by {difference}, epsilon {epsilon}");
+        }
+    }
+}
+
 /// Parameters of a small dense layer, all of them this rank's.
 fn parameters() -> Parameters {
+    parameters_on(Device::Cpu)
+}
+
+fn parameters_on(device: Device) -> Parameters {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(
         file.path(),
@@ -146,7 +194,7 @@ fn parameters() -> Parameters {
     let config = Config::load(file.path(), &[]).unwrap();
     let network = Network::new([4, 4, 5], 10, &config.network).unwrap();
     let maps = Maps::new(&network, &config.learning.rule, 0);
-    let parameters = Parameters::new(&maps.all[0], 0, 1, Device::Cpu).unwrap();
+    let parameters = Parameters::new(&maps.all[0], 0, 1, device).unwrap();
     assert_eq!(parameters.values.kind(), Kind::Float);
     parameters
 }

@@ -287,24 +287,67 @@ fn the_library_tells_its_version() {
     assert!((22_000..30_000).contains(&version), "2.20 or newer, and known: {version}");
 }
 
-#[test]
-fn one_rank_on_a_gpu_exchanges_with_itself() {
+/// A communicator of one rank, where there is a GPU.
+fn on_gpu() -> Option<Nccl<Communicator>> {
     crate::compute::cuda::libraries::load_libtorch_cuda();
     if !tch::Cuda::is_available() {
-        return eprintln!("skipped: there is no GPU");
+        eprintln!("skipped: there is no GPU");
+        return None;
     }
     let transport: Arc<dyn Transport> = Arc::new(crate::exchange::Single);
     let driver = Rc::new(Driver::new(0).unwrap());
-    let mut nccl = connect(&driver, &transport, Duration::from_secs(60), true).unwrap().unwrap();
-    let own = Tensor::arange(1000, (Kind::Float, Device::Cuda(0)));
-    let (all, part) = (own.zeros_like(), own.zeros_like());
-    for _ in 0..10 {
-        let gathered = nccl.all_gather(&[(&own, &all)]).unwrap();
-        nccl.wait(gathered).unwrap();
-        let scattered = nccl.reduce_scatter(&all, &part).unwrap();
-        nccl.wait(scattered).unwrap();
-        nccl.settle().unwrap();
-        assert_eq!(values(&part.to_device(Device::Cpu)), values(&own.to_device(Device::Cpu)));
+    Some(connect(&driver, &transport, Duration::from_secs(60), true).unwrap().unwrap())
+}
+
+#[test]
+fn one_rank_on_a_gpu_exchanges_with_itself() {
+    let Some(mut nccl) = on_gpu() else { return };
+    for kind in [Kind::Float, Kind::BFloat16] {
+        // Large enough to be under way when the call has returned.
+        let own = (Tensor::arange(30_000_000, (Kind::Float, Device::Cuda(0))) * 0.01).sin().to_kind(kind);
+        let other = own.narrow(0, 0, 1000).neg();
+        let (all, all_of_other, part) = (own.zeros_like(), other.zeros_like(), own.zeros_like());
+        for round in 1..=10 {
+            let _ = own.shallow_clone().multiply_scalar_(-1.0);
+            let gathered = nccl.all_gather(&[(&own, &all), (&other, &all_of_other)]).unwrap();
+            nccl.wait(gathered).unwrap();
+            // What follows on libtorch's stream sees what was gathered, and the sum sees what libtorch made of it.
+            let scattered = nccl.reduce_scatter(&(&all + &all), &part).unwrap();
+            // In place, as new parameters are gathered.
+            let in_place = nccl.all_gather(&[(&own, &own)]).unwrap();
+            nccl.wait(scattered).unwrap();
+            let wanted = &own + &own;
+            assert!(part.equal(&wanted) && all_of_other.equal(&other), "{kind:?}, round {round}");
+            nccl.wait(in_place).unwrap();
+            nccl.settle().unwrap();
+        }
+    }
+}
+
+#[test]
+fn steps_of_one_rank_are_those_of_none() {
+    let gpu = on_gpu().map(|_| Device::Cuda(0));
+    for device in [Device::Cpu].into_iter().chain(gpu) {
+        let late = Late::new(1);
+        let wanted = parameters_after(Case { device, ..Case::new(1, Sharing::None, 8, true) }, None, &late);
+        for (wire, overlap, sharing) in [Wire::F32, Wire::Bf16].into_iter().flat_map(|wire| {
+            [false, true].into_iter().flat_map(move |overlap| [Sharing::Activities, Sharing::Gradients].map(|way| (wire, overlap, way)))
+        }) {
+            let collectives: Box<dyn Collectives> = match device {
+                Device::Cpu => Box::new(joined(&late, Duration::from_secs(60))),
+                _ => Box::new(on_gpu().expect("it was there before")),
+            };
+            let case = Case { device, wire, ..Case::new(1, sharing, 8, overlap) };
+            let ours = parameters_after(case, Some(collectives), &late);
+            let mut farthest = 0.0f32;
+            for (ours, wanted) in ours.iter().zip(&wanted) {
+                assert_eq!(ours.len(), wanted.len());
+                farthest = ours.iter().zip(wanted).map(|(ours, wanted)| (ours - wanted).abs()).fold(farthest, f32::max);
+            }
+            // Adam's step is 0.01 at most.
+            let near = if wire == Wire::F32 { farthest < 1e-6 } else { (1e-6..1e-3).contains(&farthest) };
+            assert!(near, "{sharing:?}, {wire:?}, overlap {overlap}, on {device:?}: {farthest} away");
+        }
     }
 }
 
@@ -322,36 +365,58 @@ learning_rate = 0.1
 max_steps = 1
 "#;
 
-/// The parameters of each map after one update of a backend of `samples` samples among `size` ranks that are copies of each other.
+/// The parameters of each map after one update of a backend of `samples` samples among `size` ranks that are copies of each other, and
+/// what was called.
 fn parameters_after_update(size: usize, sharing: Sharing, samples: usize, overlap: bool) -> (Vec<Vec<f32>>, Vec<String>) {
+    let late = Late::new(size);
+    let collectives: Option<Box<dyn Collectives>> = if size == 1 { None } else { Some(Box::new(joined(&late, Duration::from_secs(60)))) };
+    let flats = parameters_after(Case::new(size, sharing, samples, overlap), collectives, &late);
+    (flats, late.log.take())
+}
+
+#[derive(Clone, Copy)]
+struct Case {
+    device: Device,
+    wire: Wire,
+    size: usize,
+    sharing: Sharing,
+    samples: usize,
+    overlap: bool,
+}
+
+impl Case {
+    /// On the CPU, where float32 travels.
+    fn new(size: usize, sharing: Sharing, samples: usize, overlap: bool) -> Case {
+        Case { device: Device::Cpu, wire: Wire::F32, size, sharing, samples, overlap }
+    }
+}
+
+/// The parameters of each map after one update by `collectives`; `late` is told of what happens beside them.
+fn parameters_after(case: Case, collectives: Option<Box<dyn Collectives>>, late: &Late) -> Vec<Vec<f32>> {
+    let Case { device, wire, size, sharing, samples, overlap } = case;
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), CONFIG).unwrap();
     let config = Config::load(file.path(), &[]).unwrap();
     let network = Network::new([5, 6, 2], 3, &config.network).unwrap();
     let maps = Arc::new(Maps::new(&network, &config.learning.rule, 0));
     let part = if sharing == Sharing::Gradients { (0, size) } else { (0, 1) };
-    let (device, precision) = (Device::Cpu, config.parallel.precision);
-    let setup = Setup { device, precision, seed: 1, capacity: samples, parts: vec![part; maps.all.len()] };
+    let setup = Setup { device, precision: config.parallel.precision, seed: 1, capacity: samples, parts: vec![part; maps.all.len()] };
     let mut backend = TorchBackend::new(&network, maps.clone(), setup).unwrap();
     backend.initialize();
     let rule = rules::build(&config.learning, &network, &maps, &mut backend).unwrap();
-    let late = Late::new(size);
-    let collectives: Option<Box<dyn Collectives>> = if size == 1 { None } else { Some(Box::new(joined(&late, Duration::from_secs(60)))) };
-    let mut exchange = TensorExchange::over(collectives, vec![sharing; maps.all.len()], size, overlap, Wire::F32);
+    let mut exchange = TensorExchange::over(collectives, vec![sharing; maps.all.len()], size, overlap, wire);
     // Four samples, over and over.
     let pixels: Vec<f32> = (0..samples * 60).map(|i| ((i % 240) as f32 * 0.7).sin()).collect();
     let labels: Vec<u32> = (0..samples as u32).map(|i| i % 4 % 3).collect();
     backend.begin(&Batch { pixels: &pixels, labels: &labels, samples, first: 0, step: 0 }).unwrap();
-    let mut step = Recorded { backend: &mut backend, exchange: &mut exchange, late: &late, updates: Vec::new() };
+    let mut step = Recorded { backend: &mut backend, exchange: &mut exchange, late, updates: Vec::new() };
     rule.learn(&mut step, Phase::Both);
     let updates = step.updates;
     backend.finish().unwrap();
     late.say("the rule is done".to_owned());
     let adam = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.0, epsilon: 1e-3 };
     exchange.update(&mut backend, &updates, AdamSteps { forward: adam, inverse: adam }).unwrap();
-    let flats = (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).shallow_clone())).collect();
-    let log = late.log.borrow().clone();
-    (flats, log)
+    (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).to_device(Device::Cpu))).collect()
 }
 
 /// A rule's step whose updates go to the exchange, each after a word in the log.
