@@ -19,7 +19,7 @@ use crate::training::CONFIG;
 
 const RESULTS: &str = "results.jsonl";
 const TRIALS: &str = "trials";
-const BEST: &str = "best.toml";
+const BEST_CONFIG: &str = "best.toml";
 /// Trials that the table shows.
 const BEST: usize = 5;
 const BINS: usize = 20;
@@ -138,7 +138,7 @@ fn subject(path: &Path) -> Option<Subject> {
     let trials = std::fs::read_dir(path.join(TRIALS)).into_iter().flatten();
     let mut written: Vec<PathBuf> = trials.filter_map(|entry| Some(entry.ok()?.path().join(CONFIG))).collect();
     written.sort();
-    let written = written.into_iter().chain([path.join(BEST)]).find(|written| written.is_file())?;
+    let written = written.into_iter().chain([path.join(BEST_CONFIG)]).find(|written| written.is_file())?;
     let config = Config::load(&written, &[]).ok()?;
     Some(Subject { panel: Panel::of(&config, &Data::of(&config)), method: Method::of(&config) })
 }
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(Sweep::read(folder.path()).unwrap().name(), folder.path().display().to_string());
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
         let config = Config::load(&configs.join("mnist_fc_sdtp_alternating.toml"), &[]).unwrap();
-        std::fs::write(folder.path().join(BEST), config.to_toml()).unwrap();
+        std::fs::write(folder.path().join(BEST_CONFIG), config.to_toml()).unwrap();
         assert_eq!(Sweep::read(folder.path()).unwrap().name(), "SDTP, alternating");
     }
 
