@@ -145,10 +145,14 @@ impl Exchange {
                 }
                 Way::Gradients { .. } => {
                     self.await_gradients(backend, transport, some)?;
-                    let Way::Gradients { gradients, .. } = &self.way else { continue };
+                    let Way::Gradients { gradients, landed, landings } = &self.way else { continue };
                     for update in some {
-                        let range = self.elements[update.map.0][self.rank].clone();
-                        backend.adam(gradients, range, steps.of(&backend.maps, update.map));
+                        let (map, ranges) = (update.map.0, &self.elements[update.map.0]);
+                        let step = steps.of(&backend.maps, update.map);
+                        unsafe {
+                            let parts = reduce::parts(self.rank, gradients.at(0), ranges, landed.at(landings[map]));
+                            backend.adam(&parts, ranges[self.rank].clone(), step);
+                        }
                     }
                 }
             }
@@ -265,7 +269,7 @@ impl Exchange {
         self.gradients.insert(map.0, journey);
     }
 
-    /// Sums the gradients of `updates` in this rank's ranges.
+    /// Returns when all ranks' gradients of `updates` in this rank's ranges are there.
     fn await_gradients(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update]) -> Result<()> {
         for update in updates.iter().filter(|update| !self.overlap || !self.gradients.contains_key(&update.map.0)) {
             self.make_gradient(backend, *update)?;
@@ -275,15 +279,8 @@ impl Exchange {
                 self.send_gradient(backend, transport, update.map);
             }
         }
-        let Way::Gradients { gradients, landed, landings } = &self.way else { return Ok(()) };
-        for update in updates {
-            let map = update.map.0;
-            exchanging(backend, Doing::ReduceScatter, 0, || transport.wait(self.gradients[&map]));
-            let (isa, started) = (backend.isa, Instant::now());
-            let landed = landed.at(landings[map]).cast_const();
-            unsafe { reduce::add(isa, &backend.pool, self.rank, gradients.at(0), &self.elements[map], landed) };
-            backend.profile.add(Phase::Exchange, started.elapsed().as_secs_f64(), 0.0, 0.0);
-        }
+        let journeys = updates.iter().map(|update| self.gradients[&update.map.0]);
+        exchanging(backend, Doing::ReduceScatter, 0, || journeys.for_each(|journey| transport.wait(journey)));
         Ok(())
     }
 

@@ -27,14 +27,22 @@ pub unsafe fn begin(transport: &dyn Transport, freight: Freight, buffer: *mut f3
     unsafe { transport.begin(freight, &sends, &receives) }
 }
 
+/// Where the parts of this rank's range lie, by rank: what has landed, and its own in `buffer`.
+///
+/// # Safety
+/// As [`begin`].
+pub unsafe fn parts(rank: usize, buffer: *const f32, ranges: &[Range<usize>], landing: *const f32) -> Vec<*const f32> {
+    let part =
+        |from: usize| unsafe { if from == rank { buffer.add(ranges[rank].start) } else { landing.add(landed(ranges, rank, from).start) } };
+    (0..ranges.len()).map(part).collect()
+}
+
 /// Adds what has landed to this rank's range of `buffer`.
 ///
 /// # Safety
 /// As [`begin`], whose journey has ended.
-pub unsafe fn add(isa: Isa, pool: &Pool, rank: usize, buffer: *mut f32, ranges: &[Range<usize>], landing: *const f32) {
-    let own = unsafe { buffer.add(ranges[rank].start) };
-    let part = |from: usize| if from == rank { own.cast_const() } else { unsafe { landing.add(landed(ranges, rank, from).start) } };
-    let parts = Parts { parts: (0..ranges.len()).map(part).collect(), to: own };
+unsafe fn add(isa: Isa, pool: &Pool, rank: usize, buffer: *mut f32, ranges: &[Range<usize>], landing: *const f32) {
+    let parts = Parts { parts: unsafe { parts(rank, buffer, ranges, landing) }, to: unsafe { buffer.add(ranges[rank].start) } };
     let len = ranges[rank].len();
     // Threads begin at whole vectors.
     let vectors = len.div_ceil(LANES);

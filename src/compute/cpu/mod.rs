@@ -250,16 +250,20 @@ impl CpuBackend {
         Ok(())
     }
 
-    /// Adam on stored gradients, elements `range` of the arenas.
-    pub fn adam(&self, gradients: &Arena, range: std::ops::Range<usize>, step: AdamStep) {
+    /// Adam on elements `range` of the arenas. Their gradient is the sum of `parts`, in that order, each of which begins at its address.
+    ///
+    /// # Safety
+    /// Each part must hold as many elements as the range, a multiple of [`simd::LANES`].
+    pub unsafe fn adam(&self, parts: &[*const f32], range: std::ops::Range<usize>, step: AdamStep) {
         let _span = span(Doing::Update, None);
-        let at = [gradients, &self.parameters.weights, &self.parameters.first, &self.parameters.second].map(|arena| Values(arena.at(0)));
+        let parts: Vec<Values> = parts.iter().map(|part| Values(part.cast_mut())).collect();
+        let at = [&self.parameters.weights, &self.parameters.first, &self.parameters.second].map(|arena| Values(arena.at(range.start)));
         let isa = self.isa;
         let vectors = range.len() / simd::LANES;
-        self.pool.run_ranges(vectors, (vectors / 256).min(4 * self.pool.threads()), |part| {
-            let [gradients, weights, first, second] = at.map(|values| values.at(0));
-            let (begin, end) = (range.start + part.start * simd::LANES, range.start + part.end * simd::LANES);
-            let kernel = update::AdamRange { begin, end, gradients, weights, first, second, step };
+        self.pool.run_ranges(vectors, (vectors / 256).min(4 * self.pool.threads()), |some| {
+            let [weights, first, second] = at.map(|values| values.at(0));
+            let (begin, end) = (some.start * simd::LANES, some.end * simd::LANES);
+            let kernel = update::AdamRange { begin, end, parts: &parts, weights, first, second, step };
             unsafe { isa.run(kernel) };
         });
     }

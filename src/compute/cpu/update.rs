@@ -6,6 +6,7 @@
 
 use std::mem::MaybeUninit;
 
+use super::elementwise::Values;
 use super::memory::{ParameterSpan, row_stride};
 use super::simd::{Kernel, LANES, Simd};
 use super::tile::{Scalars, Vectors, accumulate};
@@ -243,25 +244,29 @@ unsafe fn adam<S: Simd>(gradient: S, weight: *mut f32, first: *mut f32, second: 
     }
 }
 
-/// Adam on stored gradients (already scaled), elements `begin..end` of arenas of one layout.
-pub struct AdamRange {
+/// Adam on a sum of gradients (already scaled), elements `begin..end` of all that it is given. The sum runs in the order of its parts, and is
+/// made here since a store of its own would cost memory bandwidth, which is what this is bound by.
+pub struct AdamRange<'a> {
     pub begin: usize,
     pub end: usize,
-    pub gradients: *const f32,
+    pub parts: &'a [Values],
     pub weights: *mut f32,
     pub first: *mut f32,
     pub second: *mut f32,
     pub step: AdamStep,
 }
 
-impl Kernel for AdamRange {
+impl Kernel for AdamRange<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         for at in (self.begin..self.end).step_by(LANES) {
             unsafe {
-                let gradient = S::load(self.gradients.add(at));
+                let mut gradient = S::load(self.parts[0].at(at));
+                for part in &self.parts[1..] {
+                    gradient = gradient.add(S::load(part.at(at)));
+                }
                 adam::<S>(gradient, self.weights.add(at), self.first.add(at), self.second.add(at), &self.step);
             }
         }
