@@ -17,7 +17,7 @@ const BYTES: usize = 256 << 20;
 const LINK_BYTES: usize = 16 << 20;
 /// Side of the matrices that are multiplied.
 const SIDE: i64 = 1280;
-/// The best of so many tries counts: a floor is what the machine can do.
+/// The best of so many tries of processor and memory counts: a floor is what the machine can do.
 const TRIES: usize = 20;
 
 /// This rank's part of the machine.
@@ -27,16 +27,15 @@ pub struct Machine {
     pub operations: f64,
     /// Bytes a second between memory and processor, read and written.
     pub bytes: f64,
-    /// Bytes a second that a rank receives by large messages while it sends as many: from another host where there are several. Absent for
-    /// one rank.
+    /// [`Link::bandwidth`]. Absent for one rank.
     pub link: Option<f64>,
 }
 
 impl Machine {
     /// Measures with `threads` threads on each rank. Collective.
-    pub fn measure(threads: usize, transport: &dyn Transport) -> Result<Machine> {
+    pub fn measure(threads: usize, link: Option<Link>, transport: &dyn Transport) -> Result<Machine> {
         let bytes = bandwidth(threads, transport)?;
-        Ok(Machine { operations: sgemm(threads, transport), bytes, link: link(transport)? })
+        Ok(Machine { operations: sgemm(threads, transport), bytes, link: link.map(Link::bandwidth) })
     }
 
     /// Least seconds for so much work of `phase`: bytes of the exchange go over the link, all others through memory.
@@ -76,27 +75,65 @@ fn bandwidth(threads: usize, transport: &dyn Transport) -> Result<f64> {
     Ok((2 * elements * size_of::<f32>()) as f64 / best(transport, copy))
 }
 
-/// All ranks at once, each with the rank of its place on the next host; within a host with the next rank.
-fn link(transport: &dyn Transport) -> Result<Option<f64>> {
-    let (rank, size, local) = (transport.rank(), transport.size(), transport.local().1);
-    if size == 1 {
-        return Ok(None);
+/// What this rank is reached by: all ranks at once, each with the rank of its place on the next host; within a host with the next rank.
+///
+/// A link's speed changes while a program runs, by what else the hosts and the network do, to a half or twice. So it is tried between the
+/// steps that are timed, and the median of all tries stands beside the median of all steps.
+pub struct Link<'a> {
+    transport: &'a dyn Transport,
+    sent: Arena,
+    received: Arena,
+    to: usize,
+    from: usize,
+    seconds: Vec<f64>,
+}
+
+impl<'a> Link<'a> {
+    /// None for one rank.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no memory for two messages.
+    pub fn new(transport: &'a dyn Transport) -> Result<Option<Link<'a>>> {
+        let (rank, size, local) = (transport.rank(), transport.size(), transport.local().1);
+        if size == 1 {
+            return Ok(None);
+        }
+        let distance = if transport.uniform() && local < size { local } else { 1 };
+        let memory = || Arena::new(LINK_BYTES / size_of::<f32>()).context("not enough memory to measure the link between ranks");
+        let (sent, received) = (memory()?, memory()?);
+        for arena in [&sent, &received] {
+            unsafe { std::ptr::write_bytes(arena.at(0), 1, arena.len()) };
+        }
+        let (to, from) = ((rank + distance) % size, (rank + size - distance) % size);
+        Ok(Some(Link { transport, sent, received, to, from, seconds: Vec::new() }))
     }
-    let distance = if transport.uniform() && local < size { local } else { 1 };
-    let memory = || Arena::new(LINK_BYTES / size_of::<f32>()).context("not enough memory to measure the link between ranks");
-    let (sent, received) = (memory()?, memory()?);
-    for arena in [&sent, &received] {
-        unsafe { std::ptr::write_bytes(arena.at(0), 1, arena.len()) };
+
+    /// Sends a message and receives one. Collective.
+    pub fn attempt(&mut self) {
+        let message = |rank: usize, arena: &Arena| Message { rank, at: arena.at(0).cast(), bytes: LINK_BYTES };
+        let (to, from) = (message(self.to, &self.sent), message(self.from, &self.received));
+        self.transport.barrier();
+        let started = Instant::now();
+        let journey = unsafe { self.transport.begin(Freight { doing: Doing::AllGather, layer: None }, &[to], &[from]) };
+        self.transport.wait(journey);
+        self.seconds.push(started.elapsed().as_secs_f64());
     }
-    let message = |rank: usize, arena: &Arena| Message { rank, at: arena.at(0).cast(), bytes: LINK_BYTES };
-    let (to, from) = (message((rank + distance) % size, &sent), message((rank + size - distance) % size, &received));
-    let seconds = best(transport, || {
-        let journey = unsafe { transport.begin(Freight { doing: Doing::AllGather, layer: None }, &[to], &[from]) };
-        transport.wait(journey);
-    });
-    // The slowest rank's, which all wait for.
-    let all = transport.all_gather_words(&[(LINK_BYTES as f64 / seconds).to_bits()]);
-    Ok(Some(all.into_iter().map(f64::from_bits).fold(f64::INFINITY, f64::min)))
+
+    /// Bytes a second that a rank receives by large messages while it sends as many, the median of the attempts; the slowest rank's, which
+    /// all wait for. Collective.
+    fn bandwidth(self) -> f64 {
+        let (bytes, transport) = (LINK_BYTES as f64, self.transport);
+        let all = transport.all_gather_words(&[(bytes / median(self.seconds)).to_bits()]);
+        all.into_iter().map(f64::from_bits).fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// Of at least one value.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
 }
 
 fn sgemm(threads: usize, transport: &dyn Transport) -> f64 {
@@ -131,6 +168,13 @@ fn kilobytes(path: &str, name: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn medians_are_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(vec![7.0]), 7.0);
+    }
 
     #[test]
     fn both_files_of_proc_tell_the_memory() {

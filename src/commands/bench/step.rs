@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use super::Training;
-use super::machine::{self, Machine};
+use super::machine::{self, Link, Machine, median};
 use crate::commands::text::{scaled, table};
 use crate::compute::Batch;
 use crate::compute::cpu::profile::PHASES;
@@ -19,6 +19,11 @@ use crate::observe::watchdog;
 use crate::plan::Plan;
 use crate::rules::Phase;
 use crate::training::Engine;
+
+/// Steps between attempts of the link: few of them find caches that an attempt has emptied.
+const LINK_EVERY: usize = 10;
+/// Attempts in a row: with the fewest steps too, the median is none that made a connection.
+const LINK_ATTEMPTS: usize = 4;
 
 /// Time training steps on random data
 #[derive(Debug, clap::Args)]
@@ -50,15 +55,20 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
         Schedule::Parallel => &[Phase::Both],
         Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
     };
-    let mut step = 0;
-    let mut kinds = Vec::with_capacity(turns.len());
+    let mut run = Run { engine, random, config: &config, transport: &*transport, step: 0 };
     for phase in turns {
-        kinds.push(time(&mut engine, &random, *phase, args.training.steps as usize, &mut step, &config, &*transport)?);
+        run.step(*phase)?;
     }
-    // Before measuring the machine takes memory of its own.
+    // Before measuring takes memory of its own.
     let peak = transport.all_gather_words(&[machine::peak_rss()]).into_iter().max().unwrap_or(0);
     let memory = transport.all_gather_words(&[machine::proportional_memory()?]).into_iter().sum();
-    let machine = Machine::measure(engine.threads(), &*transport)?;
+    let mut link = Link::new(&*transport)?;
+    let mut kinds = Vec::with_capacity(turns.len());
+    for phase in turns {
+        kinds.push(run.time(*phase, args.training.steps as usize, &mut link)?);
+    }
+    let engine = run.engine;
+    let machine = Machine::measure(engine.threads(), link, &*transport)?;
     if transport.rank() == 0 {
         let report = Report { kinds, machine, batch: config.data.batch_size, peak, memory, ranks: plan.ranks };
         if args.training.json { say(report.to_json(&engine)) } else { say(report.to_text(&engine)) }
@@ -66,44 +76,47 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     Ok(())
 }
 
-/// Medians over `steps` steps of one kind, after one that warms up.
-fn time(
-    engine: &mut Engine,
-    random: &RandomBatch,
-    phase: Phase,
-    steps: usize,
-    step: &mut u64,
-    config: &Config,
-    transport: &dyn Transport,
-) -> Result<Timed> {
-    let mut seconds = Vec::with_capacity(steps);
-    let mut phases: [[Vec<f64>; 3]; PHASES.len()] = Default::default();
-    for index in 0..=steps {
-        let batch = random.batch(config.network.output, transport.rank(), *step);
-        engine.reset_profile();
-        transport.barrier();
-        let started = Instant::now();
-        engine.learn(&batch, phase)?;
-        let elapsed = started.elapsed().as_secs_f64();
-        *step += 1;
-        if index == 0 {
-            continue;
-        }
-        seconds.push(elapsed);
-        for (measured, (phase, _)) in phases.iter_mut().zip(PHASES) {
-            let account = engine.profile().get(phase);
-            for (values, value) in measured.iter_mut().zip([account.seconds, account.operations, account.bytes]) {
-                values.push(value);
-            }
-        }
-    }
-    Ok(Timed { seconds: median(seconds), phases: phases.map(|measured| measured.map(median)) })
+/// This rank's training.
+struct Run<'a> {
+    engine: Engine,
+    random: RandomBatch,
+    config: &'a Config,
+    transport: &'a dyn Transport,
+    step: u64,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
+impl Run<'_> {
+    /// Seconds of a step. Collective.
+    fn step(&mut self, phase: Phase) -> Result<f64> {
+        let batch = self.random.batch(self.config.network.output, self.transport.rank(), self.step);
+        self.engine.reset_profile();
+        self.transport.barrier();
+        let started = Instant::now();
+        self.engine.learn(&batch, phase)?;
+        self.step += 1;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Medians over `steps` steps of one kind, with attempts of the link between them. Collective.
+    fn time(&mut self, phase: Phase, steps: usize, link: &mut Option<Link>) -> Result<Timed> {
+        let mut seconds = Vec::with_capacity(steps);
+        let mut phases: [[Vec<f64>; 3]; PHASES.len()] = Default::default();
+        for index in 0..steps {
+            if index.is_multiple_of(LINK_EVERY)
+                && let Some(link) = link
+            {
+                (0..LINK_ATTEMPTS).for_each(|_| link.attempt());
+            }
+            seconds.push(self.step(phase)?);
+            for (measured, (phase, _)) in phases.iter_mut().zip(PHASES) {
+                let account = self.engine.profile().get(phase);
+                for (values, value) in measured.iter_mut().zip([account.seconds, account.operations, account.bytes]) {
+                    values.push(value);
+                }
+            }
+        }
+        Ok(Timed { seconds: median(seconds), phases: phases.map(|measured| measured.map(median)) })
+    }
 }
 
 /// One rank's made-up samples. Speed does not depend on what they are, as long as they are no zeros or denormals.
@@ -230,13 +243,6 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn medians_are_in_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(vec![7.0]), 7.0);
-    }
 
     #[test]
     fn random_batches_have_values_and_labels_in_range() {
