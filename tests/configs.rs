@@ -43,6 +43,7 @@ fn every_cell_has_its_file() {
     let methods = ["bp", "fa", "dfa", "dtp", "dtp_alternating", "sdtp", "sdtp_alternating", "ao_sdtp", "ao_sdtp_alternating", "conv_bp"];
     expected.extend(methods.map(|method| format!("imagenet_{method}")));
     expected.extend(["bp", "dtp", "sdtp"].map(|rule| format!("mnist_autoencoder_{rule}")));
+    expected.insert("mnist_fc_hybrid".to_owned());
     expected.extend(NINE.map(|method| format!("fashion_fc_{method}")));
     expected.extend(["bp", "fa", "dtp_parallel", "sdtp_parallel"].map(|method| format!("fashion_lc_{method}")));
     assert_eq!(names(), expected);
@@ -55,7 +56,7 @@ fn files_are_what_their_names_say() {
         assert_eq!(config.experiment.name, name);
         let rule = match name.as_str() {
             name if name.contains("ao_sdtp") => Rule::AO_SDTP,
-            name if name.contains("sdtp") => Rule::SDTP,
+            name if name.contains("sdtp") || name.contains("hybrid") => Rule::SDTP,
             name if name.contains("dtp") => Rule::DTP,
             name if name.ends_with("dfa") => Rule::DFA,
             name if name.ends_with("fa") => Rule::FA,
@@ -64,6 +65,7 @@ fn files_are_what_their_names_say() {
         let schedule = if name.ends_with("alternating") { Schedule::Alternating } else { Schedule::Parallel };
         assert_eq!((config.learning.rule, config.learning.schedule), (rule, schedule), "{name}");
         assert_eq!(config.learning.auxiliary_units, (rule == Rule::AO_SDTP).then_some(512), "{name}");
+        assert_eq!(config.learning.hybrid > 0.0, name.contains("hybrid"), "{name}");
         assert_eq!(config.network.output == Output::Linear, name.contains("autoencoder"), "{name}");
         assert_eq!(config.network.layers.iter().any(|layer| matches!(layer, Layer::Conv { .. })), name.contains("_conv_"), "{name}");
         let (folder, batch) = match name.split('_').next().unwrap() {
@@ -182,6 +184,12 @@ fn ao_sdtp_has_the_hyperparameters_of_sdtp() {
         let changed: Vec<String> = ao.differences(&sdtp).into_iter().map(|difference| difference.key).collect();
         assert_eq!(changed, ["experiment.name", "learning.auxiliary_units", "learning.rule"], "{name}");
     }
+}
+
+#[test]
+fn hybrid_targets_are_between_those_of_sdtp_and_bp() {
+    let differences = load("mnist_fc_hybrid").differences(&load("mnist_fc_sdtp_parallel"));
+    assert_eq!(differences.into_iter().map(|difference| difference.key).collect::<Vec<_>>(), ["experiment.name", "learning.hybrid"]);
 }
 
 #[test]

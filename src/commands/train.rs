@@ -1,6 +1,6 @@
 //! `biodist train`: from a configuration to a trained network, or from where an earlier start of the same run ended.
 
-mod seeds;
+mod series;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use self::series::Series;
 use super::text::{grouped, scaled, table};
 use crate::config::{Config, Output, Schedule as Turns};
 use crate::cpus::{self, Share};
@@ -47,23 +48,28 @@ pub struct TrainArgs {
     /// Train once for each of these seeds, one after another, in DIR/seed_N; then print mean and deviation of the test error
     #[arg(long, value_name = "SEED,...", value_delimiter = ',')]
     seeds: Vec<u64>,
+    /// Train once with each of these values of KEY, one after another, in DIR/<last part of KEY>_<value>; then print their test errors
+    ///
+    /// For instance --vary learning.auxiliary_units=2,8,32,128 for Figure 4.
+    #[arg(long, value_name = "KEY=VALUE,...", conflicts_with = "seeds")]
+    vary: Option<Series>,
 }
 
-/// Trains to the end, seed by seed where there are several; [`Exit::Stopped`] where a signal asked to stop before.
+/// Trains to the end, one run after another where there are several; [`Exit::Stopped`] where a signal asked to stop before.
 pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let stop = StopRequest::listen()?;
     let load = |more: &[String]| -> Result<Config> {
         let config = Config::load(&args.config, &[args.set.as_slice(), more].concat())?;
         config.with_absolute_paths().context("the working directory cannot be found")
     };
+    let series = args.vary.clone().or_else(|| (!args.seeds.is_empty()).then(|| Series::of_seeds(&args.seeds)));
     let config = load(&[])?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.experiment.name));
-    let result = if args.seeds.is_empty() {
-        train(&config, &out, args.resume, stop, transport.clone())
-    } else {
-        seeds::run(&args.seeds, &out, load, args.resume, stop, transport.clone())
+    let result = match &series {
+        None => train(&config, &out, args.resume, stop, transport.clone()),
+        Some(series) => series::run(series, &out, load, args.resume, stop, transport.clone()),
     };
     if let Some(trace) = trace
         && result.as_ref().err().is_none_or(|error| Exit::of(error) == Exit::Stopped)

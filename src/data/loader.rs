@@ -123,7 +123,7 @@ impl Training {
 }
 
 /// The samples at `places` of `data`, as they are without augmentation.
-pub fn plain_batch(data: &DataSet, places: Range<usize>) -> Result<Loaded> {
+pub fn plain_batch(data: &DataSet, places: impl ExactSizeIterator<Item = usize>) -> Result<Loaded> {
     let mut batch = Loaded::default();
     data.fill(places, None, &mut batch)?;
     Ok(batch)

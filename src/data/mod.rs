@@ -10,5 +10,5 @@ mod tests;
 
 pub use dataset::DataSet;
 pub use loader::{EvaluationBatches, Loader, evaluation_batches, plain_batch};
-pub use order::{BatchPlan, Position, batches_per_epoch, evaluation_part};
+pub use order::{BatchPlan, Position, batches_per_epoch, evaluation_part, evenly};
 pub use pipeline::Loaded;

@@ -60,6 +60,12 @@ pub fn evaluation_part(samples: usize, rank: usize, world_size: usize) -> Range<
     start(rank)..start(rank + 1)
 }
 
+/// `count` places of `samples`, evenly apart: of every class its share where a data set is stored class by class. At most `samples`
+/// of them are different.
+pub fn evenly(samples: usize, count: usize) -> impl ExactSizeIterator<Item = usize> {
+    (0..count).map(move |number| (samples as u128 * number as u128 / count as u128) as usize)
+}
+
 /// What a permutation is drawn for; each purpose has random numbers of its own.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
@@ -137,6 +143,16 @@ mod tests {
         assert_eq!(epoch_order(0, 0, 10), [9, 2, 0, 6, 4, 8, 1, 5, 7, 3]);
         assert_eq!(epoch_order(u64::MAX, 1 << 40, 10), [4, 2, 9, 0, 3, 7, 5, 1, 8, 6]);
         assert_eq!(split(7, 1000, 100).1[..8], [11, 13, 32, 56, 68, 75, 113, 117]);
+    }
+
+    #[test]
+    fn places_evenly_apart_take_every_class_its_share() {
+        assert_eq!(evenly(10, 4).collect::<Vec<_>>(), [0, 2, 5, 7]);
+        assert_eq!(evenly(3, 3).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(evenly(usize::MAX, 2).collect::<Vec<_>>(), [0, usize::MAX / 2]);
+        let mut counts = [0; 10];
+        evenly(50_000, 128).for_each(|place| counts[place / 5_000] += 1);
+        assert!(counts.iter().all(|count| (12..=13).contains(count)), "{counts:?}");
     }
 
     #[test]

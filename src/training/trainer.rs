@@ -20,7 +20,7 @@ use super::schedule::Schedule;
 use super::signals::StopRequest;
 use crate::compute::Batch;
 use crate::config::{Config, Output};
-use crate::data::{BatchPlan, DataSet, Loader, Position, plain_batch};
+use crate::data::{BatchPlan, DataSet, Loader, Position, evenly, plain_batch};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::observe::{self, Doing};
@@ -338,16 +338,17 @@ impl<'a> Trainer<'a> {
         self.name_best()
     }
 
-    /// On one batch, the same at every step: the first validation samples, or the first of training where there are too few.
+    /// On one batch, the same at every step, of samples evenly apart in the validation split, or in training's where that has too few.
     fn diagnose(&mut self) -> Result<Option<Vec<LayerDiagnostics>>> {
         if !self.config.training.diagnostics {
             return Ok(None);
         }
         let (samples, rank) = (self.engine.capacity(), self.transport.rank());
-        let enough = |data: &&Arc<DataSet>| data.len() >= self.config.data.batch_size;
+        let of_all_ranks = self.config.data.batch_size;
+        let enough = |data: &&Arc<DataSet>| data.len() >= of_all_ranks;
         let data = self.splits.validation.as_ref().filter(enough).unwrap_or(&self.splits.train);
         let first = rank * samples;
-        let loaded = plain_batch(data, first..first + samples)?;
+        let loaded = plain_batch(data, evenly(data.len(), of_all_ranks).skip(first).take(samples))?;
         let batch = Batch { pixels: &loaded.pixels, labels: &loaded.labels, samples, first, step: self.step };
         self.engine.diagnose(&batch).map(Some)
     }

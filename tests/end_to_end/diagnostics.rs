@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::site::Site;
+use crate::site::{Site, write_samples};
 
 const ON: &str = "training.diagnostics=true";
 
@@ -59,4 +59,24 @@ fn are_measured_on_training_samples_where_validation_has_too_few() {
     assert!(diagnostics(&site, "none", "test")[0]["layers.0"]["norm_ratio"].as_f64().unwrap() > 0.0);
     let check = site.succeed(1, &["check", &config, "--set", "training.eval_every_epochs=0"]);
     assert!(check.stdout.contains("training.diagnostics") || check.stderr.contains("training.diagnostics"), "{check:?}");
+}
+
+/// Where samples are stored class by class, the first of them would be of one class alone.
+#[test]
+fn are_measured_on_samples_of_all_classes() {
+    let site = Site::new();
+    let image = |place: usize| (0..36).map(|at| (place * 37 + at * (place / 20 + 3)) as u8).collect::<Vec<u8>>();
+    let by_class: Vec<(usize, Vec<u8>)> = (0..200).map(|place| (place / 20, image(place))).collect();
+    let picked: Vec<_> = (0..16).map(|number| by_class[number * 200 / 16].clone()).collect();
+    write_samples(&site.path("by_class"), [6, 6, 1], 10, &by_class);
+    write_samples(&site.path("picked"), [6, 6, 1], 10, &picked);
+    // Parameters that hardly move are the initial ones, whatever was trained on.
+    let config = site.configure("still", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", "[training]\nmax_steps = 1\ndiagnostics = true");
+    let found = ["by_class", "picked"].map(|data| {
+        let (train, still) = (format!("data.train={data}"), "optimizer.forward.learning_rate=1e-30");
+        site.succeed(1, &["train", &config, "--out", &format!("on_{data}"), "--set", &train, "--set", still, "--set", "data.validation=0"]);
+        diagnostics(&site, &format!("on_{data}"), "test")
+    });
+    assert!(found[0][0]["layers.0"]["target_diversity"].as_f64().unwrap() > 0.0);
+    assert_eq!(found[0], found[1]);
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod best;
+mod cells;
 mod diagnostics;
 mod disk;
 mod launcher;

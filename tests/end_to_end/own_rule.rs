@@ -27,9 +27,11 @@ fn it_trains_and_meets_direct_feedback_alignment_at_one_end() {
     succeed(&site, 1, &["train", &config, "--out", "error", "--set", "learning.target_share=0"]);
     succeed(&site, 1, &["train", &config, "--out", "target"]);
     succeed(&site, 2, &["train", &config, "--out", "target2"]);
+    // The rules' names stand in the files' headers, which come first, after their own length.
+    let values = |bytes: &[u8]| bytes[8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize..].to_vec();
     let models = |run| {
         let files = site.checkpoints(run).into_iter().filter(|(path, _)| path.ends_with("model.safetensors"));
-        files.map(|(path, bytes)| (path, bytes[bytes.len() / 2..].to_vec())).collect::<Vec<_>>()
+        files.map(|(path, bytes)| (path, values(&bytes))).collect::<Vec<_>>()
     };
     assert!(models("error").len() > 1 && models("error") == models("dfa"), "at 0 it is dfa");
     assert!(models("target") != models("dfa"), "at 1 it is not");

@@ -1,4 +1,4 @@
-//! Several seeds by one command.
+//! Several seeds, or several values of a key, by one command.
 
 use crate::site::Site;
 
@@ -33,4 +33,26 @@ fn seeds_are_trained_one_after_another_and_summed_up() {
     assert!(!site.path("all/seed_9").exists());
     let twice = site.run(1, &["train", &config, "--out", "all", "--seeds", "9,9"]);
     assert!(twice.code == Some(2) && twice.stderr.contains("9 is named twice"), "{twice:?}");
+}
+
+#[test]
+fn values_of_a_key_are_trained_one_after_another() {
+    let site = Site::new();
+    let config = site.configure("size", "rule = \"ao_sdtp\"\nsigma = 0.2\nauxiliary_units = 3", "[training]\nepochs = 2");
+    let outcome = site.succeed(2, &["train", &config, "--out", "all", "--vary", "learning.auxiliary_units=2,9"]);
+    site.succeed(1, &["train", &config, "--out", "alone", "--set", "learning.auxiliary_units=9"]);
+    site.assert_same("alone", "all/auxiliary_units_9");
+    let error = site.metrics("alone").iter().rev().find(|line| line["split"] == "test").unwrap()["top1_error"].as_f64().unwrap();
+    let shown = outcome.stdout.lines().rev().find(|line| line.starts_with("9 ")).unwrap();
+    assert_eq!(shown.split_whitespace().nth(1).unwrap(), format!("{:.2}", 100.0 * error), "{}", outcome.stdout);
+    assert!(!outcome.stdout.contains("mean"), "of other values there is no mean: {}", outcome.stdout);
+    for (vary, expected) in [
+        ("learning.auxiliary_unit=2", "auxiliary_unit"),
+        ("learning.auxiliary_units=2,", "numbers or plain words"),
+        ("learning.auxiliary_units=2,0", "auxiliary_units"),
+    ] {
+        let refused = site.run(1, &["train", &config, "--out", "none", "--vary", vary]);
+        assert!(refused.code == Some(2) && refused.stderr.contains(expected), "{vary}: {refused:?}");
+    }
+    assert!(!site.path("none").exists());
 }

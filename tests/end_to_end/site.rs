@@ -235,19 +235,27 @@ pub fn lines(path: &Path) -> usize {
 
 /// Images of 6 x 6 x 1 with a pattern that depends on the label, and noise.
 pub fn write_images(folder: &Path, samples: usize, classes: usize) {
-    let class_names = (0..classes).map(|class| class.to_string()).collect();
-    let description = Description { channels: 1, class_names, encoding: Encoding::Raw, made_by: "a test".into() };
-    let writer = DatasetWriter::begin(folder, description).unwrap();
-    let mut shard = writer.shard(0).unwrap();
     let mut state = samples as u64;
     let mut random = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };
-    for _ in 0..samples {
+    let images = (0..samples).map(|_| {
         let label = random() % classes;
-        let pixels: Vec<u8> = (0..36).map(|at| (random() % 100 + if at / 6 == label % 6 { 100 + 5 * label } else { 0 }) as u8).collect();
-        shard.add(&pixels, (6, 6), label as u32, &PixelSums::of(&pixels, 1)).unwrap();
+        let pixels = (0..36).map(|at| (random() % 100 + if at / 6 == label % 6 { 100 + 5 * label } else { 0 }) as u8).collect();
+        (label, pixels)
+    });
+    write_samples(folder, [6, 6, 1], classes, &images.collect::<Vec<_>>());
+}
+
+/// Writes a data set of these labels and pixels, [height, width, channels] each.
+pub fn write_samples(folder: &Path, [height, width, channels]: [usize; 3], classes: usize, samples: &[(usize, Vec<u8>)]) {
+    let class_names = (0..classes).map(|class| class.to_string()).collect();
+    let description = Description { channels, class_names, encoding: Encoding::Raw, made_by: "a test".into() };
+    let writer = DatasetWriter::begin(folder, description).unwrap();
+    let mut shard = writer.shard(0).unwrap();
+    for (label, pixels) in samples {
+        shard.add(pixels, (height as u32, width as u32), *label as u32, &PixelSums::of(pixels, channels)).unwrap();
     }
     writer.finish(vec![shard.finish().unwrap()]).unwrap();
 }

@@ -1,0 +1,152 @@
+//! One configuration several times: with several seeds, since what an error means depends on how much it varies, or with several values
+//! of one key, which is how a study of that key is made.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::commands::text::table;
+use crate::config::{Config, Output};
+use crate::exchange::Transport;
+use crate::exit::Exit;
+use crate::job::say;
+use crate::training::{Best, StopRequest, records};
+
+/// Values of a key, each of which is trained with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    key: String,
+    values: Vec<String>,
+}
+
+impl Series {
+    pub fn of_seeds(seeds: &[u64]) -> Series {
+        Series { key: SEED.to_owned(), values: seeds.iter().map(u64::to_string).collect() }
+    }
+
+    /// The last part of the key: `auxiliary_units` of `learning.auxiliary_units`.
+    fn name(&self) -> &str {
+        self.key.rsplit('.').next().expect("a text has a last part")
+    }
+
+    fn folder(&self, out: &Path, value: &str) -> PathBuf {
+        out.join(format!("{}_{value}", self.name()))
+    }
+}
+
+const SEED: &str = "experiment.seed";
+
+impl std::str::FromStr for Series {
+    type Err = String;
+
+    /// KEY=VALUE,VALUE,...
+    fn from_str(text: &str) -> Result<Series, String> {
+        let (key, values) = text.split_once('=').ok_or("write KEY=VALUE,VALUE,..., for instance learning.auxiliary_units=8,32,128")?;
+        let values: Vec<String> = values.split(',').map(|value| value.trim().to_owned()).collect();
+        if let Some(value) = values.iter().find(|value| value.is_empty() || value.contains(['/', '[', ']', '"', '\\'])) {
+            return Err(format!("\"{value}\" cannot be a folder's name; values are numbers or plain words between commas"));
+        }
+        Ok(Series { key: key.trim().to_owned(), values })
+    }
+}
+
+/// Trains the configuration that `load` makes with each value of `series` in a folder of its own in `out`, named by key and value, one
+/// after another, and reports. Collective.
+pub fn run(
+    series: &Series,
+    out: &Path,
+    load: impl Fn(&[String]) -> Result<Config>,
+    resume: bool,
+    stop: StopRequest,
+    transport: Arc<dyn Transport>,
+) -> Result<()> {
+    let Series { key, values } = series;
+    if let Some(twice) = values.iter().enumerate().find_map(|(at, value)| values[..at].contains(value).then_some(value)) {
+        return Err(Exit::Usage.error(format!("{key}: {twice} is named twice")));
+    }
+    let configs: Vec<Config> = values.iter().map(|value| load(&[format!("{key}={value}")])).collect::<Result<_>>()?;
+    let folders: Vec<PathBuf> = values.iter().map(|value| series.folder(out, value)).collect();
+    // Whatever is refused is refused before hours of training.
+    for (folder, config) in folders.iter().zip(&configs) {
+        super::find(folder, resume, config, &*transport)?;
+    }
+    for (folder, config) in folders.iter().zip(&configs) {
+        super::train(config, folder, resume, stop.clone(), transport.clone())?;
+        // The engine is gone, and with it all that used this memory.
+        unsafe { transport.release_shared() };
+    }
+    if transport.rank() == 0 {
+        report(series, &configs[0], &folders)?;
+    }
+    Ok(())
+}
+
+fn report(series: &Series, config: &Config, folders: &[PathBuf]) -> Result<()> {
+    let Some(split) = config.data.test.as_ref().map(|_| "test").or((config.data.validation > 0).then_some("validation")) else {
+        return Ok(());
+    };
+    let classifies = config.network.output == Output::Softmax;
+    let measure = |measured: &records::Measured| if classifies { measured.top1_error } else { measured.loss };
+    let show = |value: f64| if classifies { format!("{:.2} %", 100.0 * value) } else { format!("{value:.5}") };
+    let (mut last, mut best) = (Vec::new(), Vec::new());
+    for folder in folders {
+        let lines = records::evaluations(folder)?;
+        last.push(lines.iter().rev().find(|line| line.split == split).and_then(|line| measure(&line.measured)));
+        best.push(
+            Best::read(folder)?.and_then(|best| if split == "test" { best.test } else { Some(best.validation) }).as_ref().and_then(measure),
+        );
+    }
+    let name = if classifies { format!("{split} error") } else { format!("{split} loss") };
+    let mut rows = vec![vec![series.name().to_owned(), name]];
+    let with_best = best.iter().any(Option::is_some);
+    if with_best {
+        rows[0].push("at the best checkpoint".to_owned());
+    }
+    let columns: Vec<Vec<Option<f64>>> = if with_best { vec![last, best] } else { vec![last] };
+    let cell = |value: Option<f64>| value.map_or("-".to_owned(), &show);
+    for (at, value) in series.values.iter().enumerate() {
+        rows.push([value.clone()].into_iter().chain(columns.iter().map(|column| cell(column[at]))).collect());
+    }
+    // Of other keys' values a mean says nothing.
+    if series.key == SEED {
+        let known: Vec<Vec<f64>> = columns.iter().map(|column| column.iter().flatten().copied().collect()).collect();
+        rows.push(["mean".to_owned()].into_iter().chain(known.iter().map(|values| cell(mean(values)))).collect());
+        rows.push(["deviation".to_owned()].into_iter().chain(known.iter().map(|values| cell(deviation(values)))).collect());
+    }
+    say(format_args!("\n{}", table(&rows, 1).trim_end()));
+    Ok(())
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// The sample's standard deviation, with n - 1; None of fewer than two values.
+fn deviation(values: &[f64]) -> Option<f64> {
+    let mean = mean(values)?;
+    (values.len() > 1).then(|| (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_read_from_key_and_values() {
+        let series: Series = "learning.auxiliary_units=2, 8,32".parse().unwrap();
+        assert_eq!((series.name(), series.values.len()), ("auxiliary_units", 3));
+        assert_eq!(series.folder(Path::new("runs"), "8"), Path::new("runs/auxiliary_units_8"));
+        assert_eq!("experiment.seed=0,3".parse::<Series>(), Ok(Series::of_seeds(&[0, 3])));
+        for wrong in ["learning.hybrid", "learning.hybrid=", "learning.hybrid=1,,2", "data.train=a/b,c", "data.crop=[28,28]"] {
+            assert!(wrong.parse::<Series>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn means_and_deviations_are_of_the_sample() {
+        assert_eq!((mean(&[]), deviation(&[]), deviation(&[3.0])), (None, None, None));
+        let values = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0];
+        assert_eq!((mean(&values), deviation(&values)), (Some(5.0), Some((32.0f64 / 7.0).sqrt())));
+    }
+}
