@@ -17,9 +17,11 @@ def mean(lines, began):
     steps = [line["step"] - before for line, before in zip(lines, [began] + [line["step"] for line in lines])]
     total = sum(steps)
     merged = dict(lines[-1])
-    for key in ["loss", "inverse_loss", "top1_error", "top5_error", "samples_per_second"]:
+    for key in ["loss", "inverse_loss", "top1_error", "top5_error"]:
         if all(key in line for line in lines):
             merged[key] = sum(line[key] * count for line, count in zip(lines, steps)) / total
+    # Samples over the time that they took.
+    merged["samples_per_second"] = total / sum(count / line["samples_per_second"] for line, count in zip(lines, steps))
     of_parts = {key: sum(line["seconds"][key] * count for line, count in zip(lines, steps)) / total for key in merged["seconds"]}
     return {**merged, "seconds": of_parts}
 

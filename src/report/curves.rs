@@ -5,7 +5,7 @@ use super::document::{Block, Content, Figure};
 use super::group::{Curve, Group, Measure, Panel};
 use super::history::{Diagnostic, find_or_add};
 use super::paper::{DataSet, Method};
-use super::results::{capitalised, test, train};
+use super::results::{capitalised, epochs, test, train};
 use super::spread::Spread;
 use crate::config::Rule;
 
@@ -67,16 +67,17 @@ fn charts(
     for group in groups.iter().filter(|group| group.panel.classifies == classify) {
         find_or_add(&mut panels, |(panel, _)| *panel == &group.panel, || (&group.panel, Vec::new())).1.push(group);
     }
-    let chart = |(index, (panel, groups)): (usize, (&Panel, Vec<&Group>))| {
+    let chart = |(index, (panel, mut groups)): (usize, (&Panel, Vec<&Group>))| {
+        groups.sort_by_key(|group| group.method.legend_order());
         let mut lines = Vec::new();
         for (at, group) in groups.iter().enumerate() {
             let variant = groups[..at].iter().filter(|before| before.method == group.method).count();
-            let running = if group.finished() { "" } else { " – in progress" };
+            let running = if group.finished() { String::new() } else { format!(" – {} epochs", epochs(group)) };
             for part in parts(panel) {
                 let points: Vec<(f64, Spread)> =
                     group.curve(part.curve, part.measure).into_iter().map(|(epoch, value)| (epoch, scaled(value, factor))).collect();
                 if !points.is_empty() {
-                    let (name, look) = (group.label.clone() + running, of_method(group.method, variant));
+                    let (name, look) = (group.label.clone() + &running, of_method(group.method, variant));
                     lines.push(Line { name, part: part.name.to_owned(), look, stroke: part.stroke, points });
                 }
             }
@@ -100,10 +101,10 @@ fn against_epoch(id: &str, title: &str, caption: &str, y_title: &str, unit: &str
     if lines.is_empty() {
         return None;
     }
-    let shown = settled(&lines, last_epoch).filter(|settled| *settled < 0.6 * high);
+    let shown = settled(&lines, last_epoch).filter(|settled| *settled < 0.85 * high);
     // From zero where that is near, and never below it because of a band.
     let least = all().map(|(_, value)| value.mean).fold(f64::INFINITY, f64::min);
-    let from_zero = least >= 0.0 && low < 0.5 * shown.unwrap_or(high);
+    let from_zero = least >= 0.0 && low < 0.3 * shown.unwrap_or(high);
     let y = Axis::linear(y_title, if from_zero { 0.0 } else { low }, shown.unwrap_or(high));
     let mut caption = caption.to_owned();
     if several {
@@ -208,7 +209,8 @@ fn against_size(name: &str, title: &str, lines: Vec<Line>) -> Block {
 pub fn layer_diagnostics(groups: &[Group]) -> Vec<Block> {
     let mut blocks = Vec::new();
     for group in groups {
-        let run = group.runs[0];
+        // Of several seeds, the first that has any.
+        let Some(run) = group.runs.iter().find(|run| !run.history.diagnostics.is_empty()) else { continue };
         for diagnostic in &run.history.diagnostics {
             let id = format!("layers-{}", blocks.len() + 1);
             let (quantity, axis) = meaning(&diagnostic.quantity);

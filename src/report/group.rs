@@ -1,14 +1,14 @@
 //! Runs that are one experiment: the same in everything that matters to the result but the seed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::data::Data;
 use super::history::{Point, find_or_add};
 use super::paper::{AUXILIARY_UNITS, Cell, DataSet, Method, Network};
 use super::run::{Run, least};
 use super::spread::Spread;
-use crate::config::{Config, Layer, Output};
-use crate::rules::Setting;
+use crate::config::{Config, Difference, Layer, Output};
+use crate::rules::Setting as UsedSetting;
 
 /// What learning curves are drawn together for: a network on a data set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +51,8 @@ pub struct Group<'a> {
     pub label: String,
     /// One for each seed, ascending.
     pub runs: Vec<&'a Run>,
+    /// What of its configuration is not as in the one that comes with the project; None where there is none.
+    departures: Option<Vec<Difference>>,
     /// Runs left out: of two with the same seed, the one that has come less far.
     pub repeated: Vec<PathBuf>,
 }
@@ -68,6 +70,14 @@ impl Group<'_> {
 
     pub fn cell(&self) -> Option<Cell> {
         self.runs[0].cell()
+    }
+
+    /// The settings that are not those of the cell's configuration that comes with the project, and that one's.
+    pub fn departures(&self) -> Option<String> {
+        let departures = self.departures.as_ref().filter(|departures| !departures.is_empty())?;
+        let setting = |Difference { key, ours, theirs }: &Difference| format!("{} = {} ({})", short(key), shown(ours), shown(theirs));
+        let list: Vec<String> = departures.iter().map(setting).collect();
+        Some(format!("Trained with other values than the configuration of this cell has (in brackets): {}", list.join(", ")))
     }
 
     pub fn finished(&self) -> bool {
@@ -115,7 +125,8 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
             |(known, _)| *known == key,
             || {
                 let (panel, method) = (Panel::of(&run.config, &run.data), run.method());
-                (key.clone(), Group { panel, method, label: method.name(), runs: Vec::new(), repeated: Vec::new() })
+                let (label, departures) = (method.name(), departures(run));
+                (key.clone(), Group { panel, method, label, runs: Vec::new(), departures, repeated: Vec::new() })
             },
         );
         let seed = |run: &Run| run.config.experiment.seed;
@@ -150,53 +161,108 @@ fn key(run: &Run) -> String {
     training.checkpoint_every_minutes = 0.0;
     training.keep_checkpoints = 2;
     training.log_every_steps = 50;
+    training.diagnostics = false;
     let precision = config.parallel.precision;
     let mut value = toml::Table::try_from(&config).expect("a configuration is TOML");
     value.remove("parallel");
     format!("{value}{precision:?}")
 }
 
+/// A key without the section that goes without saying, and a value, of ours.
+type Setting = (String, String);
+
+/// The method's name, with as many settings as tell the group apart from others of that name. One that is the paper's cell as it comes
+/// with the project needs none to be told from those that depart from it.
 fn label(group: &Group, all: &[Group]) -> String {
-    let same_name = |other: &&Group| other.panel == group.panel && other.method == group.method;
-    let mut keys: Vec<(String, String)> = Vec::new();
-    let mut add = |key: &str, value: String| {
-        if !keys.iter().any(|(known, _)| known == key) {
-            keys.push((key.to_owned(), value));
+    let mut named = variant(group.config());
+    let is_the_cell = |group: &Group| group.departures.as_ref().is_some_and(Vec::is_empty);
+    let names_itself =
+        |group: &Group| !variant(group.config()).is_empty() || group.departures.as_ref().is_some_and(|departures| !departures.is_empty());
+    let others = all.iter().filter(|other| !std::ptr::eq(*other, group) && other.panel == group.panel && other.method == group.method);
+    let contrasts: Vec<Vec<Setting>> =
+        others.filter(|other| !(is_the_cell(group) && names_itself(other))).map(|other| contrasts(group, other)).collect();
+    loop {
+        let open = || contrasts.iter().filter(|settings| !settings.iter().any(|setting| named.contains(setting))).flatten();
+        // The setting that tells most of them apart; of equal ones a learning rate, else the first.
+        let tells = |setting: &Setting| (open().filter(|other| *other == setting).count(), setting.0.ends_with("learning_rate"));
+        let mut best: Option<&Setting> = None;
+        for setting in open() {
+            if best.is_none_or(|best| tells(setting) > tells(best)) {
+                best = Some(setting);
+            }
         }
-    };
-    // Variants that the method's name does not tell.
-    let learning = &group.config().learning;
-    if learning.hybrid != 0.0 {
-        add("hybrid", learning.hybrid.to_string());
-    }
-    if let Some(units) = learning.auxiliary_units.filter(|units| learning.rule.uses(Setting::AuxiliaryUnits) && *units != AUXILIARY_UNITS) {
-        add("auxiliary_units", units.to_string());
-    }
-    for other in all.iter().filter(same_name).filter(|other| !std::ptr::eq(*other, group)) {
-        let (ours, theirs) = (group.config(), other.config());
-        for difference in ours.differences(theirs).into_iter().filter(|difference| !difference.key.starts_with("experiment.")) {
-            add(difference.key.trim_start_matches("learning."), difference.ours.clone());
-        }
-        if ours.training.epochs != theirs.training.epochs {
-            add("epochs", ours.training.epochs.map_or("any number".to_owned(), |epochs| epochs.to_string()));
-        }
-        if ours.training.max_steps != theirs.training.max_steps {
-            add("max_steps", ours.training.max_steps.map_or("none".to_owned(), |steps| steps.to_string()));
-        }
-        if ours.parallel.precision != theirs.parallel.precision {
-            add("precision", format!("{:?}", ours.parallel.precision).to_lowercase());
-        }
-        let (ours, theirs) = (&group.runs[0].data, &other.runs[0].data);
-        if ours.identity != theirs.identity {
-            add("data", ours.samples.map_or(ours.identity.clone(), |samples| format!("{samples} images")));
-        }
+        let Some(best) = best.cloned() else { break };
+        named.push(best);
     }
     let name = group.method.name();
-    if keys.is_empty() {
+    if named.is_empty() {
         return name;
     }
-    let list: Vec<String> = keys.iter().map(|(key, value)| format!("{key}\u{a0}=\u{a0}{value}")).collect();
+    let list: Vec<String> = named.iter().map(|(key, value)| format!("{key}\u{a0}=\u{a0}{value}")).collect();
     format!("{name} ({})", list.join(", "))
+}
+
+/// Variants that the method's name does not tell.
+fn variant(config: &Config) -> Vec<Setting> {
+    let learning = &config.learning;
+    let mut settings = Vec::new();
+    if learning.hybrid != 0.0 {
+        settings.push(("hybrid".to_owned(), shown(&learning.hybrid.to_string())));
+    }
+    if let Some(units) =
+        learning.auxiliary_units.filter(|units| learning.rule.uses(UsedSetting::AuxiliaryUnits) && *units != AUXILIARY_UNITS)
+    {
+        settings.push(("auxiliary_units".to_owned(), units.to_string()));
+    }
+    settings
+}
+
+/// Where `group` differs from `other`, with its own values.
+fn contrasts(group: &Group, other: &Group) -> Vec<Setting> {
+    let (ours, theirs) = (group.config(), other.config());
+    let mut settings: Vec<Setting> =
+        differences(ours, theirs).iter().map(|difference| (short(&difference.key), shown(&difference.ours))).collect();
+    let mut add = |key: &str, value: String| settings.push((key.to_owned(), value));
+    if ours.training.epochs != theirs.training.epochs {
+        add("epochs", ours.training.epochs.map_or("any number".to_owned(), |epochs| epochs.to_string()));
+    }
+    if ours.training.max_steps != theirs.training.max_steps {
+        add("max_steps", ours.training.max_steps.map_or("none".to_owned(), |steps| steps.to_string()));
+    }
+    if ours.parallel.precision != theirs.parallel.precision {
+        add("precision", format!("{:?}", ours.parallel.precision).to_lowercase());
+    }
+    let (ours, theirs) = (&group.runs[0].data, &other.runs[0].data);
+    if ours.identity != theirs.identity {
+        add("data", ours.samples.map_or(ours.identity.clone(), |samples| format!("{samples} images")));
+    }
+    settings
+}
+
+/// Differences that matter to a result; a run's length is told elsewhere.
+fn differences(ours: &Config, theirs: &Config) -> Vec<Difference> {
+    ours.differences(theirs).into_iter().filter(|difference| !difference.key.starts_with("experiment.")).collect()
+}
+
+/// What of the run's configuration is not as in the one that comes with the project for the same cell of the paper; None where there is
+/// no such cell or file.
+fn departures(run: &Run) -> Option<Vec<Difference>> {
+    let shipped = Config::load(Path::new(&run.cell()?.configuration()), &[]).ok()?;
+    Some(differences(&run.config, &shipped))
+}
+
+fn short(key: &str) -> String {
+    ["learning.", "optimizer.", "data."].iter().fold(key, |key, section| key.strip_prefix(section).unwrap_or(key)).to_owned()
+}
+
+/// A value of TOML as a person writes it.
+fn shown(value: &str) -> String {
+    match value.parse::<f64>() {
+        Ok(number) if number != 0.0 && !(1e-5..1e6).contains(&number.abs()) => format!("{number:e}"),
+        Ok(number) => number.to_string(),
+        Err(_) if value == "absent" => "none".to_owned(),
+        Err(_) => value.replace('"', ""),
+    }
 }
 
 /// Hidden layers in short: "6 x dense 256".

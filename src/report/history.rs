@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::exit::Exit;
 use crate::training::records::FILE_NAME as METRICS;
 
 /// Measures at the end of an epoch: of an evaluation there, or the mean over the epoch's training steps.
@@ -54,17 +53,14 @@ struct Line {
 }
 
 impl History {
-    /// Reads the metrics of the run in `run`.
+    /// Reads the metrics of the run in `run`; there are none where it has just begun.
     ///
     /// A last line without its end is one that is being written, or was when the run was killed, and is left out. Anything else that is
     /// no line of metrics is an error that names the file and the line.
     pub fn read(run: &Path) -> Result<History> {
         let path = run.join(METRICS);
         let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let message = format!("{} has no {METRICS}, so there is nothing to report; leave the run out", run.display());
-                return Err(Exit::Failed.error(message));
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(History::default()),
             bytes => bytes.with_context(|| format!("{} cannot be read", path.display()))?,
         };
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -207,8 +203,7 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         let run = tempfile::tempdir().unwrap();
-        let missing = History::read(run.path()).unwrap_err().to_string();
-        assert!(missing.contains(&run.path().display().to_string()) && missing.contains("no metrics.jsonl"), "{missing}");
+        assert_eq!(History::read(run.path()).unwrap(), History::default());
         std::fs::write(run.path().join(METRICS), good.to_owned() + "{\"split\":\"te").unwrap();
         assert_eq!(History::read(run.path()).unwrap().test.len(), 1);
     }

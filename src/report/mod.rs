@@ -102,7 +102,7 @@ fn describe(runs: &[Run], sweeps: &[Sweep]) -> Document {
     let mut results = vec![];
     let paper_tables = results::paper_tables(&groups);
     if groups.iter().any(|group| group.panel.classifies) {
-        results.push(Block::Text(results::READING.to_owned()));
+        results.push(Block::Text(results::reading(&groups)));
     }
     let others = results::other_table(&groups);
     results.extend(
@@ -136,7 +136,7 @@ fn lead(runs: &[Run], sweeps: &[Sweep]) -> String {
     let mut parts = Vec::new();
     if !runs.is_empty() {
         let running = runs.iter().filter(|run| !run.finished).count();
-        let running = if running > 0 { format!(" ({running} in progress)") } else { String::new() };
+        let running = if running > 0 { format!(" ({running} not finished)") } else { String::new() };
         parts.push(count(runs.len(), "run", "runs") + &running);
     }
     if !sweeps.is_empty() {
@@ -165,7 +165,7 @@ fn list(groups: &[Group]) -> Table {
             run.config.experiment.seed.to_string(),
             run.step.to_string(),
             results::count(run.epochs()),
-            if run.finished { "finished" } else { "in progress" }.to_owned(),
+            if run.finished { "finished" } else { "not finished" }.to_owned(),
         ]));
     }
     table

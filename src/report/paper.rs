@@ -151,7 +151,19 @@ impl Method {
         }
     }
 
-    /// Its place in tables and legends: the paper's rows, then what the paper has not.
+    /// Its place in the legends of Figures 2 and 8, which have BP before FA.
+    pub fn legend_order(self) -> usize {
+        let of_feedback = [Rule::FA, Rule::DFA].contains(&self.rule);
+        if of_feedback {
+            self.order() + 2
+        } else if self.rule == Rule::BP && self.order() < METHODS.len() {
+            self.order() - 2
+        } else {
+            self.order()
+        }
+    }
+
+    /// Its place in tables: the paper's rows, then what the paper has not.
     pub fn order(self) -> usize {
         METHODS.iter().position(|method| *method == self).unwrap_or(METHODS.len())
     }
@@ -217,6 +229,29 @@ impl Cell {
         Some(Cell { data, network: Network::of(data, &config.network.layers)?, method: Method::of(config) })
     }
 
+    /// The configuration that comes with the project for it.
+    pub fn configuration(self) -> String {
+        let Method { rule, schedule, convolutional } = self.method;
+        let data = match self.data {
+            DataSet::Mnist => "mnist",
+            DataSet::Cifar10 => "cifar",
+            DataSet::ImageNet => "imagenet",
+        };
+        let network = match (convolutional, self.data, self.network) {
+            (true, ..) => "_conv",
+            (false, DataSet::ImageNet, _) => "",
+            (false, _, Network::FullyConnected) => "_fc",
+            (false, _, Network::LocallyConnected) => "_lc",
+        };
+        let schedule = match schedule {
+            _ if !rule.trains_inverses() => "",
+            Schedule::Alternating => "_alternating",
+            Schedule::Parallel if self.data == DataSet::ImageNet => "",
+            Schedule::Parallel => "_parallel",
+        };
+        format!("{data}{network}_{}{schedule}.toml", rule.name())
+    }
+
     /// What the paper has there, in per cent: train and test error, for ImageNet top-1 and top-5 test error.
     pub fn figures(self) -> Option<[f64; 2]> {
         let row = self.method.order();
@@ -253,12 +288,21 @@ mod tests {
             let quoted: Vec<f64> =
                 first.split_whitespace().filter_map(|word| word.trim_end_matches('.').strip_suffix('%')?.parse().ok()).collect();
             assert_eq!(cell.figures().map_or(vec![], Vec::from), quoted, "{name}");
+            assert_eq!(cell.configuration(), format!("{name}.toml"));
             assert!(first.contains(&format!(", {}:", cell.method.name())), "{name} is {}", cell.method.name());
             let network = if cell.method.convolutional { "convolutional" } else { cell.network.name() };
             assert!(first.contains(network), "{name} is {network}");
             cells += usize::from(cell.figures().is_some());
         }
         assert_eq!(cells, 38 + 6, "Tables 1 and 2");
+    }
+
+    #[test]
+    fn legends_have_the_papers_order() {
+        let mut methods: Vec<Method> = METHODS[..10].to_vec();
+        methods.sort_by_key(|method| method.legend_order());
+        let names: Vec<String> = methods[6..].iter().map(|method| method.name()).collect();
+        assert_eq!(names, ["BP", "BP ConvNet", "FA", "DFA"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::run::Run;
 use crate::compute::Batch;
 use crate::config::{Device, KernelChoice, Parallel, Precision, TransportChoice};
 use crate::cpus;
-use crate::data::{DataSet, evaluation_batches};
+use crate::data::{DataSet, evenly, plain_batch};
 use crate::exchange::Single;
 use crate::plan::{self, DataFacts};
 use crate::training::{Checkpoints, Engine};
@@ -52,7 +52,7 @@ pub fn blocks(groups: &[Group]) -> Vec<Block> {
     pictures.into_iter().chain(apologies.map(Block::Text)).collect()
 }
 
-/// The first test images through the newest checkpoint: a PNG, the checkpoint's step, and the width to show it at.
+/// Test images, evenly apart so that all classes are among them, through the newest checkpoint: a PNG, the checkpoint's step, and the width to show it at.
 fn draw(run: &Run) -> Result<(Vec<u8>, u64, usize)> {
     let mut config = run.config.clone();
     // A few images need neither a batch of training's size nor the machine that it was trained on.
@@ -69,14 +69,15 @@ fn draw(run: &Run) -> Result<(Vec<u8>, u64, usize)> {
     let shape = test.input_shape();
     ensure!(matches!(shape[2], 1 | 3), "images of {} channels cannot be shown", shape[2]);
     let checkpoints = Checkpoints::of(&run.path);
-    let step = checkpoints.newest()?.context("there is no checkpoint yet")?.step;
+    let step = checkpoints.newest()?.context("its folder has no checkpoint")?.step;
     let network = plan::network(&config, &DataFacts::of_shape(shape, train.classes()))?;
     let transport = Arc::new(Single);
     let threads = cpus::take(&*transport, config.parallel.threads_per_rank)?.threads;
     let mut engine = Engine::new(&config, &network, transport.clone(), threads)?;
     checkpoints.load_model(step, &mut engine, &*transport)?;
-    let (places, batch) = evaluation_batches(test, 0, 1, engine.capacity()).next().context("the test set is empty")??;
-    let samples = places.len();
+    let samples = IMAGES.min(test.len());
+    ensure!(samples > 0, "the test set is empty");
+    let batch = plain_batch(&test, evenly(test.len(), samples))?;
     engine.evaluate(&Batch { pixels: &batch.pixels, labels: &batch.labels, samples, first: 0, step: 0 })?;
     let output = engine.output()?;
     ensure!(output.iter().all(|value| value.is_finite()), "the network's output is not finite");

@@ -7,10 +7,11 @@ use super::paper::{Cell, DataSet, EPOCHS, METHODS, Network};
 use super::run::Run;
 use super::spread::Spread;
 
-/// What the columns of every table of results mean.
-pub const READING: &str = "Errors are in per cent: mean ± sample standard deviation where several runs differ in their seed alone. A train \
-     error is the mean over an epoch's steps, each measured before its update. “Last epoch” is what a run has come to. “Chosen by \
-     validation” is the test error at the epoch with the least error on images set apart from the training set.";
+const READING: &str = "Errors are in per cent: mean ± sample standard deviation where several runs differ in their seed alone. A train \
+     error is the mean over an epoch's steps, each measured before its update; the few that share a line of metrics with the next \
+     epoch's count there. “Last epoch” is what a run has come to.";
+const CHOSEN_BY_VALIDATION: &str = " “Chosen by validation” is the test error at the epoch with the least error on images set apart from the \
+     training set.";
 const CHOSEN_BY_TEST: &str = "“Minimum” is the least value over all epochs: a test error there was chosen by that test error itself, which \
      makes it optimistic.";
 
@@ -82,7 +83,13 @@ impl Columns {
     }
 }
 
-/// "500", "12 of 500, in progress", "10 to 12 of 500, in progress".
+/// What the columns of the tables mean.
+pub fn reading(groups: &[Group]) -> String {
+    let validated = groups.iter().flat_map(|group| &group.runs).any(|run| run.chosen_by_validation().is_some());
+    READING.to_owned() + if validated { CHOSEN_BY_VALIDATION } else { "" }
+}
+
+/// "500", "12 of 500", "10 to 12 of 500"; whether it goes on a folder does not tell.
 pub fn epochs(group: &Group) -> String {
     let done: Vec<f64> = group.runs.iter().map(|run| run.epochs()).collect();
     let (least, most) = done.iter().fold((f64::INFINITY, 0f64), |(least, most), epochs| (least.min(*epochs), most.max(*epochs)));
@@ -92,8 +99,8 @@ pub fn epochs(group: &Group) -> String {
     }
     match group.runs[0].planned_epochs() {
         _ if group.finished() => text,
-        Some(planned) => format!("{text} of {}, in progress", count(planned)),
-        None => format!("{text}, in progress"),
+        Some(planned) => format!("{text} of {}", count(planned)),
+        None => format!("{text}, not finished"),
     }
 }
 
@@ -205,6 +212,9 @@ impl Remarks {
 
     fn mark(&mut self, group: &Group) -> String {
         let mut signs = String::new();
+        if let Some(remark) = group.departures() {
+            signs += &self.sign(&remark);
+        }
         if let Some(remark) = group.runs[0].data.remark() {
             signs += &self.sign(&capitalised(&remark));
         }

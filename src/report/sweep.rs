@@ -14,7 +14,6 @@ use super::history::find_or_add;
 use super::paper::Method;
 use super::spread::figures;
 use crate::config::Config;
-use crate::exit::Exit;
 use crate::training::CONFIG;
 
 const RESULTS: &str = "results.jsonl";
@@ -41,6 +40,11 @@ struct Trial {
 impl Trial {
     fn error(&self, split: Split) -> Option<f64> {
         if split == Split::Validation { self.validation_error } else { self.test_error }
+    }
+
+    /// Whether it may be chosen.
+    fn counts(&self) -> bool {
+        !matches!(self.status.as_str(), "diverged" | "failed")
     }
 
     fn loss(&self, split: Split) -> Option<f64> {
@@ -80,13 +84,11 @@ impl Sweep {
         path.join("sweep.json").is_file() || path.join(RESULTS).is_file()
     }
 
-    /// Reads the search in `path`, which may be running. Of several lines about one trial the last counts.
+    /// Reads the search in `path`, which may be running, or have no result yet. Of several lines about one trial the last counts.
     pub fn read(path: &Path) -> Result<Sweep> {
         let file = path.join(RESULTS);
         let text = match std::fs::read_to_string(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Exit::Failed.error(format!("{} has no {RESULTS}: no trial of the search has ended yet", path.display())));
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             text => text.with_context(|| format!("{} cannot be read", file.display()))?,
         };
         let mut trials: Vec<Trial> = Vec::new();
@@ -100,7 +102,6 @@ impl Sweep {
             trials.retain(|known| known.trial != trial.trial);
             trials.push(trial);
         }
-        ensure!(!trials.is_empty(), "{} has no line: no trial of the search has ended yet", file.display());
         Ok(Sweep { path: path.to_owned(), subject: subject(path), trials })
     }
 
@@ -120,14 +121,20 @@ impl Sweep {
 
     fn accuracies(&self) -> Vec<f64> {
         let split = self.split();
-        self.trials.iter().filter_map(|trial| trial.error(split)).map(|error| 100.0 * (1.0 - error)).collect()
+        self.trials
+            .iter()
+            .filter(|trial| trial.counts())
+            .filter_map(|trial| trial.error(split))
+            .map(|error| 100.0 * (1.0 - error))
+            .collect()
     }
 
-    /// Trials that have a result, from the best.
+    /// Trials that have a result, from the best; as in the search itself, one that diverged after a good start has none.
     fn ranked(&self) -> Vec<&Trial> {
         let split = self.split();
         let key = |trial: &Trial| trial.error(split).or(trial.loss(split));
-        let mut ranked: Vec<(f64, &Trial)> = self.trials.iter().filter_map(|trial| Some((key(trial)?, trial))).collect();
+        let mut ranked: Vec<(f64, &Trial)> =
+            self.trials.iter().filter(|trial| trial.counts()).filter_map(|trial| Some((key(trial)?, trial))).collect();
         ranked.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         ranked.into_iter().map(|(_, trial)| trial).collect()
     }
@@ -153,7 +160,10 @@ pub fn blocks(sweeps: &[Sweep]) -> Vec<Block> {
     }
     panels.iter_mut().for_each(|(_, sweeps)| sweeps.sort_by_key(|sweep| sweep.method().map(Method::order)));
     let figures = panels.iter().enumerate().filter_map(|(index, ((title, split), sweeps))| histogram(index + 1, title, *split, sweeps));
-    let tables = panels.iter().flat_map(|(_, sweeps)| sweeps).map(|sweep| Block::Table(table(sweep)));
+    let tables = panels.iter().flat_map(|(_, sweeps)| sweeps).map(|sweep| match sweep.trials.is_empty() {
+        true => Block::Text(format!("{} has no result yet: no trial of the search has ended.", sweep.path.display())),
+        false => Block::Table(table(sweep)),
+    });
     figures.chain(tables).collect()
 }
 
@@ -180,10 +190,22 @@ fn histogram(number: usize, panel: &str, split: Split, sweeps: &[&Sweep]) -> Opt
         Split::Validation => "on images set apart from the training set, where the paper shows test accuracies",
         Split::Test => "on the test set",
     };
-    let caption =
-        format!("Number of randomly drawn configurations by the accuracy that they reached, as in Figure 5 of the paper: {judged}.");
+    let caption = format!(
+        "Number of randomly drawn configurations by the accuracy that they reached, as in Figure 5 of the paper: {judged}, after {}.",
+        lengths(sweeps)
+    );
     let content = Content::Svg(chart.svg());
     Some(Block::Figure(Figure { name: format!("search-{number}"), title: panel.to_owned(), caption, content }))
+}
+
+/// How long trials were trained: "3, 10 or 40 epochs".
+fn lengths(sweeps: &[&Sweep]) -> String {
+    let trials = sweeps.iter().flat_map(|sweep| &sweep.trials).filter(|trial| trial.counts());
+    let lengths: std::collections::BTreeSet<u64> = trials.map(|trial| trial.epochs).collect();
+    let mut words: Vec<String> = lengths.iter().map(u64::to_string).collect();
+    let last = words.pop().unwrap_or_default();
+    let before = if words.is_empty() { String::new() } else { words.join(", ") + " or " };
+    format!("{before}{last} {}", if before.is_empty() && last == "1" { "epoch" } else { "epochs" })
 }
 
 /// The best trials.
@@ -216,7 +238,7 @@ fn table(sweep: &Sweep) -> Table {
             ("Values drawn".to_owned(), keys.iter().map(short).collect()),
         ],
         rows: ranked.iter().take(BEST).map(row).collect(),
-        text_columns: 2,
+        text_columns: 0,
         notes: vec![format!("From {}.", sweep.path.display())],
     };
     table.columns.retain(|(_, columns)| !columns.is_empty());
@@ -254,7 +276,7 @@ mod tests {
         let sweep = sweep(
             r#"{"trial":0,"values":{"learning.sigma":0.1},"validation_error":0.5,"test_error":0.1,"epochs":3,"status":"done"}
 {"trial":1,"values":{"learning.sigma":0.2},"validation_error":0.9,"test_error":0.9,"epochs":1,"status":"stopped"}
-{"trial":2,"values":{"learning.sigma":0.3},"epochs":1,"status":"diverged"}
+{"trial":2,"values":{"learning.sigma":0.3},"validation_error":0.2,"epochs":1,"status":"diverged"}
 {"trial":1,"values":{"learning.sigma":0.2},"validation_error":0.25,"test_error":0.3,"epochs":3,"status":"done"}
 {"trial":4,"val"#,
         )
@@ -265,6 +287,7 @@ mod tests {
         let Row::Cells(best) = &table.rows[0] else { panic!("{table:?}") };
         assert_eq!(best, &["1", "done", "25.00", "30.00", "3", "0.2"]);
         assert_eq!(table.rows.len(), 2);
+        assert_eq!(lengths(&[&sweep]), "3 epochs");
     }
 
     #[test]
@@ -292,11 +315,19 @@ mod tests {
     }
 
     #[test]
+    fn a_search_that_has_just_begun_has_no_result_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("sweep.json"), "{}").unwrap();
+        let sweep = Sweep::read(folder.path()).unwrap();
+        let blocks = blocks(&[sweep]);
+        assert!(matches!(&blocks[..], [Block::Text(text)] if text.contains("no result yet")), "{blocks:?}");
+    }
+
+    #[test]
     fn damage_is_named() {
         for (lines, words) in [
             ("{\"trial\":0}\n", "line 1 is no result"),
             ("{\"trial\":0,\"values\":{},\"test_error\":43.5,\"epochs\":1,\"status\":\"done\"}\n", "43.5"),
-            ("", "no trial"),
         ] {
             let error = format!("{:#}", sweep(lines).err().unwrap());
             assert!(error.contains(words) && error.contains(RESULTS), "{error}");

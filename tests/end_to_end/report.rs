@@ -86,10 +86,11 @@ fn numbers_are_those_of_the_metrics_and_of_the_paper() {
     assert_eq!(bp[6], of_two(least("bp-0"), least("bp-1")));
     assert_eq!(bp[7..], ["3", "2"]);
     assert!(markdown.contains("Trained on 200 images, where MNIST has 60000"), "{markdown}");
+    assert!(markdown.contains("cell has (in brackets): batch\\_size = 20 (128)."), "{markdown}");
     let dtp = row(&markdown, "Table 1 (a)", "DTP, parallel");
     assert_eq!(dtp[1..3], ["0.44", "2.86"]);
     assert_eq!(dtp[4], format!("{:.2}", 100.0 * last("dtp")));
-    assert_eq!(dtp[7..], ["2 of 5, in progress", "1"]);
+    assert_eq!(dtp[7..], ["2 of 5", "1"]);
     assert_eq!(row(&markdown, "Table 1 (a)", "AO-SDTP, alternating")[1..], ["0.00", "1.86", "–", "–", "–", "–", "–", "–"]);
     assert!(!markdown.contains("Table 1 (b)") && !markdown.contains("Locally connected") && !markdown.contains("## Autoencoders"));
 
@@ -104,12 +105,17 @@ fn numbers_are_those_of_the_metrics_and_of_the_paper() {
     }
     std::fs::write(site.path("report/report.md"), "![a](figures/curves-9.svg)\n").unwrap();
     let (of_seeds, _) = report(&site, &["seeds"]);
-    assert_eq!(row(&of_seeds, "Table 1 (a)", "BP"), bp);
+    assert_eq!(row(&of_seeds, "Table 1 (a)", "BP")[1..], bp[1..]);
     assert!(!site.path("report/figures/curves-9.svg").exists() && site.path("report/figures/of-the-user.svg").exists());
 
     // A variant says what it is.
     train(&site, "mnist_fc_dtp_parallel.toml", "hybrid", &["training.epochs=1", "learning.hybrid=0.5"]);
     let (with_hybrid, _) = report(&site, &["hybrid"]);
+    // Diagnostics make no other experiment of it.
+    train(&site, "mnist_fc_dtp_parallel.toml", "seen", &["training.epochs=5", "training.diagnostics=true", "experiment.seed=1"]);
+    let (both, _) = report(&site, &["dtp", "seen"]);
+    assert_eq!(row(&both, "Table 1 (a)", "DTP, parallel")[8], "2", "{both}");
+    assert!(both.contains("## Inside the network") && both.contains("![Angle: DTP, parallel"), "{both}");
     assert!(with_hybrid.contains("| DTP, parallel (hybrid\u{a0}=\u{a0}0.5) |") && !with_hybrid.contains("Table 1"), "{with_hybrid}");
 
     // The run that is not the paper's has a validation split.
@@ -130,6 +136,35 @@ fn numbers_are_those_of_the_metrics_and_of_the_paper() {
         assert!(markdown.contains(&format!("](figures/{figure})")));
     }
     assert!(std::fs::read_to_string(site.path("report/figures/curves-1.svg")).unwrap().starts_with("<svg"));
+}
+
+/// The dashes that a chart's legend gives to a part of the curves.
+fn dashes<'a>(svg: &'a str, part: &str) -> Option<&'a str> {
+    let before = svg.split(&format!(">{part}</text>")).next().filter(|before| before.len() < svg.len())?;
+    let stroke = before.rsplit("<path ").next()?;
+    Some(stroke.split("stroke-dasharray=\"").nth(1).map_or("", |dashes| dashes.split('"').next().unwrap()))
+}
+
+/// In Figures 2 and 8 training is dashed, in Figure 3 top-5, in Figure 6 the test.
+#[test]
+fn curves_have_the_dashes_of_the_papers_figures() {
+    let site = site();
+    train(&site, "mnist_fc_bp.toml", "classes", &["training.epochs=1"]);
+    train(&site, "mnist_autoencoder_bp.toml", "images", &["training.epochs=1"]);
+    std::fs::create_dir(site.path("photos")).unwrap();
+    std::fs::write(site.path("photos/config.toml"), format!("include = [{:?}]\n", config("imagenet_bp.toml"))).unwrap();
+    let line = |epoch: usize| {
+        let (step, error) = (10 * epoch, 1.0 / epoch as f64);
+        format!("{{\"split\":\"test\",\"step\":{step},\"epoch\":{epoch},\"loss\":1.5,\"top1_error\":{error},\"top5_error\":0.25}}\n")
+    };
+    std::fs::write(site.path("photos/metrics.jsonl"), line(1) + &line(2)).unwrap();
+    let (markdown, _) = report(&site, &["classes", "images", "photos"]);
+    let svg = |name: &str| std::fs::read_to_string(site.path("report/figures").join(name)).unwrap();
+    let (classes, photos, images) = (svg("curves-1.svg"), svg("curves-2.svg"), svg("reconstruction-curves-1.svg"));
+    assert!([dashes(&classes, "train"), dashes(&classes, "test")] == [Some("7 4"), Some("")], "{classes}");
+    assert!([dashes(&photos, "top-1"), dashes(&photos, "top-5")] == [Some(""), Some("2 3")], "{photos}");
+    assert!([dashes(&images, "train"), dashes(&images, "test")] == [Some(""), Some("7 4")], "{images}");
+    assert_eq!(row(&markdown, "Table 2 of the paper", "BP")[1..5], ["71.43", "49.07", "50.00", "25.00"]);
 }
 
 /// Nothing that a browser would fetch.
@@ -208,12 +243,21 @@ fn damaged_and_absent_runs_are_named() {
     let whole = std::fs::read_to_string(&metrics).unwrap();
     std::fs::write(&metrics, whole.replacen('{', "", 1)).unwrap();
     refused(1, &["bad/metrics.jsonl is damaged", "line 1"]);
-    std::fs::remove_file(&metrics).unwrap();
-    refused(1, &["bad has no metrics.jsonl"]);
     std::fs::remove_dir_all(site.path("bad")).unwrap();
     refused(2, &["bad: no run is there"]);
     let usage = site.run(1, &["report", "--out", "report"]);
     assert!(usage.code == Some(2) && usage.stderr.contains("<RUNS>"), "{usage:?}");
+    // What has just begun is listed, and keeps nothing else from being reported.
+    std::fs::create_dir(site.path("begun")).unwrap();
+    let text = std::fs::read_to_string(site.path("good/config.toml")).unwrap();
+    std::fs::write(site.path("begun/config.toml"), text.replacen("seed = 0\n", "seed = 1\n", 1)).unwrap();
+    std::fs::create_dir(site.path("search")).unwrap();
+    std::fs::write(site.path("search/sweep.json"), "{}").unwrap();
+    site.succeed(1, &["report", "good", "begun", "search", "--out", "early"]);
+    let early = std::fs::read_to_string(site.path("early/report.md")).unwrap();
+    let begun = row(&early, "## Runs", "begun");
+    assert_eq!(begun[begun.len() - 3..], ["0", "0", "not finished"]);
+    assert!(early.contains("search has no result yet") && row(&early, "## Runs", "good").last().unwrap() == "finished", "{early}");
     // A rank would do as well as any: one writes.
     site.succeed(2, &["report", "good", "--out", "report"]);
     assert!(site.path("report/report.html").exists());

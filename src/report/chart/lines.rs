@@ -146,7 +146,7 @@ impl LineChart {
         let mut entries: Vec<Entry> = Vec::new();
         for line in &self.lines {
             let words = wrapped(&line.name, LEGEND_WIDTH);
-            if !entries.iter().any(|entry| entry.words == words) {
+            if !entries.iter().any(|entry| entry.words == words && entry.look.as_ref() == Some(&line.look)) {
                 entries.push(Entry { words, look: Some(line.look.clone()), stroke: Stroke::Solid, gap: 0.0 });
             }
         }

@@ -16,6 +16,8 @@ pub enum Marker {
     TriangleDown,
 }
 
+const MARKERS: [Marker; 5] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::TriangleDown];
+
 /// Colour and marker of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
@@ -51,7 +53,7 @@ impl Look {
 
 /// The look of a method; `variant` counts the lines of the same method before this one in its chart.
 pub fn of_method(method: Method, variant: usize) -> Look {
-    const OTHERS: [&str; 6] = ["#882255", "#332288", "#117733", "#8a8a00", "#aa4499", "#44aa99"];
+    const OTHERS: [&str; 6] = ["#882255", "#332288", "#117733", "#8a8a00", "#aa4499", "#7f4f24"];
     let alternating = method.schedule == Schedule::Alternating;
     let (parallel_colour, alternating_colour, marker) = match method.rule.name() {
         "dtp" => ("#56b4e9", "#0072b2", Marker::Circle),
@@ -74,14 +76,15 @@ pub fn of_method(method: Method, variant: usize) -> Look {
         0 => parallel_colour,
         variant => OTHERS[(variant - 1) % OTHERS.len()],
     };
-    Look::new(colour, marker, filled)
+    // With another number of markers than of colours, it takes thirty variants until two look alike.
+    let place = MARKERS.iter().position(|known| *known == marker).unwrap_or(0);
+    Look::new(colour, MARKERS[(place + variant) % MARKERS.len()], filled)
 }
 
 /// The look of layer `index` of `count`: from dark at the bottom to light at the top.
 pub fn of_layer(index: usize, count: usize) -> Look {
     // Points of the viridis map, without its end that is too light on white.
     const STOPS: [[f64; 3]; 5] = [[68.0, 1.0, 84.0], [59.0, 82.0, 139.0], [33.0, 145.0, 140.0], [94.0, 201.0, 98.0], [170.0, 200.0, 40.0]];
-    const MARKERS: [Marker; 5] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::TriangleDown];
     let at = if count > 1 { index as f64 / (count - 1) as f64 * (STOPS.len() - 1) as f64 } else { 0.0 };
     let below = (at as usize).min(STOPS.len() - 2);
     let mix = |channel: usize| {
@@ -104,6 +107,8 @@ mod tests {
         let looks: HashSet<(String, bool)> =
             METHODS.iter().map(|method| of_method(*method, 0)).map(|look| (look.colour, look.filled)).collect();
         assert_eq!(looks.len(), METHODS.len());
+        let variants: HashSet<String> = (0..30).map(|variant| format!("{:?}", of_method(METHODS[0], variant))).collect();
+        assert_eq!(variants.len(), 30);
         let layers: HashSet<String> = (0..8).map(|index| of_layer(index, 8).colour).collect();
         assert_eq!(layers.len(), 8);
         assert_eq!((of_layer(0, 1).colour, of_layer(7, 8).colour), ("#440154".to_owned(), "#aac828".to_owned()));
