@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 
 /// Options of `biodist train` that are followed by a value.
-const WITH_VALUE: [&str; 3] = ["--set", "--out", "--trace"];
+const WITH_VALUE: [&str; 5] = ["--set", "--out", "--trace", "--seeds", "--vary"];
 
 pub fn is_training(arguments: &[OsString]) -> bool {
     arguments.first().is_some_and(|subcommand| subcommand == "train")
@@ -65,6 +65,13 @@ mod tests {
 
     fn words(text: &str) -> Vec<OsString> {
         text.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn values_of_options_are_not_taken_for_the_configuration() {
+        let train =
+            words("train --seeds 0,1 --out runs/a --vary learning.sigma=0.1,0.2 --trace t.json a.toml --set data.batch_size=8 --resume");
+        assert_eq!(check_of(&train), words("check a.toml --set data.batch_size=8 --json"));
     }
 
     #[test]

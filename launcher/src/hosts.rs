@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::usage::usage;
 
@@ -21,7 +21,7 @@ pub struct Host {
 /// # Errors
 /// A file that cannot be read or holds no host; a line that is not understood.
 pub fn read(path: &Path) -> Result<Vec<Host>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the host file {}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("cannot read the host file {}: {error}", path.display())))?;
     parse(&text).map_err(|message| usage(format!("{}:{message}", path.display())))
 }
 

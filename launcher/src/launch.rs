@@ -58,7 +58,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
     let (sender, events) = listen()?;
     let name = format!("{}-{}", local_time(), std::process::id());
     let logs = std::path::absolute(&cli.log_dir).context("cannot find out the folder for logs")?.join(&name);
-    let agent = Agent::from_environment(variable);
+    let agent = if resources.reach == Reach::Slurm { Agent::of_slurm() } else { Agent::from_environment(variable) };
     let mut launch = Launch { cli, job, slots: resources.slots, variables, logs, id: name, agent, sender, events };
     launch.check_hosts()?;
     launch.run()
@@ -96,6 +96,18 @@ impl Launch<'_> {
         }
     }
 
+    /// After a failure. Slurm itself takes minutes to miss a node (its SlurmdTimeout), in which every restart would be lost: where it
+    /// misses none, a node that a step cannot be started on is lost too. Unless that is so of all, which is another fault.
+    fn lost_hosts(&self) -> Vec<(String, String)> {
+        let known = self.unusable_hosts();
+        if self.job.reach != Reach::Slurm || !known.is_empty() {
+            return known;
+        }
+        let asked = names(&self.job.shares);
+        let silent = remote::unusable(&self.agent, &asked, &self.job.folder, &self.job.program[0]);
+        if silent.len() < asked.len() { silent } else { known }
+    }
+
     fn run(&mut self) -> Result<u8> {
         let wanted = total(&self.job.shares);
         let mut restarts = 0;
@@ -104,7 +116,7 @@ impl Launch<'_> {
             let logs = self.logs.join(format!("attempt-{}", restarts + 1));
             say(&format!("{} on {}; logs in {}", ranks(total(&self.job.shares)), places(&self.job.shares), logs.display()));
             let mut outcome = self.start(&logs)?;
-            // Slurm is asked instead, see `slurm::lost_nodes`.
+            // Slurm and its nodes are asked instead, see `slurm::lost_nodes`.
             if self.job.reach == Reach::Slurm {
                 outcome.ending.lost_hosts.clear();
             }
@@ -155,8 +167,8 @@ impl Launch<'_> {
             return;
         }
         let hosts = match self.job.reach {
-            Reach::Ssh => names(&self.job.shares),
-            Reach::Local | Reach::Slurm => vec!["localhost".to_owned()],
+            Reach::Ssh | Reach::Slurm => names(&self.job.shares),
+            Reach::Local => vec!["localhost".to_owned()],
         };
         let swept = remote::sweep(&self.agent, &hosts, &self.id);
         if swept > 0 {
@@ -172,7 +184,7 @@ impl Launch<'_> {
     /// Makes the job the one to start next: resumed, on the same ranks where every host is there, else on the largest number that the
     /// remaining hosts hold and that divides the global batch.
     fn go_on_with_what_is_left(&mut self, wanted: usize, lost: &[String]) -> Result<()> {
-        let unusable = self.unusable_hosts();
+        let unusable = self.lost_hosts();
         unusable.iter().for_each(|(host, reason)| say(&format!("{host} is lost: {reason}")));
         let before = self.slots.len();
         self.slots.retain(|slot| !lost.contains(&slot.host) && !unusable.iter().any(|(host, _)| *host == slot.host));

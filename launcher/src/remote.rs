@@ -19,16 +19,27 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The program that reaches other hosts, and its options.
 #[derive(Clone, Debug)]
-pub struct Agent(Vec<OsString>);
+pub struct Agent {
+    words: Vec<OsString>,
+    /// Whether it hands one word to a shell on the host, as ssh does, or starts a program with its arguments.
+    has_shell: bool,
+}
 
 impl Agent {
     /// As Open MPI will choose it in this environment.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Agent {
         let words = variable("OMPI_MCA_plm_rsh_agent").and_then(|agent| shell_words::split(&agent).ok()).filter(|words| !words.is_empty());
-        match words {
-            Some(words) => Agent(words.into_iter().map(OsString::from).collect()),
-            None => Agent(["ssh"].iter().chain(&SSH_OPTIONS).map(OsString::from).collect()),
-        }
+        let words = match words {
+            Some(words) => words.into_iter().map(OsString::from).collect(),
+            None => ["ssh"].iter().chain(&SSH_OPTIONS).map(OsString::from).collect(),
+        };
+        Agent { words, has_shell: true }
+    }
+
+    /// Slurm's own way to the nodes of the job that this process runs in, beside what is running there.
+    pub fn of_slurm() -> Agent {
+        let words = ["srun", "--overlap", "--mpi=none", "--mem=0", "--nodes=1", "--ntasks=1", "--nodelist"];
+        Agent { words: words.iter().map(OsString::from).collect(), has_shell: false }
     }
 
     /// `script` for `sh`, on `host`.
@@ -38,8 +49,12 @@ impl Agent {
             command.args(["-c", script]);
             command
         } else {
-            let mut command = Command::new(&self.0[0]);
-            command.args(&self.0[1..]).arg(host).arg(format!("sh -c {}", shell_words::quote(script)));
+            let mut command = Command::new(&self.words[0]);
+            command.args(&self.words[1..]).arg(host);
+            match self.has_shell {
+                true => command.arg(format!("sh -c {}", shell_words::quote(script))),
+                false => command.args(["sh", "-c", script]),
+            };
             command
         };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

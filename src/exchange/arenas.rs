@@ -160,7 +160,7 @@ impl Exchange {
                 parameters.push(self.send_parameters(backend, transport, update.map));
             }
         }
-        exchanging(backend, Doing::AllGather, 0, || parameters.into_iter().for_each(|journey| transport.wait(journey)));
+        exchanging(backend, (Doing::AllGather, None), 0, || parameters.into_iter().for_each(|journey| transport.wait(journey)));
         self.meet(backend, transport);
         self.factors.clear();
         self.gradients.clear();
@@ -227,9 +227,11 @@ impl Exchange {
             let of = |peer: usize, owner: usize| unsafe { Message::of(peer, self.bases[owner], &range) };
             let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
             let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
-            let freight = Freight { doing: Doing::FactorsTravelling, layer: Some(backend.maps.get(update.map).layer) };
-            let journey =
-                exchanging(backend, Doing::AllGather, received(&receives), || unsafe { transport.begin(freight, &sends, &receives) });
+            let layer = Some(backend.maps.get(update.map).layer);
+            let freight = Freight { doing: Doing::FactorsTravelling, layer };
+            let journey = exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe {
+                transport.begin(freight, &sends, &receives)
+            });
             self.factors.insert(activity.0, journey);
         }
     }
@@ -238,8 +240,11 @@ impl Exchange {
     fn await_factors(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update]) {
         if self.peers().next().is_some() {
             updates.iter().for_each(|update| self.send_factors(backend, transport, *update));
-            let journeys = updates.iter().flat_map(|update| [update.pre, update.post]).map(|activity| self.factors[&activity.0]);
-            exchanging(backend, Doing::AllGather, 0, || journeys.for_each(|journey| transport.wait(journey)));
+            for update in updates {
+                let layer = Some(backend.maps.get(update.map).layer);
+                let journeys = [update.pre, update.post].map(|activity| self.factors[&activity.0]);
+                exchanging(backend, (Doing::AllGather, layer), 0, || journeys.into_iter().for_each(|journey| transport.wait(journey)));
+            }
         }
         self.meet(backend, transport);
     }
@@ -247,7 +252,7 @@ impl Exchange {
     /// Waits for those that see the same memory.
     fn meet(&self, backend: &mut CpuBackend, transport: &dyn Transport) {
         if self.sharing > 1 {
-            exchanging(backend, Doing::Barrier, 0, || transport.host_barrier());
+            exchanging(backend, (Doing::Barrier, None), 0, || transport.host_barrier());
         }
     }
 
@@ -261,9 +266,10 @@ impl Exchange {
     fn send_gradient(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, map: MapId) {
         let Way::Gradients { gradients, landed, landings } = &self.way else { return };
         let ranges = &self.elements[map.0];
-        let freight = Freight { doing: Doing::GradientTravelling, layer: Some(backend.maps.get(map).layer) };
+        let layer = Some(backend.maps.get(map).layer);
+        let freight = Freight { doing: Doing::GradientTravelling, layer };
         let bytes = 4 * reduce::landing_elements(ranges, self.rank);
-        let journey = exchanging(backend, Doing::ReduceScatter, bytes, || unsafe {
+        let journey = exchanging(backend, (Doing::ReduceScatter, layer), bytes, || unsafe {
             reduce::begin(transport, freight, gradients.at(0), ranges, landed.at(landings[map.0]))
         });
         self.gradients.insert(map.0, journey);
@@ -279,8 +285,10 @@ impl Exchange {
                 self.send_gradient(backend, transport, update.map);
             }
         }
-        let journeys = updates.iter().map(|update| self.gradients[&update.map.0]);
-        exchanging(backend, Doing::ReduceScatter, 0, || journeys.for_each(|journey| transport.wait(journey)));
+        for update in updates {
+            let (layer, journey) = (Some(backend.maps.get(update.map).layer), self.gradients[&update.map.0]);
+            exchanging(backend, (Doing::ReduceScatter, layer), 0, || transport.wait(journey));
+        }
         Ok(())
     }
 
@@ -290,8 +298,9 @@ impl Exchange {
         let of = |peer: usize, owner: usize| unsafe { Message::of(peer, weights, &ranges[owner]) };
         let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
         let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
-        let freight = Freight { doing: Doing::ParametersTravelling, layer: Some(backend.maps.get(map).layer) };
-        exchanging(backend, Doing::AllGather, received(&receives), || unsafe { transport.begin(freight, &sends, &receives) })
+        let layer = Some(backend.maps.get(map).layer);
+        let freight = Freight { doing: Doing::ParametersTravelling, layer };
+        exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe { transport.begin(freight, &sends, &receives) })
     }
 }
 
@@ -310,9 +319,9 @@ fn received(messages: &[Message]) -> usize {
     messages.iter().map(|message| message.bytes).sum()
 }
 
-/// Enters the time that `communicate` takes as exchange, and the bytes that it brings.
-fn exchanging<T>(backend: &mut CpuBackend, doing: Doing, bytes: usize, communicate: impl FnOnce() -> T) -> T {
-    let _span = span(doing, None);
+/// Enters the time that `communicate` takes as exchange, of a layer where it is one's, and the bytes that it brings.
+fn exchanging<T>(backend: &mut CpuBackend, (doing, layer): (Doing, Option<usize>), bytes: usize, communicate: impl FnOnce() -> T) -> T {
+    let _span = span(doing, layer);
     let started = Instant::now();
     let result = communicate();
     backend.profile.add(Phase::Exchange, started.elapsed().as_secs_f64(), 0.0, bytes as f64);

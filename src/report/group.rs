@@ -115,10 +115,10 @@ impl Group<'_> {
     }
 }
 
-/// Sorts runs into groups, in the order of the paper's tables.
+/// Sorts runs that have a result into groups, in the order of the paper's tables.
 pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
     let mut groups: Vec<(String, Group)> = Vec::new();
-    for run in runs {
+    for run in runs.iter().filter(|run| run.has_result()) {
         let key = key(run);
         let (_, group) = find_or_add(
             &mut groups,

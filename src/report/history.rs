@@ -95,7 +95,8 @@ impl History {
     fn diagnose(&mut self, epoch: u64, layers: &Map<String, Value>) {
         for (layer, quantities) in layers {
             for (quantity, value) in quantities.as_object().into_iter().flatten() {
-                let Some(value) = value.as_f64() else { continue };
+                // What no float can be is no measure, and would leave an axis no room for others.
+                let Some(value) = value.as_f64().filter(|value| value.abs() <= f64::from(f32::MAX)) else { continue };
                 let diagnostic = find_or_add(
                     &mut self.diagnostics,
                     |known| known.quantity == *quantity,
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn layers_keep_their_order_and_quantities_are_apart() {
-        let text = r#"{"split":"validation","step":3,"epoch":1,"loss":1,"diagnostics":{"layers.2":{"angle_degrees":80.0},"layers.10":{"angle_degrees":85.0,"norm_ratio":1.5}}}
+        let text = r#"{"split":"validation","step":3,"epoch":1,"loss":1,"diagnostics":{"layers.2":{"angle_degrees":80.0},"layers.10":{"angle_degrees":85.0,"norm_ratio":1.5,"target_diversity":1e308}}}
 {"split":"test","step":3,"epoch":1,"loss":1,"diagnostics":{"layers.2":{"angle_degrees":81.0}}}
 {"split":"test","step":6,"epoch":2,"loss":1,"diagnostics":{"layers.2":{"angle_degrees":70.0}}}
 "#;
@@ -187,6 +188,7 @@ mod tests {
         let angles = &history.diagnostics[0];
         assert_eq!(angles.quantity, "angle_degrees");
         assert_eq!(angles.layers, [("layers.2".to_owned(), vec![(1.0, 80.0), (2.0, 70.0)]), ("layers.10".to_owned(), vec![(1.0, 85.0)])]);
+        assert_eq!(history.diagnostics.len(), 2, "{:?}", history.diagnostics);
         assert_eq!(history.diagnostics[1].layers, [("layers.10".to_owned(), vec![(1.0, 1.5)])]);
     }
 

@@ -27,7 +27,7 @@ use data_prep::files::write_atomically;
 use serde_json::Value;
 
 use document::{ABSENT, Block, Content, Document, Row, Section, Table};
-use group::{Group, group};
+use group::{Group, Panel, group};
 use run::Run;
 use sweep::Sweep;
 
@@ -126,7 +126,7 @@ fn describe(runs: &[Run], sweeps: &[Sweep]) -> Document {
         Section::new("Autoencoders", autoencoders),
         Section::new("Random searches", sweep::blocks(sweeps)),
         Section::new("Inside the network", curves::layer_diagnostics(&groups)),
-        Section::new("Runs", if runs.is_empty() { vec![] } else { vec![Block::Table(list(&groups))] }),
+        Section::new("Runs", if runs.is_empty() { vec![] } else { vec![Block::Table(list(&groups, runs))] }),
     ];
     Document { title: "Training report".to_owned(), lead: lead(runs, sweeps), sections: sections.into_iter().flatten().collect() }
 }
@@ -152,21 +152,34 @@ fn lead(runs: &[Run], sweeps: &[Sweep]) -> String {
 }
 
 /// Every run with its folder and how it was trained.
-fn list(groups: &[Group]) -> Table {
+fn list(groups: &[Group], runs: &[Run]) -> Table {
     let titles = ["Folder", "Method", "Network", "Device", "Seed", "Steps", "Epochs", "State"];
     let mut table = Table { columns: vec![(String::new(), titles.map(str::to_owned).to_vec())], text_columns: 4, ..Table::default() };
-    for (group, run) in groups.iter().flat_map(|group| group.runs.iter().map(move |run| (group, run))) {
+    let measured = groups.iter().flat_map(|group| group.runs.iter().map(|run| (*run, group.label.clone(), group.panel.title())));
+    let begun = runs.iter().filter(|run| !run.has_result());
+    let begun = begun.map(|run| (run, run.method().name(), Panel::of(&run.config, &run.data).title()));
+    for (run, label, network) in measured.chain(begun) {
         let about = |key: &str| run.about.get(key).and_then(Value::as_str).unwrap_or(ABSENT).to_owned();
         table.rows.push(Row::Cells(vec![
             run.path.display().to_string(),
-            group.label.clone(),
-            group.panel.title(),
+            label,
+            network,
             about("kernels"),
             run.config.experiment.seed.to_string(),
             run.step.to_string(),
             results::count(run.epochs()),
-            if run.finished { "finished" } else { "not finished" }.to_owned(),
+            state(run),
         ]));
     }
     table
+}
+
+/// How far a run has come; whether it is still being trained its folder does not tell.
+fn state(run: &Run) -> String {
+    match run.planned_epochs() {
+        _ if run.finished => "finished".to_owned(),
+        _ if !run.has_result() => "no result yet".to_owned(),
+        Some(planned) => format!("{} of {} epochs", results::count(run.epochs()), results::count(planned)),
+        None => "not finished".to_owned(),
+    }
 }

@@ -57,6 +57,11 @@ impl Run {
         Ok(Run { path: path.to_owned(), data: Data::of(&config), config, history, step, steps_per_epoch, finished, about })
     }
 
+    /// Whether anything was measured yet.
+    pub fn has_result(&self) -> bool {
+        self.history.last_step > 0
+    }
+
     pub fn method(&self) -> Method {
         Method::of(&self.config)
     }

@@ -216,6 +216,9 @@ fn table(sweep: &Sweep) -> Table {
     for key in ranked.iter().flat_map(|trial| trial.values.keys()) {
         find_or_add(&mut keys, |known| *known == key, || key);
     }
+    // What all trials share was not drawn, and would push what was out of sight.
+    let first = ranked.first().map(|trial| &trial.values);
+    keys.retain(|key| ranked.len() == 1 || ranked.iter().any(|trial| trial.values.get(*key) != first.and_then(|values| values.get(*key))));
     let measured = |trial: &Trial, split: Split| {
         let text =
             if classifies { trial.error(split).map(|error| format!("{:.2}", 100.0 * error)) } else { trial.loss(split).map(figures) };
@@ -274,10 +277,10 @@ mod tests {
     #[test]
     fn trials_are_ranked_by_validation_and_the_last_line_counts() {
         let sweep = sweep(
-            r#"{"trial":0,"values":{"learning.sigma":0.1},"validation_error":0.5,"test_error":0.1,"epochs":3,"status":"done"}
+            r#"{"trial":0,"values":{"learning.sigma":0.1,"optimizer.forward.beta1":0.9},"validation_error":0.5,"test_error":0.1,"epochs":3,"status":"done"}
 {"trial":1,"values":{"learning.sigma":0.2},"validation_error":0.9,"test_error":0.9,"epochs":1,"status":"stopped"}
 {"trial":2,"values":{"learning.sigma":0.3},"validation_error":0.2,"epochs":1,"status":"diverged"}
-{"trial":1,"values":{"learning.sigma":0.2},"validation_error":0.25,"test_error":0.3,"epochs":3,"status":"done"}
+{"trial":1,"values":{"learning.sigma":0.2,"optimizer.forward.beta1":0.9},"validation_error":0.25,"test_error":0.3,"epochs":3,"status":"done"}
 {"trial":4,"val"#,
         )
         .unwrap();

@@ -125,7 +125,7 @@ impl Engine {
                     batch.step,
                     batch.first + sample,
                     self.rule_name,
-                    self.first_not_finite()
+                    self.first_not_finite(measure)
                 )));
             }
         }
@@ -133,7 +133,7 @@ impl Engine {
     }
 
     /// Where to look for the cause: the lowest layer with a parameter that is not finite.
-    fn first_not_finite(&self) -> String {
+    fn first_not_finite(&self, measure: Measure) -> String {
         for (index, map) in self.maps.all.iter().enumerate() {
             for (name, part) in [(&map.weight.name, Part::Weight), (&map.bias_name, Part::Bias)] {
                 let values =
@@ -142,6 +142,9 @@ impl Engine {
                     return format!("{name} of layer {} holds {value}", map.layer);
                 }
             }
+        }
+        if measure == Measure::InverseLoss {
+            return "all parameters are finite, so it is an inverse's error that overflows when it is squared".to_owned();
         }
         let top = self.maps.forward.len() - 1;
         format!("all parameters are finite, so it is the arithmetic of the output, layer {top}, that overflows")

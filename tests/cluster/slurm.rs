@@ -30,7 +30,7 @@ impl Slurm {
         let text = format!(
             "ClusterName=test\nSlurmctldHost={host}\nSlurmUser=root\nSlurmdUser=root\nAuthType=auth/munge\n\
              ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSelectType=select/cons_tres\nSelectTypeParameters=CR_Core\n\
-             ReturnToService=2\nMpiDefault=none\nSlurmdParameters=config_overrides\nSlurmctldPort={port}\nSlurmdTimeout=8\n\
+             ReturnToService=2\nMpiDefault=none\nSlurmdParameters=config_overrides\nSlurmctldPort={port}\n\
              StateSaveLocation={}\nSlurmdSpoolDir={}\nSlurmctldPidFile={}\nSlurmdPidFile={}\nSlurmctldLogFile={}\nSlurmdLogFile={}\n\
              NodeName=n1 NodeHostname={host} Port={} CPUs=2 RealMemory=1000\nNodeName=n2 NodeHostname={host} Port={} CPUs=2 RealMemory=1000\n\
              PartitionName=main Nodes=n1,n2 Default=YES State=UP\n",

@@ -18,18 +18,20 @@ pub fn launcher(site: &Site, arguments: &[&str]) -> Job {
 
 #[test]
 fn ranks_killed_at_any_moment_change_nothing() {
-    kill_ranks(3);
+    kill_ranks(2, 3);
+    kill_ranks(4, 1);
 }
 
 /// About four seconds each, most of which Open MPI takes to end the other rank, and the launcher to pause.
 #[test]
 #[ignore = "make test-cluster"]
 fn ranks_killed_twenty_times_change_nothing() {
-    kill_ranks(20);
+    kill_ranks(2, 20);
+    kill_ranks(4, 3);
 }
 
-/// Kills a random rank at a random moment, `kills` times in one launch, and compares the run with an unbroken one.
-fn kill_ranks(kills: usize) {
+/// Kills a random one of so many ranks at a random moment, `kills` times in one launch, and compares the run with an unbroken one.
+fn kill_ranks(ranks: usize, kills: usize) {
     let seed = std::env::var("BIODIST_TEST_SEED").map_or(u64::from(std::process::id()), |seed| seed.parse().unwrap());
     println!("the same kills again: BIODIST_TEST_SEED={seed}");
     let mut state = seed;
@@ -46,7 +48,7 @@ fn kill_ranks(kills: usize) {
     site.succeed(1, &["train", &config, "--out", "whole"]);
 
     let restarts = kills.to_string();
-    let job = launcher(&site, &["--ranks", "2", "--max-restarts", &restarts, "train", &config, "--out", "killed"]);
+    let job = launcher(&site, &["--ranks", &ranks.to_string(), "--max-restarts", &restarts, "train", &config, "--out", "killed"]);
     let metrics = site.path("killed/metrics.jsonl");
     let attempt = |number: usize| {
         let launch = std::fs::read_dir(site.path("logs")).ok()?.next()?.ok()?.path();
@@ -59,9 +61,9 @@ fn kill_ranks(kills: usize) {
         wait_for("a line of metrics", || lines(&metrics) > before);
         // In whatever the rank does by then: a step, a checkpoint, an evaluation.
         std::thread::sleep(Duration::from_micros(random(16_000)));
-        let ranks: Vec<i32> = children_of_children(job.id());
-        assert_eq!(ranks.len(), 2, "kill {kill}: the run has not ended yet");
-        unsafe { libc::kill(ranks[random(2) as usize], libc::SIGKILL) };
+        let processes: Vec<i32> = children_of_children(job.id());
+        assert_eq!(processes.len(), ranks, "kill {kill}: the run has not ended yet");
+        unsafe { libc::kill(processes[random(ranks as u64) as usize], libc::SIGKILL) };
         let killed = Instant::now();
         wait_for("the next attempt", || attempt(kill + 1).is_some_and(|folder| folder.exists()));
         // The launcher's pause is part of it.

@@ -256,7 +256,7 @@ fn damaged_and_absent_runs_are_named() {
     site.succeed(1, &["report", "good", "begun", "search", "--out", "early"]);
     let early = std::fs::read_to_string(site.path("early/report.md")).unwrap();
     let begun = row(&early, "## Runs", "begun");
-    assert_eq!(begun[begun.len() - 3..], ["0", "0", "not finished"]);
+    assert_eq!(begun[begun.len() - 3..], ["0", "0", "no result yet"]);
     assert!(early.contains("search has no result yet") && row(&early, "## Runs", "good").last().unwrap() == "finished", "{early}");
     // A rank would do as well as any: one writes.
     site.succeed(2, &["report", "good", "--out", "report"]);

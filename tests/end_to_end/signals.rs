@@ -5,7 +5,7 @@ use std::time::Instant;
 use libc::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::resume::kill_a_rank;
-use crate::site::{Job, Outcome, Site, lines, wait_for};
+use crate::site::{Job, Outcome, Site, exists, lines, wait_for};
 
 const LONG: &str = "[training]\nmax_steps = 100000000\nlog_every_steps = 100\nkeep_checkpoints = 1";
 
@@ -47,6 +47,28 @@ fn mpirun_passes_usr1_on() {
     let job = begin(&site, 2, "run");
     job.signal(SIGUSR1);
     assert_stopped(&site, "run", &job.wait());
+}
+
+/// mpirun asks its ranks to end and kills them soon after: what they get to write by then is whole, or is not there.
+#[test]
+fn mpirun_that_is_told_to_end_leaves_a_run_that_goes_on() {
+    for (ranks, signal) in [(2, SIGTERM), (4, SIGTERM), (2, SIGINT)] {
+        let site = Site::new();
+        let more = "[training]\nepochs = 60\nlog_every_steps = 1\ncheckpoint_every_steps = 3\nkeep_checkpoints = 2";
+        let config = site.configure("told", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", more);
+        site.succeed(1, &["train", &config, "--out", "whole"]);
+        let job = site.start(ranks, &["train", &config, "--out", "run"]);
+        wait_for("lines of metrics", || lines(&site.path("run/metrics.jsonl")) > 40);
+        let processes = job.ranks();
+        job.signal(signal);
+        let told = Instant::now();
+        let outcome = job.wait();
+        assert!(outcome.code != Some(0) && told.elapsed().as_secs() < 15, "{:?}: {outcome:?}", told.elapsed());
+        assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
+        wait_for("the end of all ranks", || processes.iter().all(|process| !exists(*process)));
+        site.succeed(2, &["train", &config, "--out", "run", "--resume"]);
+        site.assert_same("whole", "run");
+    }
 }
 
 #[test]

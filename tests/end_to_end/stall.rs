@@ -37,6 +37,7 @@ fn assert_named(outcome: &Outcome, ranks: usize, stopped: usize) {
             verdict.contains("no sign of life") && verdict.contains("stopped, by SIGSTOP") && verdict.contains("last seen in step "),
             "{line}"
         );
+        assert!(verdict.contains("; the others wait in "), "{line}");
         assert_eq!(verdict.matches("rank ").count(), 1, "no other rank is blamed: {line}");
     }
 }
@@ -85,7 +86,7 @@ fn evaluation_counts_as_progress_and_a_stop_in_it_is_told() {
 }
 
 #[test]
-fn one_process_alone_is_watched_too_and_ends_well() {
+fn short_runs_end_well_under_a_short_limit() {
     let site = Site::new();
     let config = site.configure("short", "rule = \"bp\"", "[training]\nepochs = 2\n[parallel]\nstall_timeout = 0.5");
     for ranks in [1, 2] {

@@ -193,6 +193,10 @@ fn measure(args: &ScalingArgs, machine: &Machine, ranks: usize, batch: usize) ->
     if unsafe { libc::geteuid() } == 0 {
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
+    // Open MPI 4 crashes now and then where it shares its topology in memory.
+    if std::env::var_os("OMPI_MCA_rtc_hwloc_vmhole").is_none() {
+        command.env("OMPI_MCA_rtc_hwloc_vmhole", "none");
+    }
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.context("mpirun cannot be started: install Open MPI, or load your cluster's module")?;
     if !output.status.success() {

@@ -59,11 +59,6 @@ impl Sight {
         seen.reading = reading;
     }
 
-    /// A rank that has ended by itself, and for whose end others answer.
-    pub fn forget(&mut self, rank: usize) {
-        self.ranks.remove(&rank);
-    }
-
     /// How many ranks are known.
     pub fn ranks(&self) -> usize {
         self.ranks.len()
@@ -71,6 +66,22 @@ impl Sight {
 
     pub fn get(&self, rank: usize) -> Option<&Seen> {
         self.ranks.get(&rank)
+    }
+
+    /// An exchange that a rank which is not to blame waits in, the latest where there are several.
+    pub fn waited_in(&self, culprits: &[Culprit]) -> Option<Reading> {
+        let blamed = |reading: &Reading| culprits.iter().any(|culprit| culprit.reading.rank == reading.rank);
+        let readings = self.ranks.values().map(|seen| seen.reading);
+        let waits = readings.filter(|reading| !blamed(reading) && !reading.has_left() && reading.doing().is_collective());
+        waits.max_by_key(|reading| reading.collectives())
+    }
+
+    /// A rank whose connection has closed: one that was ending is done. Another one is missed from now on.
+    pub fn closed(&mut self, rank: usize) {
+        let done = |seen: &Seen| seen.reading.has_left() || seen.reading.doing() == Doing::Ending;
+        if self.ranks.get(&rank).is_some_and(done) {
+            self.ranks.remove(&rank);
+        }
     }
 
     /// The ranks that give no sign of life for `limit` seconds.
@@ -154,10 +165,22 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_closes_is_a_good_end_only_of_a_rank_that_was_ending() {
+        let ranks = [0, 1, 2].map(|rank| Reading::example(rank, if rank == 2 { Doing::Ending } else { Doing::AllGather }, None, 9));
+        let mut sight = sight(&ranks, &[0, 2], 1.5);
+        sight.closed(1);
+        sight.closed(2);
+        assert_eq!((sight.ranks(), sight.silent(2.5, 2.0).len()), (2, 1));
+    }
+
+    #[test]
     fn a_rank_that_lives_and_does_not_move_is_named() {
         let waits = |rank| Reading::example(rank, Doing::AllGather, None, 9);
         let ranks = [waits(0), Reading::example(1, Doing::Forward, Some(3), 8), waits(2)];
-        assert_eq!(blamed(&sight(&ranks, &[0, 1, 2], 2.5), 2.5, 3), (vec![1], Some(Kind::Stuck)));
+        let seen = sight(&ranks, &[0, 1, 2], 2.5);
+        assert_eq!(blamed(&seen, 2.5, 3), (vec![1], Some(Kind::Stuck)));
+        let waited_in = seen.waited_in(&seen.culprits(2.5, 2.0, 3)).unwrap();
+        assert_eq!((waited_in.rank, waited_in.describe().as_str()), (2, "all-gather"));
         // Two exchanges behind, and waiting in the wrong one.
         let ranks = [waits(0), Reading::example(1, Doing::Barrier, None, 7), waits(2)];
         assert_eq!(blamed(&sight(&ranks, &[0, 1, 2], 2.5), 2.5, 3), (vec![1], Some(Kind::Stuck)));

@@ -126,8 +126,7 @@ impl Watch {
             Link::None | Link::Missing => {}
             Link::Hub(hub) => {
                 for rank in hub.exchange(|reading| sight.note(reading, *now)) {
-                    // It has ended, and its launcher knows.
-                    sight.forget(rank);
+                    sight.closed(rank);
                 }
             }
             Link::Spoke(spoke) => {
@@ -183,7 +182,9 @@ impl Watch {
         let more = culprits.len().saturating_sub(NAMED);
         let more = if more > 0 { format!("; and {more} more ranks") } else { String::new() };
         let why = if culprits[0].kind == Kind::Waiting { "all ranks wait in one exchange, so the network may be down: " } else { "" };
-        format!("{why}{}{more}", named.join("; "))
+        let waited_in = self.sight.waited_in(culprits).filter(|_| culprits[0].kind != Kind::Waiting);
+        let others = waited_in.map_or(String::new(), |reading| format!("; the others wait in {}", reading.describe()));
+        format!("{why}{}{more}{others}", named.join("; "))
     }
 
     fn describe(&self, culprit: &Culprit) -> String {
