@@ -110,9 +110,9 @@ pub fn complain_as_rank(rank: usize, message: &str) {
     }
 }
 
-/// One line on stderr; where that is closed, nobody listens.
+/// One line on stderr, written at once so that lines of several ranks do not mix; where that is closed, nobody listens.
 fn complain(message: &str) {
-    let _ = writeln!(std::io::stderr(), "biodist: {message}");
+    let _ = std::io::stderr().write_all(format!("biodist: {message}\n").as_bytes());
 }
 
 /// One line on stdout; where that is closed, training goes on all the same.

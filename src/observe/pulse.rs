@@ -218,6 +218,7 @@ impl Reading {
         let (inner, outer) = (parts(self.doing), parts(self.doing >> 24));
         match outer.0 {
             Doing::Starting | Doing::BetweenSteps | Doing::Step => named(inner),
+            doing if doing == inner.0 => named((doing, inner.1.or(outer.1))),
             _ => format!("{} ({})", named(inner), named(outer)),
         }
     }
@@ -240,6 +241,8 @@ mod tests {
         let inner = word(Doing::Forward, Some(2)) | word(Doing::Evaluation, None) << 24;
         let reading = Reading { doing: inner, ..Reading::default() };
         assert_eq!(reading.describe(), "forward of layer 2 (evaluation)");
+        let nested = word(Doing::AllGather, None) | word(Doing::AllGather, Some(3)) << 24;
+        assert_eq!(Reading { doing: nested, ..Reading::default() }.describe(), "all-gather of layer 3");
         let reading = Reading { doing: word(Doing::Barrier, None) | word(Doing::Step, None) << 24, ..Reading::default() };
         assert_eq!((reading.describe().as_str(), reading.doing()), ("barrier", Doing::Barrier));
         assert_eq!(Reading::of_words(reading.to_words()), reading);
