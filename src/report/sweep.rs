@@ -109,6 +109,12 @@ impl Sweep {
         self.subject.as_ref().map_or_else(|| self.path.display().to_string(), |subject| subject.method.name())
     }
 
+    /// "SDTP, parallel on MNIST, fully connected".
+    fn title(&self) -> String {
+        let place = self.subject.as_ref().map_or(String::new(), |subject| format!(" on {}", subject.panel.title()));
+        self.name() + &place
+    }
+
     fn method(&self) -> Option<Method> {
         self.subject.as_ref().map(|subject| subject.method)
     }
@@ -233,7 +239,7 @@ fn table(sweep: &Sweep) -> Table {
     let titles = |titles: &[&str]| titles.iter().map(|title| title.to_string()).collect::<Vec<_>>();
     let short = |key: &&String| key.trim_start_matches("optimizer.").trim_start_matches("learning.").to_owned();
     let mut table = Table {
-        title: format!("{}: the best of {} trials, by {}", sweep.name(), sweep.trials.len(), split.name()),
+        title: format!("{}: the best of {} trials, by {}", sweep.title(), sweep.trials.len(), split.name()),
         columns: vec![
             (String::new(), titles(&["Trial", "Status"])),
             (if classifies { "Error (%)" } else { "Loss" }.to_owned(), titles(&["validation", "test"])),
