@@ -47,6 +47,9 @@ pub fn take(transport: &dyn Transport, wanted: usize) -> Result<Share> {
     let own = part(cpus, place, sharing.len());
     let limited = cpus < members(&mask).len();
     let threads = if wanted > 0 { wanted } else { own.len().max(1) };
+    if threads > cpus {
+        log::warn!("parallel.threads_per_rank = {threads}, but there are {cpus} CPUs: threads that take turns are slower than fewer ones");
+    }
     if !limited && threads <= own.len() {
         let ordered = by_core(members(&mask));
         let _ = bind(&mask_from(&ordered[own]));

@@ -71,8 +71,11 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Writes a whole small file.
+/// Writes a whole small file. A device, or what a link leads to, is written itself: another file would take its place.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.is_symlink() || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return std::fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()));
+    }
     let mut file = AtomicFile::create(path)?;
     file.write(bytes)?;
     file.commit()

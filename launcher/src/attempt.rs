@@ -15,6 +15,8 @@ use crate::ending::Ending;
 use crate::mpirun::LAUNCH_VARIABLE;
 use crate::output::{Author, Journal, follow};
 
+/// Between two requests to the ranks for a checkpoint and the end.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// After SIGTERM, Open MPI itself kills the ranks within two seconds.
 const AFTER_TERM: Duration = Duration::from_secs(10);
 /// mpirun ends a job within seconds of saying so, unless it waits for a host that it cannot reach: for a quarter of an hour, which is what
@@ -134,7 +136,10 @@ impl Attempt<'_> {
         loop {
             let event = match escalation.deadline() {
                 None => self.events.recv_timeout(GLANCE),
-                Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.events.recv_timeout(if matches!(escalation, Escalation::Asked(_)) { left.min(ASK_AGAIN) } else { left })
+                }
             };
             match event {
                 Ok(Event::Exited(status)) => return Ok((status, requested)),
@@ -149,6 +154,10 @@ impl Attempt<'_> {
                     if says_it_ends() {
                         escalation = Escalation::Ending(Instant::now() + AFTER_ITS_WORD);
                     }
+                }
+                Err(RecvTimeoutError::Timeout) if escalation.deadline().is_some_and(|deadline| Instant::now() < deadline) => {
+                    // mpirun drops what comes before it has started the ranks.
+                    escalation.signal(process);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     escalation = escalation.on_timeout();
@@ -199,15 +208,23 @@ impl Escalation {
     }
 
     fn act(self, process: libc::pid_t) {
-        let (signal, what) = match self {
+        let what = match self {
             Escalation::Running | Escalation::Ending(_) => return,
-            Escalation::Asked(_) => {
-                (libc::SIGUSR1, "asked the ranks for a checkpoint and the end; a second Ctrl-C or SIGTERM does not wait for it")
-            }
-            Escalation::Terminated(_) => (libc::SIGTERM, "ending mpirun"),
-            Escalation::Killed => (libc::SIGKILL, "mpirun does not end by itself; killing it"),
+            Escalation::Asked(_) => "asked the ranks for a checkpoint and the end; a second Ctrl-C or SIGTERM does not wait for it",
+            Escalation::Terminated(_) => "ending mpirun",
+            Escalation::Killed => "mpirun does not end by itself; killing it",
         };
         eprintln!("biodist-launch: {what}");
+        self.signal(process);
+    }
+
+    fn signal(self, process: libc::pid_t) {
+        let signal = match self {
+            Escalation::Running | Escalation::Ending(_) => return,
+            Escalation::Asked(_) => libc::SIGUSR1,
+            Escalation::Terminated(_) => libc::SIGTERM,
+            Escalation::Killed => libc::SIGKILL,
+        };
         // SAFETY: kill only takes numbers. The process is not waited for before the loop that calls this has ended, or has just ended,
         // and its number is not given to another one that soon.
         unsafe { libc::kill(process, signal) };

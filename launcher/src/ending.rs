@@ -66,6 +66,10 @@ impl Ending {
     /// Puts the cause in the place of its consequences. An mpirun that waits for a lost host has to be killed, and itself kills the ranks
     /// that do not end: what a rank ended with says more than such signals, and a lost host is a stall that nobody was left to report.
     pub fn settle(&mut self) {
+        if self.stop_requested && self.reported == Some(STOPPED) && self.code != 0 {
+            self.code = STOPPED;
+            self.signal = None;
+        }
         let lost = (!self.lost_hosts.is_empty()).then_some(STALLED);
         if let Some(cause) = self.reported.or(lost).filter(|_| self.code >= 128) {
             self.code = cause;
@@ -151,6 +155,15 @@ mod tests {
         assert!(ending.is_worth_a_restart() && !ending.failed_at_once());
         assert_eq!(ending.exit_code(), 137);
         assert_eq!(self::ending(137, &[]).describe(), "a rank was killed by signal 9");
+    }
+
+    #[test]
+    fn a_stop_that_ranks_have_told_of_is_one_whatever_mpirun_ends_with() {
+        let heard = ["biodist: stopped on request after step 9 of 10, checkpoint written"];
+        let mut ending = Ending { code: 1, stop_requested: true, ..Ending::default() };
+        heard.iter().for_each(|line| ending.hear(line));
+        ending.settle();
+        assert_eq!((ending.exit_code(), ending.describe().as_str()), (75, "stopped on request, checkpoint written"));
     }
 
     #[test]

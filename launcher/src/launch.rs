@@ -85,14 +85,17 @@ impl Launch<'_> {
             return Ok(());
         }
         let reasons: Vec<String> = unusable.iter().map(|(host, reason)| format!("{host}: {reason}")).collect();
-        Err(anyhow!("cannot start on every host\n  {}", reasons.join("\n  ")))
+        match self.job.reach {
+            Reach::Local => Err(usage(format!("{}; --program names what is started", reasons.join(", ").replace("localhost: ", "")))),
+            Reach::Ssh | Reach::Slurm => Err(anyhow!("cannot start on every host\n  {}", reasons.join("\n  "))),
+        }
     }
 
     fn unusable_hosts(&self) -> Vec<(String, String)> {
         match self.job.reach {
             Reach::Ssh => remote::unusable(&self.agent, &names(&self.job.shares), &self.job.folder, &self.job.program[0]),
             Reach::Slurm => slurm::lost_nodes(&names(&self.job.shares)),
-            Reach::Local => Vec::new(),
+            Reach::Local => remote::unusable(&self.agent, &["localhost".to_owned()], &self.job.folder, &self.job.program[0]),
         }
     }
 

@@ -138,6 +138,30 @@ fn a_signal_asks_every_rank_for_a_checkpoint() {
     }
 }
 
+/// mpirun drops what comes before it has started its ranks, so once is not enough.
+#[test]
+fn a_signal_before_the_ranks_are_there_is_not_lost() {
+    let folder = Folder::new();
+    let launcher = folder.command(&["--ranks", "2", "train", "a.toml"]).env("STEPS", "10000").spawn().unwrap();
+    wait_for(&folder.path("logs"));
+    let asked = Instant::now();
+    // SAFETY: the number is that of a child that nobody has waited for.
+    unsafe { libc::kill(launcher.id().cast_signed(), libc::SIGTERM) };
+    let output = launcher.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{}", text(&output.stderr));
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_program_that_is_not_there_is_not_tried() {
+    let folder = Folder::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_biodist-launch"));
+    command.current_dir(folder.0.path()).args(["--program", "no-such-program", "--ranks", "1", "train", "a.toml"]);
+    let (code, said) = run(&mut command);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("no-such-program is not there; --program names what is started") && !said.contains("restart"), "{said}");
+}
+
 #[test]
 fn ranks_that_do_not_end_when_asked_are_ended() {
     let folder = Folder::new();

@@ -25,6 +25,9 @@ pub struct EvalArgs {
     /// Which checkpoint: the step of one, "last" (the newest that is whole), or "best" (lowest error on the validation set)
     #[arg(long, value_name = "STEP", default_value = "last")]
     checkpoint: Choice,
+    /// Override a key, for instance --set 'data.test="data/mnist/test"' where the data have moved
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -55,7 +58,7 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
     if !written.exists() {
         return Err(Exit::Usage.error(format!("{}: no run is there (it would have a {})", args.run.display(), training::CONFIG)));
     }
-    let config = Config::load(&written, &[])?;
+    let config = Config::load(&written, &args.set)?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
     if config.data.test.is_none() {
         return Err(Exit::Usage.error(format!("{}: data.test is not set, so there is nothing to evaluate on", written.display())));
@@ -98,8 +101,10 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
 /// # Errors
 /// Where `config` has no `data.test`, or the data or the checkpoint cannot be used.
 pub fn on_test(mut config: Config, run: &Path, step: u64, transport: Arc<dyn Transport>) -> Result<(Evaluation, bool)> {
-    let (train, _) = DataSet::open_train(&config.data, config.experiment.seed)?;
-    let test = DataSet::open_test(&config.data, &train)?.context("data.test is not set")?;
+    let moved =
+        || format!("{} names data that cannot be used (eval --set data.train=DIR names others)", run.join(training::CONFIG).display());
+    let (train, _) = DataSet::open_train(&config.data, config.experiment.seed).with_context(moved)?;
+    let test = DataSet::open_test(&config.data, &train).with_context(moved)?.context("data.test is not set")?;
     let facts = DataFacts::of_shape(train.input_shape(), train.classes());
     let network = plan::network(&config, &facts)?;
     // Any number of ranks will do: batches are not of training's size.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use self::series::Series;
+use super::memory;
 use super::text::{grouped, scaled, table};
 use crate::config::{Config, Output, Schedule as Turns};
 use crate::cpus::{self, Share};
@@ -23,8 +24,9 @@ use crate::training::{self, Checkpoints, Engine, Run, RunFolder, Schedule, Split
 
 /// Train a network, alone or as a rank under mpirun
 ///
-/// SIGUSR1, SIGTERM or Ctrl-C write a checkpoint and end with exit code 75; the same command with --resume goes on. With data.validation above
-/// 0, the checkpoint with the lowest validation error is kept, and best.json in the run's folder names it.
+/// SIGUSR1, SIGTERM or Ctrl-C write a checkpoint and end with exit code 75; the same command with --resume goes on. Under mpirun, send it
+/// SIGUSR1: the others leave Open MPI's ranks two seconds. With data.validation above 0, the checkpoint with the lowest validation error is
+/// kept, and best.json in the run's folder names it.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     /// Configuration file, looked for in configs/ too
@@ -92,6 +94,7 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
     let splits = open(config)?;
     let facts = facts(&splits);
     let plan = Plan::new(config, &facts, transport.size())?;
+    memory::refuse_too_large(&plan, &*transport)?;
     let steps_per_epoch = batches_per_epoch(splits.train.len(), config.data.batch_size);
     let schedule = Schedule::new(config, steps_per_epoch);
     if let Some(state) = &resumed

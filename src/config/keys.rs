@@ -119,3 +119,22 @@ fn unknown(path: &str, key: &str, valid: &[&str]) -> String {
         format!("{what}; known here: {}", valid.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page names every key, and no other.
+    #[test]
+    fn the_page_has_every_key() {
+        let page = include_str!("../../docs/configuration.md");
+        let named: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let keys = SECTIONS.iter().flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")));
+        let mut keys: Vec<String> = keys.collect();
+        let mut named: Vec<String> = named.into_iter().map(str::to_owned).collect();
+        keys.sort();
+        named.sort();
+        assert_eq!(named, keys);
+        assert!(LAYERS.iter().flat_map(|(_, keys)| *keys).all(|key| page.contains(key)));
+    }
+}

@@ -184,7 +184,7 @@ fn parallel(source: &Source) -> Result<Parallel> {
         exchange: section.choice("exchange")?.unwrap_or(ExchangeChoice::Auto),
         overlap: section.flag("overlap")?.unwrap_or(true),
         wire: section.choice("wire")?.unwrap_or(Wire::F32),
-        threads_per_rank: section.size("threads_per_rank", 0)?.unwrap_or(0),
+        threads_per_rank: section.count("threads_per_rank", 1024)?.unwrap_or(0),
         precision: section.choice("precision")?.unwrap_or(Precision::F32),
         stall_timeout: section.number("stall_timeout", &POSITIVE_SPAN)?.unwrap_or(300.0),
         verify_every_steps: section.whole("verify_every_steps", 0)?.unwrap_or(0),

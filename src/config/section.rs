@@ -93,6 +93,13 @@ impl<'a> Section<'a> {
         as_size(value, least).map(Some).ok_or_else(|| self.wrong(key, &format!("a whole number from {least} to {LARGEST_SIZE}")))
     }
 
+    /// A number of which more than `most` can only be a slip.
+    pub(super) fn count(&self, key: &str, most: usize) -> Result<Option<usize>> {
+        let Some(value) = self.raw(key) else { return Ok(None) };
+        let count = as_size(value, 0).filter(|count| *count <= most);
+        count.map(Some).ok_or_else(|| self.wrong(key, &format!("a whole number from 0 to {most}")))
+    }
+
     /// The height and width of an image.
     pub(super) fn pair(&self, key: &str) -> Result<Option<[usize; 2]>> {
         let Some(value) = self.raw(key) else { return Ok(None) };

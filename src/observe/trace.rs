@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::doing::{Doing, Row};
 use crate::exchange::Transport;
+use crate::exit::Exit;
 use crate::job;
 
 /// Spans that a rank keeps: 1.5 MB of memory, and 10 MB of the file.
@@ -89,13 +90,20 @@ pub(super) fn keep(doing: Doing, layer: Option<usize>, step: u64, started: Time,
 /// A trace that is being recorded.
 pub struct Trace {
     path: PathBuf,
+    /// What a link leads to, or a device, is written itself; another file would take its place.
+    in_place: bool,
 }
 
 impl Trace {
     /// Records from now on, for a file at `path`; fails at once on rank 0 where there can be none.
     pub fn begin(path: &Path, rank: usize) -> Result<Trace> {
-        let trace = Trace { path: path.to_owned() };
-        if rank == 0 {
+        let there = std::fs::metadata(path).ok();
+        if there.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+            return Err(Exit::Usage.error(format!("--trace {} is a folder; name a file in it", path.display())));
+        }
+        let in_place = there.is_some_and(|there| !there.is_file()) || path.is_symlink();
+        let trace = Trace { path: path.to_owned(), in_place };
+        if rank == 0 && !in_place {
             trace.create()?;
             std::fs::remove_file(trace.unfinished()).with_context(|| trace.unwritable())?;
         }
@@ -105,6 +113,9 @@ impl Trace {
     }
 
     fn unfinished(&self) -> PathBuf {
+        if self.in_place {
+            return self.path.clone();
+        }
         let mut name = self.path.as_os_str().to_owned();
         name.push(".partial");
         name.into()

@@ -149,11 +149,16 @@ impl Plan {
         if self.wire == Wire::Bf16 { of_f32 / 2 } else { of_f32 }
     }
 
-    /// Bytes of memory of all ranks on one host, which by `activities` hold parameters and moments once.
+    /// Bytes of memory of all ranks, on one host.
     pub fn host_memory(&self) -> u64 {
+        self.memory_of(self.ranks)
+    }
+
+    /// Bytes of memory of `ranks` of the ranks, on one host, which by `activities` hold parameters and moments once.
+    pub fn memory_of(&self, ranks: usize) -> u64 {
         let Memory { parameters, moments, activities, gradients } = self.memory;
-        let copies = if self.exchange == Way::Gradients { self.ranks as u64 } else { 1 };
-        copies * (parameters + moments) + self.ranks as u64 * (activities + gradients)
+        let copies = if self.exchange == Way::Gradients { ranks as u64 } else { 1 };
+        copies * (parameters + moments) + ranks as u64 * (activities + gradients)
     }
 }
 

@@ -23,6 +23,10 @@ fn configurations_and_shapes() {
     refused(&train(2, "data.batch_size=15"), 2, &["data.batch_size = 15", "2 ranks"]);
     refused(&train(1, "data.batch_size=500"), 2, &["data.batch_size = 500", "180"]);
     refused(&train(1, "data.train=\"nowhere\""), 2, &["nowhere", "does not exist"]);
+    for ranks in [1, 2] {
+        refused(&train(ranks, "network.layers=[{kind=\"dense\",units=1000000000}]"), 2, &["GB of memory", "smaller layers"]);
+    }
+    refused(&train(1, "parallel.threads_per_rank=100000"), 2, &["threads_per_rank", "0 to 1024"]);
     refused(&site.run(2, &["train", "absent.toml"]), 2, &["absent.toml"]);
     refused(&site.run(1, &["eval", "absent"]), 2, &["absent", "no run"]);
     assert!(!site.path("run").exists(), "a refused command leaves no folder");

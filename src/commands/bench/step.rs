@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::Training;
 use super::machine::{self, Link, Machine, median};
+use crate::commands::memory;
 use crate::commands::text::{scaled, table};
 use crate::compute::Batch;
 use crate::compute::cpu::profile::PHASES;
@@ -44,6 +45,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let Loaded { config, .. } = Loaded::read(&args.training.config, &args.training.set, Purpose::Shapes)?;
     let facts = args.training.input.facts(&config, args.training.classes)?;
     let plan = Plan::new(&config, &facts, transport.size())?;
+    memory::refuse_too_large(&plan, &*transport)?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
