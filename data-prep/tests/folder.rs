@@ -95,10 +95,14 @@ fn unreadable_photos_are_left_out_and_listed() {
     put(folder.path(), "p/b/5.jpg", &whole);
     fs::create_dir_all(folder.path().join("p/b/6.jpg")).unwrap();
     std::os::unix::fs::symlink("/dev/zero", folder.path().join("p/b/7.jpg")).unwrap();
+    for other in ["p/b/9.webp", "p/a/8.gif", "p/a/.DS_Store"] {
+        put(folder.path(), other, b"of another kind");
+    }
     let output = data_prep(folder.path(), "folder --images p --out out");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("4 of 6 photos left out, listed in out/unreadable.txt"), "{said}");
+    assert!(said.contains("are passed over: 2, the first is a/8.gif"), "{said}");
     let report = fs::read_to_string(folder.path().join("out/unreadable.txt")).unwrap();
     let names: Vec<&str> = report.lines().map(|line| line.split(':').next().unwrap()).collect();
     assert_eq!(names, ["a/2.jpg", "a/3.jpg", "b/4.jpg", "b/7.jpg"], "{report}");

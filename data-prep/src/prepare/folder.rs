@@ -72,11 +72,11 @@ impl Tree {
         let mut folders: Vec<PathBuf> = entries(root)?.into_iter().filter(|path| path.is_dir() && !hidden(path)).collect();
         folders.sort();
         let mut classes = Vec::new();
-        let mut files = Vec::new();
+        let (mut files, mut passed_over) = (Vec::new(), Vec::new());
         for folder in folders {
             let before = files.len();
             let mut found = Vec::new();
-            collect(&folder, &mut found)?;
+            collect(&folder, &mut found, &mut passed_over)?;
             found.sort();
             let class = classes.len() as u32;
             files.extend(found.into_iter().map(|path| (path, class)));
@@ -90,6 +90,10 @@ impl Tree {
                 "--images {} has no photos in class folders: expected are {0}/CLASS/NAME.jpg (or .jpeg, .png)",
                 root.display()
             )));
+        }
+        if let Some(first) = passed_over.iter().min() {
+            let (count, first) = (passed_over.len(), first.strip_prefix(root).unwrap_or(first).display());
+            log::warn!("files in class folders that are no .jpg, .jpeg or .png are passed over: {count}, the first is {first}");
         }
         if let Some(seed) = options.shuffle_seed {
             files = permutation(seed, files.len()).into_iter().map(|place| files[place].clone()).collect();
@@ -143,14 +147,15 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     read.with_context(|| format!("{} cannot be read", folder.display()))
 }
 
-/// The photos below a class folder. Links to folders are not followed: they may lead in a circle.
-fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+/// The photos below a class folder, and the other files there. Links to folders are not followed: they may lead in a circle.
+fn collect(folder: &Path, found: &mut Vec<PathBuf>, passed_over: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(folder)? {
         let kind = path.symlink_metadata().with_context(|| format!("{} cannot be examined", path.display()))?.file_type();
         if kind.is_dir() {
-            collect(&path, found)?;
-        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))) && !hidden(&path) {
-            found.push(path);
+            collect(&path, found, passed_over)?;
+        } else if !hidden(&path) {
+            let is_photo = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
+            if is_photo { found.push(path) } else { passed_over.push(path) }
         }
     }
     Ok(())
