@@ -74,7 +74,8 @@ pub fn of_method(method: Method, variant: usize) -> Look {
     let colour = match variant {
         0 if alternating => alternating_colour,
         0 => parallel_colour,
-        variant => OTHERS[(variant - 1) % OTHERS.len()],
+        // Of each method another one first, since several may have variants.
+        variant => OTHERS[(variant - 1 + method.order()) % OTHERS.len()],
     };
     // With another number of markers than of colours, it takes thirty variants until two look alike.
     let place = MARKERS.iter().position(|known| *known == marker).unwrap_or(0);
@@ -109,6 +110,8 @@ mod tests {
         assert_eq!(looks.len(), METHODS.len());
         let variants: HashSet<String> = (0..30).map(|variant| format!("{:?}", of_method(METHODS[0], variant))).collect();
         assert_eq!(variants.len(), 30);
+        let first: HashSet<String> = METHODS.iter().map(|method| format!("{:?}", of_method(*method, 1))).collect();
+        assert_eq!(first.len(), METHODS.len());
         let layers: HashSet<String> = (0..8).map(|index| of_layer(index, 8).colour).collect();
         assert_eq!(layers.len(), 8);
         assert_eq!((of_layer(0, 1).colour, of_layer(7, 8).colour), ("#440154".to_owned(), "#aac828".to_owned()));
