@@ -66,12 +66,9 @@ impl Ending {
     /// Puts the cause in the place of its consequences. An mpirun that waits for a lost host has to be killed, and itself kills the ranks
     /// that do not end: what a rank ended with says more than such signals, and a lost host is a stall that nobody was left to report.
     pub fn settle(&mut self) {
-        if self.stop_requested && self.reported == Some(STOPPED) && self.code != 0 {
-            self.code = STOPPED;
-            self.signal = None;
-        }
+        let stopped = self.stop_requested && self.reported == Some(STOPPED) && self.code != 0;
         let lost = (!self.lost_hosts.is_empty()).then_some(STALLED);
-        if let Some(cause) = self.reported.or(lost).filter(|_| self.code >= 128) {
+        if let Some(cause) = self.reported.or(lost).filter(|_| stopped || self.code >= 128) {
             self.code = cause;
             self.signal = None;
         }

@@ -84,11 +84,11 @@ impl Launch<'_> {
         if unusable.is_empty() {
             return Ok(());
         }
-        let reasons: Vec<String> = unusable.iter().map(|(host, reason)| format!("{host}: {reason}")).collect();
-        match self.job.reach {
-            Reach::Local => Err(usage(format!("{}; --program names what is started", reasons.join(", ").replace("localhost: ", "")))),
-            Reach::Ssh | Reach::Slurm => Err(anyhow!("cannot start on every host\n  {}", reasons.join("\n  "))),
+        if self.job.reach == Reach::Local {
+            return Err(usage(format!("{}; --program names what is started", unusable[0].1)));
         }
+        let reasons: Vec<String> = unusable.iter().map(|(host, reason)| format!("{host}: {reason}")).collect();
+        Err(anyhow!("cannot start on every host\n  {}", reasons.join("\n  ")))
     }
 
     fn unusable_hosts(&self) -> Vec<(String, String)> {
