@@ -63,6 +63,10 @@ impl Augmentation {
             "augment has both random_crop and random_resized_crop; choose one of them"
         );
         ensure!(
+            !self.random_crop || self.crop.is_some() || self.padding > 0,
+            "augment has random_crop, which needs crop = [height, width], crop_padding, or both"
+        );
+        ensure!(
             !self.random_resized_crop || channels <= 4,
             "augment has random_resized_crop, which works on up to 4 channels; the samples have {channels}"
         );

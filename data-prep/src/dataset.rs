@@ -135,6 +135,13 @@ impl Dataset {
         &self.manifest.class_names
     }
 
+    /// Stands for all that the shards hold, in their order: a CRC-32 of their headers' checksums, which cover those of labels and pixels.
+    pub fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        self.manifest.shards.iter().for_each(|record| hasher.update(record.header_crc32.as_bytes()));
+        hasher.finalize()
+    }
+
     /// The label of sample `index`, which must be below [`Dataset::len`].
     pub fn label(&self, index: usize) -> u32 {
         let (shard, within) = self.locate(index);

@@ -39,7 +39,7 @@ impl Output {
             let found: Value = serde_json::from_slice(&text).unwrap_or_default();
             if found != *job {
                 return Err(usage(format!(
-                    "--out {} holds another preparation that was interrupted ({}); finish that with its own command, or give another folder",
+                    "--out {} holds another preparation that was interrupted ({}); finish that with its own command, delete it, or give another folder",
                     folder.display(),
                     difference(&found, job)
                 )));
@@ -62,9 +62,16 @@ impl Output {
         Ok(Output { folder: folder.to_owned(), resumed, _lock: lock })
     }
 
-    /// Whether an earlier run of the same job was interrupted here.
-    pub fn resumed(&self) -> bool {
-        self.resumed
+    /// Makes a new job pass `check` before it writes anything; where it does not, the folder is given back. A job that goes on has
+    /// passed.
+    pub fn admit(self, check: impl FnOnce() -> Result<()>) -> Result<Output> {
+        if !self.resumed
+            && let Err(refusal) = check()
+        {
+            self.release()?;
+            return Err(refusal);
+        }
+        Ok(self)
     }
 
     /// Ends the job: from now on the folder is a finished data set.

@@ -23,7 +23,7 @@ pub struct Cli {
     /// Processes in all; by default as many as the hosts have slots
     #[arg(long, value_name = "N")]
     pub ranks: Option<usize>,
-    /// Processes on a host whose line has no slots=; by default the GPUs of this machine, or 1 where there is none
+    /// Processes on a host whose line has no slots=; by default the host's GPUs, or 1 where there is none
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub gpus: Option<u32>,
     /// How often a `train` that failed is started again, from its last complete checkpoint

@@ -14,9 +14,9 @@ pub struct Share {
     pub count: usize,
 }
 
-/// `hosts` with `default` processes where the number is not given.
-pub fn slots(hosts: &[Host], default: usize) -> Vec<Share> {
-    hosts.iter().map(|host| Share { host: host.name.clone(), count: host.slots.unwrap_or(default) }).collect()
+/// `hosts`, with as many processes as `default` says of a host where the number is not given.
+pub fn slots(hosts: &[Host], default: impl Fn(&str) -> usize) -> Vec<Share> {
+    hosts.iter().map(|host| Share { host: host.name.clone(), count: host.slots.unwrap_or_else(|| default(&host.name)) }).collect()
 }
 
 pub fn total(shares: &[Share]) -> usize {
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn slots_not_given_take_the_default() {
         let hosts = [Host { name: "a".to_owned(), slots: None }, Host { name: "b".to_owned(), slots: Some(1) }];
-        assert_eq!(slots(&hosts, 8), shares(&[("a", 8), ("b", 1)]));
+        assert_eq!(slots(&hosts, |_| 8), shares(&[("a", 8), ("b", 1)]));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Agent {
             };
             command
         };
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
@@ -85,6 +85,12 @@ pub fn unusable(agent: &Agent, hosts: &[String], folder: &Path, program: &OsStr)
     on_all(agent, hosts, &script, PATIENCE).into_iter().filter_map(|(host, result)| result.err().map(|reason| (host, reason))).collect()
 }
 
+/// GPUs of each of `hosts`, as NVIDIA's driver lists them there; none for a host that does not answer.
+pub fn gpus(agent: &Agent, hosts: &[String]) -> Vec<usize> {
+    let count = |said: Result<String, String>| said.ok().and_then(|said| said.trim().parse().ok()).unwrap_or(0);
+    on_all(agent, hosts, "ls /proc/driver/nvidia/gpus 2>/dev/null | wc -l", PATIENCE).into_iter().map(|(_, said)| count(said)).collect()
+}
+
 /// Ends every process of launch `id` on `hosts`, and returns on how many hosts there were some. A host that cannot be reached is left
 /// to the ranks' own watchdogs.
 pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
@@ -95,15 +101,15 @@ pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
     on_all(agent, hosts, &script, SHORT_PATIENCE).iter().filter(|(_, result)| result.is_ok()).count()
 }
 
-/// The outcome of `script` on each of `hosts`: an error is what the host, or the way to it, says.
-fn on_all(agent: &Agent, hosts: &[String], script: &str, patience: Duration) -> Vec<(String, Result<(), String>)> {
+/// What `script` prints on each of `hosts`, which is little: an error is what the host, or the way to it, says.
+fn on_all(agent: &Agent, hosts: &[String], script: &str, patience: Duration) -> Vec<(String, Result<String, String>)> {
     let started: Vec<_> = hosts.iter().map(|host| (host.clone(), agent.command(host, script).spawn())).collect();
     let until = Instant::now() + patience;
     let finish = |child: std::io::Result<Child>| child.map_err(|error| error.to_string()).and_then(|child| outcome(child, until, patience));
     started.into_iter().map(|(host, child)| (host, finish(child))).collect()
 }
 
-fn outcome(mut child: Child, until: Instant, patience: Duration) -> Result<(), String> {
+fn outcome(mut child: Child, until: Instant, patience: Duration) -> Result<String, String> {
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
@@ -116,10 +122,11 @@ fn outcome(mut child: Child, until: Instant, patience: Duration) -> Result<(), S
             Err(error) => return Err(error.to_string()),
         }
     };
-    if status.success() {
-        return Ok(());
-    }
     let mut said = String::new();
+    if status.success() {
+        let _ = child.stdout.take().map(|mut stream| stream.read_to_string(&mut said));
+        return Ok(said);
+    }
     let _ = child.stderr.take().map(|mut stream| stream.read_to_string(&mut said));
     let last = said.trim().lines().last().unwrap_or_default().trim();
     Err(if last.is_empty() { status.to_string() } else { last.to_owned() })
@@ -158,6 +165,15 @@ mod tests {
         assert_eq!(found, [("there".to_owned(), "/no/biodist is not there".to_owned())]);
         let found = unusable(&agent, &hosts[..1], Path::new("/no/folder"), OsStr::new("/bin/sh"));
         assert!(found[0].1.contains("/no/folder"), "{found:?}");
+    }
+
+    #[test]
+    fn a_host_that_does_not_answer_has_no_gpus_to_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
+        assert_eq!(gpus(&agent(folder.path()), &["there".to_owned(), "gone".to_owned()]), [here, 0]);
+        let said = on_all(&agent(folder.path()), &["there".to_owned()], "echo 8", PATIENCE);
+        assert_eq!(said, [("there".to_owned(), Ok("8\n".to_owned()))]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where to run: the hosts of a file, of a Slurm allocation, or this machine, and how ranks get there.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -7,7 +8,7 @@ use anyhow::Result;
 use crate::hosts::{self, Host};
 use crate::mpirun::Reach;
 use crate::placement::{Share, slots};
-use crate::remote::is_this_host;
+use crate::remote::{self, Agent, is_this_host};
 use crate::slurm::Allocation;
 
 /// The hosts with their slots, and the way to them.
@@ -31,15 +32,17 @@ pub fn find(
     gpus: Option<usize>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Resources> {
-    let per_host = || gpus.or_else(|| Some(gpus_here(&variable)).filter(|&count| count > 0)).unwrap_or(1);
     let allocation = Allocation::find(&variable)?;
     let hosts = match (file, &allocation) {
         (Some(path), _) => hosts::read(path)?,
         (None, Some(allocation)) => allocation.hosts(),
         (None, None) => vec![Host { name: "localhost".to_owned(), slots: ranks }],
     };
-    let default = if hosts.iter().any(|host| host.slots.is_none()) { per_host() } else { 1 };
-    let slots = slots(&hosts, default);
+    let detected = match gpus {
+        Some(_) => HashMap::new(),
+        None => gpus_of(&hosts, allocation.is_some(), &variable),
+    };
+    let slots = slots(&hosts, |host| gpus.or_else(|| detected.get(host).copied()).unwrap_or(1));
     let tasks_per_node = allocation.as_ref().map_or(Ok(None), |allocation| allocation.tasks_per_node(&slots))?;
     let reach = match allocation {
         Some(_) => Reach::Slurm,
@@ -47,6 +50,17 @@ pub fn find(
         None => Reach::Ssh,
     };
     Ok(Resources { slots, reach, tasks_per_node })
+}
+
+/// GPUs of the hosts whose line does not say how many processes they take, where there are any. Those that this machine is not are asked;
+/// nodes of Slurm's are taken to be alike.
+fn gpus_of(hosts: &[Host], by_slurm: bool, variable: impl Fn(&str) -> Option<String>) -> HashMap<String, usize> {
+    let unsaid = hosts.iter().filter(|host| host.slots.is_none()).map(|host| host.name.clone());
+    let (near, far): (Vec<String>, Vec<String>) = unsaid.partition(|host| by_slurm || is_this_host(host));
+    let counts = remote::gpus(&Agent::from_environment(&variable), &far);
+    let here = gpus_here(&variable);
+    let all = near.into_iter().map(|host| (host, here)).chain(far.into_iter().zip(counts));
+    all.filter(|(_, count)| *count > 0).collect()
 }
 
 /// GPUs that a process on this machine may use, as NVIDIA's driver lists them.

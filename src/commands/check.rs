@@ -199,13 +199,16 @@ fn exchange(plan: &Plan, cost: &StepCost) -> String {
     let bytes = |way: Way, one_host: bool| format!("{}B", scaled(plan.exchanged(cost, way, one_host) as f64));
     let other = if plan.exchange == Way::Gradients { Way::Activities } else { Way::Gradients };
     format!(
-        "exchange   {}: {} a rank and step on one host, {} between hosts ({} would be {} and {})",
+        "exchange   {}: {} a rank and step on one host, {} with each rank on a host of its own ({} would be {} and {})\n           \
+         {}B between GPUs: {}",
         name(plan.exchange),
         bytes(plan.exchange, true),
         bytes(plan.exchange, false),
         name(other),
         bytes(other, true),
-        bytes(other, false)
+        bytes(other, false),
+        scaled(plan.exchanged_between_gpus(cost) as f64),
+        plan.ways_between_gpus()
     )
 }
 
@@ -248,6 +251,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
                 "flop_gradients": ranks * cost.gradients,
                 "exchanged_bytes_per_rank": exchanged(cost, plan.exchange),
                 "exchanged_bytes_per_rank_by": ways,
+                "exchanged_bytes_per_rank_between_gpus": plan.exchanged_between_gpus(cost),
             })
         })
         .collect();

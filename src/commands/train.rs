@@ -97,13 +97,8 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
     memory::refuse_too_large(&plan, &*transport)?;
     let steps_per_epoch = batches_per_epoch(splits.train.len(), config.data.batch_size);
     let schedule = Schedule::new(config, steps_per_epoch);
-    if let Some(state) = &resumed
-        && state.steps_per_epoch != steps_per_epoch as u64
-    {
-        let (then, now) = (state.steps_per_epoch, steps_per_epoch);
-        return Err(
-            Exit::Usage.error(format!("data.train has {now} batches an epoch, and had {then} when the run began; it is other data"))
-        );
+    if let Some(state) = &resumed {
+        same_data(state, &splits.train, steps_per_epoch as u64)?;
     }
 
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
@@ -165,6 +160,24 @@ fn open(config: &Config) -> Result<Splits> {
     Ok(Splits { train, validation, test })
 }
 
+/// Refuses to go on from `state` on other training data than it came from.
+fn same_data(state: &State, train: &DataSet, steps_per_epoch: u64) -> Result<()> {
+    let (then, now) = (state.steps_per_epoch, steps_per_epoch);
+    if then != now {
+        return Err(
+            Exit::Usage.error(format!("data.train has {now} batches an epoch, and had {then} when the run began; it is other data"))
+        );
+    }
+    let now = train.fingerprint();
+    match &state.data {
+        Some(then) if *then != now => Err(Exit::Usage.error(format!(
+            "data.train holds other data, or the same prepared otherwise, than when the run began: its shards' checksum is {now}, and was \
+             {then}; give it back what it held, or begin a new run"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn facts(splits: &Splits) -> DataFacts {
     let validation = splits.validation.as_ref().map_or(0, |data| data.len());
     DataFacts {
@@ -217,9 +230,10 @@ fn settings(
     let machines = if machines.len() > 4 { format!("{} hosts", machines.len()) } else { machines.join(", ") };
     row("processes", format!("{ranks} rank{} x {threads} thread{} of {} CPUs on {machines}", plural(ranks), plural(threads), share.cpus));
     let exchange = match plan.exchange {
-        Way::None => "",
-        Way::Activities => ", exchange by activities",
-        Way::Gradients => ", exchange by gradients",
+        Way::None => String::new(),
+        _ if engine.device_memory().is_some() => format!(", exchange by {}", plan.ways_between_gpus()),
+        Way::Activities => ", exchange by activities".to_owned(),
+        Way::Gradients => ", exchange by gradients".to_owned(),
     };
     row("kernels", format!("{}{exchange}", engine.kernels()));
     row("memory", format!("{}B for all ranks of one host", scaled(plan.host_memory() as f64)));

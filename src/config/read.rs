@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Rule;
 use super::schema::*;
-use super::section::{DECAY, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, Section, describe};
+use super::section::{DECAY, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_SPAN, SPAN, Section, describe};
 use super::source::Source;
 use super::{Purpose, combinations, keys};
 use crate::rules::Setting;
@@ -115,7 +115,7 @@ fn learning(source: &Source) -> Result<Learning> {
     let learning = Learning {
         rule,
         schedule: section.choice("schedule")?.unwrap_or(Schedule::Parallel),
-        alpha: section.number("alpha", &FINITE)?,
+        alpha: section.number("alpha", &NOT_NEGATIVE)?,
         sigma: section.number("sigma", &NOT_NEGATIVE)?,
         auxiliary_units: section.size("auxiliary_units", 1)?,
         hybrid: section.number("hybrid", &FRACTION)?.unwrap_or(0.0),
@@ -153,7 +153,8 @@ fn adam(section: &Section, default: Adam) -> Result<Adam> {
         learning_rate: section.number("learning_rate", &NOT_NEGATIVE)?.unwrap_or(default.learning_rate),
         beta1: section.number("beta1", &DECAY)?.unwrap_or(default.beta1),
         beta2: section.number("beta2", &DECAY)?.unwrap_or(default.beta2),
-        epsilon: section.number("epsilon", &NOT_NEGATIVE)?.unwrap_or(default.epsilon),
+        // A weight that has had no gradient yet would become 0/0.
+        epsilon: section.number("epsilon", &POSITIVE)?.unwrap_or(default.epsilon),
     })
 }
 

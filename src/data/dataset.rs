@@ -106,6 +106,11 @@ impl DataSet {
         &self.class_names
     }
 
+    /// Stands for the content of the shards, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        format!("{:08x}", self.shards.fingerprint())
+    }
+
     /// [H, W, C] of the network's input: after cropping.
     pub fn input_shape(&self) -> [usize; 3] {
         self.shape

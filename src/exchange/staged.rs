@@ -25,14 +25,14 @@ impl Staged {
     }
 
     /// Sends each other rank `own(rank)` and receives from it at `landing`, in `bytes` a rank.
-    fn exchange(&self, doing: Doing, sent: impl Fn(usize) -> *mut u8, landing: &mut [u8], bytes: usize) {
-        let _span = span(doing, None);
+    fn exchange(&self, doing: Doing, freight: Freight, sent: impl Fn(usize) -> *mut u8, landing: &mut [u8], bytes: usize) {
+        let _span = span(doing, freight.layer);
         let (rank, size) = (self.transport.rank(), self.transport.size());
         let others = || (1..size).map(|distance| (rank + distance) % size);
         let landing = landing.as_mut_ptr();
         let sends: Vec<Message> = others().map(|rank| Message { rank, at: sent(rank), bytes }).collect();
         let receives: Vec<Message> = others().map(|rank| Message { rank, at: unsafe { landing.add(rank * bytes) }, bytes }).collect();
-        let journey = unsafe { self.transport.begin(Freight { doing, layer: None }, &sends, &receives) };
+        let journey = unsafe { self.transport.begin(freight, &sends, &receives) };
         self.transport.wait(journey);
     }
 }
@@ -45,19 +45,19 @@ fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
 }
 
 impl Collectives for Staged {
-    fn all_gather(&mut self, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
+    fn all_gather(&mut self, freight: Freight, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
         for (own, all) in pairs {
             let mut own = bytes_of(own)?;
             let (each, at) = (own.len(), own.as_mut_ptr());
             let mut staged = vec![0u8; each * self.transport.size()];
             staged[self.transport.rank() * each..][..each].copy_from_slice(&own);
-            self.exchange(Doing::AllGather, |_| at, &mut staged, each);
+            self.exchange(Doing::AllGather, freight, |_| at, &mut staged, each);
             all.shallow_clone().f_copy_(&Tensor::f_from_data_size(&staged, &all.size(), all.kind())?)?;
         }
         Ok(Ticket(0))
     }
 
-    fn reduce_scatter(&mut self, all: &Tensor, own: &Tensor) -> Result<Ticket> {
+    fn reduce_scatter(&mut self, freight: Freight, all: &Tensor, own: &Tensor) -> Result<Ticket> {
         let (rank, size) = (self.transport.rank(), self.transport.size());
         if all.kind() == Kind::Float {
             let ranges: Vec<_> = (0..size).map(|rank| rank * own.numel()..(rank + 1) * own.numel()).collect();
@@ -72,7 +72,7 @@ impl Collectives for Staged {
         let (each, at) = (sent.len() / size, sent.as_mut_ptr());
         let mut landed = vec![0u8; sent.len()];
         landed[rank * each..][..each].copy_from_slice(&sent[rank * each..][..each]);
-        self.exchange(Doing::ReduceScatter, |to| unsafe { at.add(to * each) }, &mut landed, each);
+        self.exchange(Doing::ReduceScatter, freight, |to| unsafe { at.add(to * each) }, &mut landed, each);
         let parts = Tensor::f_from_data_size(&landed, &[size as i64, own.numel() as i64], all.kind())?;
         let sum = parts.f_to_kind(Kind::Float)?.f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?;
         own.shallow_clone().f_copy_(&sum.f_view_as(own)?)?;

@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use super::staged::Staged;
-use super::{AdamSteps, Transport, nccl};
+use super::{AdamSteps, Freight, Transport, nccl};
 use crate::compute::cpu::profile::Phase;
 use crate::compute::cuda::TorchBackend;
 use crate::compute::cuda::driver::Driver;
@@ -29,6 +29,7 @@ use crate::compute::{Activity, Buffer, Update};
 use crate::config::{ExchangeChoice, Parallel, TransportChoice, Wire};
 use crate::exit::Exit;
 use crate::network::{Map, MapId, Maps};
+use crate::observe::Doing;
 
 /// What to tell who wants NCCL on a CPU.
 pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and this rank computes on the CPU; use \"auto\" or \"mpi\"";
@@ -42,11 +43,11 @@ pub struct Ticket(pub usize);
 /// They begin when the device has done what it was given before. Tensors may be dropped or changed only after a wait for the ticket.
 pub trait Collectives {
     /// For each pair (own, all): every rank's `own` to all ranks, in the order of ranks; `all` holds as many as there are ranks. `own` may
-    /// be this rank's place in `all`.
-    fn all_gather(&mut self, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket>;
+    /// be this rank's place in `all`. `freight` is what travels, for a trace.
+    fn all_gather(&mut self, freight: Freight, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket>;
 
     /// The sum over ranks of `all`, of which each rank gets its part in `own`, one of as many equal parts as there are ranks.
-    fn reduce_scatter(&mut self, all: &Tensor, own: &Tensor) -> Result<Ticket>;
+    fn reduce_scatter(&mut self, freight: Freight, all: &Tensor, own: &Tensor) -> Result<Ticket>;
 
     /// What the device is given from now on waits for the operation.
     fn wait(&mut self, ticket: Ticket) -> Result<()>;
@@ -65,9 +66,8 @@ pub enum Sharing {
 }
 
 impl Sharing {
-    /// For each of `maps`, as chosen, or whichever moves fewer bytes. A rank has `samples` samples.
-    pub fn plan(maps: &Maps, transport: &dyn Transport, choice: ExchangeChoice, samples: usize) -> Vec<Sharing> {
-        let size = transport.size();
+    /// For each of `maps`, on `size` ranks of `samples` samples each: as chosen, or whichever moves fewer bytes.
+    pub fn plan(maps: &Maps, size: usize, choice: ExchangeChoice, samples: usize) -> Vec<Sharing> {
         let of = |map: &Map| match choice {
             _ if size == 1 || !map.trained() => Sharing::None,
             ExchangeChoice::Activities => Sharing::Activities,
@@ -173,6 +173,7 @@ impl TensorExchange {
     pub fn update(&mut self, backend: &mut TorchBackend, updates: &[Update], steps: AdamSteps) -> Result<()> {
         let maps = backend.maps.clone();
         let step = |map: MapId| steps.of(&maps, map);
+        let freight = |map: MapId| Freight { doing: Doing::ParametersTravelling, layer: Some(maps.get(map).layer) };
         if !self.overlap {
             // All factors first: they travel while gradients are made.
             let (by_factors, others): (Vec<Update>, Vec<Update>) =
@@ -210,12 +211,12 @@ impl TensorExchange {
                 let bytes = self.wire.elt_size_in_bytes() * owned.len() * (self.size - 1);
                 let new = exchanging(backend, bytes, |backend| {
                     let Some(before) = before else {
-                        return Ok((collectives.all_gather(&[(&own, backend.flat(map))])?, None));
+                        return Ok((collectives.all_gather(freight(map), &[(&own, backend.flat(map))])?, None));
                     };
                     let change = own.f_sub(&before)?.f_to_kind(self.wire)?;
                     own.shallow_clone().f_copy_(&before)?;
                     let changes = Tensor::f_empty([change.numel() as i64 * self.size as i64], (self.wire, change.device()))?;
-                    Ok((collectives.all_gather(&[(&change, &changes)])?, Some(changes)))
+                    Ok((collectives.all_gather(freight(map), &[(&change, &changes)])?, Some(changes)))
                 })?;
                 gathering.push((map, new));
             }
@@ -243,6 +244,7 @@ impl TensorExchange {
     fn begin(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
         let (pre, post) = backend.factors(&update)?;
+        let freight = |doing: Doing| Freight { doing, layer: Some(backend.maps.get(update.map).layer) };
         match self.sharing[update.map.0] {
             Sharing::None => {}
             Sharing::Activities => {
@@ -260,14 +262,16 @@ impl TensorExchange {
                     .collect::<Result<_>>()?;
                 let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
                 let bytes = pairs.iter().map(|(own, all)| self.wire.elt_size_in_bytes() * (all.numel() - own.numel())).sum();
-                let ticket = exchanging(backend, bytes, |_| collectives.all_gather(&borrowed))?;
+                let freight = freight(Doing::FactorsTravelling);
+                let ticket = exchanging(backend, bytes, |_| collectives.all_gather(freight, &borrowed))?;
                 self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (ticket, all))));
             }
             Sharing::Gradients => {
+                let freight = freight(Doing::GradientTravelling);
                 let all = backend.gradient(update.map, &pre, &post)?.f_to_kind(self.wire)?;
                 let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (self.wire, all.device()))?;
                 let ticket = exchanging(backend, self.wire.elt_size_in_bytes() * (all.numel() - part.numel()), |_| {
-                    collectives.reduce_scatter(&all, &part)
+                    collectives.reduce_scatter(freight, &all, &part)
                 })?;
                 self.gradients.insert(update.map.0, Scattering { ticket, _all: all, part });
             }

@@ -10,6 +10,7 @@ use anyhow::Result;
 use crate::compute::cpu::{row_stride, simd::LANES};
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
 use crate::config::Config;
+use crate::exchange::Sharing;
 use crate::network::{MapId, Maps, Network, Shape};
 use crate::rules::{self, Collected, Diagnosis, Phase, Rule};
 
@@ -25,6 +26,8 @@ pub struct StepCost {
     pub factor_bytes: u64,
     /// Bytes of the parameters that the step changes.
     pub changed_bytes: u64,
+    /// Bytes that a rank on a GPU receives, where maps are shared one by one.
+    pub between_gpus: u64,
 }
 
 /// A rule on `samples` samples a step.
@@ -46,23 +49,32 @@ impl Counted {
 
     /// Bytes of all activities, targets and errors.
     pub(super) fn activity_bytes(&self) -> u64 {
-        self.counter.slots.iter().map(|slot| 4 * slot.next_multiple_of(LANES) as u64).sum()
+        self.counter.slots.iter().map(|slot| 4 * slot.stored.next_multiple_of(LANES) as u64).sum()
     }
 
-    pub(super) fn step(&mut self, phase: Phase) -> StepCost {
+    /// `sharing` is that of each map on `ranks` GPUs.
+    pub(super) fn step(&mut self, phase: Phase, sharing: &[Sharing], ranks: usize) -> StepCost {
         self.counter.operations = 0.0;
         let mut step = Collected::on(&mut self.counter);
         self.rule.learn(&mut step, phase);
         let updates = step.updates;
-        let factors: BTreeSet<usize> = updates.iter().flat_map(|update| [update.pre.0, update.post.0]).collect();
+        let by = |way: Sharing| updates.iter().filter(move |update| sharing[update.map.0] == way);
+        let factors_of = |update: &Update| [update.pre.0, update.post.0];
+        let factors: BTreeSet<usize> = updates.iter().flat_map(factors_of).collect();
+        let gathered: BTreeSet<usize> = by(Sharing::Activities).flat_map(factors_of).collect();
         let maps = &self.counter.maps;
         let trained = |update: &Update| maps.get(update.map);
+        let of_others = ranks as u64 - 1;
+        let summed: u64 = by(Sharing::Gradients).map(|update| 4 * trained(update).parameters() as u64).sum();
         StepCost {
             phase,
             passes: self.counter.operations,
             gradients: updates.iter().map(|update| self.counter.samples as f64 * trained(update).connectivity.operations()).sum(),
-            factor_bytes: factors.into_iter().map(|slot| 4 * self.counter.slots[slot] as u64).sum(),
+            factor_bytes: factors.into_iter().map(|slot| 4 * self.counter.slots[slot].stored as u64).sum(),
             changed_bytes: updates.iter().map(|update| 4 * trained(update).parameters() as u64).sum(),
+            // The others' factors; or their gradients of this rank's part, and the rest of the new parameters.
+            between_gpus: gathered.into_iter().map(|slot| 4 * of_others * self.counter.slots[slot].values as u64).sum::<u64>()
+                + 2 * summed * of_others / ranks as u64,
         }
     }
 }
@@ -70,14 +82,22 @@ impl Counted {
 struct Counter {
     maps: Arc<Maps>,
     samples: usize,
-    /// Elements of each activity.
-    slots: Vec<usize>,
+    /// Each activity.
+    slots: Vec<Slot>,
     operations: f64,
+}
+
+/// Sizes of an activity.
+struct Slot {
+    /// Elements in memory, on a CPU, in whole rows.
+    stored: usize,
+    values: usize,
 }
 
 impl Counter {
     fn slot(&mut self, shape: Shape, stride: usize) -> Activity {
-        self.slots.push(shape.positions() * self.samples * stride);
+        let stored = shape.positions() * self.samples * stride;
+        self.slots.push(Slot { stored, values: self.samples * shape.units() });
         Activity(self.slots.len() - 1)
     }
 

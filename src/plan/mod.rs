@@ -13,6 +13,7 @@ use anyhow::Result;
 
 use crate::compute::cpu::spans;
 use crate::config::{Config, ExchangeChoice, Schedule, Wire};
+use crate::exchange::Sharing;
 use crate::exit::Exit;
 use crate::network::{Kind, Maps, Network, Role};
 use crate::rules::{Feedback, Phase, Setting};
@@ -38,6 +39,8 @@ pub struct Plan {
     /// One kind of step, or, alternating, that of an inverse and that of a forward epoch.
     pub steps: Vec<StepCost>,
     pub exchange: Way,
+    /// The same of each map on GPUs, where ranks choose map by map.
+    pub between_gpus: Vec<Sharing>,
     /// What travels between GPUs.
     pub wire: Wire,
     /// Absent where no data was looked at.
@@ -111,6 +114,7 @@ impl Plan {
             ExchangeChoice::Gradients => Way::Gradients,
             ExchangeChoice::Auto | ExchangeChoice::Activities => Way::Activities,
         };
+        let between_gpus = Sharing::plan(&maps, ranks, config.parallel.exchange, batch / ranks);
         let (_, sizes) = spans(&maps);
         let bytes = |elements: usize| 4 * elements as u64;
         let memory = Memory {
@@ -127,8 +131,9 @@ impl Plan {
             local_batch: batch / ranks,
             memory,
             disk: Disk { model: 4 * parameters, optimizer: 8 * trained, checkpoints: config.training.keep_checkpoints + 2 },
-            steps: phases.iter().map(|&phase| counted.step(phase)).collect(),
+            steps: phases.iter().map(|&phase| counted.step(phase, &between_gpus, ranks)).collect(),
             exchange,
+            between_gpus,
             wire: config.parallel.wire,
             epoch,
             network,
@@ -136,17 +141,32 @@ impl Plan {
         })
     }
 
-    /// Bytes that a rank receives, or reads from other ranks' memory, in a step whose cost is `cost` when updates are shared in `way`.
-    /// On one host parameters are there for all by `activities`; across hosts, and by `gradients`, new parameters travel too.
+    /// Bytes that a rank on a CPU receives, or reads from other ranks' memory, in a step whose cost is `cost` when updates are shared in
+    /// `way`, with all ranks on one host or each on a host of its own. On one host parameters are there for all by `activities`; else, and
+    /// by `gradients`, new parameters travel too.
     pub fn exchanged(&self, cost: &StepCost, way: Way, one_host: bool) -> u64 {
         let others = self.ranks as u64 - 1;
         let from_owners = cost.changed_bytes * others / self.ranks as u64;
-        let of_f32 = match way {
+        match way {
             Way::None => 0,
             Way::Activities => others * cost.factor_bytes + if one_host { 0 } else { from_owners },
             Way::Gradients => 2 * from_owners,
-        };
-        if self.wire == Wire::Bf16 { of_f32 / 2 } else { of_f32 }
+        }
+    }
+
+    /// Bytes that a rank on a GPU receives in a step whose cost is `cost`.
+    pub fn exchanged_between_gpus(&self, cost: &StepCost) -> u64 {
+        if self.wire == Wire::Bf16 { cost.between_gpus / 2 } else { cost.between_gpus }
+    }
+
+    /// How ranks on GPUs share updates, in words.
+    pub fn ways_between_gpus(&self) -> String {
+        let count = |way| self.between_gpus.iter().filter(|one| **one == way).count();
+        match (count(Sharing::Activities), count(Sharing::Gradients)) {
+            (_, 0) => "activities".to_owned(),
+            (0, _) => "gradients".to_owned(),
+            (by_activities, by_gradients) => format!("activities for {by_activities} maps, gradients for {by_gradients}"),
+        }
     }
 
     /// Bytes of memory of all ranks, on one host.

@@ -47,8 +47,7 @@ struct Columns {
 
 impl Columns {
     fn new(groups: &[&Group], measured: [Column; 2], format: fn(Spread) -> String) -> Columns {
-        let validation = groups.iter().flat_map(|group| &group.runs).any(|run| run.chosen_by_validation().is_some());
-        Columns { measured, validation, format }
+        Columns { measured, validation: any_validated(groups.iter().copied()), format }
     }
 
     fn titles(&self) -> Vec<(String, Vec<String>)> {
@@ -85,8 +84,12 @@ impl Columns {
 
 /// What the columns of the tables mean.
 pub fn reading(groups: &[Group]) -> String {
-    let validated = groups.iter().flat_map(|group| &group.runs).any(|run| run.chosen_by_validation().is_some());
-    READING.to_owned() + if validated { CHOSEN_BY_VALIDATION } else { "" }
+    READING.to_owned() + if any_validated(groups) { CHOSEN_BY_VALIDATION } else { "" }
+}
+
+/// Whether any run has set images apart.
+fn any_validated<'a>(groups: impl IntoIterator<Item = &'a Group<'a>>) -> bool {
+    groups.into_iter().flat_map(|group| &group.runs).any(|run| run.chosen_by_validation().is_some())
 }
 
 /// "500", "12 of 500", "10 to 12 of 500"; whether it goes on a folder does not tell.

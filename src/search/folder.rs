@@ -117,7 +117,7 @@ fn refuse_another(path: &Path, there: &Value, here: &Value) -> Result<()> {
     let more = if different.len() > 3 { format!(" and {} more", different.len() - 3) } else { String::new() };
     let list = different[..different.len().min(3)].join(", ");
     Err(Exit::Usage.error(format!(
-        "{} holds another sweep: {list}{more}; repeat its command line to go on with it, or choose another --out",
+        "{} holds another sweep: {list}{more}; repeat its command line to go on with it, delete it, or choose another --out",
         path.display()
     )))
 }

@@ -37,6 +37,9 @@ pub struct State {
     pub epoch: u64,
     pub batch: u64,
     pub steps_per_epoch: u64,
+    /// Of the training set's shards. Absent where the checkpoint is older than this entry.
+    #[serde(default)]
+    pub data: Option<String>,
     /// What the next step trains: "both", "inverse" or "forward".
     pub phase: String,
     pub optimizer_steps: OptimizerSteps,
@@ -334,6 +337,7 @@ mod tests {
             epoch: 1,
             batch: 2,
             steps_per_epoch: 10,
+            data: Some("0a1b2c3d".to_owned()),
             phase: "inverse".into(),
             optimizer_steps: OptimizerSteps { forward: 3, inverse: 9 },
             seed: u64::MAX,

@@ -206,7 +206,7 @@ impl OnTensors {
             return Err(Exit::Usage.error(ON_CPU_ALONE));
         }
         let capacity = config.data.batch_size / transport.size();
-        let plan = exchange::Sharing::plan(&maps, &**transport, config.parallel.exchange, capacity);
+        let plan = exchange::Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
         let setup = cuda::Setup {
             device,
             precision: config.parallel.precision,

@@ -261,6 +261,7 @@ impl<'a> Trainer<'a> {
                 epoch: position.epoch,
                 batch: position.batch,
                 steps_per_epoch: self.schedule.steps_per_epoch() as u64,
+                data: Some(self.splits.train.fingerprint()),
                 phase: match self.phase() {
                     Phase::Both => "both",
                     Phase::Inverse => "inverse",

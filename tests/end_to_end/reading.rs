@@ -17,12 +17,15 @@ fn the_pages_program_reads_metrics_and_parameters() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let printed = String::from_utf8(output.stdout).unwrap();
 
-    let test = site.metrics("run").into_iter().rfind(|line| line["split"] == "test").unwrap();
-    assert!(printed.starts_with(&format!("test error {}\n", test["top1_error"])), "{printed}");
+    let metrics = site.metrics("run");
+    for split in ["train", "validation", "test"] {
+        let last = metrics.iter().rfind(|line| line["split"] == split).unwrap();
+        assert!(printed.contains(&format!("{split} {} {}\n", last["loss"], last["top1_error"])), "{printed}");
+    }
     let file = std::fs::read(site.path("run/checkpoints/00000022/model.safetensors")).unwrap();
     let parameters = SafeTensors::deserialize(&file).unwrap();
     assert!(parameters.names().contains(&"layers.1.inverse.weight"));
-    assert_eq!(printed.lines().count(), 1 + parameters.len());
+    assert_eq!(printed.lines().count(), 3 + parameters.len());
     for (name, tensor) in parameters.iter() {
         let start = format!("{name} {:?} mean ", tensor.shape());
         let line = printed.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{start:?} in {printed}"));

@@ -121,6 +121,21 @@ fn a_run_of_another_configuration_is_refused_by_name() {
 }
 
 #[test]
+fn other_data_of_as_many_batches_are_refused() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"bp\"", "[training]\nmax_steps = 5");
+    site.succeed(1, &["train", &config, "--out", "run"]);
+    std::fs::rename(site.path("train"), site.path("kept")).unwrap();
+    crate::site::write_images(&site.path("train"), 199, 10);
+    let longer = ["train", &config, "--out", "run", "--resume", "--set", "training.max_steps=7"];
+    let refused = site.run(2, &longer);
+    assert!(refused.code == Some(2) && refused.stderr.contains("data.train holds other data"), "{refused:?}");
+    std::fs::remove_dir_all(site.path("train")).unwrap();
+    std::fs::rename(site.path("kept"), site.path("train")).unwrap();
+    site.succeed(1, &longer);
+}
+
+#[test]
 fn damaged_checkpoints_are_named_and_passed_over() {
     let site = Site::new();
     let more = "[training]\nmax_steps = 20\ncheckpoint_every_steps = 5\nlog_every_steps = 4";

@@ -47,9 +47,7 @@ pub fn run(options: &Options) -> Result<Manifest> {
     let part =
         Part { label: "photos", folder: &options.out, photos: &tree, class_names: tree.classes.clone(), made_by: made_by("folder", made) };
     let bytes = part.bytes_per_photo(storing)?;
-    if !output.resumed() {
-        require_disk(&options.out, part.label, bytes * tree.files.len() as u64, storing)?;
-    }
+    let output = output.admit(|| require_disk(&options.out, part.label, bytes * tree.files.len() as u64, storing))?;
     let manifest = part.prepare(storing, bytes)?;
     output.release()?;
     Ok(manifest)

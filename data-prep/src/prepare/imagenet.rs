@@ -62,11 +62,9 @@ pub fn run(options: &Options) -> Result<Vec<(PathBuf, Manifest)>> {
     for part in &parts {
         sizes.push(part.bytes_per_photo(storing)?);
     }
-    if !output.resumed() {
-        let bytes = parts.iter().zip(&sizes).map(|(part, size)| part.photos.count() as u64 * size).sum();
-        let label = format!("{} training and {} validation photos", train.members.len(), val.members.len());
-        require_disk(&options.out, &label, bytes, storing)?;
-    }
+    let bytes = parts.iter().zip(&sizes).map(|(part, size)| part.photos.count() as u64 * size).sum();
+    let label = format!("{} training and {} validation photos", train.members.len(), val.members.len());
+    let output = output.admit(|| require_disk(&options.out, &label, bytes, storing))?;
     let mut written = Vec::new();
     for (part, size) in parts.into_iter().zip(sizes) {
         let folder = part.folder.to_owned();

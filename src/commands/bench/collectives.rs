@@ -17,10 +17,10 @@ use crate::compute::cuda::device;
 use crate::compute::cuda::driver::Driver;
 use crate::config;
 use crate::cpus;
-use crate::exchange::{self, Collectives, NCCL_WITHOUT_GPU, Transport};
+use crate::exchange::{self, Collectives, Freight, NCCL_WITHOUT_GPU, Transport};
 use crate::exit::Exit;
 use crate::job::{self, say};
-use crate::observe::watchdog;
+use crate::observe::{Doing, watchdog};
 
 /// Measure the collective operations that ranks exchange by
 ///
@@ -143,12 +143,13 @@ impl Buffer for OnDevice<'_> {
     }
 
     fn perform(&mut self, operation: Operation) -> Result<()> {
+        let of = |doing| Freight { doing, layer: None };
         if operation != Operation::AllGather {
-            let ticket = self.collectives.reduce_scatter(&self.all, &self.own)?;
+            let ticket = self.collectives.reduce_scatter(of(Doing::ReduceScatter), &self.all, &self.own)?;
             self.collectives.wait(ticket)?;
         }
         if operation != Operation::ReduceScatter {
-            let ticket = self.collectives.all_gather(&[(&self.own, &self.all)])?;
+            let ticket = self.collectives.all_gather(of(Doing::AllGather), &[(&self.own, &self.all)])?;
             self.collectives.wait(ticket)?;
         }
         self.collectives.settle()

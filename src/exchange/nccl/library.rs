@@ -152,4 +152,8 @@ impl Calls for Communicator {
     fn passed(&self, event: Event) -> Result<bool> {
         self.driver.passed(event)
     }
+
+    fn seconds(&self, from: Event, to: Event) -> Result<f64> {
+        self.driver.seconds(from, to)
+    }
 }

@@ -24,9 +24,10 @@ use tch::{Kind, Tensor};
 
 use self::library::{Communicator, Id, Library};
 use super::tensors::{Collectives, Ticket};
-use super::transport::Transport;
+use super::transport::{Freight, Transport};
 use crate::compute::cuda::driver::{Driver, Event, Stream};
 use crate::exit::Exit;
+use crate::observe::{trace, travelled};
 
 /// What an NCCL function returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,18 @@ pub trait Calls {
     fn record(&self, event: Event, stream: Stream) -> Result<()>;
     fn wait(&self, stream: Stream, event: Event) -> Result<()>;
     fn passed(&self, event: Event) -> Result<bool>;
+    /// Between two events that the device has passed.
+    fn seconds(&self, from: Event, to: Event) -> Result<f64>;
+}
+
+/// An operation that was begun.
+struct Operation {
+    freight: Freight,
+    /// Where a trace is recorded.
+    started: Option<Event>,
+    done: Event,
+    /// In use until then.
+    _tensors: Vec<Tensor>,
 }
 
 /// Collective operations on a stream of their own.
@@ -102,11 +115,13 @@ pub struct Nccl<C> {
     size: usize,
     stream: Stream,
     timeout: Duration,
-    /// Operations since the last [`Collectives::settle`]: when each has ended, and the tensors it uses.
-    begun: Vec<(Event, Vec<Tensor>)>,
+    /// Since the last [`Collectives::settle`].
+    begun: Vec<Operation>,
     /// Events to be used again.
     free: Vec<Event>,
     aborted: bool,
+    /// Whether a trace is recorded.
+    traced: bool,
 }
 
 /// NCCL among all ranks of `transport`, this one on `driver`'s GPU; `None` where some rank cannot use it and none needs to.
@@ -170,28 +185,44 @@ fn agree(versions: &[u64], gpus: &[[u64; 2]]) -> Result<()> {
 impl<C: Calls> Nccl<C> {
     fn new(calls: C, rank: usize, size: usize, timeout: Duration) -> Result<Nccl<C>> {
         let stream = calls.stream()?;
-        Ok(Nccl { calls, rank, size, stream, timeout, begun: Vec::new(), free: Vec::new(), aborted: false })
+        Ok(Nccl { calls, rank, size, stream, timeout, begun: Vec::new(), free: Vec::new(), aborted: false, traced: trace::now().is_some() })
     }
 
     /// Gives `operations` to the stream, behind what libtorch has been given so far. They use `tensors`.
-    fn begin(&mut self, what: &str, tensors: Vec<Tensor>, operations: impl FnOnce(&C, Stream) -> Status) -> Result<Ticket> {
+    fn begin(
+        &mut self,
+        what: &str,
+        freight: Freight,
+        tensors: Vec<Tensor>,
+        operations: impl FnOnce(&C, Stream) -> Status,
+    ) -> Result<Ticket> {
         ensure!(!self.aborted, "NCCL was aborted after an error");
         let (ready, done) = (self.take_event()?, self.take_event()?);
         self.calls.record(ready, Stream::LIBTORCH)?;
         self.calls.wait(self.stream, ready)?;
         // The stream waits for the event as it is now; it may be recorded again at once.
         self.free.push(ready);
+        let started = if self.traced { Some(self.take_event()?) } else { None };
+        started.map_or(Ok(()), |event| self.calls.record(event, self.stream))?;
         let status = operations(&self.calls, self.stream);
         if status != Status::SUCCESS && status != Status::IN_PROGRESS {
             return Err(self.fail(what, status));
         }
         self.calls.record(done, self.stream)?;
-        self.begun.push((done, tensors));
+        self.begun.push(Operation { freight, started, done, _tensors: tensors });
         Ok(Ticket(self.begun.len() - 1))
     }
 
     fn take_event(&mut self) -> Result<Event> {
         self.free.pop().map_or_else(|| self.calls.event(), Ok)
+    }
+
+    /// What travelled between which two seconds before the last operation's end, now that all have ended.
+    fn spans(&self) -> Result<Vec<(Freight, f64, f64)>> {
+        let Some(last) = self.begun.last() else { return Ok(Vec::new()) };
+        let before = |event: Event| self.calls.seconds(event, last.done);
+        let span = |one: &Operation| one.started.map(|started| Ok((one.freight, before(started)?, before(one.done)?)));
+        self.begun.iter().filter_map(span).collect()
     }
 
     /// Aborts, and says why.
@@ -210,13 +241,13 @@ impl<C: Calls> Nccl<C> {
 }
 
 impl<C: Calls> Collectives for Nccl<C> {
-    fn all_gather(&mut self, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
+    fn all_gather(&mut self, freight: Freight, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
         let mut elements = Vec::with_capacity(pairs.len());
         for (own, all) in pairs {
             elements.push(fits("an all-gather", own, all, self.size)?);
         }
         let tensors = pairs.iter().flat_map(|(own, all)| [own.shallow_clone(), all.shallow_clone()]).collect();
-        self.begin("all-gather", tensors, |calls, stream| {
+        self.begin("all-gather", freight, tensors, |calls, stream| {
             let one = |((own, all), element): (&(&Tensor, &Tensor), &Element)| unsafe {
                 calls.all_gather(own.data_ptr(), all.data_ptr(), own.numel(), *element, stream)
             };
@@ -224,21 +255,21 @@ impl<C: Calls> Collectives for Nccl<C> {
         })
     }
 
-    fn reduce_scatter(&mut self, all: &Tensor, own: &Tensor) -> Result<Ticket> {
+    fn reduce_scatter(&mut self, freight: Freight, all: &Tensor, own: &Tensor) -> Result<Ticket> {
         let element = fits("a reduce-scatter", own, all, self.size)?;
-        self.begin("reduce-scatter", vec![all.shallow_clone(), own.shallow_clone()], |calls, stream| unsafe {
+        self.begin("reduce-scatter", freight, vec![all.shallow_clone(), own.shallow_clone()], |calls, stream| unsafe {
             calls.reduce_scatter(all.data_ptr(), own.data_ptr(), own.numel(), element, stream)
         })
     }
 
     fn wait(&mut self, ticket: Ticket) -> Result<()> {
-        let (done, _) = self.begun.get(ticket.0).ok_or_else(|| anyhow!("operation {} is not under way", ticket.0))?;
-        self.calls.wait(Stream::LIBTORCH, *done)
+        let operation = self.begun.get(ticket.0).ok_or_else(|| anyhow!("operation {} is not under way", ticket.0))?;
+        self.calls.wait(Stream::LIBTORCH, operation.done)
     }
 
     fn settle(&mut self) -> Result<()> {
         let started = Instant::now();
-        let Some(&(last, _)) = self.begun.last() else { return Ok(()) };
+        let Some(last) = self.begun.last().map(|operation| operation.done) else { return Ok(()) };
         while !self.calls.passed(last)? {
             let status = self.calls.async_error();
             if status != Status::SUCCESS && status != Status::IN_PROGRESS {
@@ -259,7 +290,13 @@ impl<C: Calls> Collectives for Nccl<C> {
                 std::thread::sleep(Duration::from_micros(100))
             }
         }
-        self.free.extend(self.begun.drain(..).map(|(done, _)| done));
+        if let (true, Some(now)) = (self.traced, trace::now()) {
+            let ago = |seconds: f64| now.saturating_sub((seconds * 1e9) as trace::Time);
+            for (freight, from, to) in self.spans()? {
+                travelled(freight.doing, freight.layer, ago(from), ago(to));
+            }
+        }
+        self.free.extend(self.begun.drain(..).flat_map(|operation| operation.started.into_iter().chain([operation.done])));
         Ok(())
     }
 }

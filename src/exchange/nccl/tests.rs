@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use tch::{Device, Kind};
 
 use super::*;
+use crate::observe::Doing;
 
 enum Work {
     AllGather { own: *const c_void, all: *mut c_void, count: usize, element: Element },
@@ -28,6 +29,8 @@ struct Late {
     stuck: Cell<bool>,
 }
 
+const FACTORS: Freight = Freight { doing: Doing::FactorsTravelling, layer: Some(3) };
+const GRADIENT: Freight = Freight { doing: Doing::GradientTravelling, layer: Some(2) };
 const OWN_STREAM: Stream = Stream(8 as *mut _);
 
 impl Late {
@@ -146,6 +149,12 @@ impl Calls for Rc<Late> {
         }
         Ok(!self.stuck.get())
     }
+
+    /// As if the device passed event n after n * n seconds.
+    fn seconds(&self, from: Event, to: Event) -> Result<f64> {
+        let at = |event: Event| number(event).pow(2) as f64;
+        Ok(at(to) - at(from))
+    }
 }
 
 fn joined(late: &Rc<Late>, timeout: Duration) -> Nccl<Rc<Late>> {
@@ -170,8 +179,8 @@ fn operations_follow_libtorchs_work_and_precede_what_waits() {
     let mut nccl = joined(&late, Duration::from_secs(60));
     let (a, b, c) = (numbers(&[1.0, 2.0]), numbers(&[3.0]), numbers(&[4.0, 5.0, 6.0, 7.0]));
     let (all_a, all_b, own_c) = (zeros(4), zeros(2), zeros(2));
-    let gathered = nccl.all_gather(&[(&a, &all_a), (&b, &all_b)]).unwrap();
-    let scattered = nccl.reduce_scatter(&c, &own_c).unwrap();
+    let gathered = nccl.all_gather(FACTORS, &[(&a, &all_a), (&b, &all_b)]).unwrap();
+    let scattered = nccl.reduce_scatter(GRADIENT, &c, &own_c).unwrap();
     assert_eq!(values(&all_a), [0.0; 4], "nothing is done yet");
     nccl.wait(gathered).unwrap();
     assert_eq!((values(&all_a), values(&all_b), values(&own_c)), (vec![1.0, 2.0, 1.0, 2.0], vec![3.0, 3.0], vec![0.0; 2]));
@@ -195,19 +204,36 @@ fn operations_follow_libtorchs_work_and_precede_what_waits() {
     ];
     assert_eq!(*late.log.borrow(), wanted);
     // After settling, events are used again, and tickets begin anew.
-    assert_eq!(nccl.all_gather(&[(&b, &all_b)]).unwrap(), Ticket(0));
+    assert_eq!(nccl.all_gather(FACTORS, &[(&b, &all_b)]).unwrap(), Ticket(0));
     assert_eq!(late.events.get(), 3);
     assert!(nccl.wait(Ticket(1)).is_err());
 }
 
 #[test]
+fn a_trace_has_each_operation_from_its_beginning_on_the_device_to_its_end() {
+    let late = Late::new(2);
+    let mut nccl = joined(&late, Duration::from_secs(60));
+    nccl.traced = true;
+    nccl.all_gather(FACTORS, &[(&zeros(1), &zeros(2))]).unwrap();
+    nccl.reduce_scatter(GRADIENT, &zeros(2), &zeros(1)).unwrap();
+    let records: Vec<String> = late.log.borrow().iter().filter(|call| call.starts_with("nccl")).cloned().collect();
+    // One event says when libtorch is ready, and is used again.
+    let wanted = ["nccl waits for 1", "nccl records 1", "nccl records 2", "nccl waits for 3", "nccl records 3", "nccl records 4"];
+    assert_eq!(records, wanted);
+    let spans: Vec<_> = nccl.spans().unwrap().iter().map(|(freight, from, to)| (freight.layer, *from, *to)).collect();
+    assert_eq!(spans, [(Some(3), 15.0, 12.0), (Some(2), 7.0, 0.0)], "in seconds before the last one's end");
+    nccl.settle().unwrap();
+    assert_eq!((nccl.spans().unwrap().len(), nccl.free.len()), (0, 4));
+}
+
+#[test]
 fn tensors_of_other_sizes_are_refused() {
     let mut nccl = joined(&Late::new(2), Duration::from_secs(60));
-    assert!(nccl.all_gather(&[(&zeros(2), &zeros(5))]).is_err());
-    assert!(nccl.reduce_scatter(&zeros(4), &zeros(4)).is_err());
-    assert!(nccl.reduce_scatter(&zeros(4), &zeros(2).to_kind(Kind::BFloat16)).is_err());
-    assert!(nccl.reduce_scatter(&zeros(4).to_kind(Kind::Half), &zeros(2).to_kind(Kind::Half)).is_err());
-    assert!(nccl.all_gather(&[(&zeros(8).view([2, 4]).transpose(0, 1), &zeros(16))]).is_err(), "not contiguous");
+    assert!(nccl.all_gather(FACTORS, &[(&zeros(2), &zeros(5))]).is_err());
+    assert!(nccl.reduce_scatter(GRADIENT, &zeros(4), &zeros(4)).is_err());
+    assert!(nccl.reduce_scatter(GRADIENT, &zeros(4), &zeros(2).to_kind(Kind::BFloat16)).is_err());
+    assert!(nccl.reduce_scatter(GRADIENT, &zeros(4).to_kind(Kind::Half), &zeros(2).to_kind(Kind::Half)).is_err());
+    assert!(nccl.all_gather(FACTORS, &[(&zeros(8).view([2, 4]).transpose(0, 1), &zeros(16))]).is_err(), "not contiguous");
 }
 
 #[test]
@@ -215,8 +241,8 @@ fn tensors_may_be_of_bf16() {
     let mut nccl = joined(&Late::new(2), Duration::from_secs(60));
     let own = numbers(&[1.5, -2.0]).to_kind(Kind::BFloat16);
     let (all, part) = (zeros(4).to_kind(Kind::BFloat16), zeros(1).to_kind(Kind::BFloat16));
-    nccl.all_gather(&[(&own, &all)]).unwrap();
-    nccl.reduce_scatter(&own, &part).unwrap();
+    nccl.all_gather(FACTORS, &[(&own, &all)]).unwrap();
+    nccl.reduce_scatter(GRADIENT, &own, &part).unwrap();
     nccl.settle().unwrap();
     assert_eq!(values(&all.to_kind(Kind::Float)), [1.5, -2.0, 1.5, -2.0]);
     assert_eq!(values(&part.to_kind(Kind::Float)), [3.0]);
@@ -227,13 +253,13 @@ fn an_error_elsewhere_aborts_and_is_told() {
     let late = Late::new(2);
     late.stuck.set(true);
     let mut nccl = joined(&late, Duration::from_secs(60));
-    nccl.all_gather(&[(&zeros(1), &zeros(2))]).unwrap();
+    nccl.all_gather(FACTORS, &[(&zeros(1), &zeros(2))]).unwrap();
     late.error.set(6);
     let error = nccl.settle().unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Failed);
     assert!(error.to_string().contains("on rank 0: another rank has ended") && error.to_string().ends_with("(details)"), "{error}");
     assert_eq!(late.log.borrow().iter().filter(|call| *call == "abort").count(), 1);
-    assert!(nccl.all_gather(&[(&zeros(1), &zeros(2))]).unwrap_err().to_string().contains("aborted"));
+    assert!(nccl.all_gather(FACTORS, &[(&zeros(1), &zeros(2))]).unwrap_err().to_string().contains("aborted"));
 }
 
 #[test]
@@ -242,7 +268,7 @@ fn an_operation_that_does_not_end_is_aborted_in_time() {
     late.stuck.set(true);
     late.error.set(7); // In progress: not an error.
     let mut nccl = joined(&late, Duration::from_millis(50));
-    nccl.reduce_scatter(&zeros(3), &zeros(1)).unwrap();
+    nccl.reduce_scatter(GRADIENT, &zeros(3), &zeros(1)).unwrap();
     let error = nccl.settle().unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Stalled);
     assert!(error.to_string().contains("stall_timeout"), "{error}");
@@ -298,6 +324,7 @@ fn on_gpu() -> Option<Nccl<Communicator>> {
 #[test]
 fn one_rank_on_a_gpu_exchanges_with_itself() {
     let Some(mut nccl) = on_gpu() else { return };
+    nccl.traced = true;
     for kind in [Kind::Float, Kind::BFloat16] {
         // Large enough to be under way when the call has returned.
         let own = (Tensor::arange(30_000_000, (Kind::Float, Device::Cuda(0))) * 0.01).sin().to_kind(kind);
@@ -305,16 +332,19 @@ fn one_rank_on_a_gpu_exchanges_with_itself() {
         let (all, all_of_other, part) = (own.zeros_like(), other.zeros_like(), own.zeros_like());
         for round in 1..=10 {
             let _ = own.shallow_clone().multiply_scalar_(-1.0);
-            let gathered = nccl.all_gather(&[(&own, &all), (&other, &all_of_other)]).unwrap();
+            let gathered = nccl.all_gather(FACTORS, &[(&own, &all), (&other, &all_of_other)]).unwrap();
             nccl.wait(gathered).unwrap();
             // What follows on libtorch's stream sees what was gathered, and the sum sees what libtorch made of it.
-            let scattered = nccl.reduce_scatter(&(&all + &all), &part).unwrap();
+            let scattered = nccl.reduce_scatter(GRADIENT, &(&all + &all), &part).unwrap();
             // In place, as new parameters are gathered.
-            let in_place = nccl.all_gather(&[(&own, &own)]).unwrap();
+            let in_place = nccl.all_gather(FACTORS, &[(&own, &own)]).unwrap();
             nccl.wait(scattered).unwrap();
             let wanted = &own + &own;
             assert!(part.equal(&wanted) && all_of_other.equal(&other), "{kind:?}, round {round}");
             nccl.wait(in_place).unwrap();
+            tch::Cuda::synchronize(0);
+            let spans = nccl.spans().unwrap();
+            assert!(spans.len() == 3 && spans.iter().all(|(_, from, to)| from > to && *to >= 0.0), "{spans:?}");
             nccl.settle().unwrap();
         }
     }
