@@ -115,3 +115,24 @@ pub fn identity(path: &Path) -> Result<Value> {
         "modified": format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec()),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_whose_job_was_not_admitted_is_free_for_another() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("out");
+        let refused = Output::claim(&folder, &json!({ "size": 1 })).unwrap().admit(|| bail!("no room"));
+        assert_eq!(refused.err().unwrap().to_string(), "no room");
+        let admitted = Output::claim(&folder, &json!({ "size": 2 })).unwrap().admit(|| Ok(())).unwrap();
+        drop(admitted);
+        // What was admitted once goes on unasked.
+        Output::claim(&folder, &json!({ "size": 2 })).unwrap().admit(|| bail!("no room any more")).unwrap();
+        let other = Output::claim(&folder, &json!({ "size": 1 })).err().unwrap().to_string();
+        assert!(other.contains("size is 2 there, 1 here") && other.contains("delete it"), "{other}");
+    }
+}

@@ -179,6 +179,8 @@ fn what_does_not_fit_is_refused() {
     assert!(message(&crop([0, 32]), None, 3).contains("at least 1"));
     let both = Augmentation { random_crop: true, random_resized_crop: true, ..crop([8, 8]) };
     assert!(message(&both, None, 3).contains("choose one"));
+    let nowhere = Augmentation { random_crop: true, ..Augmentation::default() };
+    assert!(message(&nowhere, Some([32, 32, 3]), 3).contains("needs crop"));
     let padded = Augmentation { random_crop: true, padding: 2, ..crop([36, 36]) };
     assert_eq!(padded.output_shape(Some([32, 32, 3]), 3).unwrap(), [36, 36, 3]);
     assert!(message(&Augmentation { padding: usize::MAX, ..padded }, Some([32, 32, 3]), 3).contains("crop_padding"));
