@@ -120,7 +120,7 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
             checkpoints.load_model(state.step, &mut engine, &*transport)?;
             checkpoints.load_optimizer(state, &mut engine, &*transport)?;
         }
-        None => engine.initialize(),
+        None => engine.initialize()?,
     }
     let run = Run { config, schedule, splits: &splits, folder: out, resumed: resumed.as_ref() };
     Trainer::new(&run, engine, transport, stop)?.run()?;

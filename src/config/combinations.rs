@@ -2,7 +2,7 @@
 
 use super::schema::*;
 use super::{Rule, Unused};
-use crate::rules::{Setting, definitions, own_keys};
+use crate::rules::{Feedback, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
 pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
@@ -106,6 +106,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.sigma" | "learning.schedule" => by_inverses(),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
+        "learning.feedback_weights" => by_rule(rule.feedback == Feedback::Layered),
         _ if key.starts_with("optimizer.inverse.") => by_inverses(),
         "data.crop_padding" => {
             (!config.data.augment.contains(&Augment::RandomCrop)).then(|| "images are padded for random_crop alone".to_owned())

@@ -115,9 +115,20 @@ pub struct Learning {
     pub auxiliary_units: Option<usize>,
     /// Weight of the back-propagated part in hidden targets, 0 to 1.
     pub hybrid: f64,
+    /// What fixed feedback weights are at first, and for ever (fa).
+    pub feedback_weights: FeedbackWeights,
     /// Keys of the rule's own.
     #[serde(flatten)]
     pub own: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedbackWeights {
+    /// Draws of their own.
+    Random,
+    /// Those of the layer's initial weight, transposed.
+    Transposed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

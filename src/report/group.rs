@@ -7,7 +7,7 @@ use super::history::{Point, find_or_add};
 use super::paper::{AUXILIARY_UNITS, Cell, DataSet, Method, Network};
 use super::run::{Run, least};
 use super::spread::Spread;
-use crate::config::{Config, Difference, Layer, Output};
+use crate::config::{Config, Difference, FeedbackWeights, Layer, Output};
 use crate::rules::Setting as UsedSetting;
 
 /// What learning curves are drawn together for: a network on a data set.
@@ -213,6 +213,9 @@ fn variant(config: &Config) -> Vec<Setting> {
         learning.auxiliary_units.filter(|units| learning.rule.uses(UsedSetting::AuxiliaryUnits) && *units != AUXILIARY_UNITS)
     {
         settings.push(("auxiliary_units".to_owned(), units.to_string()));
+    }
+    if learning.feedback_weights == FeedbackWeights::Transposed {
+        settings.push(("feedback_weights".to_owned(), "transposed".to_owned()));
     }
     settings
 }

@@ -3,7 +3,7 @@
 //! Bartunov et al. 2018: Table 1 (errors on MNIST and CIFAR-10, "the best errors achieved in 500 epochs"), Table 2 (ImageNet) and Table 3
 //! (the networks). Figures are in per cent, as printed. Everything else in the report is measured.
 
-use crate::config::{Config, Layer, Rule, Schedule};
+use crate::config::{Config, FeedbackWeights, Layer, Rule, Schedule};
 
 /// Epochs that the paper's figures are the best of.
 pub const EPOCHS: u64 = 500;
@@ -218,12 +218,14 @@ pub struct Cell {
 
 impl Cell {
     /// The cell that a run of `config` on `data` belongs to, whether or not the paper has a figure for it. None where the network is not
-    /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs.
+    /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs, feedback weights that are
+    /// not drawn.
     pub fn of(config: &Config, data: DataSet) -> Option<Cell> {
         let learning = &config.learning;
         let auxiliary = learning.rule != Rule::AO_SDTP || learning.auxiliary_units == Some(AUXILIARY_UNITS);
         let classifies = config.network.output == crate::config::Output::Softmax;
-        if !classifies || !auxiliary || learning.hybrid != 0.0 || learning.rule == Rule::TP {
+        let drawn = learning.feedback_weights == FeedbackWeights::Random;
+        if !classifies || !auxiliary || !drawn || learning.hybrid != 0.0 || learning.rule == Rule::TP {
             return None;
         }
         Some(Cell { data, network: Network::of(data, &config.network.layers)?, method: Method::of(config) })
@@ -313,7 +315,9 @@ mod tests {
             Cell::of(&Config::load(&path, &overrides).unwrap(), DataSet::Mnist)
         };
         assert_eq!(cell(&["learning.sigma=0.5"]).unwrap().figures(), Some([0.96, 2.93]), "hyperparameters may differ");
-        for set in ["learning.auxiliary_units=64", "learning.hybrid=0.5", "network.output=\"linear\""] {
+        for set in
+            ["learning.auxiliary_units=64", "learning.hybrid=0.5", "learning.feedback_weights=\"transposed\"", "network.output=\"linear\""]
+        {
             assert_eq!(cell(&[set]), None, "{set}");
         }
     }

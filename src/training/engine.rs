@@ -12,10 +12,10 @@ use super::executor::{Executor, OnCpu, OnTensors};
 use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
 use crate::compute::cuda::device;
 use crate::compute::{Batch, Buffer, Measure, Part};
-use crate::config::{Config, Optimizer};
+use crate::config::{Config, FeedbackWeights, Optimizer};
 use crate::exchange::{AdamSteps, Transport};
 use crate::exit::Exit;
-use crate::network::{MapId, Maps, Network};
+use crate::network::{MapId, Maps, Network, Role};
 use crate::rules::{Phase, Rule};
 
 /// Steps that each optimiser has taken: one stands still while the other's turn lasts.
@@ -39,6 +39,7 @@ pub struct Engine {
     maps: Arc<Maps>,
     transport: Arc<dyn Transport>,
     rule_name: &'static str,
+    feedback_weights: FeedbackWeights,
     optimizer: Optimizer,
     steps: OptimizerSteps,
     global_batch: usize,
@@ -68,16 +69,33 @@ impl Engine {
     }
 
     fn with(config: &Config, executor: Box<dyn Executor>, rule: Box<dyn Rule>, maps: Arc<Maps>, transport: Arc<dyn Transport>) -> Engine {
-        let (rule_name, optimizer, global_batch) = (config.learning.rule.name(), config.optimizer.clone(), config.data.batch_size);
-        Engine { executor, rule, maps, transport, rule_name, optimizer, steps: OptimizerSteps::default(), global_batch }
+        let (optimizer, global_batch) = (config.optimizer.clone(), config.data.batch_size);
+        let (rule_name, feedback_weights) = (config.learning.rule.name(), config.learning.feedback_weights);
+        Engine { executor, rule, maps, transport, rule_name, feedback_weights, optimizer, steps: OptimizerSteps::default(), global_batch }
     }
 
     /// Draws the initial parameters from the seed: the same on every rank. Collective.
-    pub fn initialize(&mut self) {
+    pub fn initialize(&mut self) -> Result<()> {
         if self.writes() {
             self.executor.initialize();
+            if self.feedback_weights == FeedbackWeights::Transposed {
+                self.transpose_into_feedback()?;
+            }
         }
         self.transport.barrier();
+        Ok(())
+    }
+
+    /// Gives each layer's feedback the layer's weights, which in their interchange layout are in the same order.
+    fn transpose_into_feedback(&mut self) -> Result<()> {
+        let maps = self.maps.clone();
+        for (forward, feedback) in maps.forward.iter().zip(&maps.feedback) {
+            if let Some(feedback) = feedback.filter(|feedback| maps.get(*feedback).role == Role::Feedback) {
+                let weights = self.read(*forward, Part::Weight, Buffer::Weights);
+                self.write(feedback, Part::Weight, Buffer::Weights, &weights)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether this rank must set parameters itself: all do, but for those of a host that share one copy, where the first does.

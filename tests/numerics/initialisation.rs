@@ -91,3 +91,25 @@ fn every_map_and_every_seed_has_draws_of_its_own() {
         assert!(drawn == portable, "a seed gives the same numbers on any processor");
     }
 }
+
+#[test]
+fn feedback_weights_may_be_the_initial_weights_transposed() {
+    let mut transposed = learner(&["learning.rule=fa", "learning.feedback_weights=transposed"]);
+    let random = learner(&["learning.rule=fa"]);
+    for layer in 1..6 {
+        let (weight, feedback) = (format!("layers.{layer}.weight"), format!("layers.{layer}.feedback.weight"));
+        assert!(transposed.read(&feedback) == transposed.read(&weight), "{feedback}");
+        assert!(random.read(&feedback) != random.read(&weight) && random.read(&weight) == transposed.read(&weight), "{feedback}");
+    }
+    // Until the weights have moved that is back-propagation.
+    let mut exact = learner(&["learning.rule=bp"]);
+    exact.step();
+    transposed.step();
+    for layer in 0..6 {
+        let name = format!("layers.{layer}.weight");
+        let (wanted, found) = (exact.first_gradient(&name, 0.9), transposed.first_gradient(&name, 0.9));
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+        let away = norm(&mut wanted.iter().zip(&found).map(|(wanted, found)| found - wanted)) / norm(&mut wanted.iter().copied());
+        assert!(away < 1e-5, "{name}: {away}");
+    }
+}

@@ -118,7 +118,7 @@ fn checkpointed(engine: &Engine) -> Vec<(MapId, Part, Buffer)> {
 fn train(config: &Config, samples: &Samples, transport: Arc<dyn Transport>) -> (Vec<Vec<f32>>, u64) {
     let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
     let mut engine = Engine::on_tensors(config, &network, transport.clone(), Device::Cpu).expect("the engine can be made");
-    engine.initialize();
+    engine.initialize().expect("parameters can be set");
     let tensors = checkpointed(&engine);
     let checkpoint = |engine: &Engine| -> Vec<Vec<f32>> {
         engine.gather();

@@ -98,7 +98,7 @@ impl Learner {
     }
 
     fn with(mut engine: Engine, config: &Config, samples: &Samples) -> Learner {
-        engine.initialize();
+        engine.initialize().expect("parameters can be set");
         Learner { engine, samples: samples.clone(), batch: config.data.batch_size, schedule: config.learning.schedule, step: 0 }
     }
 

@@ -49,7 +49,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
-    engine.initialize();
+    engine.initialize()?;
 
     let samples = engine.capacity();
     let random = RandomBatch::new(samples, facts.input.iter().product(), facts.classes, transport.rank());

@@ -92,6 +92,7 @@ fn defaults_are_the_documented_ones() {
         sigma: None,
         auxiliary_units: None,
         hybrid: 0.0,
+        feedback_weights: FeedbackWeights::Random,
         own: BTreeMap::new(),
     };
     assert_eq!(config.learning, learning);

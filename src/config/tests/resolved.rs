@@ -17,6 +17,7 @@ fn the_resolved_form_loads_again_to_the_same_configuration() {
         "learning.schedule=alternating",
         "learning.auxiliary_units=512",
         "learning.hybrid=0.1",
+        "learning.feedback_weights=transposed",
         "optimizer.epsilon_form=hat",
         "optimizer.forward.epsilon=1e-4",
         "optimizer.inverse.learning_rate=0.000757",
@@ -83,6 +84,8 @@ fn keys_that_change_nothing_are_named() {
     let cases: &[(&[&str], &[&str])] = &[
         (&[], &[]),
         (&["learning.rule=bp"], &["learning.alpha", "learning.sigma"]),
+        (&["learning.rule=fa", "learning.feedback_weights=transposed"], &["learning.alpha", "learning.sigma"]),
+        (&["learning.feedback_weights=random"], &["learning.feedback_weights"]),
         (&["learning.rule=sdtp"], &["learning.alpha"]),
         (&["learning.rule=tp", "learning.auxiliary_units=3"], &["learning.alpha", "learning.auxiliary_units"]),
         (&["learning.rule=ao_sdtp", "learning.auxiliary_units=3", "learning.hybrid=0.1"], &["learning.alpha"]),
