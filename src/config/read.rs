@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Rule;
 use super::schema::*;
-use super::section::{DECAY, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_SPAN, SPAN, Section, describe};
+use super::section::{DECAY, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, Section, describe};
 use super::source::Source;
 use super::{Purpose, combinations, keys};
 use crate::rules::Setting;
@@ -154,8 +154,7 @@ fn adam(section: &Section, default: Adam) -> Result<Adam> {
         learning_rate: section.number("learning_rate", &NOT_NEGATIVE)?.unwrap_or(default.learning_rate),
         beta1: section.number("beta1", &DECAY)?.unwrap_or(default.beta1),
         beta2: section.number("beta2", &DECAY)?.unwrap_or(default.beta2),
-        // A weight that has had no gradient yet would become 0/0.
-        epsilon: section.number("epsilon", &POSITIVE)?.unwrap_or(default.epsilon),
+        epsilon: section.number("epsilon", &NOT_NEGATIVE)?.unwrap_or(default.epsilon),
     })
 }
 
