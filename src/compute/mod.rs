@@ -51,6 +51,7 @@ pub struct AdamStep {
     pub beta2: f32,
     pub size: f32,
     pub deviation_scale: f32,
+    /// Above 0.
     pub epsilon: f32,
 }
 

@@ -19,6 +19,7 @@ pub fn step(adam: &Adam, form: EpsilonForm, t: u64, global_batch: usize) -> Adam
         beta2: adam.beta2 as f32,
         size: size as f32,
         deviation_scale: deviation_scale as f32,
-        epsilon: adam.epsilon as f32,
+        // Without epsilon, a parameter that never had a gradient stays: 0 divided by what is left of 0.
+        epsilon: (adam.epsilon as f32).max(f32::MIN_POSITIVE),
     }
 }

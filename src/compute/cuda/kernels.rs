@@ -111,12 +111,7 @@ fn plain_adam(mut weights: Tensor, mut first: Tensor, mut second: Tensor, gradie
     let _ = first.f_mul_scalar_(number(step.beta1))?.f_add_(&gradient.f_mul_scalar(number(1.0 - step.beta1))?)?;
     let square = gradient.f_mul(&gradient)?.f_mul_scalar(number(1.0 - step.beta2))?;
     let _ = second.f_mul_scalar_(number(step.beta2))?.f_add_(&square)?;
-    let mut divisor = second.f_sqrt()?.f_mul_scalar(number(step.deviation_scale))?.f_add_scalar(number(step.epsilon))?;
-    if step.epsilon == 0.0 {
-        // Without epsilon, a parameter that never had a gradient stays.
-        let nothing = divisor.f_eq(0.0)?;
-        let _ = divisor.f_masked_fill_(&nothing, 1.0)?;
-    }
+    let divisor = second.f_sqrt()?.f_mul_scalar(number(step.deviation_scale))?.f_add_scalar(number(step.epsilon))?;
     let _ = weights.f_sub_(&first.f_mul_scalar(number(step.size))?.f_div(&divisor)?)?;
     debug_assert_eq!(weights.kind(), Kind::Float);
     Ok(())

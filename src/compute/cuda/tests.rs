@@ -115,7 +115,7 @@ extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long lon
     let count = parameters.padded();
     let values = |factor: f32| Tensor::from_slice(&(0..count).map(|i| (i as f32 * factor).sin()).collect::<Vec<f32>>());
     let step = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
-    for epsilon in [1e-4, 0.0] {
+    for epsilon in [1e-4, f32::MIN_POSITIVE] {
         let step = AdamStep { epsilon, ..step };
         let gradients = values(0.3);
         // Some have never had a gradient.
@@ -158,7 +158,7 @@ fn kernels_on_a_gpu_do_what_the_cpu_does() {
     }
 
     let step = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
-    for epsilon in [1e-4, 0.0] {
+    for epsilon in [1e-4, f32::MIN_POSITIVE] {
         let mut both = [device, Device::Cpu].map(parameters_on);
         for (parameters, kernels) in both.iter_mut().zip([&kernels, &Kernels::Plain]) {
             let numbers = Tensor::arange(parameters.padded() as i64, (Kind::Float, Device::Cpu));

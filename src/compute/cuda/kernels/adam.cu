@@ -10,7 +10,5 @@ extern "C" __global__ void adam(const float* __restrict__ gradients, float* __re
     float v = second[i] * beta2 + gradient * gradient * (1.0f - beta2);
     first[i] = m;
     second[i] = v;
-    float divisor = sqrtf(v) * deviation_scale + epsilon;
-    // Without epsilon, a parameter that never had a gradient stays.
-    if (divisor != 0.0f) weights[i] -= m * size / divisor;
+    weights[i] -= m * size / (sqrtf(v) * deviation_scale + epsilon);
 }
