@@ -179,8 +179,11 @@ fn a_shard_that_changes_while_it_is_open_is_an_error() {
     refused(&dataset, "was removed or replaced");
     let dataset = open();
     let bytes = fs::read(&path).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
     fs::write(&path, bytes).unwrap();
+    // Later than before on any file system, however coarse its clock.
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let written = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(written + std::time::Duration::from_secs(2)).unwrap();
     refused(&dataset, "was written to");
 }
 

@@ -121,8 +121,10 @@ fn training(options: &Options, devkit: &Devkit) -> Result<Archived> {
         photos.sort_by(|one, two| one.name.cmp(&two.name));
         Ok(photos.into_iter().map(|photo| (photo, class as u32)).collect())
     };
-    // A million headers lie scattered over the file: many reads at once hide their latency.
-    let classes: Vec<Vec<(Member, u32)>> = archives.par_iter().map(list).collect::<Result<_>>()?;
+    // A million headers lie scattered over the file: many reads at once hide their latency. Of several wrong archives the
+    // first by name is told, whichever was found first.
+    let listed: Vec<_> = archives.par_iter().map(list).collect();
+    let classes = listed.into_iter().collect::<Result<Vec<_>>>()?;
     let missing = devkit.classes.len() - classes.iter().filter(|photos| !photos.is_empty()).count().min(devkit.classes.len());
     if missing > 0 {
         log::warn!("{} has no photos of {missing} of the {} classes", path.display(), devkit.classes.len());
