@@ -73,7 +73,15 @@ impl Exchange {
         let room = backend.activity_elements();
         let private = |len| Arena::new(len).context("not enough memory for the activities");
         let local = transport.local().1;
-        let host = if shared { transport.shared(&vec![room * (size / local); local])? } else { None };
+        let host = match shared {
+            // One copy of the parameters under activities that nobody else sees would change while others compute with it.
+            true => Some(
+                transport
+                    .shared(&vec![room * (size / local); local])?
+                    .context("the ranks of a host share their parameters, but memory for their activities cannot be shared")?,
+            ),
+            false => None,
+        };
         let (way, arena, bases) = if size > 1 && parallel.exchange == ExchangeChoice::Gradients {
             let arena = private(room)?;
             let bases = vec![arena.at(0)];

@@ -1,12 +1,13 @@
-//! Memory that processes of a host share without MPI, whose own windows end with it.
+//! Memory that processes of a host share.
 //!
-//! A file without a name, which the kernel frees with its last map: it needs no room in /dev/shm and is left behind by no crash.
+//! A file without a name, which the kernel frees with its last map: unlike MPI's windows it needs no room in /dev/shm, of which containers
+//! have 64 MB, outlives MPI, and is left behind by no crash.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd};
 
 use anyhow::{Context, Result};
-use memmap2::MmapRaw;
+use memmap2::{Advice, MmapRaw};
 
 /// Zeroed memory that this process has made.
 pub struct Offer {
@@ -23,7 +24,7 @@ impl Offer {
         }
         let file = unsafe { File::from_raw_fd(descriptor) };
         file.set_len(bytes as u64).context("memory to share cannot be made")?;
-        let memory = MmapRaw::map_raw(&file).context("memory to share cannot be mapped")?;
+        let memory = map(&file).context("memory to share cannot be mapped")?;
         Ok(Offer { file, memory })
     }
 
@@ -32,23 +33,24 @@ impl Offer {
         [u64::from(std::process::id()), self.file.as_raw_fd() as u64]
     }
 
-    /// The memory, when everyone has accepted. It is never freed.
-    pub fn keep(self) -> *mut u8 {
-        kept(self.memory)
+    /// The memory, when everyone has accepted.
+    pub fn keep(self) -> MmapRaw {
+        self.memory
     }
 }
 
-/// The memory that another process offers. It is never freed.
-pub fn accept([process, descriptor]: [u64; 2]) -> Result<*mut u8> {
+/// The memory that another process offers.
+pub fn accept([process, descriptor]: [u64; 2]) -> Result<MmapRaw> {
     let path = format!("/proc/{process}/fd/{descriptor}");
     let file = OpenOptions::new().read(true).write(true).open(&path).with_context(|| format!("{path} cannot be opened"))?;
-    Ok(kept(MmapRaw::map_raw(&file).with_context(|| format!("{path} cannot be mapped"))?))
+    map(&file).with_context(|| format!("{path} cannot be mapped"))
 }
 
-fn kept(memory: MmapRaw) -> *mut u8 {
-    let at = memory.as_mut_ptr();
-    std::mem::forget(memory);
-    at
+fn map(file: &File) -> std::io::Result<MmapRaw> {
+    let memory = MmapRaw::map_raw(file)?;
+    // Where the system gives such files large pages on request; a refusal costs speed alone.
+    let _ = memory.advise(Advice::HugePage);
+    Ok(memory)
 }
 
 #[cfg(test)]
@@ -60,6 +62,7 @@ mod tests {
         let offer = Offer::new(100).unwrap();
         let theirs = accept(offer.words()).unwrap();
         let ours = offer.keep();
+        let (theirs, ours) = (theirs.as_mut_ptr(), ours.as_mut_ptr());
         unsafe {
             assert_eq!(*theirs.add(99), 0);
             *ours.add(99) = 7;

@@ -112,8 +112,8 @@ pub trait Transport: Send + Sync {
     /// Rank 0's bytes to all.
     fn broadcast(&self, bytes: &mut Vec<u8>);
 
-    /// `elements[r]` zeroed elements of this host's r-th rank in memory that all ranks of the host see, in their order; `None` where some
-    /// host lacks the room. Collective among all ranks, which all name as many elements.
+    /// `elements[r]` zeroed elements of this host's r-th rank in memory that all ranks of the host see, in their order; `None` where those
+    /// of some host cannot share any. Collective among all ranks, which all name as many elements.
     fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>>;
 
     /// Gives the memory of all [`Transport::shared`] arenas back. Collective.

@@ -5,12 +5,12 @@
 
 mod travel;
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::mem::ManuallyDrop;
-use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use memmap2::MmapRaw;
 use mpi::ffi;
 use mpi::raw::AsRaw;
 use mpi::topology::{Communicator, SimpleCommunicator};
@@ -22,6 +22,7 @@ use crate::compute::cpu::Arena;
 use crate::exit::Exit;
 use crate::observe::{Doing, span};
 
+const PAGE: usize = 4096;
 /// Bytes of one broadcast at most: MPI's counts have 32 bits.
 const PIECE: usize = 1 << 28;
 
@@ -34,14 +35,8 @@ pub struct Mpi {
     size: usize,
     uniform: bool,
     travel: Travel,
-    windows: Mutex<Vec<Window>>,
-}
-
-/// Memory that the ranks of a host share.
-struct Window {
-    handle: ffi::MPI_Win,
-    /// The file system counts its pages as free until they are touched.
-    bytes: u64,
+    /// Memory of [`Transport::shared`] arenas.
+    arenas: Mutex<Vec<MmapRaw>>,
 }
 
 // Calls come from one thread at a time (MPI is started as serialized): whoever has the turn of `travel`.
@@ -88,7 +83,7 @@ pub fn connect() -> Result<Box<dyn Transport>> {
     let host = ManuallyDrop::new(world.split_shared(rank as i32));
     let mut messages = unsafe { ffi::RSMPI_COMM_NULL };
     unsafe { ffi::MPI_Comm_dup(world.as_raw(), &mut messages) };
-    let mut mpi = Mpi { world, host, rank, size, uniform: false, travel: Travel::new(messages), windows: Mutex::default() };
+    let mut mpi = Mpi { world, host, rank, size, uniform: false, travel: Travel::new(messages), arenas: Mutex::default() };
     mpi.uniform = mpi.is_uniform();
     Ok(Box::new(mpi))
 }
@@ -98,8 +93,32 @@ impl Mpi {
         self.world.as_raw()
     }
 
-    fn windows(&self) -> MutexGuard<'_, Vec<Window>> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn arenas(&self) -> MutexGuard<'_, Vec<MmapRaw>> {
+        self.arenas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `bytes` zeroed bytes that the ranks of this host share; `None` where those of some host cannot. Collective.
+    fn map(&self, bytes: usize) -> Result<Option<MmapRaw>> {
+        let leads = self.host.rank() == 0 && self.host.size() > 1;
+        let offer = if leads { Some(Offer::new(bytes)) } else { None };
+        let mut words = offer.as_ref().and_then(|offer| offer.as_ref().ok()).map_or([0; 2], Offer::words);
+        {
+            let _turn = self.travel.turn();
+            unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), 16, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
+        }
+        let accepted = match &offer {
+            None if self.host.size() > 1 => Some(host_memory::accept(words)),
+            _ => None,
+        };
+        let failed = offer.as_ref().is_some_and(Result::is_err) || accepted.as_ref().is_some_and(Result::is_err);
+        // The offer stands until all have accepted; where one could not, none shares.
+        if self.all_gather_words(&[u64::from(failed)]).contains(&1) {
+            return Ok(None);
+        }
+        match offer {
+            Some(offer) => Ok(Some(offer?.keep())),
+            None => accepted.transpose(),
+        }
     }
 
     /// [`Transport::uniform`]. Collective.
@@ -179,67 +198,35 @@ impl Transport for Mpi {
     }
 
     fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>> {
-        let total: usize = elements.iter().sum::<usize>() * 4;
-        let made: u64 = self.windows().iter().map(|window| window.bytes).sum();
-        let lacking = lacking_shared_memory(total as u64 + made);
-        // All ranks must agree before a collective call, and a host's first rank asks for all of them.
-        let lacking_anywhere = self.all_gather_words(&[lacking.unwrap_or(0)]);
-        if let Some(free) = lacking_anywhere.into_iter().find(|free| *free > 0) {
-            log::warn!(
-                "/dev/shm has {} MB free where {} MB are needed to share memory between ranks; each rank keeps its own copy \
-                 (in a container, give it more with --shm-size)",
-                free / 1_000_000,
-                total / 1_000_000
-            );
-            return Ok(None);
-        }
         let _span = span(Doing::SharedMemory, None);
-        let _turn = self.travel.turn();
-        let mut own: *mut c_void = ptr::null_mut();
-        let mut window: ffi::MPI_Win = unsafe { std::mem::zeroed() };
-        let bytes = (elements[self.host.rank() as usize] * 4).next_multiple_of(4096) as ffi::MPI_Aint;
-        let status =
-            unsafe { ffi::MPI_Win_allocate_shared(bytes, 4, ffi::RSMPI_INFO_NULL, self.host.as_raw(), (&raw mut own).cast(), &mut window) };
-        ensure!(status == ffi::MPI_SUCCESS as c_int, "MPI could not allocate {total} bytes of shared memory");
-        self.windows().push(Window { handle: window, bytes: total as u64 });
-        let mut arenas = Vec::with_capacity(elements.len());
-        for (rank, len) in elements.iter().enumerate() {
-            let (mut size, mut unit, mut at) = (0, 0, ptr::null_mut::<c_void>());
-            unsafe { ffi::MPI_Win_shared_query(window, rank as c_int, &mut size, &mut unit, (&raw mut at).cast()) };
-            // The window's file is already unlinked, so a process that ends at once leaves nothing behind.
-            arenas.push(unsafe { Arena::shared(at.cast(), *len) });
-        }
-        Ok(Some(arenas))
+        // Each rank's part in pages of its own, which lie in the memory nearest to whoever touches them first.
+        let ends = elements.iter().scan(0, |end, len| {
+            *end += (len * 4).next_multiple_of(PAGE);
+            Some(*end)
+        });
+        let starts: Vec<usize> = std::iter::once(0).chain(ends).collect();
+        let Some(memory) = self.map(starts[elements.len()])? else {
+            if self.rank == 0 {
+                log::warn!("ranks of a host cannot map each other's memory here; each keeps its own copy of the parameters");
+            }
+            return Ok(None);
+        };
+        let at = memory.as_mut_ptr();
+        self.arenas().push(memory);
+        Ok(Some(elements.iter().zip(starts).map(|(len, start)| unsafe { Arena::shared(at.add(start).cast(), *len) }).collect()))
     }
 
     unsafe fn release_shared(&self) {
-        let _turn = self.travel.turn();
-        for mut window in self.windows().drain(..) {
-            unsafe { ffi::MPI_Win_free(&mut window.handle) };
-        }
+        self.arenas().clear();
     }
 
     fn host_memory(&self, bytes: usize) -> Result<Option<*mut u8>> {
-        let leads = self.host.rank() == 0 && self.host.size() > 1;
-        let offer = if leads { Some(Offer::new(bytes)) } else { None };
-        let mut words = offer.as_ref().and_then(|offer| offer.as_ref().ok()).map_or([0; 2], Offer::words);
-        {
-            let _turn = self.travel.turn();
-            unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), 16, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
-        }
-        let accepted = match &offer {
-            None if self.host.size() > 1 => Some(host_memory::accept(words)),
-            _ => None,
+        let kept = |memory: MmapRaw| {
+            let at = memory.as_mut_ptr();
+            std::mem::forget(memory);
+            at
         };
-        let failed = offer.as_ref().is_some_and(Result::is_err) || accepted.as_ref().is_some_and(Result::is_err);
-        // The offer stands until all have accepted; where one could not, none shares.
-        if self.all_gather_words(&[u64::from(failed)]).contains(&1) {
-            return Ok(None);
-        }
-        match offer {
-            Some(offer) => Ok(Some(offer?.keep())),
-            None => accepted.transpose(),
-        }
+        Ok(self.map(bytes)?.map(kept))
     }
 
     fn finish(&self) {
@@ -251,14 +238,4 @@ impl Transport for Mpi {
         unsafe { ffi::MPI_Abort(self.comm(), code) };
         std::process::exit(code)
     }
-}
-
-/// Free bytes of /dev/shm (at least 1) where they are fewer than `wanted`.
-fn lacking_shared_memory(wanted: u64) -> Option<u64> {
-    let mut status: libc::statvfs = unsafe { std::mem::zeroed() };
-    if unsafe { libc::statvfs(c"/dev/shm".as_ptr(), &mut status) } != 0 {
-        return None;
-    }
-    let free = status.f_bavail * status.f_frsize;
-    (free < wanted + (16 << 20)).then_some(free.max(1))
 }
