@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::adam;
+use super::devices;
 use super::diagnostics::LayerDiagnostics;
 use super::executor::{Executor, OnCpu, OnTensors};
 use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
-use crate::compute::cuda::device;
 use crate::compute::{Batch, Buffer, Measure, Part};
 use crate::config::{Config, FeedbackWeights, Optimizer};
 use crate::exchange::{AdamSteps, Transport};
@@ -51,7 +51,7 @@ impl Engine {
     /// Computes on the device that `parallel.device` means here; `threads` is what this rank may use of the CPU. Fails where the ranks do not
     /// divide the batch, the device lacks the kernels or the precision asked for, or memory is short. Collective.
     pub fn new(config: &Config, network: &Network, transport: Arc<dyn Transport>, threads: usize) -> Result<Engine> {
-        match device::choose(config.parallel.device, transport.local().0)? {
+        match devices::choose(config.parallel.device, &*transport)? {
             Device::Cpu => {
                 let maps = prepare(config, network, &*transport)?;
                 let (executor, rule) = OnCpu::new(config, network, maps.clone(), &*transport, threads)?;

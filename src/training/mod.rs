@@ -5,6 +5,7 @@
 mod adam;
 mod best;
 mod checkpoint;
+mod devices;
 mod diagnostics;
 mod engine;
 mod evaluate;
@@ -22,6 +23,7 @@ mod trainer;
 
 pub use best::Best;
 pub use checkpoint::{Checkpoints, State};
+pub use devices::choose as choose_device;
 pub use diagnostics::LayerDiagnostics;
 pub use engine::{Engine, OptimizerSteps, Seconds};
 pub use evaluate::{Evaluation, evaluate};

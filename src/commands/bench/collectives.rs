@@ -13,7 +13,6 @@ use tch::{Device, Kind, Tensor};
 use crate::commands::text::{scaled, table};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
-use crate::compute::cuda::device;
 use crate::compute::cuda::driver::Driver;
 use crate::config;
 use crate::cpus;
@@ -21,6 +20,7 @@ use crate::exchange::{self, Collectives, Freight, NCCL_WITHOUT_GPU, Transport};
 use crate::exit::Exit;
 use crate::job::{self, say};
 use crate::observe::{Doing, watchdog};
+use crate::training::choose_device;
 
 /// Measure the collective operations that ranks exchange by
 ///
@@ -220,7 +220,7 @@ type Joined = (Box<dyn Collectives>, Device, String);
 
 /// The collectives of GPUs, where there are some. Collective.
 fn join(args: &CollectivesArgs, transport: &Arc<dyn Transport>) -> Result<Option<Joined>> {
-    let device = device::choose(args.device, transport.local().0)?;
+    let device = choose_device(args.device, &**transport)?;
     let Device::Cuda(index) = device else {
         ensure!(args.backend != config::TransportChoice::Nccl, Exit::Usage.error(NCCL_WITHOUT_GPU));
         return Ok(None);
