@@ -53,7 +53,8 @@ impl Ending {
 
     /// Takes note of one line of a rank's: what biodist says last tells its code, which mpirun may not get to do.
     pub fn hear(&mut self, line: &str) {
-        let Some(said) = line.strip_prefix("biodist: ") else { return };
+        // PMIx, with Open MPI 5, puts a blank between its tag and the line.
+        let Some(said) = line.trim_start().strip_prefix("biodist: ") else { return };
         if let Some((_, stall)) = said.split_once("stalled (parallel.stall_timeout = ") {
             self.reported = Some(STALLED);
             let verdict = stall.split_once("): ").map_or(stall, |(_, verdict)| verdict);

@@ -135,11 +135,17 @@ impl Launch<'_> {
             } else {
                 say(&ending.describe());
                 failed_at_once = ending.failed_at_once();
-                if self.stopped_while_pausing() {
+                let stopped = self.stop_requested(PAUSE);
+                let hindrance = match stopped {
+                    true => None,
+                    false => self.go_on_with_what_is_left(wanted, &ending.lost_hosts).err().map(|error| format!("{error:#}")),
+                };
+                // Hosts may have been asked for a while.
+                if stopped || self.stop_requested(Duration::ZERO) {
                     say("stopped on request before it was started again");
                     return Ok(STOPPED as u8);
                 }
-                self.go_on_with_what_is_left(wanted, &ending.lost_hosts).err().map(|error| format!("{error:#}"))
+                hindrance
             };
             if let Some(reason) = hindrance {
                 self.report(&outcome, restarts, Some(&reason), &logs);
@@ -179,9 +185,9 @@ impl Launch<'_> {
         }
     }
 
-    /// Whether a signal came during the pause before the next start.
-    fn stopped_while_pausing(&self) -> bool {
-        matches!(self.events.recv_timeout(PAUSE), Ok(Event::Signal(_)))
+    /// Whether a signal has come, or comes within `pause`.
+    fn stop_requested(&self, pause: Duration) -> bool {
+        matches!(self.events.recv_timeout(pause), Ok(Event::Signal(_)))
     }
 
     /// Makes the job the one to start next: resumed, on the same ranks where every host is there, else on the largest number that the

@@ -136,22 +136,22 @@ impl Journal {
         self.file_error.as_deref()
     }
 
-    fn add(&mut self, author: Author, line: &[u8], terminal: &mut dyn Write) {
+    /// Takes a line; returns what the terminal shows of it.
+    fn add(&mut self, author: Author, line: &[u8]) -> String {
         if let Err(error) = self.keep(author, line) {
             self.file_error.get_or_insert(format!("{error:#}"));
         }
         let text = String::from_utf8_lossy(line).into_owned();
-        // A terminal that is gone is no reason to end a training run.
-        let _ = match author {
-            Author::Rank(rank) if rank > 0 => writeln!(terminal, "[rank {rank}] {text}"),
-            _ => writeln!(terminal, "{text}"),
+        let shown = match author {
+            Author::Rank(rank) if rank > 0 => format!("[rank {rank}] {text}\n"),
+            _ => format!("{text}\n"),
         };
-        let _ = terminal.flush();
         let recent = self.recent.entry(author).or_default();
         if recent.len() == REMEMBERED {
             recent.pop_front();
         }
         recent.push_back(text);
+        shown
     }
 
     fn keep(&mut self, author: Author, line: &[u8]) -> Result<()> {
@@ -180,7 +180,12 @@ pub fn follow(
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut demultiplexer = Demultiplexer::default();
-        let mut add = |author: Author, line: &[u8]| journal.lock().expect("no thread panics with it").add(author, line, &mut terminal);
+        let mut add = |author: Author, line: &[u8]| {
+            let shown = journal.lock().expect("no thread panics with it").add(author, line);
+            // Without the lock, for a terminal may stand still (a pager, Ctrl-S), and the supervisor looks into the journal. One that is
+            // gone is no reason to end a training run.
+            let _ = terminal.write_all(shown.as_bytes()).and_then(|()| terminal.flush());
+        };
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
             demultiplexer.push(&buffer[..count], &mut add);
@@ -234,18 +239,16 @@ mod tests {
     fn a_journal_keeps_a_file_for_each_rank_and_remembers_the_last_lines() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Some(folder.path().join("logs"))).unwrap();
-        let mut terminal = Vec::new();
-        for number in 0..REMEMBERED + 1 {
-            journal.add(Author::Rank(0), number.to_string().as_bytes(), &mut terminal);
+        for number in 0..REMEMBERED {
+            journal.add(Author::Rank(0), number.to_string().as_bytes());
         }
-        journal.add(Author::Rank(3), b"error", &mut terminal);
-        journal.add(Author::Mpirun, b"ended", &mut terminal);
+        let last: [(Author, &[u8]); 3] = [(Author::Rank(0), b"100"), (Author::Rank(3), b"error"), (Author::Mpirun, b"ended")];
+        assert_eq!(last.map(|(author, line)| journal.add(author, line)), ["100\n", "[rank 3] error\n", "ended\n"]);
         let read = |name: &str| std::fs::read_to_string(folder.path().join("logs").join(name)).unwrap();
         assert_eq!(read("rank-0.log").lines().count(), REMEMBERED + 1);
         assert_eq!(read("rank-3.log"), "error\n");
         assert_eq!(read("mpirun.log"), "ended\n");
         assert_eq!(journal.recent(Author::Rank(0)).next(), Some("1"));
-        assert!(String::from_utf8(terminal).unwrap().ends_with("100\n[rank 3] error\nended\n"));
         assert_eq!(journal.file_error(), None);
     }
 
@@ -254,10 +257,37 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Some(folder.path().to_path_buf())).unwrap();
         std::fs::create_dir(folder.path().join("rank-1.log")).unwrap();
-        let mut terminal = Vec::new();
-        journal.add(Author::Rank(1), b"text", &mut terminal);
+        assert_eq!(journal.add(Author::Rank(1), b"text"), "[rank 1] text\n");
         assert!(journal.file_error().unwrap().contains("rank-1.log"));
-        assert_eq!(terminal, b"[rank 1] text\n");
         assert!(Journal::new(Some("/proc/none".into())).err().unwrap().to_string().contains("/proc/none"));
+    }
+
+    /// A terminal that takes nothing until the test ends.
+    struct Stuck(std::sync::mpsc::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_terminal_that_stands_still_leaves_the_journal_open() {
+        let journal = Arc::new(Mutex::new(Journal::new(None).unwrap()));
+        let (release, stuck) = std::sync::mpsc::channel();
+        let follower = follow(&b"the job has been aborted\n"[..], Stuck(stuck), Arc::clone(&journal));
+        let heard = || journal.try_lock().is_ok_and(|journal| journal.recent(Author::Mpirun).count() == 1);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !heard() {
+            assert!(std::time::Instant::now() < until, "the journal is locked");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        drop(release);
+        follower.join().unwrap();
     }
 }

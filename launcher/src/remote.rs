@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,10 +29,15 @@ pub struct Agent {
 impl Agent {
     /// As Open MPI will choose it in this environment.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Agent {
-        let words = variable("OMPI_MCA_plm_rsh_agent").and_then(|agent| shell_words::split(&agent).ok()).filter(|words| !words.is_empty());
-        let words = match words {
-            Some(words) => words.into_iter().map(OsString::from).collect(),
-            None => ["ssh"].iter().chain(&SSH_OPTIONS).map(OsString::from).collect(),
+        let named = variable("OMPI_MCA_plm_rsh_agent").unwrap_or_default();
+        // Several are told apart by colons, of which Open MPI takes the first that is there.
+        let alternatives = named.split(':').filter_map(|agent| shell_words::split(agent).ok()).filter(|words| !words.is_empty());
+        let there = |words: &Vec<String>| is_program(&words[0], variable("PATH").unwrap_or_default().as_ref());
+        let all: Vec<Vec<String>> = alternatives.collect();
+        let chosen = all.iter().find(|words| there(words)).or(all.first());
+        let words: Vec<OsString> = match chosen {
+            Some(words) if words.as_slice() != ["ssh"] => words.iter().map(OsString::from).collect(),
+            _ => ["ssh"].iter().chain(&SSH_OPTIONS).map(OsString::from).collect(),
         };
         Agent { words, has_shell: true }
     }
@@ -58,7 +64,17 @@ impl Agent {
             command
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A terminal's Ctrl-C is the launcher's to act upon: a question that it ended would look like a lost host.
+        command.process_group(0);
         command
+    }
+}
+
+/// Whether `name`, a path or a word to be looked for in the folders of `path`, is a file.
+fn is_program(name: &str, path: &OsStr) -> bool {
+    match name.contains('/') {
+        true => Path::new(name).is_file(),
+        false => std::env::split_paths(path).any(|folder| folder.join(name).is_file()),
     }
 }
 
@@ -138,12 +154,30 @@ mod tests {
 
     /// Stands in for ssh: knows the host "there", and none else.
     fn agent(folder: &Path) -> Agent {
-        use std::os::unix::fs::PermissionsExt;
         let path = folder.join("agent");
-        std::fs::write(&path, "#!/bin/sh\n[ \"$1\" = there ] || { echo no route to $1 >&2; exit 255; }\nshift\nexec sh -c \"$*\"\n")
-            .unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Agent::from_environment(|name| (name == "OMPI_MCA_plm_rsh_agent").then(|| path.display().to_string()))
+        std::fs::write(&path, "[ \"$1\" = there ] || { echo no route to $1 >&2; exit 255; }\nshift\nexec sh -c \"$*\"\n").unwrap();
+        // Read and not executed: the file may still be open for writing in a process that another test is starting.
+        let words = format!("sh {}", shell_words::quote(&path.to_string_lossy()));
+        Agent::from_environment(|name| (name == "OMPI_MCA_plm_rsh_agent").then(|| words.clone()))
+    }
+
+    #[test]
+    fn of_several_agents_the_first_that_is_there_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("rsh"), "").unwrap();
+        let words = |agent: Option<&str>| {
+            let variable = |name: &str| match name {
+                "PATH" => Some(folder.path().display().to_string()),
+                _ => agent.map(str::to_owned),
+            };
+            let words = Agent::from_environment(variable).words;
+            words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(words(Some("ssh : rsh -n")), ["rsh", "-n"]);
+        // Open MPI says what is wrong where none is there; ssh gets the options that keep a lost host from holding it up.
+        let ssh: Vec<String> = ["ssh"].iter().chain(&SSH_OPTIONS).map(|word| word.to_string()).collect();
+        assert_eq!(words(Some("ssh : remsh")), ssh);
+        assert_eq!(words(None), ssh);
     }
 
     #[test]

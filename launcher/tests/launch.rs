@@ -1,16 +1,17 @@
 //! The launcher with a real mpirun. A shell script stands in for biodist: it counts steps, keeps the last in a file, and fails as told.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// `$FAIL` is evaluated after each step of a first start; a resumed one goes on from the step in the file.
+/// `$FAIL` is evaluated after each step of a first start; a resumed one goes on from the step in the file. Once it can be asked for a
+/// checkpoint there is the file `ready-RANK`. After one it waits a little, since the first rank to end ends the others.
 const STAND_IN: &str = r#"#!/bin/sh
 if [ "$1" = check ]; then echo '{"config": {"data": {"batch_size": 12}}}'; exit 0; fi
 rank=$OMPI_COMM_WORLD_RANK
-trap 'echo "checkpoint of rank $rank"; exit 75' USR1
+trap 'echo "checkpoint of rank $rank"; sleep 0.5; exit 75' USR1
+touch "ready-$rank"
 step=0
 case " $* " in *" --resume "*) step=$(cat step); FAIL=:;; esac
 echo "rank $rank of $OMPI_COMM_WORLD_SIZE from step $step: $*"
@@ -38,9 +39,14 @@ impl Folder {
         let folder = Folder(tempfile::tempdir().unwrap());
         for (name, text) in [("stand-in", STAND_IN), ("agent", AGENT)] {
             fs::write(folder.path(name), text).unwrap();
-            fs::set_permissions(folder.path(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
         folder
+    }
+
+    /// The words that start a script of the folder. A file that was just written may be open in a process that another test is starting,
+    /// and could not be executed itself.
+    fn script(&self, name: &str) -> String {
+        format!("sh {}", shell_words::quote(&self.path(name).to_string_lossy()))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -48,8 +54,8 @@ impl Folder {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_biodist-launch"));
-        command.current_dir(self.0.path()).arg("--program").arg(self.path("stand-in")).args(arguments);
+        let mut command = launcher();
+        command.current_dir(self.0.path()).arg("--program").arg(self.script("stand-in")).args(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -61,6 +67,17 @@ impl Folder {
         attempts.sort();
         attempts.iter().filter_map(|attempt| fs::read_to_string(attempt.join(format!("rank-{rank}.log"))).ok()).collect()
     }
+}
+
+/// The launcher, outside of the Slurm job and the launcher's own that these tests may run in.
+fn launcher() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_biodist-launch"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| ["SLURM_", "PMIX_", "PMI_"].iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -124,7 +141,7 @@ fn a_signal_asks_every_rank_for_a_checkpoint() {
     for signal in [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
         let folder = Folder::new();
         let launcher = folder.command(&["--ranks", "2", "train", "a.toml"]).env("STEPS", "10000").spawn().unwrap();
-        wait_for(&folder.path("step"));
+        ["step", "ready-0", "ready-1"].iter().for_each(|name| wait_for(&folder.path(name)));
         // SAFETY: the number is that of a child that nobody has waited for.
         unsafe { libc::kill(launcher.id().cast_signed(), signal) };
         let output = launcher.wait_with_output().unwrap();
@@ -155,7 +172,7 @@ fn a_signal_before_the_ranks_are_there_is_not_lost() {
 #[test]
 fn a_program_that_is_not_there_is_not_tried() {
     let folder = Folder::new();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_biodist-launch"));
+    let mut command = launcher();
     command.current_dir(folder.0.path()).args(["--program", "no-such-program", "--ranks", "1", "train", "a.toml"]);
     let (code, said) = run(&mut command);
     assert_eq!(code, Some(2), "{said}");
@@ -183,7 +200,7 @@ fn the_hosts_that_remain_go_on_with_the_largest_number_of_ranks_that_divides_the
     // The daemon that Open MPI has on beta is killed, and beta is not there any more.
     let fail = r#"if [ "$rank$step" = 72 ]; then touch gone-beta; kill -9 $PPID; sleep 600; fi"#;
     let mut command = folder.command(&["--hosts", "hosts.txt", "--ranks", "8", "train", "a.toml", "--set", "training.epochs=1"]);
-    let (code, said) = run(command.env("FAIL", fail).env("OMPI_MCA_plm_rsh_agent", folder.path("agent")));
+    let (code, said) = run(command.env("FAIL", fail).env("OMPI_MCA_plm_rsh_agent", folder.script("agent")));
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("beta is lost: no route to beta"), "{said}");
     // 12 samples a batch on at most 5 slots: 4 ranks.
@@ -197,7 +214,7 @@ fn a_host_that_does_not_answer_is_named_before_anything_is_started() {
     fs::write(folder.path("hosts.txt"), "alpha\nbeta\n").unwrap();
     fs::write(folder.path("gone-beta"), "").unwrap();
     let mut command = folder.command(&["--hosts", "hosts.txt", "train", "a.toml"]);
-    let (code, said) = run(command.env("OMPI_MCA_plm_rsh_agent", folder.path("agent")));
+    let (code, said) = run(command.env("OMPI_MCA_plm_rsh_agent", folder.script("agent")));
     assert_eq!(code, Some(1));
     assert_eq!(said, "biodist-launch: cannot start on every host\n  beta: no route to beta\n");
     assert!(!folder.path("logs").exists());
