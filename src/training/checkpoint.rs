@@ -25,6 +25,8 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 /// Where a checkpoint is while it is being written, in the run's folder.
 const UNFINISHED: &str = "checkpoint.partial";
+/// A checkpoint on its way out, which must not look like one.
+const REMOVED: &str = "removed.partial";
 const VERSION: u32 = 1;
 
 /// What a run knows beside its parameters and moments.
@@ -180,17 +182,26 @@ impl Checkpoints {
         remove(&self.run.join(UNFINISHED))
     }
 
-    /// Removes all but the newest `keep` checkpoints, that of step 0, and those of steps `kept`.
-    pub fn prune(&self, keep: usize, kept: &[u64]) -> Result<()> {
-        let steps = self.steps()?;
-        let later: Vec<u64> = steps.into_iter().filter(|step| *step > 0).collect();
-        for step in later[..later.len().saturating_sub(keep)].iter().filter(|step| !kept.contains(step)) {
-            // Renamed first: a checkpoint that is half removed must not look like one.
-            let (folder, unfinished) = (self.folder(*step), self.run.join(UNFINISHED));
-            std::fs::rename(&folder, &unfinished).with_context(|| format!("{} cannot be removed", folder.display()))?;
-            self.remove_unfinished()?;
+    /// Removes all but the newest `keep` checkpoints, that of step 0, and those of steps `kept`. What cannot be removed, for instance
+    /// because somebody reads it over NFS, stays until the next time: one checkpoint too many is no reason to end a run.
+    pub fn prune(&self, keep: usize, kept: &[u64]) {
+        let removed = self.remove_left_over().and_then(|()| {
+            let steps = self.steps()?;
+            let later: Vec<u64> = steps.into_iter().filter(|step| *step > 0).collect();
+            let old = later[..later.len().saturating_sub(keep)].iter().filter(|step| !kept.contains(step));
+            old.into_iter().try_for_each(|step| {
+                let folder = self.folder(*step);
+                std::fs::rename(&folder, self.run.join(REMOVED)).with_context(|| format!("{} cannot be removed", folder.display()))?;
+                self.remove_left_over()
+            })
+        });
+        if let Err(error) = removed {
+            log::warn!("an old checkpoint stays for now: {error:#}");
         }
-        Ok(())
+    }
+
+    fn remove_left_over(&self) -> Result<()> {
+        remove(&self.run.join(REMOVED))
     }
 
     /// Sets checkpoints beyond `step` aside: they are damaged, or the run would not go on from an earlier one.
@@ -369,9 +380,14 @@ mod tests {
             std::fs::create_dir_all(run.path().join("checkpoints").join(name)).unwrap();
         }
         assert_eq!(checkpoints.steps().unwrap(), [0, 5, 10, 20, 30, 123_456_789]);
-        checkpoints.prune(2, &[10]).unwrap();
+        checkpoints.prune(2, &[10]);
         assert_eq!(checkpoints.steps().unwrap(), [0, 10, 30, 123_456_789]);
-        checkpoints.prune(2, &[]).unwrap();
+        // A left-over that is in the way, here because it is no folder, costs nothing but room.
+        std::fs::write(run.path().join(REMOVED), "").unwrap();
+        checkpoints.prune(2, &[]);
+        assert_eq!(checkpoints.steps().unwrap(), [0, 10, 30, 123_456_789]);
+        std::fs::remove_file(run.path().join(REMOVED)).unwrap();
+        checkpoints.prune(2, &[]);
         assert_eq!(checkpoints.steps().unwrap(), [0, 30, 123_456_789]);
         checkpoints.set_aside_beyond(30).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [0, 30]);

@@ -65,9 +65,9 @@ impl Record {
     }
 
     /// Removes the checkpoints that have had their time. `best` must stay, and so must the one that is still named the best.
-    fn prune(&self, keep: usize, best: Option<Score>) -> Result<()> {
+    fn prune(&self, keep: usize, best: Option<Score>) {
         let kept: Vec<u64> = best.map(|score| score.step).into_iter().chain(self.best.named()).collect();
-        self.checkpoints.prune(keep, &kept)
+        self.checkpoints.prune(keep, &kept);
     }
 }
 
@@ -277,7 +277,7 @@ impl<'a> Trainer<'a> {
             };
             record.metrics.sync()?;
             record.checkpoints.write(&self.engine, &state)?;
-            record.prune(self.config.training.keep_checkpoints, self.best)?;
+            record.prune(self.config.training.keep_checkpoints, self.best);
         }
         // Ranks that share parameters must not change them while they are written.
         self.transport.barrier();
@@ -359,8 +359,10 @@ impl<'a> Trainer<'a> {
         if let (Some(record), Some(best)) = (&mut self.record, self.best)
             && best.step == self.step
         {
+            // Writes a file, for which there is more patience than for an evaluation.
+            let _span = observe::span(Doing::Checkpoint, None);
             record.best.name(best.step)?;
-            record.prune(self.config.training.keep_checkpoints, Some(best))?;
+            record.prune(self.config.training.keep_checkpoints, Some(best));
         }
         Ok(())
     }

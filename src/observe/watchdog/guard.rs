@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 /// Seconds that the daemon has to end by itself. mpirun needs a few to end ranks that were stopped, and `biodist-launch`, which looks
 /// after its own mpirun, a few more.
 const PATIENCE: u32 = 12;
-/// What Open MPI starts ranks with: its daemon on other hosts, and mpirun, under its names, on its own.
-const DAEMONS: [&str; 4] = ["orted", "mpirun", "mpiexec", "orterun"];
+/// What Open MPI starts ranks with, the names of version 5 last: its daemon on other hosts, and mpirun, under its names, on its own.
+const DAEMONS: [&str; 6] = ["orted", "mpirun", "mpiexec", "orterun", "prted", "prterun"];
 /// Generations between a rank and the daemon: programs that start containers are among them.
 const GENERATIONS: usize = 8;
 
