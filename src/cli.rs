@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::{bench, check, eval, report, sweep, train};
 use crate::compute::cuda::libraries::load_libtorch_cuda;
 use crate::rules::{self, Definition};
+use crate::training::StopRequest;
 use crate::{job, versions};
 
 /// The whole program: does what the command line says, and returns the process's exit code.
@@ -57,14 +58,19 @@ impl Cli {
 
     /// Does what was asked.
     fn run(self) -> Result<()> {
+        // Before what takes seconds: a request to stop means a checkpoint and code 75 from the first moment.
+        let stop = match self.command {
+            Command::Train(_) | Command::Sweep(_) => StopRequest::listen()?,
+            _ => StopRequest::default(),
+        };
         // Before anything asks libtorch about GPUs, for it asks only once. Its own threads would compete with ours.
         load_libtorch_cuda();
         tch::set_num_threads(1);
         let transport = job::connect()?;
         match self.command {
-            Command::Train(args) => train::run(args, transport),
+            Command::Train(args) => train::run(args, stop, transport),
             Command::Eval(args) => eval::run(args, transport),
-            Command::Sweep(args) => sweep::run(args, transport),
+            Command::Sweep(args) => sweep::run(args, stop, transport),
             Command::Check(args) => match transport.rank() {
                 0 => check::run(args),
                 _ => Ok(()),

@@ -9,11 +9,13 @@ use data_prep::files::write_atomically;
 use super::eval;
 use crate::compute::cuda::device;
 use crate::config::{self, Config};
+use crate::data::DataSet;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
 use crate::search::{
-    Children, Ended, Ending, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent, summary,
+    Children, Ended, Ending, Fingerprints, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent,
+    summary,
 };
 use crate::training::{Best, CONFIG, StopRequest, records};
 
@@ -24,8 +26,9 @@ use crate::training::{Best, CONFIG, StopRequest, records};
 /// no other trial ever sees that. What has been found is in DIR/results.jsonl, a line for each trial, and DIR/best.toml is a configuration with the best
 /// values that `biodist train` accepts.
 ///
-/// The same command goes on where it stopped: finished trials are kept, unfinished ones resume. Ctrl-C, SIGTERM or SIGUSR1 end it with exit
-/// code 75 when all trials in training have written a checkpoint. Trials whose loss is not finite count as diverged, and the search goes on.
+/// The same command goes on where it stopped: finished trials are kept, unfinished ones resume. The data must hold what they held, but may be
+/// elsewhere. Ctrl-C, SIGTERM or SIGUSR1 end it with exit code 75 when all trials in training have written a checkpoint. Trials whose loss is
+/// not finite count as diverged, and the search goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SweepArgs {
@@ -66,11 +69,10 @@ const EXAMPLES: &str = "Examples:
     biodist sweep imagenet_dtp.toml --out sweeps/imagenet --validation 50000 --rungs 10:60,500:1";
 
 /// Trains what is left to train, chooses, and reports.
-pub fn run(args: SweepArgs, transport: Arc<dyn Transport>) -> Result<()> {
+pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
     if transport.size() > 1 {
         return Err(Exit::Usage.error("a sweep starts its own processes: start it without mpirun, with --jobs N for several at a time"));
     }
-    let stop = StopRequest::listen()?;
     let mut set = args.set.clone();
     set.extend(args.validation.map(|samples| format!("data.validation={samples}")));
     let load = |more: &[String]| -> Result<Config> {
@@ -83,7 +85,8 @@ pub fn run(args: SweepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let left_out = space.restrict(&base);
     space.check(load)?;
     let rungs = args.rungs.clone().unwrap_or_else(|| Rungs::plain(args.trials));
-    let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs)?;
+    let data = fingerprints(&load(&assignments(&space.draw(args.seed, 0)))?)?;
+    let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs, &data)?;
     if !matches!(args.space.as_str(), "paper" | "wide") {
         left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
     }
@@ -112,6 +115,18 @@ fn check(base: &Config, rungs: bool) -> Result<()> {
         return Err(Exit::Usage.error("training.max_steps is set, and --rungs counts epochs; leave one of the two out"));
     }
     Ok(())
+}
+
+/// What stands for the data of a trial's configuration. How they are read may be among the values that are drawn.
+fn fingerprints(trial: &Config) -> Result<Fingerprints> {
+    let (train, _) = DataSet::open_train(&trial.data, trial.experiment.seed)?;
+    let test = DataSet::open_test(&trial.data, &train)?;
+    Ok(Fingerprints { train: train.fingerprint(), test: test.map(|test| test.fingerprint()) })
+}
+
+/// Values as overrides of a configuration.
+fn assignments(values: &Values) -> Vec<String> {
+    values.iter().map(|(key, value)| assignment(key, value)).collect()
 }
 
 struct Sweep<'a> {
@@ -189,7 +204,7 @@ impl Sweep<'_> {
     }
 
     fn configuration(&self, values: &Values) -> Result<Config> {
-        (self.load)(&values.iter().map(|(key, value)| assignment(key, value)).collect::<Vec<_>>())
+        (self.load)(&assignments(values))
     }
 
     fn record(&mut self, trial: usize, rung: usize, ended: Ended) -> Result<()> {
@@ -256,7 +271,7 @@ impl Sweep<'_> {
         let text = format!(
             "# The best of `biodist sweep`, {found}.\n# Its run is {}; values that were searched: {}.\n\n{}",
             run.display(),
-            trial.values.iter().map(|(key, value)| assignment(key, value)).collect::<Vec<_>>().join(", "),
+            assignments(&trial.values).join(", "),
             config.to_toml()
         );
         write_atomically(&path, text.as_bytes())?;

@@ -58,8 +58,7 @@ pub struct TrainArgs {
 }
 
 /// Trains to the end, one run after another where there are several; [`Exit::Stopped`] where a signal asked to stop before.
-pub fn run(args: TrainArgs, transport: Arc<dyn Transport>) -> Result<()> {
-    let stop = StopRequest::listen()?;
+pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
     let load = |more: &[String]| -> Result<Config> {
         let config = Config::load(&args.config, &[args.set.as_slice(), more].concat())?;
         config.with_absolute_paths().context("the working directory cannot be found")

@@ -2,7 +2,7 @@
 //!
 //! Names decide, because a report is often made where the data are not: the folder's (`data/mnist/train`), else the experiment's
 //! (`mnist_fc_bp`). Where the data are there, their manifest has a veto and gives the number of samples, so that a part of a data set
-//! is not taken for the whole.
+//! is not taken for the whole. JPEG copies of a data set (`data/cifar10-jpeg/train`) are lossy, and told from it wherever it is named.
 
 use std::path::{Component, Path};
 
@@ -16,10 +16,14 @@ use crate::config::Config;
 pub struct Data {
     /// The paper's data set that it is.
     pub paper: Option<paper::DataSet>,
+    /// With a word on JPEG copies, which are other data.
     pub name: String,
     /// Samples, where the data are there to be counted.
     pub samples: Option<u64>,
-    /// Equal for equal data, on one machine.
+    /// Whether its images are JPEG copies of those of the data set that it is named after.
+    copies: bool,
+    /// Equal for equal data: by what the manifest says, or by name where there is none. A folder's place tells nothing, for seeds may be
+    /// trained in several.
     pub identity: String,
 }
 
@@ -29,23 +33,37 @@ impl Data {
         let manifest = Manifest::read(folder).ok();
         let named = by_name(folder).or_else(|| words(&config.experiment.name).iter().rev().find_map(|word| known(word)));
         let paper = named.and_then(|named| named.ok()).filter(|paper| manifest.as_ref().is_none_or(|manifest| fits(manifest, *paper)));
-        let name = match (paper, named) {
-            (Some(paper), _) => paper.name().to_owned(),
-            (None, Some(Err(name))) => name.to_owned(),
-            (None, _) => folder_name(folder),
+        let original = match (paper, named) {
+            (Some(paper), _) => Some(paper.name()),
+            (None, Some(Err(name))) => Some(name),
+            (None, _) => None,
+        };
+        let copies = original.is_some() && says_jpeg(folder);
+        let name = match original {
+            Some(name) if copies => format!("{name} (JPEG copies)"),
+            Some(name) => name.to_owned(),
+            None => folder_name(folder),
         };
         let identity = match &manifest {
             Some(manifest) => format!("{} samples with mean {:?}", manifest.samples, manifest.statistics.mean),
-            None => folder.display().to_string(),
+            None => name.clone(),
         };
-        Data { paper, name, samples: manifest.map(|manifest| manifest.samples), identity }
+        Data { paper, name, samples: manifest.map(|manifest| manifest.samples), copies, identity }
     }
 
-    /// What to say where it is not the whole of the paper's data set.
-    pub fn remark(&self) -> Option<String> {
-        let (paper, samples) = (self.paper?, self.samples?);
-        let whole = paper.train_samples() as u64;
-        (samples != whole).then(|| format!("trained on {samples} images, where {} has {whole}", paper.name()))
+    /// What to say where it is not the whole of the paper's data set, or not its very images.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if let (Some(paper), Some(samples)) = (self.paper, self.samples) {
+            let whole = paper.train_samples() as u64;
+            if samples != whole {
+                remarks.push(format!("trained on {samples} images, where {} has {whole}", paper.name()));
+            }
+        }
+        if self.copies {
+            remarks.push("trained on JPEG copies of its images".to_owned());
+        }
+        remarks
     }
 }
 
@@ -65,10 +83,30 @@ fn known(word: &str) -> Option<Known> {
 
 /// By the folders on the way, the innermost first; in a name of several words the more special one counts (`fashion-mnist`).
 fn by_name(folder: &Path) -> Option<Known> {
-    folder.components().rev().find_map(|component| {
-        let Component::Normal(name) = component else { return None };
-        let known: Vec<Known> = words(&name.to_string_lossy()).iter().filter_map(|word| known(word)).collect();
+    words_of_folders(folder).find_map(|words| {
+        let known: Vec<Known> = words.iter().filter_map(|word| known(word)).collect();
         known.iter().find(|known| known.is_err()).or(known.first()).copied()
+    })
+}
+
+/// Whether the folder that names the data set, or one inside of it on the way, says that its images are JPEG.
+fn says_jpeg(folder: &Path) -> bool {
+    for words in words_of_folders(folder) {
+        if words.iter().any(|word| word == "jpeg") {
+            return true;
+        }
+        if words.iter().any(|word| known(word).is_some()) {
+            break;
+        }
+    }
+    false
+}
+
+/// The words of each folder's name on the way, the innermost first.
+fn words_of_folders(folder: &Path) -> impl Iterator<Item = Vec<String>> {
+    folder.components().rev().filter_map(|component| match component {
+        Component::Normal(name) => Some(words(&name.to_string_lossy())),
+        _ => None,
     })
 }
 
@@ -99,6 +137,7 @@ mod tests {
         let cases = [
             ("/home/a/data/mnist/train", Some(Ok(paper::DataSet::Mnist))),
             ("data/cifar10/train", Some(Ok(paper::DataSet::Cifar10))),
+            ("data/cifar10-jpeg/train", Some(Ok(paper::DataSet::Cifar10))),
             ("/scratch/ILSVRC2012/imagenet-256/train", Some(Ok(paper::DataSet::ImageNet))),
             ("data/imagenette/train", Some(Err("Imagenette"))),
             ("data/fashion-mnist/train", Some(Err("Fashion-MNIST"))),
@@ -111,5 +150,30 @@ mod tests {
         }
         assert_eq!(folder_name(Path::new("data/flowers/train")), "flowers");
         assert_eq!(folder_name(Path::new("data/flowers")), "flowers");
+    }
+    /// The data of a configuration for CIFAR-10, in a folder that is not there.
+    fn absent(folder: &str) -> Data {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/cifar_lc_bp.toml");
+        Data::of(&Config::load(&config, &[format!("data.train={folder:?}")]).unwrap())
+    }
+
+    #[test]
+    fn copies_are_told_from_the_data_set() {
+        let copies = absent("/nowhere/cifar10-jpeg/train");
+        assert_eq!((copies.paper, copies.name.as_str()), (Some(paper::DataSet::Cifar10), "CIFAR-10 (JPEG copies)"));
+        assert_eq!(copies.remarks(), ["trained on JPEG copies of its images"]);
+        let itself = absent("/nowhere/jpeg/cifar10/train");
+        assert_eq!((itself.paper, itself.name.as_str(), itself.remarks().len()), (Some(paper::DataSet::Cifar10), "CIFAR-10", 0));
+        assert_ne!(copies.identity, itself.identity);
+        let part = Data { samples: Some(200), ..copies };
+        assert_eq!(part.remarks(), ["trained on 200 images, where CIFAR-10 has 50000", "trained on JPEG copies of its images"]);
+    }
+
+    #[test]
+    fn absent_data_are_known_by_name_wherever_they_were() {
+        assert_eq!(absent("/here/cifar10/train").identity, absent("there/data/cifar/train").identity);
+        assert_eq!(absent("/here/fashion-mnist/train").identity, "Fashion-MNIST");
+        // Nothing but the experiment's name tells what it is.
+        assert_eq!(absent("/scratch/1234/train").identity, "CIFAR-10");
     }
 }

@@ -1,14 +1,14 @@
 //! Runs that are one experiment: the same in everything that matters to the result but the seed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::data::Data;
 use super::history::{Point, find_or_add};
-use super::paper::{AUXILIARY_UNITS, Cell, DataSet, Method, Network};
+use super::label;
+use super::paper::{Cell, DataSet, Method, Network};
 use super::run::{Run, least};
 use super::spread::Spread;
-use crate::config::{Config, Difference, FeedbackWeights, Layer, Output};
-use crate::rules::Setting as UsedSetting;
+use crate::config::{Config, Difference, Layer, Output};
 
 /// What learning curves are drawn together for: a network on a data set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +52,7 @@ pub struct Group<'a> {
     /// One for each seed, ascending.
     pub runs: Vec<&'a Run>,
     /// What of its configuration is not as in the one that comes with the project; None where there is none.
-    departures: Option<Vec<Difference>>,
+    pub departures: Option<Vec<Difference>>,
     /// Runs left out: of two with the same seed, the one that has come less far.
     pub repeated: Vec<PathBuf>,
 }
@@ -75,9 +75,15 @@ impl Group<'_> {
     /// The settings that are not those of the cell's configuration that comes with the project, and that one's.
     pub fn departures(&self) -> Option<String> {
         let departures = self.departures.as_ref().filter(|departures| !departures.is_empty())?;
-        let setting = |Difference { key, ours, theirs }: &Difference| format!("{} = {} ({})", short(key), shown(ours), shown(theirs));
-        let list: Vec<String> = departures.iter().map(setting).collect();
+        let list: Vec<String> = departures.iter().map(label::departure).collect();
         Some(format!("Trained with other values than the configuration of this cell has (in brackets): {}", list.join(", ")))
+    }
+
+    /// Equal for groups that differ in the number of auxiliary outputs alone.
+    pub fn study(&self) -> String {
+        let mut config = self.config().clone();
+        config.learning.auxiliary_units = None;
+        key(config, &self.runs[0].data)
     }
 
     pub fn finished(&self) -> bool {
@@ -99,19 +105,22 @@ impl Group<'_> {
         self.spread(|run| measure(least(curve(run), measure)?))
     }
 
-    /// The mean curve at the epochs that all runs with such a curve have.
+    /// The mean curve at the epochs that all runs with such a curve have. Of several evaluations in an epoch, as of a run that went on from
+    /// within one, the last counts.
     pub fn curve(&self, curve: Curve, measure: Measure) -> Vec<(f64, Spread)> {
         let curves: Vec<&[Point]> = self.runs.iter().map(|run| curve(run)).filter(|points| !points.is_empty()).collect();
         let Some(first) = curves.first() else { return Vec::new() };
         let at = |points: &[Point], epoch: u64| {
-            let place = points.partition_point(|point| point.epoch < epoch);
-            points.get(place).filter(|point| point.epoch == epoch).and_then(measure)
+            let end = points.partition_point(|point| point.epoch <= epoch);
+            points[..end].last().filter(|point| point.epoch == epoch).and_then(measure)
         };
         let mean = |epoch: u64| {
             let values: Option<Vec<f64>> = curves.iter().map(|points| at(points, epoch)).collect();
             Some((epoch as f64, Spread::of(&values?)?))
         };
-        first.iter().filter_map(|point| mean(point.epoch)).collect()
+        let mut epochs: Vec<u64> = first.iter().map(|point| point.epoch).collect();
+        epochs.dedup();
+        epochs.into_iter().filter_map(mean).collect()
     }
 }
 
@@ -119,13 +128,13 @@ impl Group<'_> {
 pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
     let mut groups: Vec<(String, Group)> = Vec::new();
     for run in runs.iter().filter(|run| run.has_result()) {
-        let key = key(run);
+        let key = key(run.config.clone(), &run.data);
         let (_, group) = find_or_add(
             &mut groups,
             |(known, _)| *known == key,
             || {
                 let (panel, method) = (Panel::of(&run.config, &run.data), run.method());
-                let (label, departures) = (method.name(), departures(run));
+                let (label, departures) = (method.name(), label::departures(run));
                 (key.clone(), Group { panel, method, label, runs: Vec::new(), departures, repeated: Vec::new() })
             },
         );
@@ -138,7 +147,7 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
         group.runs.sort_by_key(|run| seed(run));
     }
     let mut groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
-    let labels: Vec<String> = groups.iter().map(|group| label(group, &groups)).collect();
+    let labels: Vec<String> = groups.iter().map(|group| label::of_group(group, &groups)).collect();
     for (group, label) in groups.iter_mut().zip(labels) {
         group.label = label;
     }
@@ -147,12 +156,12 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
     groups
 }
 
-/// What must be equal for runs to be one experiment: all but the seed, names, places, intervals, and how the work was divided.
-fn key(run: &Run) -> String {
-    let mut config = run.config.clone();
+/// What must be equal for runs to be one experiment: all but the seed, names, places, intervals, how the work was divided, and what the
+/// rule does not use.
+fn key(mut config: Config, data: &Data) -> String {
     config.experiment.seed = 0;
     config.experiment.name.clear();
-    config.data.train = PathBuf::from(&run.data.identity);
+    config.data.train = PathBuf::from(&data.identity);
     config.data.test = None;
     let training = &mut config.training;
     training.eval_every_epochs = 1;
@@ -165,107 +174,19 @@ fn key(run: &Run) -> String {
     let precision = config.parallel.precision;
     let mut value = toml::Table::try_from(&config).expect("a configuration is TOML");
     value.remove("parallel");
+    forget_unused(&mut value, "", &config);
     format!("{value}{precision:?}")
 }
 
-/// A key without the section that goes without saying, and a value, of ours.
-type Setting = (String, String);
-
-/// The method's name, with as many settings as tell the group apart from others of that name. One that is the paper's cell as it comes
-/// with the project needs none to be told from those that depart from it.
-fn label(group: &Group, all: &[Group]) -> String {
-    let mut named = variant(group.config());
-    let is_the_cell = |group: &Group| group.departures.as_ref().is_some_and(Vec::is_empty);
-    let names_itself =
-        |group: &Group| !variant(group.config()).is_empty() || group.departures.as_ref().is_some_and(|departures| !departures.is_empty());
-    let others = all.iter().filter(|other| !std::ptr::eq(*other, group) && other.panel == group.panel && other.method == group.method);
-    let contrasts: Vec<Vec<Setting>> =
-        others.filter(|other| !(is_the_cell(group) && names_itself(other))).map(|other| contrasts(group, other)).collect();
-    loop {
-        let open = || contrasts.iter().filter(|settings| !settings.iter().any(|setting| named.contains(setting))).flatten();
-        // The setting that tells most of them apart; of equal ones a learning rate, else the first.
-        let tells = |setting: &Setting| (open().filter(|other| *other == setting).count(), setting.0.ends_with("learning_rate"));
-        let mut best: Option<&Setting> = None;
-        for setting in open() {
-            if best.is_none_or(|best| tells(setting) > tells(best)) {
-                best = Some(setting);
-            }
+/// Takes the keys that change nothing under `config` out of it, or out of its section at `path`.
+fn forget_unused(section: &mut toml::Table, path: &str, config: &Config) {
+    section.retain(|key, value| {
+        let key = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        if let toml::Value::Table(inner) = value {
+            forget_unused(inner, &key, config);
         }
-        let Some(best) = best.cloned() else { break };
-        named.push(best);
-    }
-    let name = group.method.name();
-    if named.is_empty() {
-        return name;
-    }
-    let list: Vec<String> = named.iter().map(|(key, value)| format!("{key}\u{a0}=\u{a0}{value}")).collect();
-    format!("{name} ({})", list.join(", "))
-}
-
-/// Variants that the method's name does not tell.
-fn variant(config: &Config) -> Vec<Setting> {
-    let learning = &config.learning;
-    let mut settings = Vec::new();
-    if learning.hybrid != 0.0 {
-        settings.push(("hybrid".to_owned(), shown(&learning.hybrid.to_string())));
-    }
-    if let Some(units) =
-        learning.auxiliary_units.filter(|units| learning.rule.uses(UsedSetting::AuxiliaryUnits) && *units != AUXILIARY_UNITS)
-    {
-        settings.push(("auxiliary_units".to_owned(), units.to_string()));
-    }
-    if learning.feedback_weights == FeedbackWeights::Transposed {
-        settings.push(("feedback_weights".to_owned(), "transposed".to_owned()));
-    }
-    settings
-}
-
-/// Where `group` differs from `other`, with its own values.
-fn contrasts(group: &Group, other: &Group) -> Vec<Setting> {
-    let (ours, theirs) = (group.config(), other.config());
-    let mut settings: Vec<Setting> =
-        differences(ours, theirs).iter().map(|difference| (short(&difference.key), shown(&difference.ours))).collect();
-    let mut add = |key: &str, value: String| settings.push((key.to_owned(), value));
-    if ours.training.epochs != theirs.training.epochs {
-        add("epochs", ours.training.epochs.map_or("any number".to_owned(), |epochs| epochs.to_string()));
-    }
-    if ours.training.max_steps != theirs.training.max_steps {
-        add("max_steps", ours.training.max_steps.map_or("none".to_owned(), |steps| steps.to_string()));
-    }
-    if ours.parallel.precision != theirs.parallel.precision {
-        add("precision", format!("{:?}", ours.parallel.precision).to_lowercase());
-    }
-    let (ours, theirs) = (&group.runs[0].data, &other.runs[0].data);
-    if ours.identity != theirs.identity {
-        add("data", ours.samples.map_or(ours.identity.clone(), |samples| format!("{samples} images")));
-    }
-    settings
-}
-
-/// Differences that matter to a result; a run's length is told elsewhere.
-fn differences(ours: &Config, theirs: &Config) -> Vec<Difference> {
-    ours.differences(theirs).into_iter().filter(|difference| !difference.key.starts_with("experiment.")).collect()
-}
-
-/// What of the run's configuration is not as in the one that comes with the project for the same cell of the paper; None where there is
-/// no such cell or file.
-fn departures(run: &Run) -> Option<Vec<Difference>> {
-    let shipped = Config::load(Path::new(&run.cell()?.configuration()), &[]).ok()?;
-    Some(differences(&run.config, &shipped))
-}
-
-fn short(key: &str) -> String {
-    ["learning.", "optimizer.", "data."].iter().fold(key, |key, section| key.strip_prefix(section).unwrap_or(key)).to_owned()
-}
-
-/// A value of TOML as a person writes it.
-fn shown(value: &str) -> String {
-    match value.parse::<f64>() {
-        Ok(number) if number != 0.0 && !(1e-5..1e6).contains(&number.abs()) => format!("{number:e}"),
-        Ok(number) => number.to_string(),
-        Err(_) if value == "absent" => "none".to_owned(),
-        Err(_) => value.replace('"', ""),
-    }
+        config.unused(&key).is_none()
+    });
 }
 
 /// Hidden layers in short: "6 x dense 256".
@@ -284,4 +205,52 @@ fn layers_text(layers: &[Layer]) -> String {
     }
     let parts: Vec<String> = parts.into_iter().map(|(text, count)| if count > 1 { format!("{count} × {text}") } else { text }).collect();
     if parts.is_empty() { "no hidden layer".to_owned() } else { parts.join(" | ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::test;
+    use super::*;
+    use crate::report::samples;
+
+    fn run(name: &str, set: &[&str]) -> Run {
+        samples::run(name, set, &samples::line("test", 10, Some(0.5), 1.0))
+    }
+
+    #[test]
+    fn of_an_epochs_evaluations_the_last_is_in_the_curve() {
+        // Ended within the second epoch, and gone on from there.
+        let lines: String =
+            [(10, 0.5), (15, 0.75), (20, 0.25), (30, 0.125)].map(|(step, error)| samples::line("test", step, Some(error), 1.0)).concat();
+        let runs = [samples::run("mnist_fc_bp", &[], &lines), samples::run("mnist_fc_bp", &["experiment.seed=1"], &lines)];
+        let groups = group(&runs);
+        assert_eq!(groups.len(), 1);
+        let points: Vec<(f64, f64)> = groups[0].curve(test, |point| point.top1).iter().map(|(epoch, value)| (*epoch, value.mean)).collect();
+        assert_eq!(points, [(1.0, 0.5), (2.0, 0.25), (3.0, 0.125)]);
+    }
+
+    #[test]
+    fn seeds_of_two_places_are_one_experiment() {
+        let of = |folder: &str, seed: u64| run("mnist_fc_bp", &[&format!("data.train={folder:?}"), &format!("experiment.seed={seed}")]);
+        let runs = [of("/here/mnist/train", 0), of("/there/data/mnist/train", 1), of("/here/mnist-jpeg/train", 2)];
+        let groups = group(&runs);
+        assert_eq!(groups.iter().map(|group| group.runs.len()).collect::<Vec<_>>(), [2, 1]);
+        assert!(groups.iter().all(|group| group.label == "BP"), "the places are no part of a name");
+    }
+
+    #[test]
+    fn what_the_rule_does_not_use_makes_no_other_experiment() {
+        let runs = [
+            run("mnist_fc_bp", &["experiment.seed=2", "learning.hybrid=0.5", "learning.feedback_weights=transposed"]),
+            run("mnist_fc_bp", &["experiment.seed=1", "optimizer.inverse.learning_rate=0.5", "learning.sigma=0.3"]),
+            run("mnist_fc_bp", &[]),
+            run("mnist_fc_dtp_parallel", &[]),
+            run("mnist_fc_dtp_parallel", &["experiment.seed=1", "optimizer.inverse.learning_rate=0.5"]),
+        ];
+        let groups = group(&runs);
+        let found: Vec<(String, usize)> = groups.iter().map(|group| (group.method.name(), group.runs.len())).collect();
+        assert_eq!(found, [("DTP, parallel".to_owned(), 1), ("DTP, parallel".to_owned(), 1), ("BP".to_owned(), 3)]);
+        let bp = &groups[2];
+        assert!(bp.departures().is_none() && bp.cell().is_some() && bp.label == "BP", "{:?}", bp.departures());
+    }
 }

@@ -20,7 +20,7 @@ pub struct Point {
     pub top5: Option<f64>,
 }
 
-/// Something that was measured of each layer at evaluations, by the layer's name.
+/// Something that was measured of each layer at evaluations, by the layer's name; of several in an epoch, at the last.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Diagnostic {
     pub quantity: String,
@@ -72,6 +72,7 @@ impl History {
         let mut history = History::default();
         let mut epochs = Epochs::default();
         let mut last_steps: HashMap<String, u64> = HashMap::new();
+        let mut diagnosed = None;
         for (number, text) in text.lines().enumerate() {
             let number = number + 1;
             let line: Line = serde_json::from_str(text).with_context(|| format!("line {number} is no line of metrics"))?;
@@ -86,7 +87,11 @@ impl History {
                 "test" => history.test.push(point),
                 other => bail!("line {number} is of split {other:?}, expected train, validation or test"),
             }
-            history.diagnose(line.epoch, &line.diagnostics);
+            // Where both splits are evaluated, the first of them is enough.
+            if !line.diagnostics.is_empty() && diagnosed != Some(line.step) {
+                diagnosed = Some(line.step);
+                history.diagnose(line.epoch, &line.diagnostics);
+            }
         }
         history.train = epochs.points;
         Ok(history)
@@ -103,9 +108,10 @@ impl History {
                     || Diagnostic { quantity: quantity.clone(), layers: Vec::new() },
                 );
                 let (_, values) = find_or_add(&mut diagnostic.layers, |known| known.0 == *layer, || (layer.clone(), Vec::new()));
-                // Where both splits are evaluated, the first of them is enough.
-                if values.last().is_none_or(|(last, _)| *last < epoch as f64) {
-                    values.push((epoch as f64, value));
+                match values.last_mut() {
+                    // What was measured within the epoch gives way to its end.
+                    Some((last, known)) if *last == epoch as f64 => *known = value,
+                    _ => values.push((epoch as f64, value)),
                 }
             }
         }
@@ -190,6 +196,19 @@ mod tests {
         assert_eq!(angles.layers, [("layers.2".to_owned(), vec![(1.0, 80.0), (2.0, 70.0)]), ("layers.10".to_owned(), vec![(1.0, 85.0)])]);
         assert_eq!(history.diagnostics.len(), 2, "{:?}", history.diagnostics);
         assert_eq!(history.diagnostics[1].layers, [("layers.10".to_owned(), vec![(1.0, 1.5)])]);
+    }
+
+    #[test]
+    fn of_evaluations_in_an_epoch_the_last_is_of_its_layers() {
+        let line = |split: &str, step: u64, epoch: u64, angle: f64| {
+            format!(
+                "{{\"split\":\"{split}\",\"step\":{step},\"epoch\":{epoch},\"loss\":1,\"diagnostics\":{{\"layers.2\":{{\"angle_degrees\":{angle}}}}}}}\n"
+            )
+        };
+        let inside = line("validation", 700, 2, 80.0) + &line("test", 700, 2, 81.0);
+        let text = line("validation", 468, 1, 90.0) + &inside + &line("validation", 936, 2, 70.0) + &line("test", 936, 2, 71.0);
+        let history = History::parse(&text).unwrap();
+        assert_eq!(history.diagnostics[0].layers, [("layers.2".to_owned(), vec![(1.0, 90.0), (2.0, 70.0)])]);
     }
 
     #[test]

@@ -12,11 +12,14 @@ pub mod document;
 mod group;
 mod history;
 mod html;
+mod label;
 mod markdown;
 mod paper;
 mod reconstructions;
 mod results;
 mod run;
+#[cfg(test)]
+mod samples;
 mod spread;
 mod sweep;
 

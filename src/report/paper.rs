@@ -219,13 +219,15 @@ pub struct Cell {
 impl Cell {
     /// The cell that a run of `config` on `data` belongs to, whether or not the paper has a figure for it. None where the network is not
     /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs, feedback weights that are
-    /// not drawn.
+    /// not drawn. What the rule does not use makes it none.
     pub fn of(config: &Config, data: DataSet) -> Option<Cell> {
         let learning = &config.learning;
         let auxiliary = learning.rule != Rule::AO_SDTP || learning.auxiliary_units == Some(AUXILIARY_UNITS);
         let classifies = config.network.output == crate::config::Output::Softmax;
-        let drawn = learning.feedback_weights == FeedbackWeights::Random;
-        if !classifies || !auxiliary || !drawn || learning.hybrid != 0.0 || learning.rule == Rule::TP {
+        let used = |key: &str| config.unused(key).is_none();
+        let drawn = learning.feedback_weights == FeedbackWeights::Random || !used("learning.feedback_weights");
+        let mixed = learning.hybrid != 0.0 && used("learning.hybrid");
+        if !classifies || !auxiliary || !drawn || mixed || learning.rule == Rule::TP {
             return None;
         }
         Some(Cell { data, network: Network::of(data, &config.network.layers)?, method: Method::of(config) })
@@ -309,16 +311,19 @@ mod tests {
 
     #[test]
     fn variants_are_in_no_cell() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/mnist_fc_ao_sdtp_parallel.toml");
-        let cell = |set: &[&str]| {
-            let overrides: Vec<String> = set.iter().map(|text| text.to_string()).collect();
-            Cell::of(&Config::load(&path, &overrides).unwrap(), DataSet::Mnist)
+        let cell = |name: &str, set: &str| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/{name}.toml"));
+            Cell::of(&Config::load(&path, &[set.to_owned()]).unwrap(), DataSet::Mnist)
         };
-        assert_eq!(cell(&["learning.sigma=0.5"]).unwrap().figures(), Some([0.96, 2.93]), "hyperparameters may differ");
-        for set in
-            ["learning.auxiliary_units=64", "learning.hybrid=0.5", "learning.feedback_weights=\"transposed\"", "network.output=\"linear\""]
-        {
-            assert_eq!(cell(&[set]), None, "{set}");
+        const AO_SDTP: &str = "mnist_fc_ao_sdtp_parallel";
+        const TRANSPOSED: &str = "learning.feedback_weights=transposed";
+        assert_eq!(cell(AO_SDTP, "learning.sigma=0.5").unwrap().figures(), Some([0.96, 2.93]), "hyperparameters may differ");
+        for set in ["learning.auxiliary_units=64", "learning.hybrid=0.5", "network.output=linear"] {
+            assert_eq!(cell(AO_SDTP, set), None, "{set}");
+        }
+        assert_eq!(cell("mnist_fc_fa", TRANSPOSED), None);
+        for (name, set) in [(AO_SDTP, TRANSPOSED), ("mnist_fc_bp", TRANSPOSED), ("mnist_fc_bp", "learning.hybrid=0.5")] {
+            assert!(cell(name, set).is_some(), "{name} does not use {set}");
         }
     }
 }

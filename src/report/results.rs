@@ -218,7 +218,7 @@ impl Remarks {
         if let Some(remark) = group.departures() {
             signs += &self.sign(&remark);
         }
-        if let Some(remark) = group.runs[0].data.remark() {
+        for remark in group.runs[0].data.remarks() {
             signs += &self.sign(&capitalised(&remark));
         }
         if !group.repeated.is_empty() {

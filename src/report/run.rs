@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::data::Data;
 use super::history::{History, Point};
 use super::paper::{Cell, Method};
-use crate::config::{Config, Output};
+use crate::config::Config;
 use crate::exit::Exit;
 use crate::training::{CONFIG, Checkpoints, RUN, Schedule};
 
@@ -71,10 +71,6 @@ impl Run {
         self.data.paper.and_then(|data| Cell::of(&self.config, data))
     }
 
-    pub fn classifies(&self) -> bool {
-        self.config.network.output == Output::Softmax
-    }
-
     /// Passes over the data so far.
     pub fn epochs(&self) -> f64 {
         match self.steps_per_epoch {
@@ -89,11 +85,21 @@ impl Run {
         Some(Schedule::new(&self.config, steps as usize).last_step() as f64 / steps as f64)
     }
 
-    /// The test evaluation at the epoch whose validation error, or loss where there are no errors, is least; the earliest such.
+    /// The last test evaluation, with the passes over the data until then.
+    pub fn tested(&self) -> Option<(f64, &Point)> {
+        let point = self.history.test.last()?;
+        Some((self.steps_per_epoch.map_or(point.epoch as f64, |steps| point.step as f64 / steps as f64), point))
+    }
+
+    /// The test evaluation where the run did best on validation, chosen as `best.json` is: by the error, or the loss where there are no
+    /// errors, then the loss; of equals the earliest.
     pub fn chosen_by_validation(&self) -> Option<&Point> {
-        let key = |point: &Point| if self.classifies() { point.top1 } else { point.loss };
-        let best = least(&self.history.validation, key)?;
-        self.history.test.iter().find(|point| point.step == best.step)
+        let scored = self.history.validation.iter().filter_map(|point| {
+            let loss = point.loss?;
+            Some(((point.top1.unwrap_or(loss), loss), point.step))
+        });
+        let (_, step) = scored.reduce(|best, other| if other.0 < best.0 { other } else { best })?;
+        self.history.test.iter().find(|point| point.step == step)
     }
 }
 
@@ -107,4 +113,35 @@ fn is_finished(config: &Config, history: &History, step: u64, steps_per_epoch: u
 pub fn least(points: &[Point], key: impl Fn(&Point) -> Option<f64>) -> Option<&Point> {
     let with_key = points.iter().filter_map(|point| Some((key(point)?, point)));
     with_key.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, point)| point)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::samples;
+
+    #[test]
+    fn validation_chooses_by_error_then_loss_then_the_earliest() {
+        let point = |split: &str, step: u64, error: f64, loss: f64| samples::line(split, step, Some(error), loss);
+        let scores = [(0.5, 1.0), (0.25, 0.9), (0.25, 0.8), (0.25, 0.8), (0.375, 0.1)];
+        let lines: String = (1u64..)
+            .zip(scores)
+            .map(|(epoch, (error, loss))| point("validation", 10 * epoch, error, loss) + &point("test", 10 * epoch, 0.5, loss))
+            .collect();
+        let run = samples::run("mnist_fc_bp", &[], &lines);
+        assert_eq!(run.chosen_by_validation().unwrap().step, 30);
+        // An autoencoder has losses alone.
+        let lines: String = (1u64..)
+            .zip([3.0, 2.0, 2.0])
+            .flat_map(|(epoch, loss)| ["validation", "test"].map(|split| samples::line(split, 10 * epoch, None, loss)))
+            .collect();
+        assert_eq!(samples::run("mnist_autoencoder_bp", &[], &lines).chosen_by_validation().unwrap().step, 20);
+    }
+
+    #[test]
+    fn the_last_test_has_its_own_place() {
+        let lines = samples::line("test", 20, Some(0.5), 1.0) + &samples::line("train", 25, Some(0.5), 1.0);
+        let run = samples::run("mnist_fc_bp", &[], &lines);
+        assert_eq!(run.epochs(), 2.5);
+        assert_eq!(run.tested().map(|(epochs, point)| (epochs, point.step)), Some((2.0, 20)));
+    }
 }

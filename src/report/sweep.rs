@@ -135,13 +135,17 @@ impl Sweep {
             .collect()
     }
 
-    /// Trials that have a result, from the best; as in the search itself, one that diverged after a good start has none.
+    /// Trials that have a result, from the best; as in the search itself, one that diverged after a good start has none, and of equal
+    /// errors the loss decides, then the number.
     fn ranked(&self) -> Vec<&Trial> {
         let split = self.split();
-        let key = |trial: &Trial| trial.error(split).or(trial.loss(split));
-        let mut ranked: Vec<(f64, &Trial)> =
+        let key = |trial: &Trial| {
+            let score = trial.error(split).or(trial.loss(split))?;
+            Some((score, trial.loss(split).unwrap_or(score)))
+        };
+        let mut ranked: Vec<((f64, f64), &Trial)> =
             self.trials.iter().filter(|trial| trial.counts()).filter_map(|trial| Some((key(trial)?, trial))).collect();
-        ranked.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        ranked.sort_by(|(a, first), (b, second)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(first.trial.cmp(&second.trial)));
         ranked.into_iter().map(|(_, trial)| trial).collect()
     }
 }
@@ -175,8 +179,7 @@ pub fn blocks(sweeps: &[Sweep]) -> Vec<Block> {
 
 fn histogram(number: usize, panel: &str, split: Split, sweeps: &[&Sweep]) -> Option<Block> {
     let all: Vec<f64> = sweeps.iter().flat_map(|sweep| sweep.accuracies()).collect();
-    let low = all.iter().copied().reduce(f64::min)?;
-    let high = all.iter().copied().fold(low, f64::max);
+    let (low, high) = bounds(&all)?;
     let x = Axis::linear(&format!("Accuracy (%), {}", split.name()), low, high);
     let (first, last) = x.range();
     let edges = (0..=BINS).map(|edge| first + (last - first) * edge as f64 / BINS as f64).collect();
@@ -202,6 +205,13 @@ fn histogram(number: usize, panel: &str, split: Split, sweeps: &[&Sweep]) -> Opt
     );
     let content = Content::Svg(chart.svg());
     Some(Block::Figure(Figure { name: format!("search-{number}"), title: panel.to_owned(), caption, content }))
+}
+
+/// Least and greatest of some accuracies; of a single value its surroundings, as far as there can be accuracies.
+fn bounds(accuracies: &[f64]) -> Option<(f64, f64)> {
+    let low = accuracies.iter().copied().reduce(f64::min)?;
+    let high = accuracies.iter().copied().fold(low, f64::max);
+    Some(if high > low { (low, high) } else { ((low - 0.5).max(0.0), (high + 0.5).min(100.0)) })
 }
 
 /// How long trials were trained: "3, 10 or 40 epochs".
@@ -297,6 +307,36 @@ mod tests {
         assert_eq!(best, &["1", "done", "25.00", "30.00", "3", "0.2"]);
         assert_eq!(table.rows.len(), 2);
         assert_eq!(lengths(&[&sweep]), "3 epochs");
+    }
+
+    #[test]
+    fn of_equal_errors_the_loss_decides_then_the_number() {
+        let line = |trial: u64, error: f64, loss: f64| {
+            format!(
+                "{{\"trial\":{trial},\"values\":{{}},\"validation_error\":{error},\"validation_loss\":{loss},\"epochs\":3,\"status\":\"done\"}}\n"
+            )
+        };
+        let lines = [line(3, 0.25, 0.5), line(0, 0.25, 0.75), line(2, 0.25, 0.5), line(1, 0.125, 9.0)].concat();
+        let sweep = sweep(&lines).unwrap();
+        assert_eq!(sweep.ranked().iter().map(|trial| trial.trial).collect::<Vec<_>>(), [1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn one_result_has_an_axis_of_accuracies() {
+        for (values, expected) in [
+            (vec![97.0], Some((96.5, 97.5))),
+            (vec![100.0, 100.0], Some((99.5, 100.0))),
+            (vec![0.0], Some((0.0, 0.5))),
+            (vec![12.5, 99.0, 50.0], Some((12.5, 99.0))),
+            (vec![], None),
+        ] {
+            assert_eq!(bounds(&values), expected);
+            if let Some((low, high)) = expected {
+                let (first, last) = Axis::linear("", low, high).range();
+                let close = |value: f64| (value * 1e6).round() / 1e6;
+                assert!((0.0..=low).contains(&close(first)) && (high..=100.0).contains(&close(last)), "{first} to {last} of {values:?}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use data_prep::files::{PARTIAL, write_atomically};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::rungs::Rungs;
@@ -15,7 +16,17 @@ use crate::exit::Exit;
 use crate::versions;
 
 const JOB: &str = "sweep.json";
+/// The key of sweep.json that holds [`Fingerprints`].
+const DATA: &str = "data";
 const VERSION: u32 = 1;
+
+/// The data that trials learn and that the best of them is tested on, each by what stands for the content of its shards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fingerprints {
+    pub train: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<String>,
+}
 
 pub struct SweepFolder {
     path: PathBuf,
@@ -28,18 +39,24 @@ impl SweepFolder {
     ///
     /// # Errors
     /// Of usage, where the folder holds another job (naming what differs) or anything else.
-    pub fn open(path: &Path, config: &Config, space: &Space, seed: u64, rungs: &Rungs) -> Result<SweepFolder> {
+    pub fn open(path: &Path, config: &Config, space: &Space, seed: u64, rungs: &Rungs, data: &Fingerprints) -> Result<SweepFolder> {
         if path.exists() && !path.is_dir() {
             return Err(Exit::Usage.error(format!("--out {}: this is a file; a sweep needs a folder", path.display())));
         }
         std::fs::create_dir_all(path).with_context(|| format!("{} cannot be created", path.display()))?;
         let lock = lock(path)?;
-        let job = job(config, space, seed, rungs);
+        let job = job(config, space, seed, rungs, data);
         let file = path.join(JOB);
         if file.exists() {
             let bytes = std::fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-            let there: Value = serde_json::from_slice(&bytes).map_err(|error| anyhow!("{} is damaged: {error}", file.display()))?;
+            let mut there: Value = serde_json::from_slice(&bytes).map_err(|error| anyhow!("{} is damaged: {error}", file.display()))?;
             refuse_another(path, &there, &job)?;
+            refuse_other_data(path, &there, data)?;
+            if there[DATA] != job[DATA] {
+                // From now on a test set that came later counts too.
+                there[DATA] = job[DATA].clone();
+                write(&file, &there)?;
+            }
         } else {
             let entries = std::fs::read_dir(path).with_context(|| format!("{} cannot be read", path.display()))?;
             let own = format!("{JOB}.{PARTIAL}");
@@ -49,8 +66,7 @@ impl SweepFolder {
                     path.display()
                 )));
             }
-            let text = serde_json::to_string_pretty(&job).expect("text and numbers are JSON");
-            write_atomically(&file, (text + "\n").as_bytes())?;
+            write(&file, &job)?;
         }
         Ok(SweepFolder { path: path.to_owned(), _lock: lock })
     }
@@ -77,7 +93,12 @@ fn lock(path: &Path) -> Result<Option<File>> {
     }
 }
 
-fn job(config: &Config, space: &Space, seed: u64, rungs: &Rungs) -> Value {
+fn write(file: &Path, job: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(job).expect("text and numbers are JSON");
+    write_atomically(file, (text + "\n").as_bytes())
+}
+
+fn job(config: &Config, space: &Space, seed: u64, rungs: &Rungs, data: &Fingerprints) -> Value {
     let domains: Map<String, Value> = space.domains.iter().map(|(key, domain)| (key.clone(), json!(domain))).collect();
     json!({
         "version": VERSION,
@@ -87,14 +108,18 @@ fn job(config: &Config, space: &Space, seed: u64, rungs: &Rungs) -> Value {
         "space": domains,
         "seed": seed,
         "rungs": rungs,
+        DATA: data,
         "configuration": config,
     })
 }
 
-/// Whether a key of sweep.json may differ from what the sweep began with: it changes no trial's result, or is no part of the job.
+/// Whether a key of sweep.json may differ from what the sweep began with: it changes no trial's result, or is no part of the job. Data may
+/// be in another place, and are compared by what they hold.
 fn may_change(key: &str) -> bool {
+    let rounds = matches!(key, "configuration.parallel.precision" | "configuration.parallel.wire");
     matches!(key, "biodist" | "commit" | "space_name" | "configuration.data.train" | "configuration.data.test")
-        || key.starts_with("configuration.parallel.")
+        || key.strip_prefix(DATA).is_some_and(|key| key.starts_with('.'))
+        || (key.starts_with("configuration.parallel.") && !rounds)
         || key.starts_with("configuration.training.checkpoint_")
         || matches!(
             key,
@@ -122,6 +147,21 @@ fn refuse_another(path: &Path, there: &Value, here: &Value) -> Result<()> {
     )))
 }
 
+/// Refuses other data than the sweep in `path` began with. A sweep without a test set may be given one later, and one whose sweep.json does
+/// not tell its data goes on with what it is given.
+fn refuse_other_data(path: &Path, there: &Value, here: &Fingerprints) -> Result<()> {
+    for (key, here) in [("train", Some(&here.train)), ("test", here.test.as_ref())] {
+        let Some(there) = there[DATA][key].as_str().filter(|there| here.is_none_or(|here| here != there)) else { continue };
+        let now = here.map_or("there is none".to_owned(), |here| format!("is {here}"));
+        return Err(Exit::Usage.error(format!(
+            "{} holds a sweep on other data, or the same prepared otherwise: the checksum of data.{key}'s shards was {there}, and now {now}; \
+             give it back what it held, or choose another --out",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Every value that is no object, by its dotted path.
 fn leaves(value: &Value) -> BTreeMap<String, Value> {
     fn walk(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
@@ -139,4 +179,59 @@ fn leaves(value: &Value) -> BTreeMap<String, Value> {
     let mut into = BTreeMap::new();
     walk("", value, &mut into);
     into
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path, set: &[&str], train: &str, test: Option<&str>) -> Result<SweepFolder> {
+        let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/mnist_fc_dtp_parallel.toml");
+        let set: Vec<String> = set.iter().map(|assignment| assignment.to_string()).collect();
+        let data = Fingerprints { train: train.to_owned(), test: test.map(str::to_owned) };
+        SweepFolder::open(path, &Config::load(&written, &set)?, &Space::named("paper")?, 0, &Rungs::plain(2), &data)
+    }
+
+    fn refused(result: Result<SweepFolder>, words: &[&str]) {
+        let error = result.err().expect("it is another sweep");
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{word} in {error}"));
+    }
+
+    #[test]
+    fn a_sweep_goes_on_with_the_same_data_wherever_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        open(path, &["data.train=here"], "1234abcd", None).unwrap();
+        open(path, &["data.train=there"], "1234abcd", None).unwrap();
+        refused(open(path, &[], "00000000", None), &["data.train's shards was 1234abcd, and now is 00000000", "--out"]);
+        // A test set that is added stays.
+        open(path, &[], "1234abcd", Some("55555555")).unwrap();
+        open(path, &[], "1234abcd", Some("55555555")).unwrap();
+        refused(open(path, &[], "1234abcd", Some("66666666")), &["data.test's shards was 55555555, and now is 66666666"]);
+        refused(open(path, &[], "1234abcd", None), &["data.test's shards was 55555555, and now there is none"]);
+    }
+
+    #[test]
+    fn a_sweep_that_does_not_tell_its_data_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        open(folder.path(), &[], "1234abcd", None).unwrap();
+        let file = folder.path().join(JOB);
+        let mut job: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        job.as_object_mut().unwrap().shift_remove(DATA).unwrap();
+        std::fs::write(&file, job.to_string()).unwrap();
+        open(folder.path(), &[], "1234abcd", None).unwrap();
+        refused(open(folder.path(), &[], "00000000", None), &["1234abcd"]);
+    }
+
+    #[test]
+    fn what_rounds_results_may_not_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |set: &[&str]| open(folder.path(), set, "1234abcd", None);
+        open(&[]).unwrap();
+        open(&["parallel.device=cpu", "parallel.threads_per_rank=3", "parallel.kernels=portable", "training.log_every_steps=7"]).unwrap();
+        refused(open(&["parallel.precision=bf16"]), &["another sweep", "parallel.precision is \"f32\" there and \"bf16\" here"]);
+        refused(open(&["parallel.wire=bf16"]), &["parallel.wire"]);
+        refused(open(&["learning.alpha=0.5"]), &["learning.alpha"]);
+    }
 }

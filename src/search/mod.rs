@@ -13,7 +13,7 @@ mod space;
 mod summary;
 
 pub use children::{Children, Ended, Slot};
-pub use folder::SweepFolder;
+pub use folder::{Fingerprints, SweepFolder};
 pub use results::{Ending, Reached, Results, Trial};
 pub use rungs::{Rung, Rungs};
 pub use space::{Domain, Space, Values, assignment};

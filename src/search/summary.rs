@@ -12,7 +12,7 @@ const WIDTH: usize = 40;
 const BEST: usize = 5;
 
 /// How many trials there were and how they ended, the distribution of their validation errors (as in Figure 5 of the paper), and the
-/// best ones with their values.
+/// best ones with their values. Trials that diverged or failed have no error here, however well they did before: none of them may be chosen.
 pub fn summary(results: &Results, rungs: &Rungs) -> String {
     let trials = results.trials();
     let count = |status: &str| trials.iter().filter(|trial| trial.status(rungs) == status).count();
@@ -24,12 +24,13 @@ pub fn summary(results: &Results, rungs: &Rungs) -> String {
         .map(|(n, words)| format!("{n} {words}"))
         .collect();
     let mut out = format!("{} trials: {}\n", trials.len(), kinds.join(", "));
-    let mut scores: Vec<f64> = trials.iter().filter_map(|trial| trial.reached()).map(|reached| reached.score()).collect();
+    let reached = || trials.iter().filter(|trial| trial.ending.is_none()).filter_map(|trial| trial.reached());
+    let mut scores: Vec<f64> = reached().map(|reached| reached.score()).collect();
     scores.sort_by(f64::total_cmp);
     if scores.is_empty() {
         return out;
     }
-    let classifies = trials.iter().filter_map(|trial| trial.reached()).any(|reached| reached.validation_error.is_some());
+    let classifies = reached().any(|reached| reached.validation_error.is_some());
     let show = |score: f64| if classifies { percent(score) } else { format!("{score:.5}") };
     let name = if classifies { "validation error" } else { "validation loss" };
     let quantiles = [("best", 0.0), ("25 %", 0.25), ("median", 0.5), ("75 %", 0.75), ("worst", 1.0)];
@@ -73,7 +74,8 @@ fn best(results: &Results, rungs: &Rungs, name: &str, show: impl Fn(f64) -> Stri
     for rung in (0..rungs.0.len()).rev() {
         order.extend(results.ranking(rung).into_iter().filter(|number| !order.contains(number)).collect::<Vec<_>>());
     }
-    let chosen: Vec<&Trial> = order.into_iter().take(BEST).map(|number| &results.trials()[number]).collect();
+    let trials = order.into_iter().map(|number| &results.trials()[number]);
+    let chosen: Vec<&Trial> = trials.filter(|trial| trial.ending.is_none()).take(BEST).collect();
     let Some(first) = chosen.first() else { return String::new() };
     let varied: Vec<usize> =
         (0..first.values.len()).filter(|at| results.trials().iter().any(|trial| trial.values[*at].1 != first.values[*at].1)).collect();
@@ -152,8 +154,17 @@ mod tests {
             results.change(number, |trial| trial.rungs.push(reached(1, 0.10 + 0.01 * number as f64))).unwrap();
         }
         results.change(0, |trial| trial.rungs.push(reached(9, 0.02))).unwrap();
-        results.change(10, |trial| trial.ending = Some(Ending::Diverged { epochs: 1, before: None })).unwrap();
-        results.change(11, |trial| trial.ending = Some(Ending::Failed { reason: "killed".into() })).unwrap();
+        // However well these did before.
+        for (number, ending) in
+            [(10, Ending::Diverged { epochs: 2, before: Some(reached(2, 0.005)) }), (11, Ending::Failed { reason: "killed".into() })]
+        {
+            results
+                .change(number, |trial| {
+                    trial.rungs.push(reached(1, 0.01));
+                    trial.ending = Some(ending);
+                })
+                .unwrap();
+        }
         let text = summary(&results, &rungs);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "12 trials: 1 trained to the end, 9 stopped at an earlier rung, 1 diverged, 1 failed");

@@ -56,7 +56,7 @@ pub struct LineChart {
 impl LineChart {
     pub fn svg(&self) -> String {
         let legend = self.legend();
-        let widest = legend.iter().flat_map(|entry| &entry.words).map(|line| line.chars().count()).max().unwrap_or(0);
+        let widest = legend.iter().flat_map(|entry| &entry.words).map(|line| line.chars().count()).max().unwrap_or(0).min(LEGEND_WIDTH);
         let legend_width = 52.0 + CHARACTER * widest as f64;
         let area = Area { left: self.y.breadth(), right: WIDTH - legend_width - 22.0, top: 14.0, bottom: 14.0 + PLOT_HEIGHT };
         let legend_height: f64 = legend.iter().map(|entry| entry.height()).sum();
@@ -188,5 +188,30 @@ impl Entry {
             out += &text(x + 38.0, y + 4.5 + LEGEND_LINE * index as f64, "start", INK, words);
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::chart::of_layer;
+
+    #[test]
+    fn a_long_name_leaves_room_for_the_lines() {
+        let points = vec![(0.0, Spread { mean: 0.0, deviation: None }), (1.0, Spread { mean: 1.0, deviation: None })];
+        let name = "/a/very/long/folder/of/data".repeat(20);
+        let line = Line { name, part: "test".into(), look: of_layer(0, 1), stroke: Stroke::Solid, points };
+        let chart = LineChart {
+            id: "c".into(),
+            title: "t".into(),
+            x: Axis::counting("Epoch", 0.0, 1.0),
+            y: Axis::linear("Error (%)", 0.0, 1.0),
+            x_name: "epoch".into(),
+            unit: String::new(),
+            lines: vec![line],
+        };
+        let svg = chart.svg();
+        let width = svg.split("<clipPath").nth(1).and_then(|clip| clip.split("width=\"").nth(1)).and_then(|width| width.split('"').next());
+        assert!(width.unwrap().parse::<f64>().unwrap() > WIDTH / 2.0, "{svg}");
     }
 }

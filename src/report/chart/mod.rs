@@ -59,14 +59,42 @@ fn segment(from: (f64, f64), to: (f64, f64), colour: &str) -> String {
     format!("<path d=\"M{:.1} {:.1}L{:.1} {:.1}\" stroke=\"{colour}\"/>\n", from.0, from.1, to.0, to.1)
 }
 
-/// Words in lines of at most `width` characters, where they can be parted; no-break spaces stay within a word.
+/// Words in lines of at most `width` characters. No-break spaces stay within a word, unless that is longer than a line.
 fn wrapped(words: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in words.split(' ') {
+    for word in words.split(' ').flat_map(|word| broken(word, width)) {
         match lines.last_mut() {
             Some(line) if line.chars().count() + 1 + word.chars().count() <= width => *line += &format!(" {word}"),
             _ => lines.push(word.to_owned()),
         }
     }
     lines
+}
+
+/// A word in parts of at most `width` characters, at its no-break spaces where they are near enough.
+fn broken(word: &str, width: usize) -> Vec<&str> {
+    let (mut parts, mut rest) = (Vec::new(), word);
+    while let Some((limit, _)) = rest.char_indices().nth(width) {
+        let end = rest[..limit].rfind('\u{a0}').filter(|end| *end > 0).unwrap_or(limit);
+        parts.push(&rest[..end]);
+        rest = rest[end..].trim_start_matches('\u{a0}');
+    }
+    parts.push(rest);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_longer_than_asked() {
+        assert_eq!(wrapped("SDTP, parallel (sigma\u{a0}=\u{a0}0.5)", 14), ["SDTP, parallel", "(sigma\u{a0}=\u{a0}0.5)"]);
+        let long = wrapped("SDTP (optimizer.inverse.learning_rate\u{a0}=\u{a0}0.0000136, sigma\u{a0}=\u{a0}0.5)", 24);
+        assert_eq!(long, ["SDTP", "(optimizer.inverse.learn", "ing_rate\u{a0}=\u{a0}0.0000136,", "sigma\u{a0}=\u{a0}0.5)"]);
+        assert_eq!(wrapped("(inverse.rate\u{a0}=\u{a0}0.0000136)", 16), ["(inverse.rate\u{a0}=", "0.0000136)"]);
+        let path = "/ä".repeat(300);
+        let lines = wrapped(&path, 28);
+        assert!(lines.iter().all(|line| line.chars().count() <= 28) && lines.concat() == path, "{lines:?}");
+    }
 }

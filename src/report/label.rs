@@ -1,0 +1,132 @@
+//! What groups are called: their method, and the settings that tell them apart.
+
+use std::path::Path;
+
+use super::group::Group;
+use super::paper::AUXILIARY_UNITS;
+use super::run::Run;
+use crate::config::{Config, Difference, FeedbackWeights};
+
+/// A key without the section that goes without saying, and a value, of ours.
+type Setting = (String, String);
+
+const AUXILIARY: &str = "auxiliary_units";
+
+/// The method's name, with as many settings as tell the group apart from others of that name. One that is the paper's cell as it comes
+/// with the project needs none to be told from those that depart from it.
+pub fn of_group(group: &Group, all: &[Group]) -> String {
+    let is_the_cell = |group: &Group| group.departures.as_ref().is_some_and(Vec::is_empty);
+    let names_itself =
+        |group: &Group| !variant(group.config()).is_empty() || group.departures.as_ref().is_some_and(|departures| !departures.is_empty());
+    let others = all.iter().filter(|other| !std::ptr::eq(*other, group) && other.panel == group.panel && other.method == group.method);
+    let contrasts: Vec<Vec<Setting>> =
+        others.filter(|other| !(is_the_cell(group) && names_itself(other))).map(|other| contrasts(group, other)).collect();
+    named(group.method.name(), told_apart(variant(group.config()), &contrasts))
+}
+
+/// `name`, with as many settings as tell the study of the number of auxiliary outputs that `group` is of from those that `others` are of.
+pub fn of_study(name: String, group: &Group, others: &[&Group]) -> String {
+    let contrast = |other: &&Group| -> Vec<Setting> {
+        let settings = contrasts(group, other);
+        settings.into_iter().filter(|(key, _)| key != AUXILIARY).collect()
+    };
+    let contrasts: Vec<Vec<Setting>> = others.iter().map(contrast).collect();
+    named(name, told_apart(Vec::new(), &contrasts))
+}
+
+/// `named`, and as many more settings as it takes until each of `contrasts`, which is what sets another one apart, has one of them.
+fn told_apart(mut named: Vec<Setting>, contrasts: &[Vec<Setting>]) -> Vec<Setting> {
+    loop {
+        let open = || contrasts.iter().filter(|settings| !settings.iter().any(|setting| named.contains(setting))).flatten();
+        // The setting that tells most of them apart; of equal ones a learning rate, else the first.
+        let tells = |setting: &Setting| (open().filter(|other| *other == setting).count(), setting.0.ends_with("learning_rate"));
+        let mut best: Option<&Setting> = None;
+        for setting in open() {
+            if best.is_none_or(|best| tells(setting) > tells(best)) {
+                best = Some(setting);
+            }
+        }
+        let Some(best) = best.cloned() else { break };
+        named.push(best);
+    }
+    named
+}
+
+fn named(name: String, settings: Vec<Setting>) -> String {
+    if settings.is_empty() {
+        return name;
+    }
+    let list: Vec<String> = settings.iter().map(|(key, value)| format!("{key}\u{a0}=\u{a0}{value}")).collect();
+    format!("{name} ({})", list.join(", "))
+}
+
+/// Variants that the method's name does not tell.
+fn variant(config: &Config) -> Vec<Setting> {
+    let learning = &config.learning;
+    let used = |key: &str| config.unused(key).is_none();
+    let mut settings = Vec::new();
+    if learning.hybrid != 0.0 && used("learning.hybrid") {
+        settings.push(("hybrid".to_owned(), shown(&learning.hybrid.to_string())));
+    }
+    if let Some(units) = learning.auxiliary_units.filter(|units| *units != AUXILIARY_UNITS && used("learning.auxiliary_units")) {
+        settings.push((AUXILIARY.to_owned(), units.to_string()));
+    }
+    if learning.feedback_weights == FeedbackWeights::Transposed && used("learning.feedback_weights") {
+        settings.push(("feedback_weights".to_owned(), "transposed".to_owned()));
+    }
+    settings
+}
+
+/// Where `group` differs from `other`, with its own values.
+fn contrasts(group: &Group, other: &Group) -> Vec<Setting> {
+    let (ours, theirs) = (group.config(), other.config());
+    let mut settings: Vec<Setting> =
+        differences(ours, theirs).iter().map(|difference| (short(&difference.key), shown(&difference.ours))).collect();
+    let mut add = |key: &str, value: String| settings.push((key.to_owned(), value));
+    if ours.training.epochs != theirs.training.epochs {
+        add("epochs", ours.training.epochs.map_or("any number".to_owned(), |epochs| epochs.to_string()));
+    }
+    if ours.training.max_steps != theirs.training.max_steps {
+        add("max_steps", ours.training.max_steps.map_or("none".to_owned(), |steps| steps.to_string()));
+    }
+    if ours.parallel.precision != theirs.parallel.precision {
+        add("precision", format!("{:?}", ours.parallel.precision).to_lowercase());
+    }
+    let (ours, theirs) = (&group.runs[0].data, &other.runs[0].data);
+    if ours.identity != theirs.identity {
+        add("data", ours.samples.map_or(ours.identity.clone(), |samples| format!("{samples} images")));
+    }
+    settings
+}
+
+/// Differences that matter to a result; a run's length is told elsewhere.
+fn differences(ours: &Config, theirs: &Config) -> Vec<Difference> {
+    let matters = |key: &str| !key.starts_with("experiment.") && (ours.unused(key).is_none() || theirs.unused(key).is_none());
+    ours.differences(theirs).into_iter().filter(|difference| matters(&difference.key)).collect()
+}
+
+/// What of the run's configuration is not as in the one that comes with the project for the same cell of the paper; None where there is
+/// no such cell or file.
+pub fn departures(run: &Run) -> Option<Vec<Difference>> {
+    let shipped = Config::load(Path::new(&run.cell()?.configuration()), &[]).ok()?;
+    Some(differences(&run.config, &shipped))
+}
+
+/// A departure as a note tells it: "sigma = 0.5 (0.3)".
+pub fn departure(Difference { key, ours, theirs }: &Difference) -> String {
+    format!("{} = {} ({})", short(key), shown(ours), shown(theirs))
+}
+
+fn short(key: &str) -> String {
+    ["learning.", "optimizer.", "data."].iter().fold(key, |key, section| key.strip_prefix(section).unwrap_or(key)).to_owned()
+}
+
+/// A value of TOML as a person writes it.
+fn shown(value: &str) -> String {
+    match value.parse::<f64>() {
+        Ok(number) if number != 0.0 && !(1e-5..1e6).contains(&number.abs()) => format!("{number:e}"),
+        Ok(number) => number.to_string(),
+        Err(_) if value == "absent" => "none".to_owned(),
+        Err(_) => value.replace('"', ""),
+    }
+}
