@@ -343,10 +343,11 @@ mod tests {
         }
         assert_eq!(waited_for.threads(), 3);
 
+        // Pauses that outweigh what a busy machine may delay the thread by: the batches ahead last for tens of milliseconds.
         let mut fast_enough = Pipeline::new(Numbers { batches: None, act: |_| Ok(()) }, 1..=3);
-        for _ in 0..60 {
+        for _ in 0..20 {
             fast_enough.next().unwrap();
-            std::thread::sleep(Duration::from_millis(3));
+            std::thread::sleep(Duration::from_millis(25));
         }
         assert_eq!(fast_enough.threads(), 1);
     }

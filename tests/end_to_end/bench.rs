@@ -1,8 +1,10 @@
 //! `bench step`, and how a rank finds its CPUs.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use crate::site::Site;
+use crate::site::{Site, allow_mpirun, leave_job};
 
 #[test]
 fn steps_are_timed_phase_by_phase() {
@@ -34,16 +36,16 @@ fn ranks_divide_the_cpus_whatever_mpirun_bound_them_to() {
     let cpus = std::thread::available_parallelism().unwrap().get();
     for ranks in [1, 2] {
         // mpirun for one rank too: it binds that to a single core.
-        let mut command = site.command(2, &[]);
-        let program = command.get_program().to_owned();
-        command = {
-            let mut mpirun = std::process::Command::new(program);
-            mpirun.args(["-n", &ranks.to_string(), "--oversubscribe", "--bind-to", "core", env!("CARGO_BIN_EXE_biodist")]);
-            mpirun.args(["bench", "step", &config, "--input", "6x6x1", "--classes", "10", "--steps", "1", "--json"]);
-            mpirun.current_dir(site.path("")).env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-            mpirun
-        };
+        let mut command = Command::new("mpirun");
+        // Two ranks find one core where its two threads are all there is.
+        command.args(["-n", &ranks.to_string(), "--oversubscribe", "--bind-to", "core:overload-allowed"]);
+        command.arg(env!("CARGO_BIN_EXE_biodist"));
+        command.args(["bench", "step", &config, "--input", "6x6x1", "--classes", "10", "--steps", "1", "--json"]);
+        command.current_dir(site.path(""));
+        leave_job(&mut command);
+        allow_mpirun(&mut command);
         let output = command.output().unwrap();
+        assert!(output.status.success(), "{ranks} ranks: {}", String::from_utf8_lossy(&output.stderr));
         let stdout = String::from_utf8(output.stdout).unwrap();
         let value: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
         assert_eq!(value["threads_per_rank"].as_u64(), Some((cpus / ranks).max(1) as u64), "{ranks} ranks on {cpus} CPUs");

@@ -2,11 +2,11 @@
 //! mounted.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::launcher::launcher;
-use crate::site::{Job, Site, exists, lines, wait_for};
+use crate::site::{Job, Site, allow_mpirun, exists, lines, prepare, wait_for};
 
 /// A file system of its own, unmounted when dropped.
 struct Mount(PathBuf);
@@ -77,9 +77,9 @@ fn with_mounts_of_rank_1(site: &Site, script: &str, arguments: &[&str]) -> Optio
     command
         .args([":", "-n", "1", "unshare", "--mount", "sh", "-e", "-c", &format!("{script}; exec \"$@\""), "sh", program])
         .args(arguments);
-    command.current_dir(site.path("")).env_remove("RUST_LOG");
-    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.current_dir(site.path(""));
+    prepare(&mut command);
+    allow_mpirun(&mut command);
     Some(Job::start(command, None))
 }
 

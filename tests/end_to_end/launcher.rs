@@ -1,18 +1,18 @@
 //! `biodist-launch` with the real program: whatever is killed, the run ends as if nothing had been.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::site::{Job, Site, children, lines, wait_for};
+use crate::site::{Job, Site, children, lines, prepare, wait_for};
 
 /// The launcher that was built beside the program.
 pub fn launcher(site: &Site, arguments: &[&str]) -> Job {
     let path = Path::new(env!("CARGO_BIN_EXE_biodist")).with_file_name("biodist-launch");
     assert!(path.exists(), "{} is not built: cargo build --release --workspace", path.display());
     let mut command = Command::new(path);
-    command.args(arguments).current_dir(site.path("")).env_remove("RUST_LOG");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).current_dir(site.path(""));
+    prepare(&mut command);
     Job::start(command, None)
 }
 

@@ -59,10 +59,11 @@ fn configure(site: &Site) -> String {
         [optimizer.forward]
         learning_rate = 0.003
         [training]
-        epochs = 40
+        epochs = 120
         log_every_steps = 5
         eval_every_epochs = 5
-        checkpoint_every_steps = 6
+        checkpoint_every_steps = 18
+        checkpoint_every_epochs = 3
         keep_checkpoints = 100";
     std::fs::write(site.path("photos.toml"), text).unwrap();
     "photos.toml".to_owned()

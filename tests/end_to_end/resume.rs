@@ -30,7 +30,9 @@ fn in_the_middle_of_an_epoch_on_another_number_of_ranks() {
 #[test]
 fn after_being_killed_at_any_moment() {
     let site = Site::new();
-    let more = "[training]\nepochs = 60\nlog_every_steps = 10\neval_every_epochs = 7\ncheckpoint_every_steps = 8\nkeep_checkpoints = 3";
+    // Far more epochs than the kills let it train.
+    let more = "[training]\nepochs = 200\nlog_every_steps = 10\neval_every_epochs = 7\n\
+                checkpoint_every_steps = 24\ncheckpoint_every_epochs = 3\nkeep_checkpoints = 3";
     for (name, learning) in [("turns", ALTERNATING), ("both", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2")] {
         let config = site.configure(name, learning, more);
         let (whole, killed) = (format!("{name}-whole"), format!("{name}-killed"));
@@ -43,13 +45,13 @@ fn after_being_killed_at_any_moment() {
     }
 }
 
-/// Starts or resumes `run` and kills it, or one of its ranks, `delay` after its next line of metrics: somewhere in a step, a checkpoint,
-/// or an evaluation.
+/// Starts or resumes `run` and kills it, or one of its ranks, `delay` after some more lines of metrics, between which it has written a
+/// checkpoint: somewhere in a step, a checkpoint, or an evaluation.
 pub fn kill_while_training(site: &Site, ranks: usize, config: &str, run: &str, delay: Duration) {
     let metrics = site.path(run).join("metrics.jsonl");
     let job = site.start(ranks, &["train", config, "--out", run, "--resume"]);
     let before = lines(&metrics);
-    wait_for("a line of metrics", || lines(&metrics) > before || std::fs::exists(format!("/proc/{}/exe", job.id())).is_err());
+    wait_for("lines of metrics", || lines(&metrics) > before + 3 || !job.runs());
     std::thread::sleep(delay);
     if ranks == 1 {
         job.signal(libc::SIGKILL)

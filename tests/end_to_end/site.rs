@@ -1,8 +1,10 @@
 //! A place to train in: data, a configuration, and the program.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,15 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Jobs of several ranks wait for each other at every step: two at a time on few cores would mostly wait.
 static JOBS: Mutex<()> = Mutex::new(());
+
+/// CPUs of one job. Where there are many, as many tests run at a time, and jobs that took all of them would mostly wait for each other.
+const CPUS_OF_A_JOB: usize = 4;
+
+/// CPUs that masks are made of, in words of 64.
+const WORDS: usize = 16;
+
+/// Variables by which Slurm and MPI launchers tell a process what it is part of.
+const OF_JOBS: [&str; 3] = ["SLURM_", "PMIX_", "PMI_"];
 
 /// A folder with data sets `train` (200 images of 6 x 6 x 1) and `test` (53), ten classes.
 pub struct Site {
@@ -69,8 +80,8 @@ impl Site {
             mpirun
         };
         command.args(arguments).current_dir(self.folder.path());
-        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1").env_remove("RUST_LOG");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        prepare(&mut command);
+        allow_mpirun(&mut command);
         command
     }
 
@@ -136,6 +147,53 @@ impl Site {
     }
 }
 
+/// Makes `command` a job like any other here: on its share of the CPUs, with its output in pipes, and alone with its environment.
+pub fn prepare(command: &mut Command) {
+    leave_job(command);
+    bind(command);
+    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+}
+
+/// Keeps `command` from taking itself, or its mpirun, for a part of the job that these tests may run in.
+pub fn leave_job(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_JOBS.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// Gives `command` what mpirun needs, whoever runs the tests.
+pub fn allow_mpirun(command: &mut Command) {
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    // Open MPI 4 crashes now and then where it shares its topology in memory; see launcher/src/mpirun.rs.
+    command.env("OMPI_MCA_rtc_hwloc_vmhole", "none");
+}
+
+/// Binds what `command` starts to a few of the CPUs that this process may use, each time to the next of them.
+fn bind(command: &mut Command) {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    let mut mask = [0u64; WORDS];
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr().cast()) } != 0 {
+        return;
+    }
+    let cpus: Vec<usize> = (0..64 * WORDS).filter(|cpu| mask[cpu / 64] >> (cpu % 64) & 1 == 1).collect();
+    if cpus.len() <= CPUS_OF_A_JOB {
+        return;
+    }
+    let first = TAKEN.fetch_add(CPUS_OF_A_JOB, Ordering::Relaxed);
+    let mut own = [0u64; WORDS];
+    for cpu in (first..first + CPUS_OF_A_JOB).map(|place| cpus[place % cpus.len()]) {
+        own[cpu / 64] |= 1 << (cpu % 64);
+    }
+    // Runs between fork and exec, where nothing may be allocated. Refused where a sandbox forbids it: the job then has all of them.
+    let prepare = move || {
+        unsafe { libc::sched_setaffinity(0, size_of_val(&own), own.as_ptr().cast()) };
+        Ok(())
+    };
+    unsafe { command.pre_exec(prepare) };
+}
+
 /// A turn among the jobs of several ranks.
 fn turn(ranks: usize) -> Option<MutexGuard<'static, ()>> {
     (ranks > 1).then(|| JOBS.lock().unwrap_or_else(|error| error.into_inner()))
@@ -173,6 +231,12 @@ impl Job {
         let mut ranks: Vec<(usize, i32)> = children.filter_map(|child| Some((rank_of(child)?, child))).collect();
         ranks.sort_unstable();
         ranks.into_iter().map(|(_, process)| process).collect()
+    }
+
+    /// Whether the process that was started has not ended.
+    pub fn runs(&self) -> bool {
+        // What nobody has waited for yet is there still, but not the program that it ran.
+        std::fs::exists(format!("/proc/{}/exe", self.id())).unwrap_or(false)
     }
 
     /// Sends `signal` to the process that was started.

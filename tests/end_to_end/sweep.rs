@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::site::{Outcome, Site, lines, wait_for};
+use crate::site::{Outcome, Site, lines, wait_for, write_images};
 
 const SHORT: &str = "[training]\nepochs = 3\nlog_every_steps = 5\n[parallel]\nthreads_per_rank = 1";
 
@@ -75,14 +75,20 @@ fn finds_the_best_of_its_trials_and_tests_it_once() {
     assert_eq!(std::fs::read(site.path("sweep/results.jsonl")).unwrap(), before);
     refused(&site.run(1, &[&command[..6], &["--seed", "4"]].concat()), &["another sweep", "seed is 3 there and 4 here"]);
     refused(&site.run(1, &[&command[..], &["--set", "learning.hybrid=0.5"]].concat()), &["learning.hybrid is 0.0 there and 0.5 here"]);
+    // The same data may have moved, others may not have come.
+    std::fs::rename(site.path("train"), site.path("moved")).unwrap();
+    site.succeed(1, &[&command[..], &["--set", "data.train=\"moved\""]].concat());
+    write_images(&site.path("train"), 150, 10);
+    refused(&site.run(1, &command), &["other data", "data.train's shards"]);
 }
 
 #[test]
 fn is_the_same_after_being_killed_and_stopped() {
     let site = Site::new();
     let config = configure(&site);
+    // The last rung is long enough for the last signal to find it at work.
     let command = |out: &'static str, jobs: &'static str| -> [String; 9] {
-        ["sweep", &config, "--out", out, "--rungs", "2:4,8:2,20:1", "--jobs", jobs, "--set=training.log_every_steps=1"].map(str::to_owned)
+        ["sweep", &config, "--out", out, "--rungs", "2:4,8:2,60:1", "--jobs", jobs, "--set=training.log_every_steps=1"].map(str::to_owned)
     };
     let run = |arguments: [String; 9]| {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -210,12 +216,14 @@ fn what_cannot_work_is_refused() {
     refused(&sweep(&["--space", "nowhere"]), &["nowhere", "\"paper\"", "\"wide\""]);
     refused(&sweep(&["--set", "learning.aplha=1"]), &["learning.aplha"]);
     refused(&site.run(2, &["sweep", &config, "--out", "sweep"]), &["without mpirun"]);
+    refused(&sweep(&["--set", "data.train=\"nowhere\""]), &["data.train", "nowhere", "does not exist"]);
+    refused(&sweep(&["--set", "data.test=\"nowhere\""]), &["data.test", "nowhere", "does not exist"]);
     assert!(!site.path("sweep").exists(), "a refused command leaves no folder");
     assert_eq!(sweep(&["--rungs", "5:2,3:1"]).code, Some(2));
     assert_eq!(sweep(&["--rungs", "5:2", "--trials", "3"]).code, Some(2));
     assert_eq!(sweep(&["--trials", "0"]).code, Some(2));
     // What every trial would be refused for ends the sweep, with the reason.
-    refused(&sweep(&["--set", "data.train=\"nowhere\""]), &["trial 0 was refused", "nowhere", "does not exist"]);
+    refused(&sweep(&["--set", "data.batch_size=1000"]), &["trial 0 was refused", "fewer than one batch"]);
     refused(&site.run(1, &["sweep", &config, "--out", "train"]), &["is not empty", "sweep.json"]);
 }
 
