@@ -58,7 +58,7 @@ impl Cli {
 
     /// Does what was asked.
     fn run(self) -> Result<()> {
-        // Before what takes seconds: a request to stop means a checkpoint and code 75 from the first moment.
+        // Before what takes seconds: a request to stop means code 75 from the first moment.
         let stop = match self.command {
             Command::Train(_) | Command::Sweep(_) => StopRequest::listen()?,
             _ => StopRequest::default(),
@@ -67,6 +67,7 @@ impl Cli {
         load_libtorch_cuda();
         tch::set_num_threads(1);
         let transport = job::connect()?;
+        stop.started();
         match self.command {
             Command::Train(args) => train::run(args, stop, transport),
             Command::Eval(args) => eval::run(args, transport),

@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use crate::ending::Ending;
 use crate::mpirun::LAUNCH_VARIABLE;
 use crate::output::{Author, Journal, follow};
+use crate::speech::say;
 
 /// Between two requests to the ranks for a checkpoint and the end.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -214,7 +215,7 @@ impl Escalation {
             Escalation::Terminated(_) => "ending mpirun",
             Escalation::Killed => "mpirun does not end by itself; killing it",
         };
-        eprintln!("biodist-launch: {what}");
+        say(what);
         self.signal(process);
     }
 

@@ -16,16 +16,13 @@ use crate::placement::{Share, largest_divisor, place, total};
 use crate::remote::{self, Agent};
 use crate::resources;
 use crate::slurm;
+use crate::speech::say;
 use crate::usage::usage;
 
 /// Between a failure and the next start: GPUs and ports of dead processes become free.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Lines of the rank that failed which the last report repeats.
 const LAST_WORDS: usize = 10;
-
-fn say(message: &str) {
-    eprintln!("biodist-launch: {message}");
-}
 
 /// Does what the command line asks for; returns the exit code.
 ///
@@ -61,6 +58,11 @@ pub fn run(cli: &Cli) -> Result<u8> {
     let agent = if resources.reach == Reach::Slurm { Agent::of_slurm() } else { Agent::from_environment(variable) };
     let mut launch = Launch { cli, job, slots: resources.slots, variables, logs, id: name, agent, sender, events };
     launch.check_hosts()?;
+    // Hosts may have been asked for a while.
+    if launch.stop_requested(Duration::ZERO) {
+        say("stopped on request before anything was started");
+        return Ok(STOPPED as u8);
+    }
     launch.run()
 }
 

@@ -19,14 +19,14 @@ mod placement;
 mod remote;
 mod resources;
 mod slurm;
+mod speech;
 mod usage;
 
 fn main() -> ExitCode {
-    match launch::run(&cli::Cli::parse()) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("biodist-launch: {error:#}");
-            ExitCode::from(usage::exit_code(&error))
-        }
-    }
+    let code = launch::run(&cli::Cli::parse()).unwrap_or_else(|error| {
+        speech::say(&format!("{error:#}"));
+        usage::exit_code(&error)
+    });
+    speech::finish();
+    ExitCode::from(code)
 }

@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -36,8 +37,8 @@ impl Agent {
         let all: Vec<Vec<String>> = alternatives.collect();
         let chosen = all.iter().find(|words| there(words)).or(all.first());
         let words: Vec<OsString> = match chosen {
-            Some(words) if words.as_slice() != ["ssh"] => words.iter().map(OsString::from).collect(),
-            _ => ["ssh"].iter().chain(&SSH_OPTIONS).map(OsString::from).collect(),
+            Some(words) => words.iter().map(OsString::from).collect(),
+            None => ["ssh"].iter().chain(&SSH_OPTIONS).map(OsString::from).collect(),
         };
         Agent { words, has_shell: true }
     }
@@ -70,11 +71,12 @@ impl Agent {
     }
 }
 
-/// Whether `name`, a path or a word to be looked for in the folders of `path`, is a file.
+/// Whether `name`, a path or a word to be looked for in the folders of `path`, is a program.
 fn is_program(name: &str, path: &OsStr) -> bool {
+    let is_one = |path: &Path| path.metadata().is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0);
     match name.contains('/') {
-        true => Path::new(name).is_file(),
-        false => std::env::split_paths(path).any(|folder| folder.join(name).is_file()),
+        true => is_one(Path::new(name)),
+        false => std::env::split_paths(path).any(|folder| is_one(&folder.join(name))),
     }
 }
 
@@ -164,7 +166,11 @@ mod tests {
     #[test]
     fn of_several_agents_the_first_that_is_there_is_taken() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("rsh"), "").unwrap();
+        for (name, mode) in [("ssh", 0o644), ("rsh", 0o755)] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
         let words = |agent: Option<&str>| {
             let variable = |name: &str| match name {
                 "PATH" => Some(folder.path().display().to_string()),
@@ -174,10 +180,9 @@ mod tests {
             words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(words(Some("ssh : rsh -n")), ["rsh", "-n"]);
-        // Open MPI says what is wrong where none is there; ssh gets the options that keep a lost host from holding it up.
-        let ssh: Vec<String> = ["ssh"].iter().chain(&SSH_OPTIONS).map(|word| word.to_string()).collect();
-        assert_eq!(words(Some("ssh : remsh")), ssh);
-        assert_eq!(words(None), ssh);
+        // Where none is there the first says so.
+        assert_eq!(words(Some("ssh : remsh")), ["ssh"]);
+        assert_eq!(words(None), [&["ssh"][..], &SSH_OPTIONS].concat());
     }
 
     #[test]

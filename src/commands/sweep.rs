@@ -152,7 +152,7 @@ impl Sweep<'_> {
         }
         let mut stopped = false;
         loop {
-            while let Some(slot) = self.children.free().filter(|_| !stopped)
+            while let Some(slot) = self.children.free().filter(|_| !stopped && !self.stop.received())
                 && let Some(trial) = pending.next()
             {
                 self.start(slot, trial, rung)?;

@@ -78,7 +78,7 @@ impl Exchange {
             true => Some(
                 transport
                     .shared(&vec![room * (size / local); local])?
-                    .context("the ranks of a host share their parameters, but memory for their activities cannot be shared")?,
+                    .context("the ranks of a host share their parameters, but have no memory for their activities to share; parallel.exchange = \"gradients\" needs none")?,
             ),
             false => None,
         };

@@ -113,7 +113,7 @@ pub trait Transport: Send + Sync {
     fn broadcast(&self, bytes: &mut Vec<u8>);
 
     /// `elements[r]` zeroed elements of this host's r-th rank in memory that all ranks of the host see, in their order; `None` where those
-    /// of some host cannot share any. Collective among all ranks, which all name as many elements.
+    /// of some host cannot share any, and on a rank that is alone on its host. Collective among all ranks, which all name as many elements.
     fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>>;
 
     /// Gives the memory of all [`Transport::shared`] arenas back. Collective.

@@ -22,8 +22,8 @@ pub struct Data {
     pub samples: Option<u64>,
     /// Whether its images are JPEG copies of those of the data set that it is named after.
     copies: bool,
-    /// Equal for equal data: by what the manifest says, or by name where there is none. A folder's place tells nothing, for seeds may be
-    /// trained in several.
+    /// Equal for equal data: by what the manifest says, or where there is none by the name of what is known, whose place tells nothing, for
+    /// seeds may be trained in several.
     pub identity: String,
 }
 
@@ -38,7 +38,9 @@ impl Data {
             (None, Some(Err(name))) => Some(name),
             (None, _) => None,
         };
-        let copies = original.is_some() && says_jpeg(folder);
+        // Photos of ImageNet are JPEG themselves.
+        let are_photos = matches!(named, Some(Ok(paper::DataSet::ImageNet) | Err("Imagenette")));
+        let copies = original.is_some() && !are_photos && says_jpeg(folder);
         let name = match original {
             Some(name) if copies => format!("{name} (JPEG copies)"),
             Some(name) => name.to_owned(),
@@ -46,7 +48,8 @@ impl Data {
         };
         let identity = match &manifest {
             Some(manifest) => format!("{} samples with mean {:?}", manifest.samples, manifest.statistics.mean),
-            None => name.clone(),
+            None if original.is_some() => name.clone(),
+            None => folder.display().to_string(),
         };
         Data { paper, name, samples: manifest.map(|manifest| manifest.samples), copies, identity }
     }

@@ -83,7 +83,7 @@ impl Group<'_> {
     pub fn study(&self) -> String {
         let mut config = self.config().clone();
         config.learning.auxiliary_units = None;
-        key(config, &self.runs[0].data)
+        key(config, self.runs[0])
     }
 
     pub fn finished(&self) -> bool {
@@ -128,7 +128,7 @@ impl Group<'_> {
 pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
     let mut groups: Vec<(String, Group)> = Vec::new();
     for run in runs.iter().filter(|run| run.has_result()) {
-        let key = key(run.config.clone(), &run.data);
+        let key = key(run.config.clone(), run);
         let (_, group) = find_or_add(
             &mut groups,
             |(known, _)| *known == key,
@@ -156,12 +156,12 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
     groups
 }
 
-/// What must be equal for runs to be one experiment: all but the seed, names, places, intervals, how the work was divided, and what the
-/// rule does not use.
-fn key(mut config: Config, data: &Data) -> String {
+/// What must be equal for `run`, with this configuration, to be one experiment with others: all but the seed, names, places, intervals, how the
+/// work was divided, and what the rule does not use.
+fn key(mut config: Config, run: &Run) -> String {
     config.experiment.seed = 0;
     config.experiment.name.clear();
-    config.data.train = PathBuf::from(&data.identity);
+    config.data.train = PathBuf::from(&run.data.identity);
     config.data.test = None;
     let training = &mut config.training;
     training.eval_every_epochs = 1;
@@ -171,11 +171,11 @@ fn key(mut config: Config, data: &Data) -> String {
     training.keep_checkpoints = 2;
     training.log_every_steps = 50;
     training.diagnostics = false;
-    let precision = config.parallel.precision;
+    let rounding = (config.parallel.precision, config.parallel.wire);
     let mut value = toml::Table::try_from(&config).expect("a configuration is TOML");
     value.remove("parallel");
     forget_unused(&mut value, "", &config);
-    format!("{value}{precision:?}")
+    format!("{value}{rounding:?}{:?}", run.steps_per_epoch)
 }
 
 /// Takes the keys that change nothing under `config` out of it, or out of its section at `path`.

@@ -92,9 +92,14 @@ fn contrasts(group: &Group, other: &Group) -> Vec<Setting> {
     if ours.parallel.precision != theirs.parallel.precision {
         add("precision", format!("{:?}", ours.parallel.precision).to_lowercase());
     }
-    let (ours, theirs) = (&group.runs[0].data, &other.runs[0].data);
-    if ours.identity != theirs.identity {
-        add("data", ours.samples.map_or(ours.identity.clone(), |samples| format!("{samples} images")));
+    if ours.parallel.wire != theirs.parallel.wire {
+        add("wire", format!("{:?}", ours.parallel.wire).to_lowercase());
+    }
+    let (ours, theirs) = (group.runs[0], other.runs[0]);
+    if ours.data.identity != theirs.data.identity {
+        add("data", ours.data.samples.map_or(ours.data.identity.clone(), |samples| format!("{samples} images")));
+    } else if ours.steps_per_epoch != theirs.steps_per_epoch {
+        add("steps_per_epoch", ours.steps_per_epoch.map_or("unknown".to_owned(), |steps| steps.to_string()));
     }
     settings
 }

@@ -22,7 +22,7 @@ pub struct Run {
     /// Steps done.
     pub step: u64,
     /// From `run.json`, so that a folder whose checkpoints were cleared away still tells how far the run has come; else from a checkpoint.
-    steps_per_epoch: Option<u64>,
+    pub steps_per_epoch: Option<u64>,
     pub finished: bool,
     /// What `run.json` says; null where it is not there.
     pub about: Value,

@@ -25,8 +25,8 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 /// Where a checkpoint is while it is being written, in the run's folder.
 const UNFINISHED: &str = "checkpoint.partial";
-/// A checkpoint on its way out, which must not look like one.
-const REMOVED: &str = "removed.partial";
+/// What checkpoints on their way out are called, before their step: they must not look like whole ones.
+const REMOVED: &str = "removed-";
 const VERSION: u32 = 1;
 
 /// What a run knows beside its parameters and moments.
@@ -177,31 +177,33 @@ impl Checkpoints {
         sync_folder(&folder)
     }
 
-    /// Removes what a killed process left half written.
+    /// Removes what a killed process left half written or half removed.
     pub fn remove_unfinished(&self) -> Result<()> {
+        let _ = self.remove_left_over();
         remove(&self.run.join(UNFINISHED))
     }
 
     /// Removes all but the newest `keep` checkpoints, that of step 0, and those of steps `kept`. What cannot be removed, for instance
-    /// because somebody reads it over NFS, stays until the next time: one checkpoint too many is no reason to end a run.
+    /// because somebody reads it over NFS, stays until the next time: some files too many are no reason to end a run.
     pub fn prune(&self, keep: usize, kept: &[u64]) {
-        let removed = self.remove_left_over().and_then(|()| {
+        let set_aside = || {
             let steps = self.steps()?;
             let later: Vec<u64> = steps.into_iter().filter(|step| *step > 0).collect();
-            let old = later[..later.len().saturating_sub(keep)].iter().filter(|step| !kept.contains(step));
-            old.into_iter().try_for_each(|step| {
+            later[..later.len().saturating_sub(keep)].iter().filter(|step| !kept.contains(step)).try_for_each(|step| {
                 let folder = self.folder(*step);
-                std::fs::rename(&folder, self.run.join(REMOVED)).with_context(|| format!("{} cannot be removed", folder.display()))?;
-                self.remove_left_over()
+                std::fs::rename(&folder, self.run.join(format!("{REMOVED}{step:08}")))
+                    .with_context(|| format!("{} cannot be removed", folder.display()))
             })
-        });
-        if let Err(error) = removed {
+        };
+        if let Err(error) = set_aside().and(self.remove_left_over()) {
             log::warn!("an old checkpoint stays for now: {error:#}");
         }
     }
 
     fn remove_left_over(&self) -> Result<()> {
-        remove(&self.run.join(REMOVED))
+        let entries = std::fs::read_dir(&self.run).with_context(|| format!("{} cannot be read", self.run.display()))?;
+        let left_over = entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(REMOVED.as_bytes()));
+        left_over.map(|entry| remove(&entry.path())).fold(Ok(()), Result::and)
     }
 
     /// Sets checkpoints beyond `step` aside: they are damaged, or the run would not go on from an earlier one.
@@ -382,13 +384,11 @@ mod tests {
         assert_eq!(checkpoints.steps().unwrap(), [0, 5, 10, 20, 30, 123_456_789]);
         checkpoints.prune(2, &[10]);
         assert_eq!(checkpoints.steps().unwrap(), [0, 10, 30, 123_456_789]);
-        // A left-over that is in the way, here because it is no folder, costs nothing but room.
-        std::fs::write(run.path().join(REMOVED), "").unwrap();
-        checkpoints.prune(2, &[]);
-        assert_eq!(checkpoints.steps().unwrap(), [0, 10, 30, 123_456_789]);
-        std::fs::remove_file(run.path().join(REMOVED)).unwrap();
+        // What cannot be removed, here because it is no folder, costs nothing but room.
+        std::fs::write(run.path().join("removed-00000005"), "").unwrap();
         checkpoints.prune(2, &[]);
         assert_eq!(checkpoints.steps().unwrap(), [0, 30, 123_456_789]);
+        assert!(!run.path().join("removed-00000010").exists());
         checkpoints.set_aside_beyond(30).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [0, 30]);
         assert!(run.path().join("damaged-123456789").exists());

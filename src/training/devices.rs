@@ -1,6 +1,8 @@
 //! The device of each rank. Ranks choose for themselves, and one whose host has no GPU would go on with the CPU's collectives while the
 //! others wait in those of GPUs: so they compare.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use tch::Device;
 
@@ -25,16 +27,14 @@ pub fn choose(choice: config::Device, transport: &dyn Transport) -> Result<Devic
 
 /// What to say of ranks of which some have a GPU.
 fn differ(on_gpu: &[bool], hosts: &[String]) -> String {
-    let without = |host: &&String| hosts.iter().zip(on_gpu).any(|(name, on_gpu)| name == *host && !on_gpu);
-    let mut lacking: Vec<&String> = hosts.iter().filter(without).collect();
-    lacking.dedup();
-    let names: Vec<&str> = lacking.iter().map(|host| host.as_str()).collect();
+    let lacking: Vec<&str> = hosts.iter().zip(on_gpu).filter(|(_, on_gpu)| !**on_gpu).map(|(host, _)| host.as_str()).collect();
+    let names: BTreeSet<&str> = lacking.iter().copied().collect();
     format!(
-        "{} of {} ranks have no GPU, those on {}, and the others have one; start ranks on hosts with GPUs alone, or use \
-         parallel.device = \"cpu\" (\"cuda\" says on each host why it has none)",
-        on_gpu.iter().filter(|on_gpu| !**on_gpu).count(),
+        "{} of {} ranks have no GPU (on {}), and the others have one: use hosts that all have GPUs, show every rank one \
+         (CUDA_VISIBLE_DEVICES), or choose the device \"cpu\"; with \"cuda\" each host says why it has none",
+        lacking.len(),
         on_gpu.len(),
-        names.join(", ")
+        names.into_iter().collect::<Vec<_>>().join(", ")
     )
 }
 
@@ -44,8 +44,8 @@ mod tests {
 
     #[test]
     fn hosts_without_a_gpu_are_named_once() {
-        let hosts = ["a", "a", "b", "b"].map(str::to_owned);
-        let said = differ(&[true, true, false, false], &hosts);
-        assert!(said.starts_with("2 of 4 ranks have no GPU, those on b, and the others have one"), "{said}");
+        let hosts = ["a", "b", "c", "a", "b", "c"].map(str::to_owned);
+        let said = differ(&[true, false, false, true, false, false], &hosts);
+        assert!(said.starts_with("4 of 6 ranks have no GPU (on b, c), and the others have one"), "{said}");
     }
 }

@@ -13,14 +13,20 @@ use crate::exit::Exit;
 #[derive(Clone, Debug, Default)]
 pub struct StopRequest {
     flag: Arc<AtomicBool>,
+    /// Whether the process is still on its way to the point from where on somebody looks at the flag.
+    starting: Arc<AtomicBool>,
 }
 
 impl StopRequest {
-    /// Listens to SIGUSR1, SIGTERM and SIGINT from now on. A second SIGINT (Ctrl-C) ends the process at once.
+    /// Listens to SIGUSR1, SIGTERM and SIGINT from now on. Until [`StopRequest::started`] each ends the process with the code of a request
+    /// to stop: nothing can be lost yet, and a start that hangs would never look. Then a second SIGINT (Ctrl-C) ends the process at once.
     pub fn listen() -> Result<StopRequest> {
-        let request = StopRequest::default();
+        let request = StopRequest { starting: Arc::new(AtomicBool::new(true)), ..StopRequest::default() };
         let interrupted = Arc::new(AtomicBool::new(false));
         let listen = || {
+            for signal in [SIGUSR1, SIGTERM, SIGINT] {
+                flag::register_conditional_shutdown(signal, Exit::Stopped as i32, request.starting.clone())?;
+            }
             flag::register_conditional_shutdown(SIGINT, Exit::Failed as i32, interrupted.clone())?;
             flag::register(SIGINT, interrupted.clone())?;
             for signal in [SIGUSR1, SIGTERM, SIGINT] {
@@ -30,6 +36,11 @@ impl StopRequest {
         };
         listen().context("signals cannot be listened to")?;
         Ok(request)
+    }
+
+    /// From now on requests are looked at.
+    pub fn started(&self) {
+        self.starting.store(false, Ordering::Relaxed);
     }
 
     pub fn received(&self) -> bool {

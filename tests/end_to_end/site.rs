@@ -195,7 +195,7 @@ fn bind(command: &mut Command) {
 }
 
 /// A turn among the jobs of several ranks.
-fn turn(ranks: usize) -> Option<MutexGuard<'static, ()>> {
+pub fn turn(ranks: usize) -> Option<MutexGuard<'static, ()>> {
     (ranks > 1).then(|| JOBS.lock().unwrap_or_else(|error| error.into_inner()))
 }
 

@@ -16,10 +16,11 @@ use mpi::raw::AsRaw;
 use mpi::topology::{Communicator, SimpleCommunicator};
 
 use self::travel::Travel;
-use super::host_memory::{self, Offer};
+use super::host_memory::{self, Offer, Words};
 use super::transport::{Freight, Journey, Message, Single, Transport};
 use crate::compute::cpu::Arena;
 use crate::exit::Exit;
+use crate::job::host_name;
 use crate::observe::{Doing, span};
 
 const PAGE: usize = 4096;
@@ -37,6 +38,12 @@ pub struct Mpi {
     travel: Travel,
     /// Memory of [`Transport::shared`] arenas.
     arenas: Mutex<Vec<MmapRaw>>,
+}
+
+/// A rank's side of memory that its host shares.
+enum Mapped {
+    Offered(Offer),
+    Accepted(MmapRaw),
 }
 
 // Calls come from one thread at a time (MPI is started as serialized): whoever has the turn of `travel`.
@@ -99,25 +106,44 @@ impl Mpi {
 
     /// `bytes` zeroed bytes that the ranks of this host share; `None` where those of some host cannot. Collective.
     fn map(&self, bytes: usize) -> Result<Option<MmapRaw>> {
-        let leads = self.host.rank() == 0 && self.host.size() > 1;
-        let offer = if leads { Some(Offer::new(bytes)) } else { None };
-        let mut words = offer.as_ref().and_then(|offer| offer.as_ref().ok()).map_or([0; 2], Offer::words);
-        {
-            let _turn = self.travel.turn();
-            unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), 16, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
+        let mut lack = None;
+        for make in [Offer::without_name, Offer::in_dev_shm] {
+            let mine = self.offer(make, bytes);
+            // An offer stands until all have accepted; where one could not, none shares.
+            if !self.all_gather_words(&[u64::from(mine.is_err())]).contains(&1) {
+                return Ok(match mine? {
+                    Some(Mapped::Offered(offer)) => Some(offer.keep()),
+                    Some(Mapped::Accepted(memory)) => Some(memory),
+                    None => None,
+                });
+            }
+            lack = mine.err().or(lack);
         }
-        let accepted = match &offer {
-            None if self.host.size() > 1 => Some(host_memory::accept(words)),
-            _ => None,
-        };
-        let failed = offer.as_ref().is_some_and(Result::is_err) || accepted.as_ref().is_some_and(Result::is_err);
-        // The offer stands until all have accepted; where one could not, none shares.
-        if self.all_gather_words(&[u64::from(failed)]).contains(&1) {
+        // The others of the host lack the same.
+        if let Some(lack) = lack.filter(|_| self.host.rank() <= 1) {
+            log::warn!(
+                "ranks of {} cannot share memory: {lack:#}; let them run in one container, or give it a larger /dev/shm",
+                host_name()
+            );
+        }
+        Ok(None)
+    }
+
+    /// Makes memory, on the first rank of a host, and takes it, on the others; nothing on one that is alone.
+    fn offer(&self, make: impl Fn(usize) -> Result<Offer>, bytes: usize) -> Result<Option<Mapped>> {
+        if self.host.size() == 1 {
             return Ok(None);
         }
+        let offer = if self.host.rank() == 0 { Some(make(bytes)) } else { None };
+        let mut words = offer.as_ref().and_then(|offer| offer.as_ref().ok()).map_or(Words::default(), Offer::words);
+        {
+            let _turn = self.travel.turn();
+            let bytes = size_of::<Words>() as c_int;
+            unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), bytes, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
+        }
         match offer {
-            Some(offer) => Ok(Some(offer?.keep())),
-            None => accepted.transpose(),
+            Some(offer) => Ok(Some(Mapped::Offered(offer?))),
+            None => host_memory::accept(words, bytes).map(|memory| Some(Mapped::Accepted(memory))),
         }
     }
 
@@ -205,12 +231,7 @@ impl Transport for Mpi {
             Some(*end)
         });
         let starts: Vec<usize> = std::iter::once(0).chain(ends).collect();
-        let Some(memory) = self.map(starts[elements.len()])? else {
-            if self.rank == 0 {
-                log::warn!("ranks of a host cannot map each other's memory here; each keeps its own copy of the parameters");
-            }
-            return Ok(None);
-        };
+        let Some(memory) = self.map(starts[elements.len()])? else { return Ok(None) };
         let at = memory.as_mut_ptr();
         self.arenas().push(memory);
         Ok(Some(elements.iter().zip(starts).map(|(len, start)| unsafe { Arena::shared(at.add(start).cast(), *len) }).collect()))
