@@ -73,15 +73,12 @@ impl Exchange {
         let room = backend.activity_elements();
         let private = |len| Arena::new(len).context("not enough memory for the activities");
         let local = transport.local().1;
-        let host = match shared {
-            // One copy of the parameters under activities that nobody else sees would change while others compute with it.
-            true => Some(
-                transport
-                    .shared(&vec![room * (size / local); local])?
-                    .context("the ranks of a host share their parameters, but have no memory for their activities to share; parallel.exchange = \"gradients\" needs none")?,
-            ),
-            false => None,
-        };
+        let host = if shared { transport.shared(&vec![room * (size / local); local])? } else { None };
+        if shared && host.is_none() {
+            // One copy of the parameters, under activities that nobody else sees, would change while others compute with it.
+            backend.parameters.make_private().context("not enough memory for the parameters")?;
+            unsafe { transport.release_shared() };
+        }
         let (way, arena, bases) = if size > 1 && parallel.exchange == ExchangeChoice::Gradients {
             let arena = private(room)?;
             let bases = vec![arena.at(0)];

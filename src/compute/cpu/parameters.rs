@@ -17,6 +17,16 @@ pub struct Parameters {
     pub second: Arena,
 }
 
+impl Parameters {
+    /// Moves to memory of this process alone, where nothing is set yet.
+    pub fn make_private(&mut self) -> std::io::Result<()> {
+        for arena in [&mut self.weights, &mut self.first, &mut self.second] {
+            *arena = Arena::new(arena.len())?;
+        }
+        Ok(())
+    }
+}
+
 /// Elements of the arenas of weights and of each moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {

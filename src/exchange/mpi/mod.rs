@@ -117,7 +117,8 @@ impl Mpi {
                     None => None,
                 });
             }
-            lack = mine.err().or(lack);
+            // The second way's follows from what the first rank lacks, which it tells itself.
+            lack = lack.or(mine.err());
         }
         // The others of the host lack the same.
         if let Some(lack) = lack.filter(|_| self.host.rank() <= 1) {
