@@ -103,7 +103,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             by_rule(rule.uses(Setting::Alpha)).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned()))
         }
         "learning.auxiliary_units" => by_rule(rule.uses(Setting::AuxiliaryUnits)).or_else(by_inverses),
-        "learning.sigma" | "learning.schedule" => by_inverses(),
+        "learning.sigma" | "learning.schedule" | "learning.inverse_weights" => by_inverses(),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
         "learning.feedback_weights" => by_rule(rule.feedback == Feedback::Layered),

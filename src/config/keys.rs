@@ -14,7 +14,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("experiment", &["name", "seed"]),
     ("data", &["train", "test", "validation", "batch_size", "shuffle", "scaling", "augment", "crop", "crop_padding"]),
     ("network", &["output", "layers"]),
-    ("learning", &["rule", "schedule", "alpha", "sigma", "auxiliary_units", "hybrid", "feedback_weights"]),
+    ("learning", &["rule", "schedule", "alpha", "sigma", "auxiliary_units", "hybrid", "feedback_weights", "inverse_weights"]),
     ("optimizer", &["epsilon_form"]),
     ("optimizer.forward", ADAM),
     ("optimizer.inverse", ADAM),

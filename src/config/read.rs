@@ -119,7 +119,8 @@ fn learning(source: &Source) -> Result<Learning> {
         sigma: section.number("sigma", &NOT_NEGATIVE)?,
         auxiliary_units: section.size("auxiliary_units", 1)?,
         hybrid: section.number("hybrid", &FRACTION)?.unwrap_or(0.0),
-        feedback_weights: section.choice("feedback_weights")?.unwrap_or(FeedbackWeights::Random),
+        feedback_weights: section.choice("feedback_weights")?.unwrap_or(BackwardWeights::Random),
+        inverse_weights: section.choice("inverse_weights")?.unwrap_or(BackwardWeights::Random),
         own: own.collect::<Result<_>>()?,
     };
     let name = rule.name();

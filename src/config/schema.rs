@@ -116,7 +116,9 @@ pub struct Learning {
     /// Weight of the back-propagated part in hidden targets, 0 to 1.
     pub hybrid: f64,
     /// What fixed feedback weights are at first, and for ever (fa).
-    pub feedback_weights: FeedbackWeights,
+    pub feedback_weights: BackwardWeights,
+    /// What inverses begin with (the target propagation family).
+    pub inverse_weights: BackwardWeights,
     /// Keys of the rule's own.
     #[serde(flatten)]
     pub own: BTreeMap<&'static str, f64>,
@@ -124,10 +126,10 @@ pub struct Learning {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FeedbackWeights {
+pub enum BackwardWeights {
     /// Draws of their own.
     Random,
-    /// Those of the layer's initial weight, transposed.
+    /// The layer's initial weights, transposed.
     Transposed,
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::group::Group;
 use super::paper::AUXILIARY_UNITS;
 use super::run::Run;
-use crate::config::{Config, Difference, FeedbackWeights};
+use crate::config::{BackwardWeights, Config, Difference};
 
 /// A key without the section that goes without saying, and a value, of ours.
 type Setting = (String, String);
@@ -71,8 +71,10 @@ fn variant(config: &Config) -> Vec<Setting> {
     if let Some(units) = learning.auxiliary_units.filter(|units| *units != AUXILIARY_UNITS && used("learning.auxiliary_units")) {
         settings.push((AUXILIARY.to_owned(), units.to_string()));
     }
-    if learning.feedback_weights == FeedbackWeights::Transposed && used("learning.feedback_weights") {
-        settings.push(("feedback_weights".to_owned(), "transposed".to_owned()));
+    for (key, weights) in [("feedback_weights", learning.feedback_weights), ("inverse_weights", learning.inverse_weights)] {
+        if weights == BackwardWeights::Transposed && used(&format!("learning.{key}")) {
+            settings.push((key.to_owned(), "transposed".to_owned()));
+        }
     }
     settings
 }

@@ -3,7 +3,7 @@
 //! Bartunov et al. 2018: Table 1 (errors on MNIST and CIFAR-10, "the best errors achieved in 500 epochs"), Table 2 (ImageNet) and Table 3
 //! (the networks). Figures are in per cent, as printed. Everything else in the report is measured.
 
-use crate::config::{Config, FeedbackWeights, Layer, Rule, Schedule};
+use crate::config::{BackwardWeights, Config, Layer, Rule, Schedule};
 
 /// Epochs that the paper's figures are the best of.
 pub const EPOCHS: u64 = 500;
@@ -218,14 +218,15 @@ pub struct Cell {
 
 impl Cell {
     /// The cell that a run of `config` on `data` belongs to, whether or not the paper has a figure for it. None where the network is not
-    /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs, feedback weights that are
-    /// not drawn. What the rule does not use makes it none.
+    /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs, feedback weights or inverses
+    /// that are not drawn. What the rule does not use makes it none.
     pub fn of(config: &Config, data: DataSet) -> Option<Cell> {
         let learning = &config.learning;
         let auxiliary = learning.rule != Rule::AO_SDTP || learning.auxiliary_units == Some(AUXILIARY_UNITS);
         let classifies = config.network.output == crate::config::Output::Softmax;
         let used = |key: &str| config.unused(key).is_none();
-        let drawn = learning.feedback_weights == FeedbackWeights::Random || !used("learning.feedback_weights");
+        let backward = [("learning.feedback_weights", learning.feedback_weights), ("learning.inverse_weights", learning.inverse_weights)];
+        let drawn = backward.into_iter().all(|(key, weights)| weights == BackwardWeights::Random || !used(key));
         let mixed = learning.hybrid != 0.0 && used("learning.hybrid");
         if !classifies || !auxiliary || !drawn || mixed || learning.rule == Rule::TP {
             return None;
@@ -322,6 +323,7 @@ mod tests {
             assert_eq!(cell(AO_SDTP, set), None, "{set}");
         }
         assert_eq!(cell("mnist_fc_fa", TRANSPOSED), None);
+        assert_eq!(cell(AO_SDTP, "learning.inverse_weights=transposed"), None);
         for (name, set) in [(AO_SDTP, TRANSPOSED), ("mnist_fc_bp", TRANSPOSED), ("mnist_fc_bp", "learning.hybrid=0.5")] {
             assert!(cell(name, set).is_some(), "{name} does not use {set}");
         }

@@ -12,7 +12,7 @@ use super::diagnostics::LayerDiagnostics;
 use super::executor::{Executor, OnCpu, OnTensors};
 use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
 use crate::compute::{Batch, Buffer, Measure, Part};
-use crate::config::{Config, FeedbackWeights, Optimizer};
+use crate::config::{BackwardWeights, Config, Optimizer};
 use crate::exchange::{AdamSteps, Transport};
 use crate::exit::Exit;
 use crate::network::{MapId, Maps, Network, Role};
@@ -39,7 +39,8 @@ pub struct Engine {
     maps: Arc<Maps>,
     transport: Arc<dyn Transport>,
     rule_name: &'static str,
-    feedback_weights: FeedbackWeights,
+    feedback_weights: BackwardWeights,
+    inverse_weights: BackwardWeights,
     optimizer: Optimizer,
     steps: OptimizerSteps,
     global_batch: usize,
@@ -70,16 +71,20 @@ impl Engine {
 
     fn with(config: &Config, executor: Box<dyn Executor>, rule: Box<dyn Rule>, maps: Arc<Maps>, transport: Arc<dyn Transport>) -> Engine {
         let (optimizer, global_batch) = (config.optimizer.clone(), config.data.batch_size);
-        let (rule_name, feedback_weights) = (config.learning.rule.name(), config.learning.feedback_weights);
-        Engine { executor, rule, maps, transport, rule_name, feedback_weights, optimizer, steps: OptimizerSteps::default(), global_batch }
+        let (rule_name, steps) = (config.learning.rule.name(), OptimizerSteps::default());
+        let (feedback_weights, inverse_weights) = (config.learning.feedback_weights, config.learning.inverse_weights);
+        Engine { executor, rule, maps, transport, rule_name, feedback_weights, inverse_weights, optimizer, steps, global_batch }
     }
 
     /// Draws the initial parameters from the seed: the same on every rank. Collective.
     pub fn initialize(&mut self) -> Result<()> {
         if self.writes() {
             self.executor.initialize();
-            if self.feedback_weights == FeedbackWeights::Transposed {
+            if self.feedback_weights == BackwardWeights::Transposed {
                 self.transpose_into_feedback()?;
+            }
+            if self.inverse_weights == BackwardWeights::Transposed {
+                self.transpose_into_inverses()?;
             }
         }
         self.transport.barrier();
@@ -94,6 +99,28 @@ impl Engine {
                 let weights = self.read(*forward, Part::Weight, Buffer::Weights);
                 self.write(feedback, Part::Weight, Buffer::Weights, &weights)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Gives each inverse its layer's weights: [out, in] becomes [in, out], and at each place of a local layer [k, k, Cin, Cout] becomes
+    /// [Cout, k, k, Cin]. What an inverse has beyond that, for auxiliary features, stays as drawn.
+    fn transpose_into_inverses(&mut self) -> Result<()> {
+        let maps = self.maps.clone();
+        for (forward, inverse) in maps.forward.iter().zip(&maps.inverse) {
+            let Some(inverse) = *inverse else { continue };
+            let weights = self.read(*forward, Part::Weight, Buffer::Weights);
+            let mut transposed = self.read(inverse, Part::Weight, Buffer::Weights);
+            let shape = &maps.get(*forward).weight.shape;
+            let places: usize = if shape.len() == 2 { 1 } else { shape[..2].iter().product() };
+            let columns = shape[shape.len() - 1];
+            let (block, wide) = (weights.len() / places, transposed.len() / (places * columns));
+            for (from, to) in weights.chunks(block).zip(transposed.chunks_mut(wide * columns)) {
+                for (row, values) in from.chunks(columns).enumerate() {
+                    values.iter().enumerate().for_each(|(column, value)| to[column * wide + row] = *value);
+                }
+            }
+            self.write(inverse, Part::Weight, Buffer::Weights, &transposed)?;
         }
         Ok(())
     }

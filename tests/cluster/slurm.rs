@@ -184,7 +184,7 @@ fn a_warned_job_is_queued_again_and_ends_as_an_unbroken_one() {
     // Instead of the two minutes that Slurm waits; sooner the daemons would take the job for the one that they are still ending.
     wait_for("two idle nodes", || slurm.states() == ["idle", "idle"]);
     wait_for("the job's end", || NODES.iter().all(|node| steps_of(&slurm.folder, node).is_empty()));
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(10));
     output(slurm.command("scontrol").args(["update", &format!("JobId={job}"), "StartTime=now"]));
     slurm.wait_for(&site, &job, "COMPLETED");
     site.assert_same("whole", "parts");

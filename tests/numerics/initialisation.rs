@@ -113,3 +113,33 @@ fn feedback_weights_may_be_the_initial_weights_transposed() {
         assert!(away < 1e-5, "{name}: {away}");
     }
 }
+
+#[test]
+fn inverses_may_begin_as_the_initial_weights_transposed() {
+    let transposed = learner(&["learning.rule=ao_sdtp", "learning.inverse_weights=transposed"]);
+    let random = learner(&["learning.rule=ao_sdtp"]);
+    for layer in 1..6 {
+        let [weight, inverse] = [format!("layers.{layer}.weight"), format!("layers.{layer}.inverse.weight")];
+        let (weights, found, drawn) = (transposed.read(&weight), transposed.read(&inverse), random.read(&inverse));
+        assert!(random.read(&weight) == weights && drawn != found, "{inverse}");
+        if layer < 3 {
+            // [5, 5, 3, 3, 8, 8] and the same: places, then kernel and channels, of which the last are the output's and become the first.
+            for place in 0..25 {
+                for ((tap, from), to) in
+                    (0..9).flat_map(|tap| (0..8).map(move |from| (tap, from))).flat_map(|at| (0..8).map(move |to| (at, to)))
+                {
+                    let forward = weights[((place * 9 + tap) * 8 + from) * 8 + to];
+                    assert_eq!(found[((place * 8 + to) * 9 + tap) * 8 + from], forward, "{inverse}");
+                }
+            }
+            continue;
+        }
+        let (outputs, inputs) = [(40, 200), (40, 40), (10, 40)][layer - 3];
+        let wide = if layer == 5 { 10 + 9 } else { outputs };
+        for (input, output) in (0..inputs).flat_map(|input| (0..wide).map(move |output| (input, output))) {
+            let at = input * wide + output;
+            let wanted = if output < outputs { weights[output * inputs + input] } else { drawn[at] };
+            assert_eq!(found[at], wanted, "{inverse}");
+        }
+    }
+}

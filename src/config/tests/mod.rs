@@ -92,7 +92,8 @@ fn defaults_are_the_documented_ones() {
         sigma: None,
         auxiliary_units: None,
         hybrid: 0.0,
-        feedback_weights: FeedbackWeights::Random,
+        feedback_weights: BackwardWeights::Random,
+        inverse_weights: BackwardWeights::Random,
         own: BTreeMap::new(),
     };
     assert_eq!(config.learning, learning);
