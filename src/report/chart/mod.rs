@@ -22,8 +22,8 @@ const INK: &str = "#1c2024";
 const QUIET: &str = "#4a5158";
 const GRID: &str = "#e3e6e9";
 const TEXT: f64 = 13.0;
-/// Mean width of a character.
-const CHARACTER: f64 = 6.6;
+/// Width of a character, of the widest of the fonts, in names with wide ones.
+const CHARACTER: f64 = 7.2;
 const FONTS: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Arial, sans-serif";
 
 /// A rectangle of a chart.
