@@ -20,7 +20,7 @@ use crate::job::{self, say};
 use crate::network::Role;
 use crate::observe::{trace::Trace, watchdog};
 use crate::plan::{DataFacts, Plan, Way};
-use crate::training::{self, Checkpoints, Engine, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
+use crate::training::{self, Best, Checkpoints, Engine, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
 
 /// Train a network, alone or as a rank under mpirun
 ///
@@ -85,6 +85,9 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
     let Start { mut folder, resumed, over } = find(out, resume, config, &*transport)?;
     if over {
         if folder.is_some() {
+            // It may have been killed between its last checkpoint and the removal of those before.
+            let best = Best::read(out)?.map(|best| best.step);
+            Checkpoints::of(out).prune(config.training.keep_checkpoints, best.as_slice());
             say(format_args!("{} is finished; more training.epochs or training.max_steps would go on", out.display()));
         }
         return Ok(());
