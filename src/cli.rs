@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::agreement::{self, Facts};
 use crate::commands::{bench, check, eval, report, sweep, train};
 use crate::compute::cuda::libraries::load_libtorch_cuda;
 use crate::rules::{self, Definition};
@@ -44,6 +45,19 @@ enum Command {
     Bench(bench::BenchCommand),
 }
 
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Train(_) => "train",
+            Command::Eval(_) => "eval",
+            Command::Sweep(_) => "sweep",
+            Command::Check(_) => "check",
+            Command::Report(_) => "report",
+            Command::Bench(_) => "bench",
+        }
+    }
+}
+
 impl Cli {
     /// The command line as typed; an error is help to show, with the exit code that it leads to.
     fn read() -> Result<Cli, ExitCode> {
@@ -68,6 +82,9 @@ impl Cli {
         tch::set_num_threads(1);
         let transport = job::connect()?;
         stop.started();
+        let program = format!("{} (commit {})", versions::CRATE, versions::COMMIT);
+        let facts = Facts::default().with("the version of biodist", program).with("the command", self.command.name());
+        agreement::agree(&facts, &*transport)?;
         match self.command {
             Command::Train(args) => train::run(args, stop, transport),
             Command::Eval(args) => eval::run(args, transport),

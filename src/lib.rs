@@ -1,5 +1,6 @@
 //! Training with biologically motivated learning rules, data-parallel, on CPUs and GPUs.
 
+pub mod agreement;
 pub mod cli;
 pub mod commands;
 pub mod compute;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use crate::agreement::{Facts, agree};
 use crate::config::{Config, Output};
 use crate::cpus;
 use crate::data::DataSet;
@@ -15,7 +16,7 @@ use crate::exit::Exit;
 use crate::job::say;
 use crate::observe::watchdog;
 use crate::plan::{self, DataFacts};
-use crate::training::{self, Best, Checkpoints, Engine, Evaluation, evaluate};
+use crate::training::{self, Best, Checkpoints, Engine, Evaluation, State, Sums, evaluate};
 
 /// Evaluate a run's checkpoint on its test set
 #[derive(Debug, clap::Args)]
@@ -25,12 +26,21 @@ pub struct EvalArgs {
     /// Which checkpoint: the step of one, "last" (the newest that is whole), or "best" (lowest error on the validation set)
     #[arg(long, value_name = "STEP", default_value = "last")]
     checkpoint: Choice,
-    /// Override a key, for instance --set 'data.test="data/mnist/test"' where the data have moved
+    /// Override a key, for instance --set data.test=data/mnist/test where the data have moved, or for other data
+    ///
+    /// The checkpoint knows the classes and the scale of what it was trained on, and needs no data.train.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+impl EvalArgs {
+    /// Whether `key` is set on the command line.
+    fn names(&self, key: &str) -> bool {
+        self.set.iter().any(|set| set.split('=').next().is_some_and(|given| given.trim() == key))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,21 +69,33 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
         return Err(Exit::Usage.error(format!("{}: no run is there (it would have a {})", args.run.display(), training::CONFIG)));
     }
     let config = Config::load(&written, &args.set)?;
+    agree(&Facts::default().with_config(&config).with("data.train", args.names("data.train").to_string()), &*transport)?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
     if config.data.test.is_none() {
-        return Err(Exit::Usage.error(format!("{}: data.test is not set, so there is nothing to evaluate on", written.display())));
+        return Err(Exit::Usage.error(format!(
+            "{}: data.test is not set, so there is nothing to evaluate on; name a test set with --set data.test=DIR",
+            written.display()
+        )));
     }
     // Rank 0 chooses for all, and reads for all.
-    let step = if transport.rank() == 0 { choose(&args)? } else { 0 };
-    let step = transport.all_gather_words(&[step])[0];
-    let evaluation = on_test(config, &args.run, step, transport.clone())?;
+    let mut chosen = if transport.rank() == 0 { serde_json::to_vec(&choose(&args)?)? } else { Vec::new() };
+    transport.broadcast(&mut chosen);
+    let state: State = serde_json::from_slice(&chosen)?;
+    if args.names("data.train") {
+        let (train, _) = DataSet::open_train(&config.data, config.experiment.seed)?;
+        state.refuse_other_training_data(&train)?;
+    }
+    // Another test set may be asked for by name; the run's own must be what it was.
+    let own = !args.names("data.test");
+    let Tested { sums, seconds, classifies, data } = on_test(config, &args.run, &state, own, transport.clone())?;
     if transport.rank() > 0 {
         return Ok(());
     }
-    let (Evaluation { sums, seconds }, classifies) = evaluation;
+    let (step, trained_with) = (state.step, state.identity.and_then(|identity| identity.test));
     if args.json {
         let mut line = json!({
-            "run": args.run, "checkpoint": step, "split": "test", "samples": sums.samples, "loss": sums.mean(sums.loss),
+            "run": args.run.to_string_lossy(), "checkpoint": step, "split": "test", "data": data,
+            "samples": sums.samples, "loss": sums.mean(sums.loss),
         });
         if classifies {
             for (name, count) in [("top1", sums.top1_error), ("top5", sums.top5_error)] {
@@ -93,35 +115,64 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
         }
     }
     say(format_args!("time         {seconds:.2} s"));
+    if let Some(other) = trained_with.filter(|trained_with| *trained_with != data) {
+        say(format_args!("note         another test set than the run's own: its shards' checksum is {data}, the run's is {other}"));
+    }
     Ok(())
 }
 
-/// The checkpoint of `step` of the run in `run` on the test set of `config`, and whether it classifies. Collective.
+/// How a checkpoint did on a test set.
+pub struct Tested {
+    pub sums: Sums,
+    pub seconds: f64,
+    /// Whether labels are predicted, so that there are errors to count.
+    pub classifies: bool,
+    /// Stands for the content of the test set.
+    pub data: String,
+}
+
+/// The checkpoint of `state`, one of the run in `run`, on the test set of `config`; with `own` that must be the run's own. The scale of the
+/// pixels and the classes are the checkpoint's. Collective.
 ///
 /// # Errors
-/// Where `config` has no `data.test`, or the data or the checkpoint cannot be used.
-pub fn on_test(mut config: Config, run: &Path, step: u64, transport: Arc<dyn Transport>) -> Result<(Evaluation, bool)> {
-    let moved =
-        || format!("{} names data that cannot be used (eval --set data.train=DIR names others)", run.join(training::CONFIG).display());
-    let (train, _) = DataSet::open_train(&config.data, config.experiment.seed).with_context(moved)?;
-    let test = DataSet::open_test(&config.data, &train).with_context(moved)?.context("data.test is not set")?;
-    let facts = DataFacts::of_shape(train.input_shape(), train.classes());
-    let network = plan::network(&config, &facts)?;
+/// Where `config` has no `data.test`, or is not the configuration that was trained with; where the data or the checkpoint cannot be used, or
+/// the loss is not finite.
+pub fn on_test(mut config: Config, run: &Path, state: &State, own: bool, transport: Arc<dyn Transport>) -> Result<Tested> {
+    state.refuse_another_run(run, &config, false, &["experiment.name", "data.batch_size"])?;
+    let written = run.join(training::CONFIG);
+    let trained = state.trained(|| Ok(DataSet::open_train(&config.data, config.experiment.seed)?.0)).with_context(|| {
+        format!("{}: this checkpoint is from before they kept what they were trained on, so data.train is needed", written.display())
+    })?;
+    let test = DataSet::open_test(&config.data, &trained)
+        .with_context(|| format!("{} names a test set that cannot be used (eval --set data.test=DIR names another)", written.display()))?
+        .context("data.test is not set")?;
+    agree(&Facts::default().with_data("data.test", &test), &*transport)?;
+    if own {
+        state.refuse_other_test_data(&test, "give it back what it held, or name it by --set data.test=DIR to evaluate on other data")?;
+    }
+    let network = plan::network(&config, &DataFacts::of_shape(trained.input, trained.class_names.len()))?;
     // Any number of ranks will do: batches are not of training's size.
     config.data.batch_size = config.data.batch_size.next_multiple_of(transport.size());
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &network, transport.clone(), share.threads)?;
-    Checkpoints::of(run).load_model(step, &mut engine, &*transport)?;
-    let evaluation = evaluate(&mut engine, &test, &*transport, || false)?.expect("nothing stops it");
-    Ok((evaluation, config.network.output == Output::Softmax))
+    Checkpoints::of(run).load_model(state.step, &mut engine, &*transport)?;
+    let Evaluation { sums, seconds } = evaluate(&mut engine, &test, &*transport, || false)?.expect("nothing stops it");
+    let loss = sums.mean(sums.loss);
+    if !loss.is_finite() {
+        return Err(Exit::NotFinite.error(format!(
+            "the loss of checkpoint {} in {} on the test set is {loss}, so its errors mean nothing; an earlier checkpoint may do              (eval --checkpoint STEP)",
+            state.step,
+            run.display()
+        )));
+    }
+    Ok(Tested { sums, seconds, classifies: config.network.output == Output::Softmax, data: test.fingerprint() })
 }
 
-fn choose(args: &EvalArgs) -> Result<u64> {
+fn choose(args: &EvalArgs) -> Result<State> {
     let checkpoints = Checkpoints::of(&args.run);
-    let state = match args.checkpoint {
-        Choice::Step(step) => checkpoints.verified(step)?,
-        Choice::Best => checkpoints.verified(Best::required(&args.run)?.step)?,
-        Choice::Last => checkpoints.newest()?.ok_or_else(|| Exit::Usage.error(format!("{} has no checkpoint yet", args.run.display())))?,
-    };
-    Ok(state.step)
+    match args.checkpoint {
+        Choice::Step(step) => checkpoints.verified(step),
+        Choice::Best => checkpoints.verified(Best::required(&args.run)?.step),
+        Choice::Last => checkpoints.newest()?.ok_or_else(|| Exit::Usage.error(format!("{} has no checkpoint yet", args.run.display()))),
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use data_prep::files::write_atomically;
 
-use super::eval;
+use super::eval::{self, Tested};
 use crate::compute::cuda::device;
 use crate::config::{self, Config};
 use crate::data::DataSet;
@@ -17,7 +17,10 @@ use crate::search::{
     Children, Ended, Ending, Fingerprints, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent,
     summary,
 };
-use crate::training::{Best, CONFIG, StopRequest, records};
+use crate::training::{Best, Checkpoints, StopRequest, records};
+
+/// A trial's configuration, in its folder: what the process that trains it is given.
+const TRIAL: &str = "trial.toml";
 
 /// Search for hyperparameters at random, and choose by the error on validation samples
 ///
@@ -120,7 +123,7 @@ fn check(base: &Config, rungs: bool) -> Result<()> {
 /// What stands for the data of a trial's configuration. How they are read may be among the values that are drawn.
 fn fingerprints(trial: &Config) -> Result<Fingerprints> {
     let (train, _) = DataSet::open_train(&trial.data, trial.experiment.seed)?;
-    let test = DataSet::open_test(&trial.data, &train)?;
+    let test = DataSet::open_test(&trial.data, train.trained())?;
     Ok(Fingerprints { train: train.fingerprint(), test: test.map(|test| test.fingerprint()) })
 }
 
@@ -184,7 +187,7 @@ impl Sweep<'_> {
 
     fn start(&mut self, slot: usize, trial: usize, rung: usize) -> Result<()> {
         let run = self.folder.trial(trial);
-        let written = run.join(CONFIG);
+        let written = run.join(TRIAL);
         let mut config = self.configuration(&self.results.trials()[trial].values)?;
         config.experiment.name = format!("{}_trial_{trial:03}", config.experiment.name);
         config.data.test = None;
@@ -249,9 +252,8 @@ impl Sweep<'_> {
         }
         let run = self.folder.trial(best);
         if config.data.test.is_some() && self.results.trials()[best].test.is_none() {
-            let step = Best::required(&run)?.step;
-            let (evaluation, classifies) = eval::on_test(config.clone(), &run, step, transport)?;
-            let sums = evaluation.sums;
+            let state = Checkpoints::of(&run).verified(Best::required(&run)?.step)?;
+            let Tested { sums, classifies, .. } = eval::on_test(config.clone(), &run, &state, true, transport)?;
             let test = sums.mean(if classifies { sums.top1_error } else { sums.loss });
             // One that was the best before a failed trial was tried again is it no more.
             let others: Vec<usize> = self.results.trials().iter().filter(|trial| trial.test.is_some()).map(|trial| trial.number).collect();

@@ -11,6 +11,7 @@ use serde_json::json;
 use self::series::Series;
 use super::memory;
 use super::text::{grouped, scaled, table};
+use crate::agreement::{Facts, agree};
 use crate::config::{Config, Output, Schedule as Turns};
 use crate::cpus::{self, Share};
 use crate::data::{DataSet, batches_per_epoch};
@@ -45,6 +46,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Go on from the newest whole checkpoint, or start where there is none yet
+    ///
+    /// `biodist train runs/a/config.toml --resume` goes on with the run in runs/a.
     #[arg(long)]
     resume: bool,
     /// Train once for each of these seeds, one after another, in DIR/seed_N; then print mean and deviation of the test error
@@ -57,6 +60,24 @@ pub struct TrainArgs {
     vary: Option<Series>,
 }
 
+impl TrainArgs {
+    /// The run's folder. A run whose own configuration is given, and that is to go on, goes on where it is.
+    fn folder(&self, config: &Config) -> PathBuf {
+        let own =
+            self.config.parent().filter(|folder| self.resume && self.config.ends_with(training::CONFIG) && training::holds_run(folder));
+        let usual = || Path::new("runs").join(&config.experiment.name);
+        self.out.clone().or_else(|| own.map(Path::to_owned)).unwrap_or_else(usual)
+    }
+
+    /// What must be the same on all ranks for them to do the same.
+    fn facts(&self, series: &Option<Series>) -> Facts {
+        Facts::default()
+            .with("--resume", self.resume.to_string())
+            .with("--trace", if self.trace.is_some() { "given" } else { "absent" })
+            .with("--seeds or --vary", series.as_ref().map_or("absent".to_owned(), Series::to_string))
+    }
+}
+
 /// Trains to the end, one run after another where there are several; [`Exit::Stopped`] where a signal asked to stop before.
 pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
     let load = |more: &[String]| -> Result<Config> {
@@ -65,9 +86,10 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     };
     let series = args.vary.clone().or_else(|| (!args.seeds.is_empty()).then(|| Series::of_seeds(&args.seeds)));
     let config = load(&[])?;
+    agree(&args.facts(&series).with_config(&config), &*transport)?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
-    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.experiment.name));
+    let out = args.folder(&config);
     let result = match &series {
         None => train(&config, &out, args.resume, stop, transport.clone()),
         Some(series) => series::run(series, &out, load, args.resume, stop, transport.clone()),
@@ -82,6 +104,7 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
 
 /// Trains one run in `out`, from its beginning or from where it stopped. Collective.
 fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
+    agree(&Facts::default().with_config(config), &*transport)?;
     let Start { mut folder, resumed, over } = find(out, resume, config, &*transport)?;
     if over {
         if folder.is_some() {
@@ -94,13 +117,16 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
     }
 
     let splits = open(config)?;
+    agree(&given(&splits), &*transport)?;
     let facts = facts(&splits);
     let plan = Plan::new(config, &facts, transport.size())?;
     memory::refuse_too_large(&plan, &*transport)?;
     let steps_per_epoch = batches_per_epoch(splits.train.len(), config.data.batch_size);
     let schedule = Schedule::new(config, steps_per_epoch);
-    if let Some(state) = &resumed {
-        same_data(state, &splits.train, steps_per_epoch as u64)?;
+    match &resumed {
+        Some(state) => state.refuse_other_data(&splits, steps_per_epoch as u64)?,
+        None if resume => log::info!("{} has no checkpoint yet: the run begins", out.display()),
+        None => {}
     }
 
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
@@ -124,12 +150,8 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
         }
         None => engine.initialize()?,
     }
-    let run = Run { config, schedule, splits: &splits, folder: out, resumed: resumed.as_ref() };
-    Trainer::new(&run, engine, transport, stop)?.run()?;
-    if let Some(folder) = &folder {
-        say(format_args!("done: {}", folder.path().display()));
-    }
-    Ok(())
+    let run = Run { config, schedule, splits: &splits, folder, resumed: resumed.as_ref() };
+    Trainer::new(run, engine, transport, stop)?.run()
 }
 
 /// Where a run stands when it is started.
@@ -158,25 +180,16 @@ fn find(out: &Path, resume: bool, config: &Config, transport: &dyn Transport) ->
 /// The data sets of `config`.
 fn open(config: &Config) -> Result<Splits> {
     let (train, validation) = DataSet::open_train(&config.data, config.experiment.seed)?;
-    let test = DataSet::open_test(&config.data, &train)?;
+    let test = DataSet::open_test(&config.data, train.trained())?;
     Ok(Splits { train, validation, test })
 }
 
-/// Refuses to go on from `state` on other training data than it came from.
-fn same_data(state: &State, train: &DataSet, steps_per_epoch: u64) -> Result<()> {
-    let (then, now) = (state.steps_per_epoch, steps_per_epoch);
-    if then != now {
-        return Err(
-            Exit::Usage.error(format!("data.train has {now} batches an epoch, and had {then} when the run began; it is other data"))
-        );
-    }
-    let now = train.fingerprint();
-    match &state.data {
-        Some(then) if *then != now => Err(Exit::Usage.error(format!(
-            "data.train holds other data, or the same prepared otherwise, than when the run began: its shards' checksum is {now}, and was \
-             {then}; give it back what it held, or begin a new run"
-        ))),
-        _ => Ok(()),
+/// What all ranks must have been given of data. The samples set apart for validation follow from data.train and the configuration.
+fn given(splits: &Splits) -> Facts {
+    let facts = Facts::default().with_data("data.train", &splits.train);
+    match &splits.test {
+        Some(test) => facts.with_data("data.test", test),
+        None => facts,
     }
 }
 

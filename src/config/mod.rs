@@ -19,7 +19,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-pub use resolved::Difference;
+pub use resolved::{Difference, may_change};
 pub use rule::Rule;
 pub use schema::*;
 

@@ -1,6 +1,6 @@
 //! The configuration as a run's folder keeps it, and what two runs may differ in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Value;
 
@@ -27,20 +27,30 @@ impl Config {
         Ok(self)
     }
 
-    /// Where this configuration asks for another run than `other`'s: training length, intervals, `[parallel]` and data paths
-    /// are left out, because a run may be continued with others.
+    /// Every value as TOML, by its dotted key; layers are told apart by their place.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        leaves(self).into_iter().map(|(key, value)| (key, value.to_string())).collect()
+    }
+
+    /// Where this configuration asks for another run than that of `other`: what a run [may change](may_change) is left out.
     pub fn differences(&self, other: &Config) -> Vec<Difference> {
-        let (ours, theirs) = (leaves(self), leaves(other));
-        let keys: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
-        let show = |values: &BTreeMap<String, Value>, key: &str| values.get(key).map_or("absent".to_owned(), Value::to_string);
+        self.differences_from(&other.settings())
+    }
+
+    /// The same where only the other's [settings](Config::settings) are known.
+    pub fn differences_from(&self, theirs: &BTreeMap<String, String>) -> Vec<Difference> {
+        let ours = self.settings();
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).filter(|key| !may_change(key)).collect();
+        let show = |values: &BTreeMap<String, String>, key: &str| values.get(key).map_or("absent".to_owned(), String::clone);
         keys.into_iter()
-            .filter(|key| !may_change(key) && ours.get(*key) != theirs.get(*key))
-            .map(|key| Difference { key: key.clone(), ours: show(&ours, key), theirs: show(&theirs, key) })
+            .filter(|key| ours.get(*key) != theirs.get(*key))
+            .map(|key| Difference { key: key.clone(), ours: show(&ours, key), theirs: show(theirs, key) })
             .collect()
     }
 }
 
-fn may_change(key: &str) -> bool {
+/// Whether a run may go on with another value of `key`: training length, intervals, `[parallel]` and data paths.
+pub fn may_change(key: &str) -> bool {
     key.starts_with("training.") || key.starts_with("parallel.") || key == "data.train" || key == "data.test"
 }
 

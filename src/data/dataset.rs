@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use data_prep::{AugmentKey, Augmentation, ChannelStatistics, Dataset};
+use serde::{Deserialize, Serialize};
 
 use super::order::split;
 use super::pipeline::Loaded;
@@ -17,11 +18,20 @@ pub struct DataSet {
     shards: Arc<Dataset>,
     /// The samples of this part, as numbers in the shards; `None` where it is the whole.
     subset: Option<Vec<usize>>,
-    class_names: Arc<[String]>,
     augmentation: Augmentation,
     scaling: Affine,
+    trained: Arc<TrainingData>,
+}
+
+/// What a network means nothing without: the classes and the scale of the data that it was trained on. Checkpoints keep it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingData {
     /// [H, W, C] that the network sees.
-    shape: [usize; 3],
+    pub input: [usize; 3],
+    /// One name per class.
+    pub class_names: Vec<String>,
+    /// Of all samples, those set apart for validation included.
+    pub statistics: ChannelStatistics,
 }
 
 /// What a random augmentation depends on, beside the sample's number.
@@ -47,13 +57,16 @@ impl DataSet {
             )));
         }
         let augmentation = augmentation(config);
-        let shape = input_shape(&augmentation, &shards, KEY)?;
-        let scaling = Affine::new(config.scaling, shards.statistics());
-        let class_names = Arc::<[String]>::from(shards.class_names());
+        let trained = Arc::new(TrainingData {
+            input: input_shape(&augmentation, &shards, KEY)?,
+            class_names: shards.class_names().to_vec(),
+            statistics: shards.statistics().clone(),
+        });
+        let scaling = Affine::new(config.scaling, &trained.statistics);
         let shards = Arc::new(shards);
         let part = |subset| {
-            let (shards, class_names) = (Arc::clone(&shards), Arc::clone(&class_names));
-            Arc::new(DataSet { shards, subset, class_names, augmentation: augmentation.clone(), scaling: scaling.clone(), shape })
+            let (shards, trained) = (Arc::clone(&shards), Arc::clone(&trained));
+            Arc::new(DataSet { shards, subset, augmentation: augmentation.clone(), scaling: scaling.clone(), trained })
         };
         if validation == 0 {
             return Ok((part(None), None));
@@ -62,32 +75,33 @@ impl DataSet {
         Ok((part(Some(training)), Some(part(Some(apart)))))
     }
 
-    /// Opens `data.test` where the configuration names one. It is scaled with the statistics of the training set.
+    /// Opens `data.test` where the configuration names one, for a network that was trained on `trained`: its statistics scale the pixels.
     ///
     /// # Errors
     /// As [`DataSet::open_train`]; also where its images differ in size or channels from those trained on, or it has other classes.
-    pub fn open_test(config: &config::Data, train: &DataSet) -> Result<Option<Arc<DataSet>>> {
+    pub fn open_test(config: &config::Data, trained: &Arc<TrainingData>) -> Result<Option<Arc<DataSet>>> {
         const KEY: &str = "data.test";
         let Some(path) = &config.test else { return Ok(None) };
         let shards = open(KEY, path)?;
         let refuse = |message: String| Err(Exit::Usage.error(format!("{KEY} = {path:?}: {message}")));
         let augmentation = augmentation(config);
         let shape = input_shape(&augmentation, &shards, KEY)?;
-        if shape != train.shape {
-            let (ours, trained) = (shape_text(shape), shape_text(train.shape));
+        if shape != trained.input {
+            let (ours, trained) = (shape_text(shape), shape_text(trained.input));
             return refuse(format!("its images are {ours}, those of data.train {trained}; prepare both alike (data.crop evens out sizes)"));
         }
+        let classes = trained.class_names.len();
         let labels = shards.shards().iter().flat_map(|shard| shard.labels());
-        if let Some((sample, label)) = labels.enumerate().find(|(_, label)| **label as usize >= train.classes()) {
-            return refuse(format!("its sample {sample} has label {label}, but data.train has {} classes", train.classes()));
+        if let Some((sample, label)) = labels.enumerate().find(|(_, label)| **label as usize >= classes) {
+            return refuse(format!("its sample {sample} has label {label}, but data.train has {classes} classes"));
         }
         // A class that one of two folders lacks shifts the labels of all behind it.
-        let names = shards.class_names().iter().zip(train.class_names());
+        let names = shards.class_names().iter().zip(&trained.class_names);
         if let Some((class, (ours, trained))) = names.enumerate().find(|(_, (ours, trained))| ours != trained) {
             return refuse(format!("its class {class} is {ours:?}, that of data.train {trained:?}; prepare both with the same classes"));
         }
-        let (class_names, scaling) = (Arc::clone(&train.class_names), train.scaling.clone());
-        Ok(Some(Arc::new(DataSet { shards: Arc::new(shards), subset: None, class_names, augmentation, scaling, shape })))
+        let scaling = Affine::new(config.scaling, &trained.statistics);
+        Ok(Some(Arc::new(DataSet { shards: Arc::new(shards), subset: None, augmentation, scaling, trained: Arc::clone(trained) })))
     }
 
     /// Number of samples, at least one.
@@ -98,12 +112,12 @@ impl DataSet {
 
     /// Number of classes of the training set.
     pub fn classes(&self) -> usize {
-        self.class_names.len()
+        self.trained.class_names.len()
     }
 
-    /// Names of the training set's classes.
-    pub fn class_names(&self) -> &[String] {
-        &self.class_names
+    /// What a network that is trained on these data, or tested on them, was trained on.
+    pub fn trained(&self) -> &Arc<TrainingData> {
+        &self.trained
     }
 
     /// Stands for the content of the shards, in hexadecimal.
@@ -113,12 +127,12 @@ impl DataSet {
 
     /// [H, W, C] of the network's input: after cropping.
     pub fn input_shape(&self) -> [usize; 3] {
-        self.shape
+        self.trained.input
     }
 
     /// Makes `batch` hold the samples at these places of the part, augmented where a `draw` is given.
     pub(super) fn fill(&self, places: impl ExactSizeIterator<Item = usize>, draw: Option<Draw>, batch: &mut Loaded) -> Result<()> {
-        let size = self.shape.iter().product();
+        let size = self.trained.input.iter().product();
         let Draw { seed, epoch } = draw.unwrap_or(Draw { seed: 0, epoch: 0 });
         let Affine { scale, shift } = &self.scaling;
         batch.labels.clear();

@@ -222,7 +222,7 @@ fn standardising_uses_the_training_sets_statistics() {
     config.scaling = Scaling::Standardize;
     config.test = Some(write(&folder.path().join("test"), 4, 3, &CLASSES, |_| (6, 5)));
     let train = DataSet::open_train(&config, 0).unwrap().0;
-    let test = DataSet::open_test(&config, &train).unwrap().unwrap();
+    let test = DataSet::open_test(&config, train.trained()).unwrap().unwrap();
     let all: Vec<f64> = evaluated(&train, 0, 1, 8).into_iter().flat_map(|(_, _, pixels)| pixels).map(f64::from).collect();
     for c in 0..3 {
         let channel: Vec<f64> = all.iter().skip(c).step_by(3).copied().collect();
@@ -257,7 +257,7 @@ fn a_data_set_that_is_none_is_refused_by_key_and_path() {
     config.test = Some(write(&folder.path().join("test"), 6, 3, &CLASSES, |_| (6, 5)));
     let shard = folder.path().join("test/00001.shard");
     std::fs::File::options().write(true).open(&shard).unwrap().set_len(100).unwrap();
-    let (message, exit) = refusal(DataSet::open_test(&config, &train));
+    let (message, exit) = refusal(DataSet::open_test(&config, train.trained()));
     assert_eq!(exit, Exit::Failed);
     assert!(message.contains("data.test") && message.contains("00001.shard") && message.contains("cut off"), "{message}");
 }
@@ -267,10 +267,10 @@ fn a_test_set_that_does_not_match_the_training_set_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = small(folder.path());
     let train = DataSet::open_train(&config, 0).unwrap().0;
-    assert!(DataSet::open_test(&config, &train).unwrap().is_none());
+    assert!(DataSet::open_test(&config, train.trained()).unwrap().is_none());
     let mut refused = |name: &str, channels, classes: &[&str], frame, parts: &[&str]| {
         config.test = Some(write(&folder.path().join(name), 9, channels, classes, |_| frame));
-        assert_refused(DataSet::open_test(&config, &train), &[&["data.test", name], parts].concat());
+        assert_refused(DataSet::open_test(&config, train.trained()), &[&["data.test", name], parts].concat());
     };
     refused("gray", 1, &CLASSES, (6, 5), &["6 x 5 x 1", "6 x 5 x 3"]);
     refused("large", 3, &CLASSES, (7, 5), &["7 x 5 x 3", "6 x 5 x 3", "data.crop"]);

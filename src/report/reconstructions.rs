@@ -64,17 +64,18 @@ fn draw(run: &Run) -> Result<(Vec<u8>, u64, usize)> {
         kernels: KernelChoice::Auto,
         ..config.parallel
     };
-    let (train, _) = DataSet::open_train(&config.data, config.experiment.seed)?;
-    let test = DataSet::open_test(&config.data, &train)?.context("the configuration names no data.test")?;
+    let checkpoints = Checkpoints::of(&run.path);
+    let state = checkpoints.newest()?.context("its folder has no checkpoint")?;
+    let trained = state.trained(|| Ok(DataSet::open_train(&config.data, config.experiment.seed)?.0))?;
+    let test = DataSet::open_test(&config.data, &trained)?.context("the configuration names no data.test")?;
+    state.refuse_other_test_data(&test, "no picture is made of it")?;
     let shape = test.input_shape();
     ensure!(matches!(shape[2], 1 | 3), "images of {} channels cannot be shown", shape[2]);
-    let checkpoints = Checkpoints::of(&run.path);
-    let step = checkpoints.newest()?.context("its folder has no checkpoint")?.step;
-    let network = plan::network(&config, &DataFacts::of_shape(shape, train.classes()))?;
+    let network = plan::network(&config, &DataFacts::of_shape(shape, test.classes()))?;
     let transport = Arc::new(Single);
     let threads = cpus::take(&*transport, config.parallel.threads_per_rank)?.threads;
     let mut engine = Engine::new(&config, &network, transport.clone(), threads)?;
-    checkpoints.load_model(step, &mut engine, &*transport)?;
+    checkpoints.load_model(state.step, &mut engine, &*transport)?;
     let samples = IMAGES.min(test.len());
     ensure!(samples > 0, "the test set is empty");
     let batch = plain_batch(&test, evenly(test.len(), samples))?;
@@ -82,7 +83,7 @@ fn draw(run: &Run) -> Result<(Vec<u8>, u64, usize)> {
     let output = engine.output()?;
     ensure!(output.iter().all(|value| value.is_finite()), "the network's output is not finite");
     let (png, width) = sheet(&batch.pixels, &output, samples, shape)?;
-    Ok((png, step, width * SHOWN.div_ceil(shape[1])))
+    Ok((png, state.step, width * SHOWN.div_ceil(shape[1])))
 }
 
 /// Two rows of images, [samples, height, width, channels] each, in the gray that the first one's least and greatest value span. Returns

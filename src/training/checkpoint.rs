@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use data_prep::files::{sync_folder, write_atomically};
+use data_prep::files::{read_regular, sync_folder, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::engine::{Engine, OptimizerSteps};
+use super::identity::Identity;
 use super::metrics::Tallied;
 use super::tensor_file::{self, Entry, Fingerprint, TensorFile};
 use crate::compute::{Buffer, Part};
@@ -23,6 +24,8 @@ use crate::network::{MapId, Maps};
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// Folder of the checkpoints, in the run's.
+pub const FOLDER: &str = "checkpoints";
 /// Where a checkpoint is while it is being written, in the run's folder.
 const UNFINISHED: &str = "checkpoint.partial";
 /// What checkpoints on their way out are called, before their step: they must not look like whole ones.
@@ -46,6 +49,9 @@ pub struct State {
     pub phase: String,
     pub optimizer_steps: OptimizerSteps,
     pub seed: u64,
+    /// Absent where the checkpoint is older than this entry.
+    #[serde(default)]
+    pub identity: Option<Identity>,
     /// Of all parameters, as the ranks compare it.
     pub parameter_checksum: String,
     pub metrics: Tallied,
@@ -74,12 +80,12 @@ impl Checkpoints {
     }
 
     pub fn folder(&self, step: u64) -> PathBuf {
-        self.run.join("checkpoints").join(format!("{step:08}"))
+        self.run.join(FOLDER).join(format!("{step:08}"))
     }
 
     /// Steps of the checkpoints that there are, ascending.
     pub fn steps(&self) -> Result<Vec<u64>> {
-        let folder = self.run.join("checkpoints");
+        let folder = self.run.join(FOLDER);
         let entries = match std::fs::read_dir(&folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.with_context(|| format!("{} cannot be read", folder.display()))?,
@@ -232,8 +238,14 @@ impl Checkpoints {
     }
 }
 
-fn create_folder(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).with_context(|| format!("{} cannot be created", path.display()))
+/// In a folder that is there: a run's that was removed is not made anew.
+pub(super) fn create_folder(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            Err(error).with_context(|| format!("{} cannot be created", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -289,7 +301,7 @@ fn load(path: &Path, tensors: &[Tensor], engine: &mut Engine, transport: &dyn Tr
     let alone = transport.size() == 1 || engine.shares_parameters() && transport.local().1 == transport.size();
     for tensor in tensors {
         let mut values = match &mut file {
-            Some(file) => file.read(&tensor.entry)?,
+            Some(file) => finite(file.read(&tensor.entry)?, &tensor.entry, path)?,
             None if alone => Vec::new(),
             None => vec![0.0; tensor.entry.shape.iter().product()],
         };
@@ -307,6 +319,18 @@ fn load(path: &Path, tensors: &[Tensor], engine: &mut Engine, transport: &dyn Tr
     Ok(())
 }
 
+/// Nothing that is computed with other values means anything.
+fn finite(values: Vec<f32>, entry: &Entry, path: &Path) -> Result<Vec<f32>> {
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(Exit::NotFinite.error(format!(
+            "{} of {} holds {value}, so the checkpoint is of no use; those before it may be (eval --checkpoint STEP)",
+            entry.name,
+            path.display()
+        ))),
+        None => Ok(values),
+    }
+}
+
 /// JSON whose last key is the CRC-32 of the compact form of all before it.
 fn state_bytes(state: &State) -> Vec<u8> {
     let mut value = serde_json::to_value(state).expect("a state is JSON");
@@ -322,7 +346,7 @@ fn checksum(value: &Value) -> String {
 }
 
 fn read_state(path: &Path) -> Result<State> {
-    let text = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = read_regular(path).with_context(|| format!("{} cannot be read", path.display()))?;
     parse_state(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 
@@ -354,6 +378,7 @@ mod tests {
             phase: "inverse".into(),
             optimizer_steps: OptimizerSteps { forward: 3, inverse: 9 },
             seed: u64::MAX,
+            identity: None,
             parameter_checksum: "00ff".into(),
             metrics: Tallied::default(),
             biodist: "0".into(),

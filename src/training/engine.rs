@@ -10,6 +10,7 @@ use super::adam;
 use super::devices;
 use super::diagnostics::LayerDiagnostics;
 use super::executor::{Executor, OnCpu, OnTensors};
+use crate::agreement::{Facts, agree};
 use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
 use crate::compute::{Batch, Buffer, Measure, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
@@ -52,14 +53,16 @@ impl Engine {
     /// Computes on the device that `parallel.device` means here; `threads` is what this rank may use of the CPU. Fails where the ranks do not
     /// divide the batch, the device lacks the kernels or the precision asked for, or memory is short. Collective.
     pub fn new(config: &Config, network: &Network, transport: Arc<dyn Transport>, threads: usize) -> Result<Engine> {
-        match devices::choose(config.parallel.device, &*transport)? {
+        let engine = match devices::choose(config.parallel.device, &*transport)? {
             Device::Cpu => {
                 let maps = prepare(config, network, &*transport)?;
                 let (executor, rule) = OnCpu::new(config, network, maps.clone(), &*transport, threads)?;
-                Ok(Engine::with(config, Box::new(executor), rule, maps, transport))
+                Engine::with(config, Box::new(executor), rule, maps, transport)
             }
-            device => Engine::on_tensors(config, network, transport, device),
-        }
+            device => Engine::on_tensors(config, network, transport, device)?,
+        };
+        engine.agree()?;
+        Ok(engine)
     }
 
     /// [`Engine::new`] on a device of libtorch's, which may be the CPU: slow there, and the way to try what GPUs run without having one.
@@ -67,6 +70,15 @@ impl Engine {
         let maps = prepare(config, network, &*transport)?;
         let (executor, rule) = OnTensors::new(config, network, maps.clone(), &transport, device)?;
         Ok(Engine::with(config, Box::new(executor), rule, maps, transport))
+    }
+
+    /// Refuses ranks whose kernels would give other bits than rank 0's. Collective.
+    fn agree(&self) -> Result<()> {
+        let arithmetic = match self.kernels() {
+            "avx512" | "avx2" => "fused (avx512, avx2)",
+            other => other,
+        };
+        agree(&Facts::default().with("the arithmetic of the kernels (parallel.kernels)", arithmetic), &*self.transport)
     }
 
     fn with(config: &Config, executor: Box<dyn Executor>, rule: Box<dyn Rule>, maps: Arc<Maps>, transport: Arc<dyn Transport>) -> Engine {

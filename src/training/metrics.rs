@@ -293,13 +293,17 @@ impl MetricsFile {
 
     fn append(&mut self, line: &Value) -> Result<()> {
         let text = format!("{line}\n");
-        self.file.write_all(text.as_bytes()).with_context(|| format!("{} cannot be written", self.path.display()))?;
+        self.file.write_all(text.as_bytes()).with_context(|| self.unwritable())?;
         self.events.add(line)
     }
 
     /// Brings all lines to disk: a checkpoint must not outlive the lines before it.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().with_context(|| format!("{} cannot be written", self.path.display()))
+        self.file.sync_data().with_context(|| self.unwritable())
+    }
+
+    fn unwritable(&self) -> String {
+        format!("{} cannot be written; with room for it, --resume goes on from the last checkpoint", self.path.display())
     }
 }
 

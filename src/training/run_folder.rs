@@ -1,16 +1,17 @@
 //! A run's folder: whose it is, and what it says about its run.
 
 use std::fs::{File, TryLockError};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use data_prep::files::write_atomically;
+use data_prep::files::{read_regular, write_atomically};
 use serde_json::{Value, json};
 
-use super::best;
 use super::checkpoint::{Checkpoints, State};
 use super::schedule::Schedule;
-use super::{metrics, records};
+use super::{best, checkpoint, identity, metrics, records, tensorboard};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::versions;
@@ -18,10 +19,22 @@ use crate::versions;
 pub const CONFIG: &str = "config.toml";
 pub const RUN: &str = "run.json";
 
+/// What a run writes into its folder.
+const OWN: [&str; 6] = [CONFIG, RUN, records::FILE_NAME, best::FILE_NAME, tensorboard::FOLDER, checkpoint::FOLDER];
+
+/// Whether `path` is the folder of a run of this program's: a `config.toml` alone may be anybody's.
+pub fn holds_run(path: &Path) -> bool {
+    let about = read_regular(&path.join(RUN)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    about.is_some_and(|about| about["versions"]["biodist"].is_string())
+        || Checkpoints::of(path).newest_state().is_ok_and(|state| state.is_some())
+}
+
 /// A folder that a run has, or will have. On rank 0.
 pub struct RunFolder {
     path: PathBuf,
-    lock: Option<File>,
+    /// Open from the first look on, where it is there, and locked where the file system has locks. The run is this folder, wherever it is
+    /// moved, and not what is at its path later.
+    folder: Option<File>,
 }
 
 impl RunFolder {
@@ -29,7 +42,7 @@ impl RunFolder {
     ///
     /// Fails where it holds a run and `resume` was not asked for, or holds a run of another configuration than `config`.
     pub fn find(path: &Path, resume: bool, config: &Config) -> Result<(RunFolder, Option<State>)> {
-        let mut folder = RunFolder { path: path.to_owned(), lock: None };
+        let mut folder = RunFolder { path: path.to_owned(), folder: None };
         if !path.exists() {
             return Ok((folder, None));
         }
@@ -37,10 +50,7 @@ impl RunFolder {
             return Err(Exit::Usage.error(format!("--out {}: this is a file; a run needs a folder", path.display())));
         }
         folder.lock()?;
-        let written = path.join(CONFIG);
-        let holds_run =
-            [&written, &path.join(RUN), &path.join(records::FILE_NAME), &path.join("checkpoints")].iter().any(|path| path.exists());
-        if !holds_run {
+        if !folder.holds_run()? {
             return Ok((folder, None));
         }
         if !resume {
@@ -48,11 +58,35 @@ impl RunFolder {
                 Exit::Usage.error(format!("{} holds a run already; go on with it by --resume, or choose another --out", path.display()))
             );
         }
+        let written = path.join(CONFIG);
         if written.exists() {
             folder.compare(&written, config)?;
         }
         let state = Checkpoints::of(path).newest()?;
+        if let Some(state) = &state {
+            if !written.exists() && state.identity.is_none() {
+                return Err(Exit::Usage.error(format!(
+                    "{} is missing, so nothing says which run the checkpoints beside it are of; put it back, or choose another --out",
+                    written.display()
+                )));
+            }
+            state.refuse_another_run(path, config, !written.exists(), &[])?;
+        }
         Ok((folder, state))
+    }
+
+    /// Whether a run is there; an error where something else is that a run would write over.
+    fn holds_run(&self) -> Result<bool> {
+        if holds_run(&self.path) {
+            return Ok(true);
+        }
+        match OWN.iter().map(|name| self.path.join(name)).find(|path| path.symlink_metadata().is_ok()) {
+            None => Ok(false),
+            Some(there) => Err(Exit::Usage.error(format!(
+                "{} is there already and no run's of biodist, which would write over it: choose another --out, or move it away",
+                there.display()
+            ))),
+        }
     }
 
     /// Whether nothing is left to do for a run of `config` that has come to `state`.
@@ -74,49 +108,81 @@ impl RunFolder {
         if differences.is_empty() {
             return Ok(());
         }
-        let list: Vec<String> = differences.iter().map(|d| format!("{} is {} there and {} here", d.key, d.theirs, d.ours)).collect();
         Err(Exit::Usage.error(format!(
             "{} holds a run of another configuration: {}; train with {} to go on with it, or choose another --out",
             self.path.display(),
-            list.join(", "),
+            identity::list(&differences),
             written.display()
         )))
     }
 
-    /// Two runs in one folder would write each other's files.
+    /// Opens the folder and locks it: two runs in one folder would write each other's files.
     fn lock(&mut self) -> Result<()> {
-        let Ok(folder) = File::open(&self.path) else { return Ok(()) };
-        match folder.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                Err(Exit::Failed
-                    .error(format!("another process is training in {}; wait for it, or choose another --out", self.path.display())))
-            }
-            // A file system without locks has none to respect.
-            Err(TryLockError::Error(_)) => Ok(()),
-            Ok(()) => {
-                self.lock = Some(folder);
-                Ok(())
-            }
+        let folder = File::open(&self.path).with_context(|| format!("{} cannot be opened", self.path.display()))?;
+        if let Err(TryLockError::WouldBlock) = folder.try_lock() {
+            return Err(
+                Exit::Failed.error(format!("another process is training in {}; wait for it, or choose another --out", self.path.display()))
+            );
         }
+        // A file system without locks has none to respect.
+        self.folder = Some(folder);
+        Ok(())
     }
 
     /// Makes the folder, and writes what the run is and how it was started this time.
     pub fn begin(&mut self, config: &Config, about: Value) -> Result<()> {
-        std::fs::create_dir_all(&self.path).with_context(|| format!("{} cannot be created", self.path.display()))?;
-        if self.lock.is_none() {
+        if self.folder.is_none() {
+            std::fs::create_dir_all(&self.path).with_context(|| format!("{} cannot be created", self.path.display()))?;
             self.lock()?;
+            // Since the first look another process may have been here, and have ended.
+            if self.holds_run()? {
+                return Err(Exit::Failed.error(format!(
+                    "another process has begun a run in {} meanwhile; go on with it by --resume, or choose another --out",
+                    self.path.display()
+                )));
+            }
         }
+        self.follow()?;
+        self.write_beginning(config, about)
+            .with_context(|| format!("the run in {} cannot begin; the same command with --resume begins it", self.path.display()))
+    }
+
+    fn write_beginning(&self, config: &Config, about: Value) -> Result<()> {
         Checkpoints::of(&self.path).remove_unfinished()?;
-        write_atomically(&self.path.join(CONFIG), config.to_toml().as_bytes())?;
         let mut about = about;
-        let earlier = std::fs::read(self.path.join(RUN)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let earlier = read_regular(&self.path.join(RUN)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         if let Some(Value::Object(mut earlier)) = earlier {
             let mut starts = earlier.shift_remove("earlier").and_then(|list| list.as_array().cloned()).unwrap_or_default();
             starts.push(Value::Object(earlier));
             about["earlier"] = starts.into();
         }
         let text = serde_json::to_string_pretty(&about).expect("text and numbers are JSON");
-        write_atomically(&self.path.join(RUN), (text + "\n").as_bytes())
+        // First what makes the folder a run's: whatever ends the process here, --resume goes on.
+        write_atomically(&self.path.join(RUN), (text + "\n").as_bytes())?;
+        write_atomically(&self.path.join(CONFIG), config.to_toml().as_bytes())
+    }
+
+    /// Goes where the folder has been moved, if it was; whether it was.
+    ///
+    /// # Errors
+    /// Where it has been removed.
+    pub fn follow(&mut self) -> Result<bool> {
+        let Some(folder) = &self.folder else { return Ok(false) };
+        let own = folder.metadata().with_context(|| format!("{} cannot be examined", self.path.display()))?;
+        let is_own = |path: &Path| path.metadata().is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()));
+        if is_own(&self.path) {
+            return Ok(false);
+        }
+        let now = std::fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd())).unwrap_or_default();
+        if own.nlink() == 0 || !is_own(&now) {
+            return Err(Exit::Failed.error(format!(
+                "{} was removed while the run in it trained: what was in it is lost, and the run ends here",
+                self.path.display()
+            )));
+        }
+        log::warn!("{} was moved to {} while the run in it trains, and goes on there", self.path.display(), now.display());
+        self.path = now;
+        Ok(true)
     }
 
     pub fn path(&self) -> &Path {

@@ -2,20 +2,21 @@
 //!
 //! Everything that ranks must do together is decided from what all of them know: the step, or words that they have just exchanged.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::best::{BestFile, Score};
-use super::checkpoint::{Checkpoints, State};
+use super::best::Score;
+use super::checkpoint::State;
 use super::diagnostics::LayerDiagnostics;
 use super::engine::Engine;
 use super::evaluate::evaluate;
-use super::metrics::{Clock, EvaluationLine, MetricsFile, Tallied, Tally, TrainLine, has_evaluation};
-use super::progress::Progress;
+use super::identity::Identity;
+use super::metrics::{Clock, EvaluationLine, Tallied, Tally, TrainLine, has_evaluation};
+use super::recorder::Recorder;
 use super::replicas;
+use super::run_folder::RunFolder;
 use super::schedule::Schedule;
 use super::signals::StopRequest;
 use crate::compute::Batch;
@@ -23,6 +24,7 @@ use crate::config::{Config, Output};
 use crate::data::{BatchPlan, DataSet, Loader, Position, evenly, plain_batch};
 use crate::exchange::Transport;
 use crate::exit::Exit;
+use crate::job::say;
 use crate::observe::{self, Doing};
 use crate::rules::Phase;
 use crate::versions;
@@ -39,42 +41,16 @@ pub struct Run<'a> {
     pub config: &'a Config,
     pub schedule: Schedule,
     pub splits: &'a Splits,
-    pub folder: &'a Path,
+    /// On rank 0.
+    pub folder: Option<RunFolder>,
     pub resumed: Option<&'a State>,
-}
-
-/// What rank 0 alone writes and shows.
-struct Record {
-    checkpoints: Checkpoints,
-    best: BestFile,
-    metrics: MetricsFile,
-    progress: Progress,
-}
-
-impl Record {
-    /// With the score of the best checkpoint so far.
-    fn open(run: &Run, step: u64, last_regular: u64) -> Result<(Record, Option<Score>)> {
-        let last = run.schedule.last_step();
-        // A run that is over has lost nothing but what a crash cut from its last line.
-        let (step_kept, regular_kept) = if step >= last { (u64::MAX, u64::MAX) } else { (step, last_regular) };
-        let metrics = MetricsFile::resume(run.folder, step_kept, regular_kept)?;
-        let checkpoints = Checkpoints::of(run.folder);
-        checkpoints.set_aside_beyond(step)?;
-        let (best, score) = BestFile::open(&checkpoints)?;
-        Ok((Record { checkpoints, best, metrics, progress: Progress::new(step, last) }, score))
-    }
-
-    /// Removes the checkpoints that have had their time. `best` must stay, and so must the one that is still named the best.
-    fn prune(&self, keep: usize, best: Option<Score>) {
-        let kept: Vec<u64> = best.map(|score| score.step).into_iter().chain(self.best.named()).collect();
-        self.checkpoints.prune(keep, &kept);
-    }
 }
 
 pub struct Trainer<'a> {
     config: &'a Config,
     schedule: Schedule,
     splits: &'a Splits,
+    identity: Identity,
     engine: Engine,
     transport: Arc<dyn Transport>,
     stop: StopRequest,
@@ -87,7 +63,7 @@ pub struct Trainer<'a> {
     best: Option<Score>,
     tally: Tally,
     clock: Clock,
-    record: Option<Record>,
+    record: Option<Recorder>,
 }
 
 /// What all ranks agreed to do now.
@@ -98,18 +74,21 @@ struct Agreed {
 
 impl<'a> Trainer<'a> {
     /// A trainer of `engine`, whose parameters are set. Rank 0 cuts the metrics back to where the run goes on.
-    pub fn new(run: &Run<'a>, engine: Engine, transport: Arc<dyn Transport>, stop: StopRequest) -> Result<Trainer<'a>> {
+    pub fn new(mut run: Run<'a>, engine: Engine, transport: Arc<dyn Transport>, stop: StopRequest) -> Result<Trainer<'a>> {
         let step = run.resumed.map_or(0, |state| state.step);
         let tallied = run.resumed.map_or_else(Tallied::default, |state| state.metrics);
-        let (record, best) = match transport.rank() {
-            0 => Record::open(run, step, tallied.since).map(|(record, best)| (Some(record), best))?,
-            _ => (None, None),
+        let (record, best) = match run.folder.take() {
+            Some(folder) => {
+                Recorder::open(folder, step, run.schedule.last_step(), tallied.since).map(|(record, best)| (Some(record), best))?
+            }
+            None => (None, None),
         };
         let best = Score::shared(best, &*transport);
         Ok(Trainer {
             config: run.config,
             schedule: run.schedule,
             splits: run.splits,
+            identity: Identity::new(run.config, run.splits, run.resumed),
             engine,
             transport,
             stop,
@@ -125,6 +104,17 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end, or until asked to stop: then a checkpoint is written, and the error is [`Exit::Stopped`]. Collective.
     pub fn run(mut self) -> Result<()> {
+        let result = self.run_to_end();
+        if result.is_err()
+            && let Some(record) = &mut self.record
+        {
+            // What cannot be written because the folder is gone says less than that it is gone.
+            record.follow()?;
+        }
+        result
+    }
+
+    fn run_to_end(&mut self) -> Result<()> {
         let _span = observe::span(Doing::BetweenSteps, None);
         if self.saved.is_none() {
             self.save()?;
@@ -136,6 +126,7 @@ impl<'a> Trainer<'a> {
         self.train(self.schedule.last_step())?;
         if let Some(record) = &self.record {
             record.progress.finish();
+            say(format_args!("done: {}", record.folder.path().display()));
         }
         Ok(())
     }
@@ -234,6 +225,7 @@ impl<'a> Trainer<'a> {
         let Some(record) = &mut self.record else { return Ok(()) };
         // The last step done is part of this epoch, counted from 1.
         let epoch = (self.step - 1) / self.schedule.steps_per_epoch() as u64 + 1;
+        record.follow()?;
         let line = TrainLine { step: self.step, epoch, sums, clock, classifies: self.config.network.output == Output::Softmax };
         record.metrics.train(&line)?;
         record.progress.train(&line);
@@ -254,29 +246,29 @@ impl<'a> Trainer<'a> {
         let checksum = self.verify()?;
         self.engine.gather();
         let position = self.position();
-        if let Some(record) = &self.record {
-            let state = State {
-                version: State::VERSION,
-                step: self.step,
-                epoch: position.epoch,
-                batch: position.batch,
-                steps_per_epoch: self.schedule.steps_per_epoch() as u64,
-                data: Some(self.splits.train.fingerprint()),
-                phase: match self.phase() {
-                    Phase::Both => "both",
-                    Phase::Inverse => "inverse",
-                    Phase::Forward => "forward",
-                }
-                .to_owned(),
-                optimizer_steps: self.engine.steps(),
-                seed: self.config.experiment.seed,
-                parameter_checksum: format!("{checksum:016x}"),
-                metrics: self.tally.tallied,
-                biodist: versions::CRATE.to_owned(),
-                files: Default::default(),
-            };
-            record.metrics.sync()?;
-            record.checkpoints.write(&self.engine, &state)?;
+        let state = State {
+            version: State::VERSION,
+            step: self.step,
+            epoch: position.epoch,
+            batch: position.batch,
+            steps_per_epoch: self.schedule.steps_per_epoch() as u64,
+            data: Some(self.splits.train.fingerprint()),
+            phase: match self.phase() {
+                Phase::Both => "both",
+                Phase::Inverse => "inverse",
+                Phase::Forward => "forward",
+            }
+            .to_owned(),
+            optimizer_steps: self.engine.steps(),
+            seed: self.config.experiment.seed,
+            identity: Some(self.identity.clone()),
+            parameter_checksum: format!("{checksum:016x}"),
+            metrics: self.tally.tallied,
+            biodist: versions::CRATE.to_owned(),
+            files: Default::default(),
+        };
+        if let Some(record) = &mut self.record {
+            record.write(&self.engine, &state)?;
             record.prune(self.config.training.keep_checkpoints, self.best);
         }
         // Ranks that share parameters must not change them while they are written.
@@ -327,6 +319,7 @@ impl<'a> Trainer<'a> {
                 diagnostics,
             };
             if let Some(record) = &mut self.record {
+                record.follow()?;
                 record.metrics.evaluation(&line)?;
                 record.progress.evaluation(&line);
             }
@@ -361,6 +354,7 @@ impl<'a> Trainer<'a> {
         {
             // Writes a file, for which there is more patience than for an evaluation.
             let _span = observe::span(Doing::Checkpoint, None);
+            record.follow()?;
             record.best.name(best.step)?;
             record.prune(self.config.training.keep_checkpoints, Some(best));
         }

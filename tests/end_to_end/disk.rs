@@ -65,6 +65,29 @@ fn a_full_disk_leaves_the_last_checkpoint_whole() {
     }
 }
 
+#[test]
+fn a_full_disk_at_the_beginning_of_a_run() {
+    let site = Site::new();
+    let Some(mount) = Mount::tmpfs(&site.path("small"), "size=8k") else { return };
+    let config = site.configure("full", "rule = \"bp\"", "[training]\nmax_steps = 2");
+    // run.json finds no room, or config.toml after it.
+    for filled in [8192, 4096] {
+        std::fs::write(site.path("small/filler"), vec![1; filled]).unwrap();
+        let outcome = site.run(1, &["train", &config, "--out", "small/run"]);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        let said: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("biodist: ")).collect();
+        assert!(said.len() == 1 && said[0].contains("No space left on device"), "{outcome:?}");
+        assert!(
+            said[0].contains("the same command with --resume begins it") && !said[0].contains("run the same command again"),
+            "{said:?}"
+        );
+        mount.resize("10m");
+        site.succeed(2, &["train", &config, "--out", "small/run", "--resume"]);
+        std::fs::remove_dir_all(site.path("small/run")).unwrap();
+        mount.resize("8k");
+    }
+}
+
 /// A job of two ranks, of which rank 1 has mounts of its own, made by `script` in the site's folder. None where that is not allowed.
 fn with_mounts_of_rank_1(site: &Site, script: &str, arguments: &[&str]) -> Option<Job> {
     if !Command::new("unshare").args(["--mount", "true"]).output().is_ok_and(|output| output.status.success()) {

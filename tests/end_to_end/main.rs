@@ -1,5 +1,6 @@
 //! The program as a user starts it, alone and under a real mpirun, on small data that the tests make.
 
+mod agreement;
 mod bad_input;
 mod bench;
 mod best;
@@ -7,6 +8,7 @@ mod cells;
 mod diagnostics;
 mod disk;
 mod host_memory;
+mod identity;
 mod launcher;
 mod own_rule;
 mod photos;

@@ -85,6 +85,20 @@ impl Site {
         command
     }
 
+    /// Runs one job whose ranks have command lines of their own.
+    pub fn run_each(&self, ranks: &[&[&str]]) -> Outcome {
+        let mut command = Command::new("mpirun");
+        command.arg("--oversubscribe");
+        for (rank, arguments) in ranks.iter().enumerate() {
+            command.args(if rank > 0 { &[":", "-n", "1"][..] } else { &["-n", "1"] });
+            command.arg(env!("CARGO_BIN_EXE_biodist")).args(*arguments);
+        }
+        command.current_dir(self.folder.path());
+        prepare(&mut command);
+        allow_mpirun(&mut command);
+        Job::start(command, turn(ranks.len())).wait()
+    }
+
     pub fn start(&self, ranks: usize, arguments: &[&str]) -> Job {
         Job::start(self.command(ranks, arguments), turn(ranks))
     }
@@ -299,6 +313,11 @@ pub fn lines(path: &Path) -> usize {
 
 /// Images of 6 x 6 x 1 with a pattern that depends on the label, and noise.
 pub fn write_images(folder: &Path, samples: usize, classes: usize) {
+    write_samples(folder, [6, 6, 1], classes, &images(samples, classes));
+}
+
+/// Labels and pixels of what [`write_images`] writes.
+pub fn images(samples: usize, classes: usize) -> Vec<(usize, Vec<u8>)> {
     let mut state = samples as u64;
     let mut random = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -309,7 +328,7 @@ pub fn write_images(folder: &Path, samples: usize, classes: usize) {
         let pixels = (0..36).map(|at| (random() % 100 + if at / 6 == label % 6 { 100 + 5 * label } else { 0 }) as u8).collect();
         (label, pixels)
     });
-    write_samples(folder, [6, 6, 1], classes, &images.collect::<Vec<_>>());
+    images.collect()
 }
 
 /// Writes a data set of these labels and pixels, [height, width, channels] each.

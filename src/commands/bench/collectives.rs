@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
+use crate::agreement::{Facts, agree};
 use crate::commands::text::{scaled, table};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
@@ -178,6 +179,12 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
     if args.min > args.max {
         return Err(Exit::Usage.error(format!("--min {} is above --max {}", args.min, args.max)));
     }
+    let facts = Facts::default()
+        .with("--min", args.min.to_string())
+        .with("--max", args.max.to_string())
+        .with("--device", format!("{:?}", args.device))
+        .with("--backend", format!("{:?}", args.backend));
+    agree(&facts, &*transport)?;
     watchdog::watch(&transport, 300.0)?;
     let mut joined = join(&args, &transport)?;
     let by = match &joined {

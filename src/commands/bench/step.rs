@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::Training;
 use super::machine::{self, Link, Machine, median};
+use crate::agreement::{Facts, agree};
 use crate::commands::memory;
 use crate::commands::text::{scaled, table};
 use crate::compute::Batch;
@@ -44,6 +45,11 @@ struct Timed {
 pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let Loaded { config, .. } = Loaded::read(&args.training.config, &args.training.set, Purpose::Shapes)?;
     let facts = args.training.input.facts(&config, args.training.classes)?;
+    let given = Facts::default()
+        .with_config(&config)
+        .with("--input and --classes", format!("{:?}, {}", facts.input, facts.classes))
+        .with("--steps", args.training.steps.to_string());
+    agree(&given, &*transport)?;
     let plan = Plan::new(&config, &facts, transport.size())?;
     memory::refuse_too_large(&plan, &*transport)?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;

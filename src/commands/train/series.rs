@@ -37,6 +37,12 @@ impl Series {
 
 const SEED: &str = "experiment.seed";
 
+impl std::fmt::Display for Series {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.key, self.values.join(","))
+    }
+}
+
 impl std::str::FromStr for Series {
     type Err = String;
 

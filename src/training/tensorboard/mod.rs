@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::checkpoint::create_folder;
 use crate::job;
 
 /// Folder of the files, in the run's.
@@ -40,7 +41,7 @@ impl EventFile {
     /// Begins a file in the folder of `run`, whose events replace those from `step` on in the files before it.
     pub fn begin(run: &Path, step: u64) -> Result<EventFile> {
         let folder = run.join(FOLDER);
-        std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be created", folder.display()))?;
+        create_folder(&folder)?;
         // TensorBoard reads files by name; a clock that was set back, or another host's, must not put this one before an older one.
         let now = wall_time() as u64;
         let seconds = newest(&folder)?.map_or(now, |newest| now.max(newest + 1));

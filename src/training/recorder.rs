@@ -1,0 +1,63 @@
+//! What rank 0 keeps of a run while it trains: checkpoints, metrics, `best.json`, and what a person sees.
+//!
+//! All of it goes into the run's folder, wherever that is by now, so every writer looks for it first.
+
+use anyhow::Result;
+
+use super::best::{BestFile, Score};
+use super::checkpoint::{Checkpoints, State};
+use super::engine::Engine;
+use super::metrics::MetricsFile;
+use super::progress::Progress;
+use super::run_folder::RunFolder;
+
+/// What rank 0 alone writes and shows.
+pub struct Recorder {
+    pub folder: RunFolder,
+    pub checkpoints: Checkpoints,
+    pub best: BestFile,
+    pub metrics: MetricsFile,
+    pub progress: Progress,
+}
+
+impl Recorder {
+    /// For a run of `last` steps that goes on after `step`, and had its last regular line of metrics after `last_regular`; with the score of
+    /// the best checkpoint so far.
+    pub fn open(folder: RunFolder, step: u64, last: u64, last_regular: u64) -> Result<(Recorder, Option<Score>)> {
+        // A run that is over has lost nothing but what a crash cut from its last line.
+        let (step_kept, regular_kept) = if step >= last { (u64::MAX, u64::MAX) } else { (step, last_regular) };
+        let metrics = MetricsFile::resume(folder.path(), step_kept, regular_kept)?;
+        let checkpoints = Checkpoints::of(folder.path());
+        checkpoints.set_aside_beyond(step)?;
+        let (best, score) = BestFile::open(&checkpoints)?;
+        Ok((Recorder { folder, checkpoints, best, metrics, progress: Progress::new(step, last) }, score))
+    }
+
+    /// Before anything is written: the run is its folder, which may have been moved, and not whatever is now at its path.
+    ///
+    /// Returns whether it was moved.
+    pub fn follow(&mut self) -> Result<bool> {
+        let moved = self.folder.follow()?;
+        if moved {
+            self.checkpoints = Checkpoints::of(self.folder.path());
+            self.best.follow(self.folder.path());
+        }
+        Ok(moved)
+    }
+
+    pub fn write(&mut self, engine: &Engine, state: &State) -> Result<()> {
+        self.follow()?;
+        self.metrics.sync()?;
+        match self.checkpoints.write(engine, state) {
+            // Moved at this very moment.
+            Err(_) if self.follow()? => self.checkpoints.write(engine, state),
+            written => written,
+        }
+    }
+
+    /// Removes the checkpoints that have had their time. `best` must stay, and so must the one that is still named the best.
+    pub fn prune(&self, keep: usize, best: Option<Score>) {
+        let kept: Vec<u64> = best.map(|score| score.step).into_iter().chain(self.best.named()).collect();
+        self.checkpoints.prune(keep, &kept);
+    }
+}
