@@ -98,7 +98,7 @@ impl Exchange {
             let bases: Vec<*mut f32> = (0..size).map(|rank| all.at(rank * room)).collect();
             (Way::Activities { _all: Some(all) }, unsafe { Arena::shared(bases[rank], room) }, bases)
         };
-        backend.allocate(arena)?;
+        backend.allocate(arena);
         let (sharing, overlap) = (if host.is_some() { local } else { 1 }, parallel.overlap);
         let scale = 1.0 / (backend.batch() * size) as f32;
         let (factors, gradients) = (BTreeMap::new(), BTreeMap::new());

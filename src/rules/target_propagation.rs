@@ -1,30 +1,34 @@
 //! The target propagation family (section 2.1, Algorithm 1, and 5.6).
 //!
-//! Activities go up, once clean and once corrupted; targets come down through the inverses `g_l(y) = tanh(V_l y + c_l)`. Each layer then
-//! has losses of its own: `|| f_l(h_{l-1}) - t_l ||^2` for the forward model, `|| g_l(f_l(h_{l-1} + noise)) - goal ||^2` for the inverse. The variants'
-//! differences are in `top_target`. A pass over a layer's weights serves all that need them: f on clean and corrupted
-//! activity, g on activity, target, and corrupted copy.
+//! [`TargetPropagation::learn`] reads as Algorithm 1 does, in its four steps:
+//! 1. activities go up, once clean and once corrupted;
+//! 2. the top gives the first target, and targets come down through the inverses `g_l(y) = tanh(V_l y + c_l)`;
+//! 3. each inverse learns from `|| g_l(f_l(h_{l-1} + noise)) - goal ||^2`;
+//! 4. each layer learns from `|| f_l(h_{l-1}) - t_l ||^2`, the output from the task's loss.
+//!
+//! Steps 2 to 4 of a layer follow one another before the next layer down, since one reading of an inverse's weights serves them all: g of
+//! activity, target and corrupted copy are one pass. What the variants do differently is asked of `top_target`.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
 use super::definition::Build;
-use super::top_target::{self, GradientStep, TopTarget};
+use super::top_target::TopTarget;
 use super::{Definition, Feedback, Forward, Inverses, Inverted, Phase, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
 use crate::config::Learning;
 use crate::network::{MapId, Maps, Network};
 
 pub const TP: Definition = family("tp", Inverses::HiddenAndOutput, &[Setting::Sigma], |learning, forward, network, maps, backend| {
-    let top = TopTarget::Inverted(top_target::Inverted::new(network, maps, backend, false));
+    let top = TopTarget::inverted(network, maps, backend, false);
     TargetPropagation::of(learning, forward, network, maps, top, backend)
 });
 
 pub const DTP: Definition =
     family("dtp", Inverses::Hidden, &[Setting::Alpha, Setting::Sigma, Setting::Hybrid], |learning, forward, network, maps, backend| {
         let alpha = learning.alpha.context("learning.alpha is needed by dtp")? as f32;
-        let top = TopTarget::GradientStep(GradientStep::new(network, maps, alpha, backend));
+        let top = TopTarget::gradient_step(network, maps, alpha, backend);
         TargetPropagation::of(learning, forward, network, maps, top, backend)
     });
 
@@ -45,7 +49,7 @@ fn simplified(
     maps: &Arc<Maps>,
     backend: &mut dyn Backend,
 ) -> Result<Box<dyn Rule>> {
-    let top = TopTarget::Inverted(top_target::Inverted::new(network, maps, backend, true));
+    let top = TopTarget::inverted(network, maps, backend, true);
     TargetPropagation::of(learning, forward, network, maps, top, backend)
 }
 
@@ -112,8 +116,8 @@ impl TargetPropagation {
         self.targets[l - 1]
     }
 
-    /// Clean and, where an inverse trains, corrupted activities, layer by layer.
-    fn upward(&self, backend: &mut dyn Backend, phase: Phase) {
+    /// Step 1: clean and, where an inverse trains, corrupted activities, layer by layer.
+    fn propagate_activity(&self, backend: &mut dyn Backend, phase: Phase) {
         let forward = &self.forward;
         for (layer, map) in forward.maps.iter().enumerate() {
             let (to, nonlinearity) = forward.destination(layer);
@@ -121,8 +125,8 @@ impl TargetPropagation {
             match &self.inverses[layer] {
                 Some(inverse) if phase.trains_inverse() => {
                     backend.add_noise(forward.h[layer], inverse.noisy, self.sigma, layer);
-                    let corrupted = (inverse.noisy, self.corrupted_destination(layer, inverse));
-                    backend.apply(*map, &[clean, corrupted], nonlinearity);
+                    let corrupted = self.top_of(layer).map_or(inverse.corrupted, TopTarget::corrupted_pre_activation);
+                    backend.apply(*map, &[clean, (inverse.noisy, corrupted)], nonlinearity);
                 }
                 _ => backend.apply(*map, &[clean], nonlinearity),
             }
@@ -130,61 +134,62 @@ impl TargetPropagation {
         forward.finish(backend);
     }
 
-    fn corrupted_destination(&self, layer: usize, inverse: &Inverse) -> Activity {
-        match &self.top {
-            TopTarget::Inverted(top) if layer + 1 == self.forward.depth() => top.corrupted_pre_activation(),
-            _ => inverse.corrupted,
-        }
-    }
-
-    /// All that goes down through the inverse of layer index `layer`: the target of h_layer and the inverse's own error. Returns the
-    /// inverse's update, where it trains.
-    fn downward(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse, phase: Phase) -> Option<Update> {
-        let mut update = None;
-        let forward = &self.forward;
-        let at_top = layer + 1 == forward.depth();
+    /// The inverse of layer `layer`, once on all that steps 2 and 3 need of it. Returns the corrupted activity above, where it trains.
+    fn propagate_down(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse, phase: Phase) -> Option<Activity> {
+        let (h, above) = (self.forward.h[layer], self.forward.h[layer + 1]);
         let mut jobs = Vec::with_capacity(3);
-        let mut difference = true;
-        if let (true, TopTarget::Inverted(top)) = (phase.trains_forward(), &self.top) {
-            difference = top.difference;
-        }
         if phase.trains_forward() {
-            let (activity, wanted) = match &self.top {
-                TopTarget::Inverted(top) if at_top => top.of_output_and_wanted(backend, forward.h[layer], forward.h[layer + 1]),
-                _ => (forward.h[layer + 1], self.target(layer + 1)),
+            let (activity, wanted) = match self.top_of(layer) {
+                Some(top) => top.activity_and_wanted(backend, h, above),
+                None => (above, self.target(layer + 1)),
             };
-            // Without the difference an inverse of the target is the target.
-            jobs.push((wanted, if difference { inverse.of_target } else { self.target(layer) }));
-            if difference {
-                jobs.push((activity, inverse.of_activity));
+            if self.top.difference() {
+                jobs.extend([(wanted, inverse.of_target), (activity, inverse.of_activity)]);
+            } else {
+                // The inverse of the target is the target.
+                jobs.push((wanted, self.target(layer)));
             }
         }
-        if phase.trains_inverse() {
-            let corrupted = match &self.top {
-                TopTarget::Inverted(top) if at_top => top.of_corrupted(backend, inverse.noisy),
-                _ => inverse.corrupted,
-            };
-            jobs.push((corrupted, inverse.reconstruction));
-            update = Some(Update { map: inverse.map, pre: corrupted, post: inverse.error });
-        }
+        let corrupted = phase.trains_inverse().then(|| match self.top_of(layer) {
+            Some(top) => top.corrupted(backend, inverse.noisy),
+            None => inverse.corrupted,
+        });
+        jobs.extend(corrupted.map(|corrupted| (corrupted, inverse.reconstruction)));
         backend.apply(inverse.map, &jobs, Nonlinearity::Tanh);
-        if phase.trains_forward() && difference {
-            let h = forward.h[layer];
-            let back = inverse.back.map(|(change, error)| {
-                backend.difference_through_tanh(self.target(layer + 1), forward.h[layer + 1], error);
-                backend.apply_transposed(forward.maps[layer], error, change);
-                (self.hybrid, change)
-            });
-            backend.difference_target(h, inverse.of_activity, inverse.of_target, back, self.target(layer));
+        corrupted
+    }
+
+    /// Step 2: `t_l = h_l - g(h_{l+1}) + g(t_{l+1})`, with back-propagation mixed in where the target is a hybrid (5.6).
+    fn compute_target(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse) {
+        if !self.top.difference() {
+            return;
         }
-        if phase.trains_inverse() {
-            let goal = match self.top {
-                TopTarget::GradientStep(_) => inverse.noisy,
-                TopTarget::Inverted(_) => forward.h[layer],
-            };
-            backend.error_through_tanh(inverse.reconstruction, goal, inverse.error, true);
-        }
-        update
+        let forward = &self.forward;
+        let back = inverse.back.map(|(change, error)| {
+            backend.difference_through_tanh(self.target(layer + 1), forward.h[layer + 1], error);
+            backend.apply_transposed(forward.maps[layer], error, change);
+            (self.hybrid, change)
+        });
+        backend.difference_target(forward.h[layer], inverse.of_activity, inverse.of_target, back, self.target(layer));
+    }
+
+    /// Step 3: the inverse's update from its reconstruction of the goal.
+    fn train_inverse(&self, step: &mut dyn Step, layer: usize, inverse: &Inverse, corrupted: Activity) {
+        let goal = self.top.goal(self.forward.h[layer], inverse.noisy);
+        step.backend().error_through_tanh(inverse.reconstruction, goal, inverse.error, true);
+        step.update(Update { map: inverse.map, pre: corrupted, post: inverse.error });
+    }
+
+    /// Step 4: the update of the layer below h_l from its distance to the target.
+    fn train_forward(&self, step: &mut dyn Step, l: usize) {
+        let (forward, error) = (&self.forward, self.errors[l - 1]);
+        step.backend().error_through_tanh(forward.h[l], self.target(l), error, false);
+        step.update(forward.update(l - 1, error));
+    }
+
+    /// The top target, where `layer` is the output layer and has an inverse.
+    fn top_of(&self, layer: usize) -> Option<&TopTarget> {
+        (layer + 1 == self.forward.depth()).then_some(&self.top)
     }
 }
 
@@ -192,22 +197,25 @@ impl Rule for TargetPropagation {
     fn learn(&self, step: &mut dyn Step, phase: Phase) {
         let forward = &self.forward;
         let depth = forward.depth();
-        self.upward(step.backend(), phase);
+        self.propagate_activity(step.backend(), phase);
         if phase.trains_forward() {
             step.update(forward.update(depth - 1, forward.error));
         }
-        if let (TopTarget::GradientStep(top), true) = (&self.top, phase.trains_forward() && depth > 1) {
-            top.target(step.backend(), forward.h[depth - 1], forward.error, self.target(depth - 1));
+        if phase.trains_forward() && depth > 1 {
+            self.top.first_target(step.backend(), forward.h[depth - 1], forward.error, self.target(depth - 1));
         }
         for layer in (1..depth).rev() {
-            let inverse = self.inverses[layer].as_ref();
-            if let Some(update) = inverse.and_then(|inverse| self.downward(step.backend(), layer, inverse, phase)) {
-                step.update(update);
+            if let Some(inverse) = &self.inverses[layer] {
+                let corrupted = self.propagate_down(step.backend(), layer, inverse, phase);
+                if phase.trains_forward() {
+                    self.compute_target(step.backend(), layer, inverse);
+                }
+                if let Some(corrupted) = corrupted {
+                    self.train_inverse(step, layer, inverse, corrupted);
+                }
             }
             if phase.trains_forward() {
-                let error = self.errors[layer - 1];
-                step.backend().error_through_tanh(forward.h[layer], self.target(layer), error, false);
-                step.update(forward.update(layer - 1, error));
+                self.train_forward(step, layer);
             }
         }
     }
@@ -224,10 +232,8 @@ impl Rule for TargetPropagation {
         let forward = &self.forward;
         let of = |(layer, inverse): (usize, &Option<Inverse>)| {
             let map = inverse.as_ref()?.map;
-            let from = match &self.top {
-                TopTarget::Inverted(top) if layer + 1 == forward.depth() => top.top_activity(forward.h[layer + 1]),
-                _ => forward.h[layer + 1],
-            };
+            let above = forward.h[layer + 1];
+            let from = self.top_of(layer).map_or(above, |top| top.activity(above));
             Some(Inverted { layer, map, from, original: forward.h[layer] })
         };
         self.inverses.iter().enumerate().filter_map(of).collect()

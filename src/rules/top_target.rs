@@ -10,6 +10,8 @@ use std::sync::Arc;
 use crate::compute::{Activity, Backend, Nonlinearity};
 use crate::network::{MapId, Maps, Network, Shape};
 
+/// The first target, and the four questions that tell the variants apart. Those about the output layer's inverse are asked where there
+/// is one: never of dtp.
 pub enum TopTarget {
     GradientStep(GradientStep),
     Inverted(Inverted),
@@ -22,24 +24,9 @@ pub struct GradientStep {
     gradient: Activity,
 }
 
-impl GradientStep {
-    pub fn new(network: &Network, maps: &Arc<Maps>, alpha: f32, backend: &mut dyn Backend) -> GradientStep {
-        let depth = network.depth();
-        let gradient = backend.activity(network.shape(depth - 1));
-        GradientStep { output_map: maps.forward[depth - 1], alpha, gradient }
-    }
-
-    /// `target = h - alpha W_L^T error`.
-    pub fn target(&self, backend: &mut dyn Backend, h: Activity, error: Activity, target: Activity) {
-        backend.apply_transposed(self.output_map, error, self.gradient);
-        backend.step_along(h, -self.alpha, self.gradient, target);
-    }
-}
-
 /// The top of tp, sdtp and ao_sdtp: an inverse of the output layer, given the composite top activity.
 pub struct Inverted {
-    /// Whether the inverse of what the network said is taken off (all but tp).
-    pub difference: bool,
+    difference: bool,
     wanted: Activity,
     /// Pre-activation and output of the corrupted penultimate activity.
     corrupted: (Activity, Activity),
@@ -56,8 +43,15 @@ struct Auxiliary {
     of_corrupted: Activity,
 }
 
-impl Inverted {
-    pub fn new(network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend, difference: bool) -> Inverted {
+impl TopTarget {
+    pub fn gradient_step(network: &Network, maps: &Arc<Maps>, alpha: f32, backend: &mut dyn Backend) -> TopTarget {
+        let depth = network.depth();
+        let gradient = backend.activity(network.shape(depth - 1));
+        TopTarget::GradientStep(GradientStep { output_map: maps.forward[depth - 1], alpha, gradient })
+    }
+
+    /// `difference` is false for tp alone.
+    pub fn inverted(network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend, difference: bool) -> TopTarget {
         let output = network.shape(network.depth());
         let mut make = |shape: Shape| backend.activity(shape);
         let wanted = make(output);
@@ -74,44 +68,76 @@ impl Inverted {
                 of_corrupted: make(top),
             }
         });
-        Inverted { difference, wanted, corrupted, auxiliary }
+        TopTarget::Inverted(Inverted { difference, wanted, corrupted, auxiliary })
+    }
+
+    /// `t_{L-1} = h_{L-1} - alpha W_L^T error`, where the first target is a step of gradient; elsewhere it comes down through g_L.
+    pub fn first_target(&self, backend: &mut dyn Backend, h: Activity, error: Activity, target: Activity) {
+        if let TopTarget::GradientStep(top) = self {
+            backend.apply_transposed(top.output_map, error, top.gradient);
+            backend.step_along(h, -top.alpha, top.gradient, target);
+        }
+    }
+
+    /// Whether a target is its activity plus a difference of inverses, or an inverse alone.
+    pub fn difference(&self) -> bool {
+        match self {
+            TopTarget::GradientStep(_) => true,
+            TopTarget::Inverted(top) => top.difference,
+        }
+    }
+
+    /// What an inverse should make of the corrupted activity above: the clean activity below, or in dtp the noisy one.
+    pub fn goal(&self, clean: Activity, noisy: Activity) -> Activity {
+        match self {
+            TopTarget::GradientStep(_) => noisy,
+            TopTarget::Inverted(_) => clean,
+        }
     }
 
     /// Where the output layer puts the pre-activation of the corrupted penultimate activity.
     pub fn corrupted_pre_activation(&self) -> Activity {
-        self.corrupted.0
-    }
-
-    /// Where the top activity, clean, is after a step: the output, or the composite that holds it.
-    pub fn top_activity(&self, output: Activity) -> Activity {
-        self.auxiliary.as_ref().map_or(output, |auxiliary| auxiliary.of_output)
+        self.output().corrupted.0
     }
 
     /// The top activity of the corrupted copy `noisy` of h_{L-1}.
-    pub fn of_corrupted(&self, backend: &mut dyn Backend, noisy: Activity) -> Activity {
-        let (pre_activation, output) = self.corrupted;
-        backend.output(pre_activation, output);
-        match &self.auxiliary {
-            None => output,
+    pub fn corrupted(&self, backend: &mut dyn Backend, noisy: Activity) -> Activity {
+        let Inverted { corrupted: (pre_activation, output), auxiliary, .. } = self.output();
+        backend.output(*pre_activation, *output);
+        match auxiliary {
+            None => *output,
             Some(auxiliary) => {
                 backend.apply(auxiliary.map, &[(noisy, auxiliary.corrupted_z)], Nonlinearity::Tanh);
-                backend.concatenate(output, auxiliary.corrupted_z, auxiliary.of_corrupted);
+                backend.concatenate(*output, auxiliary.corrupted_z, auxiliary.of_corrupted);
                 auxiliary.of_corrupted
             }
         }
     }
 
     /// The top activities (of the output, as wanted), given h_{L-1} and the output h_L.
-    pub fn of_output_and_wanted(&self, backend: &mut dyn Backend, h: Activity, output: Activity) -> (Activity, Activity) {
-        backend.wanted_output(self.wanted);
-        match &self.auxiliary {
-            None => (output, self.wanted),
+    pub fn activity_and_wanted(&self, backend: &mut dyn Backend, h: Activity, output: Activity) -> (Activity, Activity) {
+        let Inverted { wanted, auxiliary, .. } = self.output();
+        backend.wanted_output(*wanted);
+        match auxiliary {
+            None => (output, *wanted),
             Some(auxiliary) => {
                 backend.apply(auxiliary.map, &[(h, auxiliary.z)], Nonlinearity::Tanh);
                 backend.concatenate(output, auxiliary.z, auxiliary.of_output);
-                backend.concatenate(self.wanted, auxiliary.z, auxiliary.of_wanted);
+                backend.concatenate(*wanted, auxiliary.z, auxiliary.of_wanted);
                 (auxiliary.of_output, auxiliary.of_wanted)
             }
+        }
+    }
+
+    /// Where the top activity, clean, is after a step: the output, or the composite that holds it.
+    pub fn activity(&self, output: Activity) -> Activity {
+        self.output().auxiliary.as_ref().map_or(output, |auxiliary| auxiliary.of_output)
+    }
+
+    fn output(&self) -> &Inverted {
+        match self {
+            TopTarget::Inverted(top) => top,
+            TopTarget::GradientStep(_) => unreachable!("there is no inverse of the output layer"),
         }
     }
 }

@@ -161,15 +161,11 @@ fn bf16_products_stay_near_float32() {
     let devices = devices();
     for (layers, rule) in RULES.map(|rule| (spatial, rule)).into_iter().chain([(shared, "bp")]) {
         let exact = rounded(layers, rule, "f32", Device::Cpu);
-        let on_cpu = rounded(layers, rule, "bf16", Device::Cpu);
         for device in &devices {
             let ours = rounded(layers, rule, "bf16", *device);
-            for (((name, ours), (_, exact)), (_, on_cpu)) in ours.changes.iter().zip(&exact.changes).zip(&on_cpu.changes) {
+            for ((name, ours), (_, exact)) in ours.changes.iter().zip(&exact.changes) {
                 let found = distance(ours, exact);
                 assert!(found < 0.1 && found > 1e-4, "{rule}: {name} with bf16 products is {found:.1e} away, on {device:?}");
-                // The same factors are rounded, but for those that lie near the middle between two numbers.
-                let found = distance(ours, on_cpu);
-                assert!(found < 0.03, "{rule}: {name} with bf16 products is {found:.1e} away from the CPU's, on {device:?}");
             }
         }
     }

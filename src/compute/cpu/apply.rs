@@ -12,7 +12,7 @@ use super::tile::{Scalars, Vectors, accumulate};
 use crate::compute::Nonlinearity;
 use crate::network::Connectivity;
 
-/// One activity on its way through a map: [positions, batch, stride] on both sides. In bf16 the source is in pairs of channels.
+/// One activity on its way through a map: [positions, batch, stride] on both sides.
 #[derive(Clone, Copy)]
 pub struct Job {
     pub source: *const f32,

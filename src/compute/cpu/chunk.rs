@@ -1,12 +1,12 @@
 //! The weights of one destination position and one strip of panels, in chunks that fit the first-level cache.
 //!
-//! A forward chunk points into the parameters. A transposed one is transposed here, and in bf16 either is packed into pairs of rows, so that
-//! the tile routine meets the same arrangement in every case. Activities come as pairs of channels then, converted once for the pass.
+//! A forward chunk points into the parameters. A transposed one is transposed here, so that the tile routine meets the same arrangement in
+//! either case.
 
 use std::mem::MaybeUninit;
 
 use super::apply::Pass;
-use super::simd::{Kernel, LANES, Simd};
+use super::simd::{LANES, Simd};
 use crate::network::Link;
 
 /// Weight rows of a chunk times vectors of a strip: 24 KiB of weights.
@@ -23,11 +23,10 @@ pub struct Piece {
     pub depth: usize,
 }
 
-/// Room for one chunk. Left uninitialised: clearing 48 KiB for every item would cost as much as a small item's products.
+/// Room for one chunk. Left uninitialised: clearing it for every item would cost as much as a small item's products.
 #[repr(C, align(64))]
 pub struct Room {
     transposed: MaybeUninit<[f32; VECTORS * LANES]>,
-    paired: MaybeUninit<[f32; VECTORS / 2 * LANES]>,
     pieces: [MaybeUninit<Piece>; VECTORS],
 }
 
@@ -78,14 +77,13 @@ impl<'a> Chunks<'a> {
         let room = room.as_mut_ptr();
         unsafe {
             let transposed = (&raw mut (*room).transposed).cast::<f32>();
-            let paired = (&raw mut (*room).paired).cast::<f32>();
             let pieces = (&raw mut (*room).pieces).cast::<Piece>();
             let (mut count, mut rows) = (0, 0);
             while rows < limit && !self.links.is_empty() {
                 let link = &self.links[0];
                 let left = self.depth_per_link - self.done;
                 let room_left = limit - rows;
-                // Transposed blocks and pairs are cut at whole ones.
+                // Transposed blocks are cut at whole ones.
                 let take = left.min(if self.pass.transposed { room_left / LANES * LANES } else { room_left });
                 if take == 0 {
                     break;
@@ -95,19 +93,10 @@ impl<'a> Chunks<'a> {
                 } else {
                     self.point(link, take)
                 };
-                if S::PAIRS {
-                    piece = pair::<S, V>(piece, paired.add(rows / 2 * V * LANES));
-                    piece.source += self.done / 2;
-                } else {
-                    piece.source += self.done;
-                }
+                piece.source += self.done;
                 pieces.add(count).write(piece);
                 count += 1;
-                rows += match (self.pass.transposed, S::PAIRS) {
-                    (true, _) => take.next_multiple_of(LANES),
-                    (false, true) => take.next_multiple_of(2),
-                    (false, false) => take,
-                };
+                rows += if self.pass.transposed { take.next_multiple_of(LANES) } else { take };
                 self.done += take;
                 if self.done == self.depth_per_link {
                     self.done = 0;
@@ -154,62 +143,5 @@ impl<'a> Chunks<'a> {
             }
         }
         Piece { source: link.destination as usize * pass.batch * pass.source_stride, weights: to, panel: height * LANES, depth: take }
-    }
-}
-
-/// The rows of `piece`, two by two; an odd last one meets zeros.
-#[inline(always)]
-unsafe fn pair<S: Simd, const V: usize>(piece: Piece, to: *mut f32) -> Piece {
-    let depth = piece.depth.div_ceil(2);
-    unsafe {
-        for v in 0..V {
-            let weights = piece.weights.add(v * piece.panel);
-            for d in 0..depth {
-                let first = S::load(weights.add(2 * d * LANES));
-                let second = if 2 * d + 1 < piece.depth { S::load(weights.add((2 * d + 1) * LANES)) } else { S::splat(0.0) };
-                first.pair(second).store(to.add((v * depth + d) * LANES));
-            }
-        }
-    }
-    Piece { weights: to, panel: depth * LANES, depth, ..piece }
-}
-
-/// Elements that `channels` channels take as pairs.
-pub fn pair_stride(channels: usize) -> usize {
-    channels.div_ceil(2)
-}
-
-/// Converts samples of an activity to pairs of neighbouring channels in bf16, `rows` being (position, sample) in the order of memory.
-pub struct PairChannels {
-    pub source: *const f32,
-    pub stride: usize,
-    pub channels: usize,
-    pub destination: *mut f32,
-    pub rows: std::ops::Range<usize>,
-}
-
-impl Kernel for PairChannels {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        for row in self.rows {
-            unsafe {
-                let (from, to) = (self.source.add(row * self.stride), self.destination.add(row * pair_stride(self.channels)));
-                for channel in (0..self.channels).step_by(2 * LANES) {
-                    let left = self.channels - channel;
-                    let from = from.add(channel);
-                    if left >= 2 * LANES {
-                        S::load(from).pair_neighbours(S::load(from.add(LANES))).store(to.add(channel / 2));
-                    } else {
-                        let mut both = [0.0f32; 2 * LANES];
-                        both[..left].copy_from_slice(std::slice::from_raw_parts(from, left));
-                        let mut pairs = [0.0f32; LANES];
-                        S::load(both.as_ptr()).pair_neighbours(S::load(both.as_ptr().add(LANES))).store(pairs.as_mut_ptr());
-                        std::ptr::copy_nonoverlapping(pairs.as_ptr(), to.add(channel / 2), left.div_ceil(2));
-                    }
-                }
-            }
-        }
     }
 }

@@ -23,7 +23,7 @@ mod update;
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::compute::{Activity, AdamStep, Measure, Update};
 use crate::config;
@@ -64,8 +64,6 @@ pub struct CpuBackend {
     /// Elements that the slots need so far.
     activity_elements: usize,
     activities: Option<Arena>,
-    /// Room for a pass's sources in pairs of bf16; empty in float32.
-    pairs: Vec<Arena>,
     /// Samples that an activity has room for.
     capacity: usize,
     batch: usize,
@@ -99,7 +97,6 @@ impl CpuBackend {
             slots: Vec::new(),
             activity_elements: 0,
             activities: None,
-            pairs: Vec::new(),
             capacity: setup.capacity,
             batch: setup.capacity,
             first: 0,
@@ -128,17 +125,9 @@ impl CpuBackend {
     }
 
     /// Gives the activities their memory: `arena` has at least [`CpuBackend::activity_elements`] elements.
-    pub fn allocate(&mut self, arena: Arena) -> Result<()> {
+    pub fn allocate(&mut self, arena: Arena) {
         assert!(arena.len() >= self.activity_elements);
         self.activities = Some(arena);
-        if self.isa.pairs() {
-            let elements = |slot: &Slot| slot.shape.positions() * self.capacity * chunk::pair_stride(slot.shape.channels);
-            let largest = self.slots.iter().map(elements).max().unwrap_or(0);
-            for _ in 0..MOST_JOBS {
-                self.pairs.push(Arena::new(largest).context("not enough memory for activities in bf16")?);
-            }
-        }
-        Ok(())
     }
 
     /// Initial parameters, from the seed.

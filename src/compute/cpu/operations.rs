@@ -5,7 +5,6 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use super::apply::{self, Job, Pass};
-use super::chunk::{PairChannels, pair_stride};
 use super::elementwise::{
     DifferenceTarget, DifferenceThroughTanh, Elementwise, ErrorThroughTanh, MeasuredError, Range, StepAlong, ThroughTanh, Values,
 };
@@ -31,9 +30,8 @@ impl CpuBackend {
         let _span = span(phase.into(), Some(spec.layer));
         let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
         let mut uses = [Job { source: std::ptr::null(), destination: std::ptr::null_mut() }; MOST_JOBS];
-        for (index, (place, (source, destination))) in uses.iter_mut().zip(jobs).enumerate() {
-            let source = if self.isa.pairs() { self.pair_channels(index, *source) } else { self.values(*source) };
-            *place = Job { source: source.at(0), destination: self.values(*destination).at(0) };
+        for (place, (source, destination)) in uses.iter_mut().zip(jobs) {
+            *place = Job { source: self.values(*source).at(0), destination: self.values(*destination).at(0) };
         }
         let connectivity = &spec.connectivity;
         let ends = (connectivity.sources, connectivity.destinations);
@@ -45,7 +43,7 @@ impl CpuBackend {
             span: self.parameters.spans[map.0],
             jobs: &uses[..jobs.len()],
             batch: self.batch,
-            source_stride: if self.isa.pairs() { pair_stride(from.shape.channels) } else { from.stride },
+            source_stride: from.stride,
             destination_stride: to.stride,
             nonlinearity,
             transposed,
@@ -55,17 +53,6 @@ impl CpuBackend {
         let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
         let bytes = apply::bytes(connectivity, self.batch, jobs.len());
         self.profile.add(phase, started.elapsed().as_secs_f64(), operations, bytes);
-    }
-
-    /// Converts an activity to pairs of channels, in the `index`-th of the rooms for that.
-    fn pair_channels(&self, index: usize, activity: Activity) -> Values {
-        let (slot, from, to) = (self.place(activity), self.values(activity), Values(self.pairs[index].at(0)));
-        let rows = slot.shape.positions() * self.batch;
-        self.pool.run_ranges(rows, 4 * self.pool.threads(), |rows| unsafe {
-            let (source, destination) = (from.at(0), to.at(0));
-            self.isa.run(PairChannels { source, stride: slot.stride, channels: slot.shape.channels, destination, rows });
-        });
-        to
     }
 
     /// Runs `operation` over all elements of activities shaped as `like`; `operands` counts those read and written.

@@ -1,8 +1,7 @@
 //! The one inner loop: a tile of products held in registers.
 //!
 //! Forward, inverse, transpose and weight gradient differ only in what they walk over. A sum runs in the order of `depth`, one fused
-//! multiply-add after the other, whatever the tile's height, so a value does not depend on how rows were cut into tiles. In bf16 a step of
-//! `depth` is a pair, and both operands were packed into pairs before.
+//! multiply-add after the other, whatever the tile's height, so a value does not depend on how rows were cut into tiles.
 
 use super::simd::Simd;
 
@@ -43,7 +42,7 @@ pub unsafe fn accumulate<S: Simd, const R: usize, const V: usize>(
             for r in 0..R {
                 let scalar = S::splat(*x.add(r * scalars.row));
                 for v in 0..V {
-                    sums[r][v] = scalar.product(weights[v], sums[r][v]);
+                    sums[r][v] = scalar.mul_add(weights[v], sums[r][v]);
                 }
             }
             x = x.add(scalars.depth);

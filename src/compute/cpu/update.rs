@@ -4,8 +4,6 @@
 //! is made tile by tile in registers, and Adam is applied there and then; only `exchange = "gradients"` stores it. A sum runs over links,
 //! then ranks, then samples, so one rank's sum has the order of many.
 
-use std::mem::MaybeUninit;
-
 use super::elementwise::Values;
 use super::memory::{ParameterSpan, row_stride};
 use super::simd::{Kernel, LANES, Simd};
@@ -135,13 +133,9 @@ impl Item<'_> {
                 let post = link.destination as usize * update.batch * update.post_stride + panel * LANES;
                 for factors in update.factors {
                     let (pre, post) = (factors.pre.add(pre), factors.post.add(post));
-                    if S::PAIRS {
-                        self.paired::<S, R>(&mut sums, pre, post);
-                    } else {
-                        let scalars = Scalars { at: pre, row: 1, depth: update.pre_stride };
-                        let vectors = Vectors { at: post, vector: 0, depth: update.post_stride };
-                        accumulate::<S, R, 1>(&mut sums, update.batch, scalars, vectors);
-                    }
+                    let scalars = Scalars { at: pre, row: 1, depth: update.pre_stride };
+                    let vectors = Vectors { at: post, vector: 0, depth: update.post_stride };
+                    accumulate::<S, R, 1>(&mut sums, update.batch, scalars, vectors);
                 }
             }
             for r in 0..R {
@@ -149,32 +143,6 @@ impl Item<'_> {
             }
         }
         R
-    }
-
-    /// The products of one rank's factors in bf16: samples are packed two by two, some at a time; an odd last one meets zeros.
-    #[inline(always)]
-    unsafe fn paired<S: Simd, const R: usize>(&self, sums: &mut [[S; 1]; R], pre: *const f32, post: *const f32) {
-        const PAIRS: usize = 32;
-        let update = self.update;
-        let mut packed = MaybeUninit::<[[f32; 2 * PAIRS]; LANES]>::uninit();
-        let packed = packed.as_mut_ptr().cast::<f32>();
-        for from in (0..update.batch).step_by(2 * PAIRS) {
-            let samples = (update.batch - from).min(2 * PAIRS);
-            unsafe {
-                for i in 0..samples.div_ceil(2) {
-                    let sample = from + 2 * i;
-                    let single = sample + 1 == update.batch;
-                    let (pre, post) = (pre.add(sample * update.pre_stride), post.add(sample * update.post_stride));
-                    let next = if single { S::splat(0.0) } else { S::load(post.add(update.post_stride)) };
-                    S::pair(S::load(post), next).store(packed.add(i * 2 * LANES));
-                    let next = if single { S::splat(0.0) } else { rows::<S, R>(pre.add(update.pre_stride)) };
-                    S::pair(rows::<S, R>(pre), next).store(packed.add(i * 2 * LANES + LANES));
-                }
-                let scalars = Scalars { at: packed.add(LANES), row: 1, depth: 2 * LANES };
-                let vectors = Vectors { at: packed, vector: 0, depth: 2 * LANES };
-                accumulate::<S, R, 1>(sums, samples.div_ceil(2), scalars, vectors);
-            }
-        }
     }
 
     /// One vector of biases: the errors of its position, or of all positions where they share it, summed over the global batch.
@@ -198,21 +166,6 @@ impl Item<'_> {
             }
             update.purpose.take::<S>(sum, update.span.bias + index * LANES);
         }
-    }
-}
-
-/// R numbers, in as many lanes; never reads past them.
-#[inline(always)]
-unsafe fn rows<S: Simd, const R: usize>(from: *const f32) -> S {
-    unsafe {
-        if R == LANES {
-            return S::load(from);
-        }
-        let mut lanes = [0.0; LANES];
-        for (r, lane) in lanes.iter_mut().enumerate().take(R) {
-            *lane = *from.add(r);
-        }
-        S::load(lanes.as_ptr())
     }
 }
 

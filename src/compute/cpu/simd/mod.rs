@@ -29,8 +29,6 @@ pub unsafe trait Simd: Copy {
     const TILE_VECTORS: usize;
     /// Rows of a tile of one vector, for weight gradients.
     const GRADIENT_ROWS: usize;
-    /// Whether [`Simd::product`] takes pairs of bf16 in each lane.
-    const PAIRS: bool = false;
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -41,21 +39,6 @@ pub unsafe trait Simd: Copy {
     unsafe fn div(self, other: Self) -> Self;
     /// `self * a + b`.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
-    /// What tiles sum up: `self * a + b`, or with [`Simd::PAIRS`] `self_0 * a_0 + self_1 * a_1 + b` of the pairs in each lane.
-    #[inline(always)]
-    unsafe fn product(self, a: Self, b: Self) -> Self {
-        unsafe { self.mul_add(a, b) }
-    }
-    /// Lane i becomes the pair (self_i, other_i) in bf16. With [`Simd::PAIRS`] only.
-    #[inline(always)]
-    unsafe fn pair(self, _other: Self) -> Self {
-        unreachable!("products are in float32")
-    }
-    /// The 32 numbers of `self` and `next`, in order, as pairs of neighbours in bf16. With [`Simd::PAIRS`] only.
-    #[inline(always)]
-    unsafe fn pair_neighbours(self, _next: Self) -> Self {
-        unreachable!("products are in float32")
-    }
     unsafe fn sqrt(self) -> Self;
     /// Limits to -bound..bound; NaN stays NaN.
     unsafe fn clamp(self, bound: f32) -> Self;
@@ -89,8 +72,6 @@ pub trait Kernel {
 /// An instruction set that this machine was seen to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 with products in bf16: chosen by precision, not by width.
-    Avx512Bf16,
     Avx512,
     Avx2,
     Portable,
@@ -113,36 +94,20 @@ impl Isa {
         match precision {
             Precision::F32 => Ok(isa),
             Precision::Tf32 => bail!("parallel.precision = \"tf32\": only GPUs have it; use \"f32\" on a CPU"),
-            Precision::Bf16 if isa == Isa::Avx512 && Isa::has_bf16() => Ok(Isa::Avx512Bf16),
-            Precision::Bf16 => bail!(
-                "parallel.precision = \"bf16\" with {} kernels: it needs a processor with AVX512-BF16 (and kernels = \"auto\"); use \"f32\"",
-                isa.name()
-            ),
+            // Processors that multiply bf16 gain nothing by it here: updates are bound by memory, and their parameters stay float32.
+            Precision::Bf16 => bail!("parallel.precision = \"bf16\": only GPUs have it; use \"f32\" on a CPU"),
         }
-    }
-
-    /// Whether this processor multiplies bf16.
-    pub fn has_bf16() -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
-        #[cfg(not(target_arch = "x86_64"))]
-        return false;
-    }
-
-    /// [`Simd::PAIRS`] of this variant.
-    pub fn pairs(self) -> bool {
-        self == Isa::Avx512Bf16
     }
 
     /// [`Simd::TILE_VECTORS`] of this variant.
     pub fn tile_vectors(self) -> usize {
         match self {
-            Isa::Avx512 | Isa::Avx512Bf16 => 3,
+            Isa::Avx512 => 3,
             Isa::Avx2 | Isa::Portable => 1,
         }
     }
 
-    /// The float32 variants that this machine can run, widest first.
+    /// The variants that this machine can run, widest first.
     pub fn available() -> Vec<Isa> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -161,7 +126,6 @@ impl Isa {
 
     pub fn name(self) -> &'static str {
         match self {
-            Isa::Avx512Bf16 => "avx512_bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
@@ -175,8 +139,6 @@ impl Isa {
     #[inline]
     pub unsafe fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => unsafe { avx512::enter_bf16(kernel) },
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { avx512::enter(kernel) },
             #[cfg(target_arch = "x86_64")]
