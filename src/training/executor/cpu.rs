@@ -1,0 +1,140 @@
+//! The CPU's kernels, with the exchange on the memory that they work in.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::{Executor, Learning, Taking};
+use crate::compute::cpu::profile::Profile;
+use crate::compute::cpu::{self, CpuBackend, simd::Isa};
+use crate::compute::{Backend, Update};
+use crate::config::{Config, TransportChoice, Wire};
+use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, Transport};
+use crate::exit::Exit;
+use crate::network::{Maps, Network};
+use crate::rules::{self, Diagnosis, Phase, Rule};
+use crate::training::diagnostics::{self, LayerDiagnostics};
+
+const WIRE_OF_GPUS: &str =
+    "parallel.wire = \"bf16\": this rank computes on the CPU, where the same bits on any number of ranks need whole float32; use \"f32\"";
+
+/// The CPU's kernels, on memory that the ranks of a host share.
+pub struct OnCpu {
+    backend: CpuBackend,
+    exchange: Exchange,
+    /// Where the configuration asks for it.
+    diagnosis: Option<Diagnosis>,
+}
+
+impl OnCpu {
+    /// With the rule on its backend. `threads` is what this rank may use.
+    pub fn new(
+        config: &Config,
+        network: &Network,
+        maps: Arc<Maps>,
+        transport: &dyn Transport,
+        threads: usize,
+    ) -> Result<(OnCpu, Box<dyn Rule>)> {
+        let parallel = &config.parallel;
+        if parallel.backend == TransportChoice::Nccl {
+            return Err(Exit::Usage.error(exchange::NCCL_WITHOUT_GPU));
+        }
+        if parallel.wire == Wire::Bf16 {
+            return Err(Exit::Usage.error(WIRE_OF_GPUS));
+        }
+        let isa = Isa::choose(parallel.kernels, parallel.precision).map_err(|error| Exit::Usage.error(error.to_string()))?;
+        let (_, sizes) = cpu::spans(&maps);
+        let memory = ParameterMemory::new(sizes, transport, parallel.exchange)?;
+        let shared = memory.shared;
+        let parameters = exchange::parameters(&maps, memory);
+        let setup = cpu::Setup { isa, threads, seed: config.experiment.seed, capacity: config.data.batch_size / transport.size() };
+        let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup);
+        let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
+        let diagnosis = config.training.diagnostics.then(|| Diagnosis::new(&*rule, network, &maps, &mut backend));
+        let exchange = Exchange::new(&mut backend, shared, transport, parallel)?;
+        Ok((OnCpu { backend, exchange, diagnosis }, rule))
+    }
+}
+
+impl Executor for OnCpu {
+    fn backend(&mut self) -> &mut dyn Backend {
+        &mut self.backend
+    }
+
+    fn state(&self) -> &dyn Backend {
+        &self.backend
+    }
+
+    fn initialize(&mut self) {
+        self.backend.initialize();
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>> {
+        let OnCpu { backend, exchange, .. } = self;
+        let mut step = Learning { backend, exchange, transport, updates: Vec::new(), failed: None };
+        rule.learn(&mut step, phase);
+        step.failed.map_or(Ok(step.updates), Err)
+    }
+
+    fn give_up(&mut self, transport: &dyn Transport) {
+        self.exchange.settle(transport);
+    }
+
+    fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
+        self.exchange.update(&mut self.backend, transport, updates, steps)
+    }
+
+    fn diagnose(&mut self, transport: &dyn Transport, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+        let diagnosis = self.diagnosis.as_ref().context("training.diagnostics was off when the engine was made")?;
+        let comparisons = diagnosis.run(rule, &mut self.backend);
+        diagnostics::measure(&mut self.backend, &mut self.exchange, transport, &comparisons)
+    }
+
+    fn shares_parameters(&self) -> bool {
+        self.exchange.shares_parameters()
+    }
+
+    fn gather_moments(&self, transport: &dyn Transport) {
+        self.exchange.gather_moments(&self.backend, transport);
+    }
+
+    fn checksum(&self) -> u64 {
+        self.backend.parameters.checksum(&self.backend.pool)
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.backend.profile
+    }
+
+    fn reset_profile(&mut self) {
+        self.backend.profile.reset();
+    }
+
+    fn kernels(&self) -> &'static str {
+        self.backend.isa.name()
+    }
+
+    fn threads(&self) -> usize {
+        self.backend.pool.threads()
+    }
+
+    fn device(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl Taking for Exchange {
+    type Backend = CpuBackend;
+
+    fn take(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, update: Update) -> Result<()> {
+        Exchange::take(self, backend, transport, update)
+    }
+}

@@ -1,0 +1,95 @@
+//! What the engine asks of a device: a backend for the rules, and updates that all ranks share.
+
+mod cpu;
+mod torch;
+
+use anyhow::Result;
+
+pub use self::cpu::OnCpu;
+pub use self::torch::OnTensors;
+use super::diagnostics::LayerDiagnostics;
+use crate::compute::cpu::profile::Profile;
+use crate::compute::{Backend, Update};
+use crate::exchange::{AdamSteps, Transport};
+use crate::rules::{Phase, Rule, Step};
+
+/// A device with its share of the exchange among ranks.
+pub trait Executor {
+    /// Where the rule works.
+    fn backend(&mut self) -> &mut dyn Backend;
+
+    /// The same, to be asked for measures and parameters.
+    fn state(&self) -> &dyn Backend;
+
+    /// Initial parameters, from the seed.
+    fn initialize(&mut self);
+
+    /// Waits for what the rule asked of the backend; afterwards the measures are there. Fails where one of its operations has.
+    fn finish(&mut self) -> Result<()>;
+
+    /// Lets `rule` learn from the backend's batch, and waits for its measures. Factors may begin to travel; no parameter changes. Returns the
+    /// updates, for [`Executor::update`] or [`Executor::give_up`]. Collective.
+    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>>;
+
+    /// Ends what [`Executor::learn`] began, where there is to be no update. Returns when all ranks have learned.
+    fn give_up(&mut self, transport: &dyn Transport);
+
+    /// Applies `updates` to the parameters of every rank. Collective.
+    fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()>;
+
+    /// Compares the rule with back-propagation on the backend's batch, by forward layer. Collective; no parameter changes.
+    fn diagnose(&mut self, transport: &dyn Transport, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>>;
+
+    /// Whether one copy of the parameters serves all ranks of a host.
+    fn shares_parameters(&self) -> bool;
+
+    /// Brings Adam's moments to rank 0. Collective.
+    fn gather_moments(&self, transport: &dyn Transport);
+
+    /// Checksum of this rank's parameters.
+    fn checksum(&self) -> u64;
+
+    fn profile(&self) -> &Profile;
+
+    fn reset_profile(&mut self);
+
+    /// The kernels in use: "avx512", "avx2", "portable", or "libtorch".
+    fn kernels(&self) -> &'static str;
+
+    fn threads(&self) -> usize;
+
+    /// "cpu", or which GPU.
+    fn device(&self) -> String;
+
+    /// Bytes in use of the GPU's memory, where there is one.
+    fn device_memory(&self) -> Option<u64>;
+}
+
+/// Takes updates from a rule as they come.
+trait Taking {
+    type Backend: Backend;
+
+    fn take(&mut self, backend: &mut Self::Backend, transport: &dyn Transport, update: Update) -> Result<()>;
+}
+
+/// A rule's step on a backend, whose updates go to the exchange.
+struct Learning<'a, E: Taking> {
+    backend: &'a mut E::Backend,
+    exchange: &'a mut E,
+    transport: &'a dyn Transport,
+    updates: Vec<Update>,
+    failed: Option<anyhow::Error>,
+}
+
+impl<E: Taking> Step for Learning<'_, E> {
+    fn backend(&mut self) -> &mut dyn Backend {
+        self.backend
+    }
+
+    fn update(&mut self, update: Update) {
+        self.updates.push(update);
+        if self.failed.is_none() {
+            self.failed = self.exchange.take(self.backend, self.transport, update).err();
+        }
+    }
+}

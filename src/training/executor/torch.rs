@@ -1,0 +1,136 @@
+//! Tensors of libtorch's, with the exchange on them.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tch::Device;
+
+use super::{Executor, Learning, Taking};
+use crate::compute::cpu::profile::Profile;
+use crate::compute::cuda::{self, TorchBackend};
+use crate::compute::{Backend, Update};
+use crate::config::Config;
+use crate::exchange::{self, AdamSteps, TensorExchange, Transport};
+use crate::exit::Exit;
+use crate::network::{Maps, Network};
+use crate::rules::{self, Phase, Rule};
+use crate::training::diagnostics::LayerDiagnostics;
+
+const ON_CPU_ALONE: &str =
+    "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
+
+/// Tensors on a device of libtorch's.
+pub struct OnTensors {
+    backend: TorchBackend,
+    exchange: TensorExchange,
+}
+
+impl OnTensors {
+    /// With the rule on its backend. Collective.
+    pub fn new(
+        config: &Config,
+        network: &Network,
+        maps: Arc<Maps>,
+        transport: &Arc<dyn Transport>,
+        device: Device,
+    ) -> Result<(OnTensors, Box<dyn Rule>)> {
+        if config.training.diagnostics {
+            return Err(Exit::Usage.error(ON_CPU_ALONE));
+        }
+        let capacity = config.data.batch_size / transport.size();
+        let plan = exchange::Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
+        let setup = cuda::Setup {
+            device,
+            precision: config.parallel.precision,
+            seed: config.experiment.seed,
+            capacity,
+            parts: plan.iter().map(|way| way.part(&**transport)).collect(),
+        };
+        let mut backend = TorchBackend::new(network, maps.clone(), setup)?;
+        let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
+        let exchange = TensorExchange::new(&backend, plan, transport, &config.parallel)?;
+        Ok((OnTensors { backend, exchange }, rule))
+    }
+}
+
+impl Executor for OnTensors {
+    fn backend(&mut self) -> &mut dyn Backend {
+        &mut self.backend
+    }
+
+    fn state(&self) -> &dyn Backend {
+        &self.backend
+    }
+
+    fn initialize(&mut self) {
+        self.backend.initialize();
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.backend.finish()
+    }
+
+    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>> {
+        let OnTensors { backend, exchange } = self;
+        let mut step = Learning { backend, exchange, transport, updates: Vec::new(), failed: None };
+        rule.learn(&mut step, phase);
+        let (failed, updates) = (step.failed, step.updates);
+        // What failed first is the backend's, where it did.
+        self.backend.finish()?;
+        failed.map_or(Ok(updates), Err)
+    }
+
+    fn give_up(&mut self, _transport: &dyn Transport) {}
+
+    fn update(&mut self, _transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
+        self.exchange.update(&mut self.backend, updates, steps)
+    }
+
+    fn diagnose(&mut self, _transport: &dyn Transport, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+        Err(Exit::Usage.error(ON_CPU_ALONE))
+    }
+
+    fn shares_parameters(&self) -> bool {
+        false
+    }
+
+    fn gather_moments(&self, transport: &dyn Transport) {
+        self.exchange.gather_moments(&self.backend, transport);
+    }
+
+    fn checksum(&self) -> u64 {
+        self.backend.checksum()
+    }
+
+    fn profile(&self) -> &Profile {
+        self.backend.profile()
+    }
+
+    fn reset_profile(&mut self) {
+        self.backend.reset_profile();
+    }
+
+    fn kernels(&self) -> &'static str {
+        "libtorch"
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn device(&self) -> String {
+        self.backend.describe()
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        self.backend.driver()?.memory_in_use().ok()
+    }
+}
+
+impl Taking for TensorExchange {
+    type Backend = TorchBackend;
+
+    fn take(&mut self, backend: &mut TorchBackend, _transport: &dyn Transport, update: Update) -> Result<()> {
+        TensorExchange::take(self, backend, update)
+    }
+}
