@@ -11,12 +11,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use super::transport::{Freight, Journey, Message, Transport};
-use super::{AdamSteps, reduce};
+use super::{AdamSteps, UpdateExchange, reduce};
 use crate::compute::cpu::{Arena, CpuBackend, Use, profile::Phase};
 use crate::compute::{Activity, Update};
 use crate::config::{ExchangeChoice, Parallel};
@@ -25,6 +26,7 @@ use crate::observe::{Doing, span};
 
 /// Performs updates on all ranks, and keeps what that needs.
 pub struct Exchange {
+    transport: Arc<dyn Transport>,
     way: Way,
     rank: usize,
     size: usize,
@@ -41,6 +43,8 @@ pub struct Exchange {
     elements: Vec<Vec<Range<usize>>>,
     /// One over the global batch.
     scale: f32,
+    /// Updates of this step.
+    taken: Vec<Update>,
     /// Factors of this step, by activity.
     factors: BTreeMap<usize, Journey>,
     /// Gradients of this step, by map.
@@ -60,7 +64,7 @@ unsafe impl Send for Exchange {}
 impl Exchange {
     /// Gives the backend's activities their memory and prepares updates in the way chosen. `shared` says that the parameters are the host's.
     /// Collective.
-    pub fn new(backend: &mut CpuBackend, shared: bool, transport: &dyn Transport, parallel: &Parallel) -> Result<Exchange> {
+    pub fn new(backend: &mut CpuBackend, shared: bool, transport: &Arc<dyn Transport>, parallel: &Parallel) -> Result<Exchange> {
         let (rank, size) = (transport.rank(), transport.size());
         let maps = backend.maps.clone();
         let items: Vec<usize> =
@@ -101,8 +105,26 @@ impl Exchange {
         backend.allocate(arena);
         let (sharing, overlap) = (if host.is_some() { local } else { 1 }, parallel.overlap);
         let scale = 1.0 / (backend.batch() * size) as f32;
-        let (factors, gradients) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Exchange { way, rank, size, sharing, overlap, bases, items, owned, elements, scale, factors, gradients })
+        Ok(Exchange {
+            transport: transport.clone(),
+            way,
+            rank,
+            size,
+            sharing,
+            overlap,
+            bases,
+            items,
+            owned,
+            elements,
+            scale,
+            taken: Vec::new(),
+            factors: BTreeMap::new(),
+            gradients: BTreeMap::new(),
+        })
+    }
+
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
     }
 
     /// Whether the ranks of this host see one copy of the parameters.
@@ -110,84 +132,22 @@ impl Exchange {
         self.sharing > 1
     }
 
-    /// Takes an update as the rule hands it out: what can travel now begins to.
-    pub fn take(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, update: Update) -> Result<()> {
-        if !self.overlap || self.size == 1 {
-            return Ok(());
-        }
-        match self.way {
-            Way::Activities { .. } => {
-                self.send_factors(backend, transport, update);
-                Ok(())
-            }
-            Way::Gradients { .. } => {
-                self.make_gradient(backend, update)?;
-                self.send_gradient(backend, transport, update.map);
-                Ok(())
-            }
-        }
-    }
-
-    /// Waits for what [`Exchange::take`] began, where the step ends without an update: memory is in use until then.
-    pub fn settle(&mut self, transport: &dyn Transport) {
-        let under_way = std::mem::take(&mut self.factors).into_values().chain(std::mem::take(&mut self.gradients).into_values());
-        under_way.for_each(|journey| transport.wait(journey));
-    }
-
-    /// Applies `updates`, all that the rule handed out, to the parameters of every rank.
-    pub fn update(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
-        // With nobody to reach by messages, all maps are one pass.
-        let at_once = !self.overlap || self.peers().next().is_none();
-        let mut parameters = Vec::with_capacity(updates.len());
-        for some in if at_once { updates.chunks(updates.len().max(1)) } else { updates.chunks(1) } {
-            match self.way {
-                Way::Activities { .. } => {
-                    self.await_factors(backend, transport, some);
-                    let (maps, arenas) = (backend.maps.clone(), backend.parameters.at());
-                    let adam =
-                        |map: MapId| Use::Adam { weights: arenas[0], first: arenas[1], second: arenas[2], step: steps.of(&maps, map) };
-                    backend.update(some, &self.bases, |map| self.owned[map.0].clone(), adam)?;
-                }
-                Way::Gradients { .. } => {
-                    self.await_gradients(backend, transport, some)?;
-                    let Way::Gradients { gradients, landed, landings } = &self.way else { continue };
-                    for update in some {
-                        let (map, ranges) = (update.map.0, &self.elements[update.map.0]);
-                        let step = steps.of(&backend.maps, update.map);
-                        unsafe {
-                            let parts = reduce::parts(self.rank, gradients.at(0), ranges, landed.at(landings[map]));
-                            backend.adam(&parts, ranges[self.rank].clone(), step);
-                        }
-                    }
-                }
-            }
-            for update in some {
-                parameters.push(self.send_parameters(backend, transport, update.map));
-            }
-        }
-        exchanging(backend, (Doing::AllGather, None), 0, || parameters.into_iter().for_each(|journey| transport.wait(journey)));
-        self.meet(backend, transport);
-        self.factors.clear();
-        self.gradients.clear();
-        Ok(())
-    }
-
     /// Stores the gradients of `updates`, summed over the global batch, in `to`, an arena of the parameters' layout: of each map the part that
     /// this rank owns. No parameter changes.
-    pub fn gradients(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update], to: &Arena) -> Result<()> {
+    pub fn gradients(&mut self, backend: &mut CpuBackend, updates: &[Update], to: &Arena) -> Result<()> {
         let to = to.at(0);
         let store = |_| Use::Store { gradients: to, scale: 1.0 };
         match self.way {
             Way::Activities { .. } => {
-                self.await_factors(backend, transport, updates);
+                self.await_factors(backend, updates);
                 backend.update(updates, &self.bases, |map| self.owned[map.0].clone(), store)?;
-                self.meet(backend, transport);
+                self.meet(backend);
                 self.factors.clear();
             }
             Way::Gradients { .. } => {
                 backend.update(updates, &self.bases, |map| 0..self.items[map.0], store)?;
                 for update in updates {
-                    unsafe { reduce::reduce_scatter(transport, backend.isa, &backend.pool, to, &self.elements[update.map.0]) };
+                    unsafe { reduce::reduce_scatter(&*self.transport, backend.isa, &backend.pool, to, &self.elements[update.map.0]) };
                 }
             }
         }
@@ -200,7 +160,7 @@ impl Exchange {
     }
 
     /// Brings Adam's moments to rank 0, for a checkpoint. Collective.
-    pub fn gather_moments(&self, backend: &CpuBackend, transport: &dyn Transport) {
+    pub fn gather_moments(&self, backend: &CpuBackend) {
         let beyond = |rank: usize| rank >= self.sharing;
         for (map, ranges) in backend.maps.all.iter().zip(&self.elements).filter(|(map, _)| map.trained()) {
             let _span = span(Doing::Gather, Some(map.layer));
@@ -210,8 +170,8 @@ impl Exchange {
                 let from = if self.rank == 0 { self.sharing..self.size } else { 0..0 };
                 let receives: Vec<Message> = from.map(|rank| message(rank, rank)).collect();
                 let freight = Freight { doing: Doing::Gather, layer: Some(map.layer) };
-                let journey = unsafe { transport.begin(freight, &sends, &receives) };
-                transport.wait(journey);
+                let journey = unsafe { self.transport.begin(freight, &sends, &receives) };
+                self.transport.wait(journey);
             }
         }
     }
@@ -223,7 +183,7 @@ impl Exchange {
     }
 
     /// Begins to send this rank's factors of `update` and to receive the others', each once in a step.
-    fn send_factors(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, update: Update) {
+    fn send_factors(&mut self, backend: &mut CpuBackend, update: Update) {
         for activity in [update.pre, update.post] {
             if self.factors.contains_key(&activity.0) {
                 continue;
@@ -235,29 +195,29 @@ impl Exchange {
             let layer = Some(backend.maps.get(update.map).layer);
             let freight = Freight { doing: Doing::FactorsTravelling, layer };
             let journey = exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe {
-                transport.begin(freight, &sends, &receives)
+                self.transport.begin(freight, &sends, &receives)
             });
             self.factors.insert(activity.0, journey);
         }
     }
 
     /// Returns when all ranks' factors of `updates` are there.
-    fn await_factors(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update]) {
+    fn await_factors(&mut self, backend: &mut CpuBackend, updates: &[Update]) {
         if self.peers().next().is_some() {
-            updates.iter().for_each(|update| self.send_factors(backend, transport, *update));
+            updates.iter().for_each(|update| self.send_factors(backend, *update));
             for update in updates {
                 let layer = Some(backend.maps.get(update.map).layer);
                 let journeys = [update.pre, update.post].map(|activity| self.factors[&activity.0]);
-                exchanging(backend, (Doing::AllGather, layer), 0, || journeys.into_iter().for_each(|journey| transport.wait(journey)));
+                exchanging(backend, (Doing::AllGather, layer), 0, || journeys.into_iter().for_each(|journey| self.transport.wait(journey)));
             }
         }
-        self.meet(backend, transport);
+        self.meet(backend);
     }
 
     /// Waits for those that see the same memory.
-    fn meet(&self, backend: &mut CpuBackend, transport: &dyn Transport) {
+    fn meet(&self, backend: &mut CpuBackend) {
         if self.sharing > 1 {
-            exchanging(backend, (Doing::Barrier, None), 0, || transport.host_barrier());
+            exchanging(backend, (Doing::Barrier, None), 0, || self.transport.host_barrier());
         }
     }
 
@@ -268,44 +228,110 @@ impl Exchange {
         backend.update(&[update], &self.bases, |map| 0..self.items[map.0], |_| store)
     }
 
-    fn send_gradient(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, map: MapId) {
+    fn send_gradient(&mut self, backend: &mut CpuBackend, map: MapId) {
         let Way::Gradients { gradients, landed, landings } = &self.way else { return };
         let ranges = &self.elements[map.0];
         let layer = Some(backend.maps.get(map).layer);
         let freight = Freight { doing: Doing::GradientTravelling, layer };
         let bytes = 4 * reduce::landing_elements(ranges, self.rank);
         let journey = exchanging(backend, (Doing::ReduceScatter, layer), bytes, || unsafe {
-            reduce::begin(transport, freight, gradients.at(0), ranges, landed.at(landings[map.0]))
+            reduce::begin(&*self.transport, freight, gradients.at(0), ranges, landed.at(landings[map.0]))
         });
         self.gradients.insert(map.0, journey);
     }
 
     /// Returns when all ranks' gradients of `updates` in this rank's ranges are there.
-    fn await_gradients(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, updates: &[Update]) -> Result<()> {
+    fn await_gradients(&mut self, backend: &mut CpuBackend, updates: &[Update]) -> Result<()> {
         for update in updates.iter().filter(|update| !self.overlap || !self.gradients.contains_key(&update.map.0)) {
             self.make_gradient(backend, *update)?;
         }
         for update in updates {
             if !self.gradients.contains_key(&update.map.0) {
-                self.send_gradient(backend, transport, update.map);
+                self.send_gradient(backend, update.map);
             }
         }
         for update in updates {
             let (layer, journey) = (Some(backend.maps.get(update.map).layer), self.gradients[&update.map.0]);
-            exchanging(backend, (Doing::ReduceScatter, layer), 0, || transport.wait(journey));
+            exchanging(backend, (Doing::ReduceScatter, layer), 0, || self.transport.wait(journey));
         }
         Ok(())
     }
 
     /// Begins to send this rank's new parameters of `map`, and to receive the others'.
-    fn send_parameters(&self, backend: &mut CpuBackend, transport: &dyn Transport, map: MapId) -> Journey {
+    fn send_parameters(&self, backend: &mut CpuBackend, map: MapId) -> Journey {
         let (weights, ranges) = (backend.parameters.weights.at(0), &self.elements[map.0]);
         let of = |peer: usize, owner: usize| unsafe { Message::of(peer, weights, &ranges[owner]) };
         let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
         let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
         let layer = Some(backend.maps.get(map).layer);
         let freight = Freight { doing: Doing::ParametersTravelling, layer };
-        exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe { transport.begin(freight, &sends, &receives) })
+        exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe { self.transport.begin(freight, &sends, &receives) })
+    }
+}
+
+impl UpdateExchange for Exchange {
+    type Backend = CpuBackend;
+
+    fn take(&mut self, backend: &mut CpuBackend, update: Update) -> Result<()> {
+        self.taken.push(update);
+        if !self.overlap || self.size == 1 {
+            return Ok(());
+        }
+        match self.way {
+            Way::Activities { .. } => {
+                self.send_factors(backend, update);
+                Ok(())
+            }
+            Way::Gradients { .. } => {
+                self.make_gradient(backend, update)?;
+                self.send_gradient(backend, update.map);
+                Ok(())
+            }
+        }
+    }
+
+    fn commit(&mut self, backend: &mut CpuBackend, steps: AdamSteps) -> Result<()> {
+        let updates = std::mem::take(&mut self.taken);
+        // With nobody to reach by messages, all maps are one pass.
+        let at_once = !self.overlap || self.peers().next().is_none();
+        let mut parameters = Vec::with_capacity(updates.len());
+        for some in if at_once { updates.chunks(updates.len().max(1)) } else { updates.chunks(1) } {
+            match self.way {
+                Way::Activities { .. } => {
+                    self.await_factors(backend, some);
+                    let (maps, arenas) = (backend.maps.clone(), backend.parameters.at());
+                    let adam =
+                        |map: MapId| Use::Adam { weights: arenas[0], first: arenas[1], second: arenas[2], step: steps.of(&maps, map) };
+                    backend.update(some, &self.bases, |map| self.owned[map.0].clone(), adam)?;
+                }
+                Way::Gradients { .. } => {
+                    self.await_gradients(backend, some)?;
+                    let Way::Gradients { gradients, landed, landings } = &self.way else { continue };
+                    for update in some {
+                        let (map, ranges) = (update.map.0, &self.elements[update.map.0]);
+                        let step = steps.of(&backend.maps, update.map);
+                        unsafe {
+                            let parts = reduce::parts(self.rank, gradients.at(0), ranges, landed.at(landings[map]));
+                            backend.adam(&parts, ranges[self.rank].clone(), step);
+                        }
+                    }
+                }
+            }
+            for update in some {
+                parameters.push(self.send_parameters(backend, update.map));
+            }
+        }
+        exchanging(backend, (Doing::AllGather, None), 0, || parameters.into_iter().for_each(|journey| self.transport.wait(journey)));
+        self.meet(backend);
+        self.factors.clear();
+        self.gradients.clear();
+        Ok(())
+    }
+
+    fn settle(&mut self) {
+        self.taken.clear();
+        let under_way = std::mem::take(&mut self.factors).into_values().chain(std::mem::take(&mut self.gradients).into_values());
+        under_way.for_each(|journey| self.transport.wait(journey));
     }
 }
 

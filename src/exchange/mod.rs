@@ -19,8 +19,24 @@ pub use self::parameter_memory::{ParameterMemory, parameters};
 pub use self::reduce::reduce_scatter;
 pub use self::tensors::{Collectives, NCCL_WITHOUT_GPU, Sharing, TensorExchange, Ticket, join};
 pub use self::transport::{Freight, Journey, Message, Single, Transport};
-use crate::compute::AdamStep;
+use anyhow::Result;
+
+use crate::compute::{AdamStep, Backend, Update};
 use crate::network::{MapId, Maps, Role};
+
+/// Shares the updates of a step among the ranks: takes them as the rule hands them out, and changes parameters when all are there.
+pub trait UpdateExchange {
+    type Backend: Backend;
+
+    /// Takes an update: what can travel now begins to. Both factors stay as they are until the step ends. Collective.
+    fn take(&mut self, backend: &mut Self::Backend, update: Update) -> Result<()>;
+
+    /// Ends the step: applies the updates that were taken to the parameters of every rank. Collective.
+    fn commit(&mut self, backend: &mut Self::Backend, steps: AdamSteps) -> Result<()>;
+
+    /// Ends the step without an update: waits for what travels, since its memory is in use until then.
+    fn settle(&mut self);
+}
 
 /// Adam's constants of both models at one step.
 #[derive(Clone, Copy, Debug)]

@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use super::staged::Staged;
-use super::{AdamSteps, Freight, Transport, nccl};
+use super::{AdamSteps, Freight, Transport, UpdateExchange, nccl};
 use crate::compute::cpu::profile::Phase;
 use crate::compute::cuda::TorchBackend;
 use crate::compute::cuda::driver::Driver;
@@ -118,6 +118,7 @@ pub fn join(
 
 /// Performs updates on all ranks.
 pub struct TensorExchange {
+    transport: Arc<dyn Transport>,
     sharing: Vec<Sharing>,
     /// Absent where there is one rank.
     collectives: Option<Box<dyn Collectives>>,
@@ -125,6 +126,8 @@ pub struct TensorExchange {
     overlap: bool,
     /// What travels.
     wire: Kind,
+    /// Updates of this step.
+    taken: Vec<Update>,
     /// Of this step: all ranks' factors on their way, [ranks, positions, samples, channels], by activity.
     factors: BTreeMap<usize, (Ticket, Tensor)>,
     /// Of this step, by map.
@@ -149,28 +152,101 @@ impl TensorExchange {
         parallel: &Parallel,
     ) -> Result<TensorExchange> {
         let joined = join(backend.driver(), transport, parallel.backend, parallel.stall_timeout)?;
-        Ok(TensorExchange::over(joined.map(|(collectives, _)| collectives), sharing, transport.size(), parallel.overlap, parallel.wire))
+        let (collectives, size) = (joined.map(|(collectives, _)| collectives), transport.size());
+        Ok(TensorExchange::over(collectives, transport.clone(), sharing, size, parallel.overlap, parallel.wire))
     }
 
     /// Over the collectives of `size` ranks, which map by map share as `sharing` says.
     pub(super) fn over(
         collectives: Option<Box<dyn Collectives>>,
+        transport: Arc<dyn Transport>,
         sharing: Vec<Sharing>,
         size: usize,
         overlap: bool,
         wire: Wire,
     ) -> TensorExchange {
         let wire = if wire == Wire::Bf16 { Kind::BFloat16 } else { Kind::Float };
-        TensorExchange { sharing, collectives, size, overlap, wire, factors: BTreeMap::new(), gradients: BTreeMap::new() }
+        TensorExchange {
+            transport,
+            sharing,
+            collectives,
+            size,
+            overlap,
+            wire,
+            taken: Vec::new(),
+            factors: BTreeMap::new(),
+            gradients: BTreeMap::new(),
+        }
     }
 
-    /// Takes an update as the rule hands it out: what can travel now begins to. Collective.
-    pub fn take(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+    /// Begins what an update's sharing needs before any parameter may change: to gather factors, each once in a step, or to sum a gradient.
+    fn begin(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+        let Some(collectives) = &mut self.collectives else { return Ok(()) };
+        let (pre, post) = backend.factors(&update)?;
+        let freight = |doing: Doing| Freight { doing, layer: Some(backend.maps.get(update.map).layer) };
+        match self.sharing[update.map.0] {
+            Sharing::None => {}
+            Sharing::Activities => {
+                let mut new = vec![(update.pre, pre), (update.post, post)];
+                new.retain(|(activity, _)| !self.factors.contains_key(&activity.0));
+                new.dedup_by_key(|(activity, _)| *activity);
+                let pairs: Vec<(Tensor, Tensor)> = new
+                    .iter()
+                    .map(|(_, own)| {
+                        let own = own.f_to_kind(self.wire)?.f_contiguous()?;
+                        let (positions, samples, channels) = own.size3()?;
+                        let all = Tensor::f_empty([self.size as i64, positions, samples, channels], (self.wire, own.device()))?;
+                        Ok((own, all))
+                    })
+                    .collect::<Result<_>>()?;
+                let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
+                let bytes = pairs.iter().map(|(own, all)| self.wire.elt_size_in_bytes() * (all.numel() - own.numel())).sum();
+                let freight = freight(Doing::FactorsTravelling);
+                let ticket = exchanging(backend, bytes, |_| collectives.all_gather(freight, &borrowed))?;
+                self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (ticket, all))));
+            }
+            Sharing::Gradients => {
+                let freight = freight(Doing::GradientTravelling);
+                let all = backend.gradient(update.map, &pre, &post)?.f_to_kind(self.wire)?;
+                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (self.wire, all.device()))?;
+                let ticket = exchanging(backend, self.wire.elt_size_in_bytes() * (all.numel() - part.numel()), |_| {
+                    collectives.reduce_scatter(freight, &all, &part)
+                })?;
+                self.gradients.insert(update.map.0, Scattering { ticket, _all: all, part });
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the moments that ranks share to rank 0, for a checkpoint. Collective.
+    pub fn gather_moments(&self, backend: &TorchBackend) {
+        let transport = &self.transport;
+        for (index, _) in self.sharing.iter().enumerate().filter(|(_, way)| **way == Sharing::Gradients) {
+            for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {
+                let map = MapId(index);
+                let own = backend.part(map, buffer);
+                let ranges: Vec<_> = (0..self.size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
+                let mut whole = vec![0.0f32; own.len() * self.size];
+                whole[ranges[transport.rank()].clone()].copy_from_slice(&own);
+                unsafe { transport.gather_ranges(whole.as_mut_ptr(), &ranges) };
+                if transport.rank() == 0 {
+                    backend.keep_gathered(map, buffer, &whole);
+                }
+            }
+        }
+    }
+}
+
+impl UpdateExchange for TensorExchange {
+    type Backend = TorchBackend;
+
+    fn take(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+        self.taken.push(update);
         if self.overlap { self.begin(backend, update) } else { Ok(()) }
     }
 
-    /// Applies `updates`, all that the rule handed out, to the parameters of every rank. Collective.
-    pub fn update(&mut self, backend: &mut TorchBackend, updates: &[Update], steps: AdamSteps) -> Result<()> {
+    fn commit(&mut self, backend: &mut TorchBackend, steps: AdamSteps) -> Result<()> {
+        let updates = std::mem::take(&mut self.taken);
         let maps = backend.maps.clone();
         let step = |map: MapId| steps.of(&maps, map);
         let freight = |map: MapId| Freight { doing: Doing::ParametersTravelling, layer: Some(maps.get(map).layer) };
@@ -240,60 +316,13 @@ impl TensorExchange {
         backend.settle()
     }
 
-    /// Begins what an update's sharing needs before any parameter may change: to gather factors, each once in a step, or to sum a gradient.
-    fn begin(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
-        let Some(collectives) = &mut self.collectives else { return Ok(()) };
-        let (pre, post) = backend.factors(&update)?;
-        let freight = |doing: Doing| Freight { doing, layer: Some(backend.maps.get(update.map).layer) };
-        match self.sharing[update.map.0] {
-            Sharing::None => {}
-            Sharing::Activities => {
-                let mut new = vec![(update.pre, pre), (update.post, post)];
-                new.retain(|(activity, _)| !self.factors.contains_key(&activity.0));
-                new.dedup_by_key(|(activity, _)| *activity);
-                let pairs: Vec<(Tensor, Tensor)> = new
-                    .iter()
-                    .map(|(_, own)| {
-                        let own = own.f_to_kind(self.wire)?.f_contiguous()?;
-                        let (positions, samples, channels) = own.size3()?;
-                        let all = Tensor::f_empty([self.size as i64, positions, samples, channels], (self.wire, own.device()))?;
-                        Ok((own, all))
-                    })
-                    .collect::<Result<_>>()?;
-                let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
-                let bytes = pairs.iter().map(|(own, all)| self.wire.elt_size_in_bytes() * (all.numel() - own.numel())).sum();
-                let freight = freight(Doing::FactorsTravelling);
-                let ticket = exchanging(backend, bytes, |_| collectives.all_gather(freight, &borrowed))?;
-                self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (ticket, all))));
-            }
-            Sharing::Gradients => {
-                let freight = freight(Doing::GradientTravelling);
-                let all = backend.gradient(update.map, &pre, &post)?.f_to_kind(self.wire)?;
-                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (self.wire, all.device()))?;
-                let ticket = exchanging(backend, self.wire.elt_size_in_bytes() * (all.numel() - part.numel()), |_| {
-                    collectives.reduce_scatter(freight, &all, &part)
-                })?;
-                self.gradients.insert(update.map.0, Scattering { ticket, _all: all, part });
-            }
-        }
-        Ok(())
-    }
-
-    /// Brings the moments that ranks share to rank 0, for a checkpoint. Collective.
-    pub fn gather_moments(&self, backend: &TorchBackend, transport: &dyn Transport) {
-        for (index, _) in self.sharing.iter().enumerate().filter(|(_, way)| **way == Sharing::Gradients) {
-            for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {
-                let map = MapId(index);
-                let own = backend.part(map, buffer);
-                let ranges: Vec<_> = (0..self.size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
-                let mut whole = vec![0.0f32; own.len() * self.size];
-                whole[ranges[transport.rank()].clone()].copy_from_slice(&own);
-                unsafe { transport.gather_ranges(whole.as_mut_ptr(), &ranges) };
-                if transport.rank() == 0 {
-                    backend.keep_gathered(map, buffer, &whole);
-                }
-            }
-        }
+    fn settle(&mut self) {
+        self.taken.clear();
+        let tickets = std::mem::take(&mut self.factors).into_values().map(|(ticket, _)| ticket);
+        let tickets = tickets.chain(std::mem::take(&mut self.gradients).into_values().map(|scattering| scattering.ticket));
+        let Some(collectives) = &mut self.collectives else { return };
+        // The step has failed already, and its first error says more.
+        let _ = tickets.into_iter().try_for_each(|ticket| collectives.wait(ticket)).and_then(|()| collectives.settle());
     }
 }
 

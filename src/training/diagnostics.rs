@@ -32,12 +32,9 @@ pub struct LayerDiagnostics {
 }
 
 /// Measures `comparisons` of the backend's batch, of which every rank has its part. Collective.
-pub fn measure(
-    backend: &mut CpuBackend,
-    exchange: &mut Exchange,
-    transport: &dyn Transport,
-    comparisons: &[Comparison],
-) -> Result<Vec<LayerDiagnostics>> {
+pub fn measure(backend: &mut CpuBackend, exchange: &mut Exchange, comparisons: &[Comparison]) -> Result<Vec<LayerDiagnostics>> {
+    let transport = exchange.transport().clone();
+    let transport = &*transport;
     let one = |comparison: &Comparison| {
         let [product, rule, backprop] = products(backend, exchange, transport, comparison)?;
         // This root of equals is exact: a gradient makes no angle with itself.
@@ -66,7 +63,7 @@ fn products(backend: &mut CpuBackend, exchange: &mut Exchange, transport: &dyn T
     // Mapped for one layer at a time: memory is taken where a gradient is written, and given back after the layer.
     let mut arena = |update| -> Result<Arena> {
         let arena = Arena::new(backend.parameters.first.len()).context("not enough memory for the gradients that are compared")?;
-        exchange.gradients(backend, transport, &[update], &arena)?;
+        exchange.gradients(backend, &[update], &arena)?;
         Ok(arena)
     };
     let gradients = [arena(comparison.rule)?, arena(comparison.backprop)?];

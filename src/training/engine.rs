@@ -9,10 +9,10 @@ use tch::Device;
 use super::adam;
 use super::devices;
 use super::diagnostics::LayerDiagnostics;
-use super::executor::{Executor, OnCpu, OnTensors};
+use super::executor::{Executor, OnCpu, OnTensors, StepInFlight};
 use crate::agreement::{Facts, agree};
 use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
-use crate::compute::{Batch, Buffer, Measure, Part};
+use crate::compute::{Backend, Batch, Buffer, Measure, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
 use crate::exchange::{AdamSteps, Transport};
 use crate::exit::Exit;
@@ -56,7 +56,7 @@ impl Engine {
         let engine = match devices::choose(config.parallel.device, &*transport)? {
             Device::Cpu => {
                 let maps = prepare(config, network, &*transport)?;
-                let (executor, rule) = OnCpu::new(config, network, maps.clone(), &*transport, threads)?;
+                let (executor, rule) = OnCpu::new(config, network, maps.clone(), &transport, threads)?;
                 Engine::with(config, Box::new(executor), rule, maps, transport)
             }
             device => Engine::on_tensors(config, network, transport, device)?,
@@ -153,11 +153,8 @@ impl Engine {
     pub fn learn(&mut self, batch: &Batch, phase: Phase) -> Result<()> {
         ensure!(batch.samples * self.transport.size() == self.global_batch, "a training batch is whole");
         self.executor.backend().begin(batch)?;
-        let updates = self.executor.learn(&*self.transport, &*self.rule, phase)?;
-        if let Err(error) = self.check_finite(batch) {
-            self.executor.give_up(&*self.transport);
-            return Err(error);
-        }
+        let step = StepInFlight::learn(&mut *self.executor, &*self.rule, phase)?;
+        check_finite(step.state(), &self.maps, self.rule_name, batch)?;
         let taken = OptimizerSteps {
             forward: self.steps.forward + u64::from(phase.trains_forward()),
             inverse: self.steps.inverse + u64::from(phase.trains_inverse()),
@@ -167,44 +164,9 @@ impl Engine {
             forward: adam::step(&self.optimizer.forward, form, taken.forward, self.global_batch),
             inverse: adam::step(&self.optimizer.inverse, form, taken.inverse, self.global_batch),
         };
-        self.executor.update(&*self.transport, &updates, steps)?;
+        step.commit(steps)?;
         self.steps = taken;
         Ok(())
-    }
-
-    fn check_finite(&self, batch: &Batch) -> Result<()> {
-        for (name, measure) in [("loss", Measure::Loss), ("inverse_loss", Measure::InverseLoss)] {
-            if let Some(sample) = self.measure(measure).iter().position(|loss| !loss.is_finite()) {
-                let value = self.measure(measure)[sample];
-                return Err(Exit::NotFinite.error(format!(
-                    "{name} is {value} at step {} (sample {} of the global batch) under {}: {}. The last checkpoint is from before. \
-                     A smaller learning rate, sigma or alpha usually helps",
-                    batch.step,
-                    batch.first + sample,
-                    self.rule_name,
-                    self.first_not_finite(measure)
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Where to look for the cause: the lowest layer with a parameter that is not finite.
-    fn first_not_finite(&self, measure: Measure) -> String {
-        for (index, map) in self.maps.all.iter().enumerate() {
-            for (name, part) in [(&map.weight.name, Part::Weight), (&map.bias_name, Part::Bias)] {
-                let values =
-                    if part == Part::Bias && map.biases() == 0 { Vec::new() } else { self.read(MapId(index), part, Buffer::Weights) };
-                if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                    return format!("{name} of layer {} holds {value}", map.layer);
-                }
-            }
-        }
-        if measure == Measure::InverseLoss {
-            return "all parameters are finite, so it is an inverse's error that overflows when it is squared".to_owned();
-        }
-        let top = self.maps.forward.len() - 1;
-        format!("all parameters are finite, so it is the arithmetic of the output, layer {top}, that overflows")
     }
 
     /// The forward pass alone, on any number of samples up to this rank's share of a batch. Not collective.
@@ -219,7 +181,7 @@ impl Engine {
     pub fn diagnose(&mut self, batch: &Batch) -> Result<Vec<LayerDiagnostics>> {
         ensure!(batch.samples * self.transport.size() == self.global_batch, "diagnostics are measured on a whole batch");
         self.executor.backend().begin(batch)?;
-        self.executor.diagnose(&*self.transport, &*self.rule)
+        self.executor.diagnose(&*self.rule)
     }
 
     /// A measure of each sample of the last batch of this rank.
@@ -252,7 +214,7 @@ impl Engine {
 
     /// Brings to rank 0 what it lacks for a checkpoint. Collective; afterwards [`Engine::read`] on rank 0 has everything.
     pub fn gather(&self) {
-        self.executor.gather_moments(&*self.transport);
+        self.executor.gather_moments();
     }
 
     /// A tensor in its interchange layout.
@@ -323,4 +285,40 @@ fn prepare(config: &Config, network: &Network, transport: &dyn Transport) -> Res
         return Err(Exit::Usage.error(format!("data.batch_size = {batch} cannot be divided among {size} ranks")));
     }
     Ok(Arc::new(Maps::new(network, &config.learning.rule, config.learning.auxiliary_units.unwrap_or(0))))
+}
+
+/// Refuses a step whose losses are not finite: which, and where to look for the cause.
+fn check_finite(state: &dyn Backend, maps: &Maps, rule: &str, batch: &Batch) -> Result<()> {
+    for (name, measure) in [("loss", Measure::Loss), ("inverse_loss", Measure::InverseLoss)] {
+        let losses = state.measure(measure);
+        if let Some(sample) = losses.iter().position(|loss| !loss.is_finite()) {
+            return Err(Exit::NotFinite.error(format!(
+                "{name} is {} at step {} (sample {} of the global batch) under {rule}: {}. The last checkpoint is from before. \
+                 A smaller learning rate, sigma or alpha usually helps",
+                losses[sample],
+                batch.step,
+                batch.first + sample,
+                first_not_finite(state, maps, measure)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The lowest layer with a parameter that is not finite, or what else it must be.
+fn first_not_finite(state: &dyn Backend, maps: &Maps, measure: Measure) -> String {
+    for (index, map) in maps.all.iter().enumerate() {
+        let bias = (map.biases() > 0).then_some((&map.bias_name, Part::Bias));
+        for (name, part) in [(&map.weight.name, Part::Weight)].into_iter().chain(bias) {
+            let values = state.read_parameter(MapId(index), part, Buffer::Weights);
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return format!("{name} of layer {} holds {value}", map.layer);
+            }
+        }
+    }
+    if measure == Measure::InverseLoss {
+        return "all parameters are finite, so it is an inverse's error that overflows when it is squared".to_owned();
+    }
+    let top = maps.forward.len() - 1;
+    format!("all parameters are finite, so it is the arithmetic of the output, layer {top}, that overflows")
 }

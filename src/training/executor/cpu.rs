@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::{Executor, Learning, Taking};
+use super::{Executor, Learning};
+use crate::compute::Backend;
 use crate::compute::cpu::profile::Profile;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
-use crate::compute::{Backend, Update};
 use crate::config::{Config, TransportChoice, Wire};
-use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, Transport};
+use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, Transport, UpdateExchange};
 use crate::exit::Exit;
 use crate::network::{Maps, Network};
 use crate::rules::{self, Diagnosis, Phase, Rule};
@@ -32,7 +32,7 @@ impl OnCpu {
         config: &Config,
         network: &Network,
         maps: Arc<Maps>,
-        transport: &dyn Transport,
+        transport: &Arc<dyn Transport>,
         threads: usize,
     ) -> Result<(OnCpu, Box<dyn Rule>)> {
         let parallel = &config.parallel;
@@ -44,7 +44,7 @@ impl OnCpu {
         }
         let isa = Isa::choose(parallel.kernels, parallel.precision).map_err(|error| Exit::Usage.error(error.to_string()))?;
         let (_, sizes) = cpu::spans(&maps);
-        let memory = ParameterMemory::new(sizes, transport, parallel.exchange)?;
+        let memory = ParameterMemory::new(sizes, &**transport, parallel.exchange)?;
         let shared = memory.shared;
         let parameters = exchange::parameters(&maps, memory);
         let setup = cpu::Setup { isa, threads, seed: config.experiment.seed, capacity: config.data.batch_size / transport.size() };
@@ -73,33 +73,30 @@ impl Executor for OnCpu {
         Ok(())
     }
 
-    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>> {
-        let OnCpu { backend, exchange, .. } = self;
-        let mut step = Learning { backend, exchange, transport, updates: Vec::new(), failed: None };
-        rule.learn(&mut step, phase);
-        step.failed.map_or(Ok(step.updates), Err)
+    fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()> {
+        Learning::run(&mut self.backend, &mut self.exchange, rule, phase)
     }
 
-    fn give_up(&mut self, transport: &dyn Transport) {
-        self.exchange.settle(transport);
+    fn commit(&mut self, steps: AdamSteps) -> Result<()> {
+        self.exchange.commit(&mut self.backend, steps)
     }
 
-    fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
-        self.exchange.update(&mut self.backend, transport, updates, steps)
+    fn settle(&mut self) {
+        self.exchange.settle();
     }
 
-    fn diagnose(&mut self, transport: &dyn Transport, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+    fn diagnose(&mut self, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
         let diagnosis = self.diagnosis.as_ref().context("training.diagnostics was off when the engine was made")?;
         let comparisons = diagnosis.run(rule, &mut self.backend);
-        diagnostics::measure(&mut self.backend, &mut self.exchange, transport, &comparisons)
+        diagnostics::measure(&mut self.backend, &mut self.exchange, &comparisons)
     }
 
     fn shares_parameters(&self) -> bool {
         self.exchange.shares_parameters()
     }
 
-    fn gather_moments(&self, transport: &dyn Transport) {
-        self.exchange.gather_moments(&self.backend, transport);
+    fn gather_moments(&self) {
+        self.exchange.gather_moments(&self.backend);
     }
 
     fn checksum(&self) -> u64 {
@@ -128,13 +125,5 @@ impl Executor for OnCpu {
 
     fn device_memory(&self) -> Option<u64> {
         None
-    }
-}
-
-impl Taking for Exchange {
-    type Backend = CpuBackend;
-
-    fn take(&mut self, backend: &mut CpuBackend, transport: &dyn Transport, update: Update) -> Result<()> {
-        Exchange::take(self, backend, transport, update)
     }
 }

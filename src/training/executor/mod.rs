@@ -10,7 +10,7 @@ pub use self::torch::OnTensors;
 use super::diagnostics::LayerDiagnostics;
 use crate::compute::cpu::profile::Profile;
 use crate::compute::{Backend, Update};
-use crate::exchange::{AdamSteps, Transport};
+use crate::exchange::{AdamSteps, UpdateExchange};
 use crate::rules::{Phase, Rule, Step};
 
 /// A device with its share of the exchange among ranks.
@@ -27,24 +27,24 @@ pub trait Executor {
     /// Waits for what the rule asked of the backend; afterwards the measures are there. Fails where one of its operations has.
     fn finish(&mut self) -> Result<()>;
 
-    /// Lets `rule` learn from the backend's batch, and waits for its measures. Factors may begin to travel; no parameter changes. Returns the
-    /// updates, for [`Executor::update`] or [`Executor::give_up`]. Collective.
-    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>>;
+    /// Lets `rule` learn from the backend's batch, and waits for its measures. What its updates need begins to travel; no parameter changes.
+    /// [`Executor::commit`] or [`Executor::settle`] ends the step. Collective.
+    fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()>;
 
-    /// Ends what [`Executor::learn`] began, where there is to be no update. Returns when all ranks have learned.
-    fn give_up(&mut self, transport: &dyn Transport);
+    /// Applies the step's updates to the parameters of every rank. Collective.
+    fn commit(&mut self, steps: AdamSteps) -> Result<()>;
 
-    /// Applies `updates` to the parameters of every rank. Collective.
-    fn update(&mut self, transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()>;
+    /// Ends the step without them.
+    fn settle(&mut self);
 
     /// Compares the rule with back-propagation on the backend's batch, by forward layer. Collective; no parameter changes.
-    fn diagnose(&mut self, transport: &dyn Transport, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>>;
+    fn diagnose(&mut self, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>>;
 
     /// Whether one copy of the parameters serves all ranks of a host.
     fn shares_parameters(&self) -> bool;
 
     /// Brings Adam's moments to rank 0. Collective.
-    fn gather_moments(&self, transport: &dyn Transport);
+    fn gather_moments(&self);
 
     /// Checksum of this rank's parameters.
     fn checksum(&self) -> u64;
@@ -65,31 +65,63 @@ pub trait Executor {
     fn device_memory(&self) -> Option<u64>;
 }
 
-/// Takes updates from a rule as they come.
-trait Taking {
-    type Backend: Backend;
+/// A step whose updates travel, while all parameters are as they were. Dropped before [`StepInFlight::commit`], it ends without them.
+pub struct StepInFlight<'a> {
+    executor: &'a mut dyn Executor,
+    committed: bool,
+}
 
-    fn take(&mut self, backend: &mut Self::Backend, transport: &dyn Transport, update: Update) -> Result<()>;
+impl<'a> StepInFlight<'a> {
+    /// Lets `rule` learn from the batch of `executor`. Collective.
+    pub fn learn(executor: &'a mut dyn Executor, rule: &dyn Rule, phase: Phase) -> Result<StepInFlight<'a>> {
+        executor.learn(rule, phase)?;
+        Ok(StepInFlight { executor, committed: false })
+    }
+
+    /// To be asked for measures and parameters.
+    pub fn state(&self) -> &dyn Backend {
+        self.executor.state()
+    }
+
+    /// Applies the updates to the parameters of every rank. Collective.
+    pub fn commit(mut self, steps: AdamSteps) -> Result<()> {
+        self.committed = true;
+        self.executor.commit(steps)
+    }
+}
+
+impl Drop for StepInFlight<'_> {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.executor.settle();
+        }
+    }
 }
 
 /// A rule's step on a backend, whose updates go to the exchange.
-struct Learning<'a, E: Taking> {
+struct Learning<'a, E: UpdateExchange> {
     backend: &'a mut E::Backend,
     exchange: &'a mut E,
-    transport: &'a dyn Transport,
-    updates: Vec<Update>,
     failed: Option<anyhow::Error>,
 }
 
-impl<E: Taking> Step for Learning<'_, E> {
+impl<'a, E: UpdateExchange> Learning<'a, E> {
+    /// Lets `rule` learn; an error where an update could not be taken.
+    fn run(backend: &'a mut E::Backend, exchange: &'a mut E, rule: &dyn Rule, phase: Phase) -> Result<()> {
+        let mut step = Learning { backend, exchange, failed: None };
+        rule.learn(&mut step, phase);
+        step.failed.map_or(Ok(()), Err)
+    }
+}
+
+impl<E: UpdateExchange> Step for Learning<'_, E> {
     fn backend(&mut self) -> &mut dyn Backend {
         self.backend
     }
 
     fn update(&mut self, update: Update) {
-        self.updates.push(update);
         if self.failed.is_none() {
-            self.failed = self.exchange.take(self.backend, self.transport, update).err();
+            self.failed = self.exchange.take(self.backend, update).err();
         }
     }
 }

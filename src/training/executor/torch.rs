@@ -5,12 +5,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::Device;
 
-use super::{Executor, Learning, Taking};
+use super::{Executor, Learning};
+use crate::compute::Backend;
 use crate::compute::cpu::profile::Profile;
 use crate::compute::cuda::{self, TorchBackend};
-use crate::compute::{Backend, Update};
 use crate::config::Config;
-use crate::exchange::{self, AdamSteps, TensorExchange, Transport};
+use crate::exchange::{self, AdamSteps, TensorExchange, Transport, UpdateExchange};
 use crate::exit::Exit;
 use crate::network::{Maps, Network};
 use crate::rules::{self, Phase, Rule};
@@ -70,23 +70,21 @@ impl Executor for OnTensors {
         self.backend.finish()
     }
 
-    fn learn(&mut self, transport: &dyn Transport, rule: &dyn Rule, phase: Phase) -> Result<Vec<Update>> {
-        let OnTensors { backend, exchange } = self;
-        let mut step = Learning { backend, exchange, transport, updates: Vec::new(), failed: None };
-        rule.learn(&mut step, phase);
-        let (failed, updates) = (step.failed, step.updates);
+    fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()> {
+        let taken = Learning::run(&mut self.backend, &mut self.exchange, rule, phase);
         // What failed first is the backend's, where it did.
-        self.backend.finish()?;
-        failed.map_or(Ok(updates), Err)
+        self.backend.finish().and(taken)
     }
 
-    fn give_up(&mut self, _transport: &dyn Transport) {}
-
-    fn update(&mut self, _transport: &dyn Transport, updates: &[Update], steps: AdamSteps) -> Result<()> {
-        self.exchange.update(&mut self.backend, updates, steps)
+    fn commit(&mut self, steps: AdamSteps) -> Result<()> {
+        self.exchange.commit(&mut self.backend, steps)
     }
 
-    fn diagnose(&mut self, _transport: &dyn Transport, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+    fn settle(&mut self) {
+        self.exchange.settle();
+    }
+
+    fn diagnose(&mut self, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
         Err(Exit::Usage.error(ON_CPU_ALONE))
     }
 
@@ -94,8 +92,8 @@ impl Executor for OnTensors {
         false
     }
 
-    fn gather_moments(&self, transport: &dyn Transport) {
-        self.exchange.gather_moments(&self.backend, transport);
+    fn gather_moments(&self) {
+        self.exchange.gather_moments(&self.backend);
     }
 
     fn checksum(&self) -> u64 {
@@ -124,13 +122,5 @@ impl Executor for OnTensors {
 
     fn device_memory(&self) -> Option<u64> {
         self.backend.driver()?.memory_in_use().ok()
-    }
-}
-
-impl Taking for TensorExchange {
-    type Backend = TorchBackend;
-
-    fn take(&mut self, backend: &mut TorchBackend, _transport: &dyn Transport, update: Update) -> Result<()> {
-        TensorExchange::take(self, backend, update)
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::compute::cuda::{Setup, TorchBackend};
 use crate::compute::{AdamStep, Backend, Batch, Update};
 use crate::config::{Config, Wire};
-use crate::exchange::{AdamSteps, Sharing, TensorExchange};
+use crate::exchange::{AdamSteps, Sharing, Single, TensorExchange, UpdateExchange};
 use crate::network::{MapId, Maps, Network};
 use crate::rules::{self, Phase, Step};
 
@@ -61,18 +61,16 @@ fn parameters_after(case: Case, collectives: Option<Box<dyn Collectives>>, late:
     let mut backend = TorchBackend::new(&network, maps.clone(), setup).unwrap();
     backend.initialize();
     let rule = rules::build(&config.learning, &network, &maps, &mut backend).unwrap();
-    let mut exchange = TensorExchange::over(collectives, vec![sharing; maps.all.len()], size, overlap, wire);
+    let mut exchange = TensorExchange::over(collectives, Arc::new(Single), vec![sharing; maps.all.len()], size, overlap, wire);
     // Four samples, over and over.
     let pixels: Vec<f32> = (0..samples * 60).map(|i| ((i % 240) as f32 * 0.7).sin()).collect();
     let labels: Vec<u32> = (0..samples as u32).map(|i| i % 4 % 3).collect();
     backend.begin(&Batch { pixels: &pixels, labels: &labels, samples, first: 0, step: 0 }).unwrap();
-    let mut step = Recorded { backend: &mut backend, exchange: &mut exchange, late, updates: Vec::new() };
-    rule.learn(&mut step, Phase::Both);
-    let updates = step.updates;
+    rule.learn(&mut Recorded { backend: &mut backend, exchange: &mut exchange, late }, Phase::Both);
     backend.finish().unwrap();
     late.say("the rule is done".to_owned());
     let adam = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.0, epsilon: 1e-3 };
-    exchange.update(&mut backend, &updates, AdamSteps { forward: adam, inverse: adam }).unwrap();
+    exchange.commit(&mut backend, AdamSteps { forward: adam, inverse: adam }).unwrap();
     (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).to_device(Device::Cpu))).collect()
 }
 
@@ -81,7 +79,6 @@ struct Recorded<'a> {
     backend: &'a mut TorchBackend,
     exchange: &'a mut TensorExchange,
     late: &'a Late,
-    updates: Vec<Update>,
 }
 
 impl Step for Recorded<'_> {
@@ -91,7 +88,6 @@ impl Step for Recorded<'_> {
 
     fn update(&mut self, update: Update) {
         self.late.say("an update".to_owned());
-        self.updates.push(update);
         self.exchange.take(self.backend, update).unwrap();
     }
 }
