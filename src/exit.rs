@@ -1,4 +1,4 @@
-//! How a command ends: the exit codes of the contract, carried through `anyhow` so that any depth of the program can choose one.
+//! How a command ends: the exit codes of docs/configuration.md, carried through `anyhow` so that any depth of the program can choose one.
 //!
 //! An error without a code ends with 1. `main` alone turns errors into exit codes.
 

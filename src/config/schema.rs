@@ -1,6 +1,6 @@
 //! The configuration with every default filled in: what the rest of the program sees.
 //!
-//! The fields are the contract's keys, section by section. A value of this type has been checked on its own (ranges, required keys,
+//! The fields are the keys of docs/configuration.md, section by section. A value of this type has been checked on its own (ranges, required keys,
 //! combinations of rule and schedule); what needs data or ranks is checked when the plan is made.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Where a weight stands in a checkpoint's tensor.
 //!
 //! Checkpoints use the interchange layouts, the kernels a layout of their own; both are indexed by (block, row, column). With
-//! block = position * blocks_per_position + offset, every layout of the contract is a sum of four strides.
+//! block = position * blocks_per_position + offset, every layout of docs/algorithms.md is a sum of four strides.
 
 /// Name, shape and strides of a weight tensor in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

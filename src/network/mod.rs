@@ -70,7 +70,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Fans of the initialisation (in, out), as `algorithms` gives them: k*k*C on both sides of spatial layers.
+    /// Fans of the initialisation (in, out), as docs/algorithms.md gives them: k*k*C on both sides of spatial layers.
     pub fn fans(&self) -> (usize, usize) {
         match self.kind {
             Kind::Dense => (self.input.units(), self.output.units()),
