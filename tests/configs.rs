@@ -243,7 +243,7 @@ fn networks_have_table_3s_parameters() {
             assert_eq!([height, width, 3], input, "{name}");
         }
         let network = Network::new(input, classes, &config.network).unwrap();
-        let maps = Maps::new(&network, &config.learning.rule, config.learning.auxiliary_units.unwrap_or(0));
+        let maps = Maps::new(&network, &config.learning.rule.needs(config.learning.auxiliary_units));
         let random = [Role::Feedback, Role::DirectFeedback, Role::Auxiliary].map(|role| maps.parameters(role)).iter().sum::<usize>();
         assert_eq!([maps.parameters(Role::Forward), maps.parameters(Role::Inverse), random], [forward, inverse, fixed], "{name}");
     }

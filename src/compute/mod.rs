@@ -5,6 +5,7 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod settings;
 
 use anyhow::Result;
 

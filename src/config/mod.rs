@@ -7,7 +7,6 @@ mod find;
 mod keys;
 mod read;
 mod resolved;
-mod rule;
 mod schema;
 mod section;
 mod source;
@@ -20,7 +19,6 @@ use anyhow::Result;
 use serde::Serialize;
 
 pub use resolved::{Difference, may_change};
-pub use rule::Rule;
 pub use schema::*;
 
 /// What a configuration is loaded for, which decides what it must contain.

@@ -1,15 +1,18 @@
 //! The configuration with every default filled in: what the rest of the program sees.
 //!
 //! The fields are the keys of docs/configuration.md, section by section. A value of this type has been checked on its own (ranges, required keys,
-//! combinations of rule and schedule); what needs data or ranks is checked when the plan is made.
+//! combinations of rule and schedule); what needs data or ranks is checked when the plan is made. Settings that a lower part of the program
+//! works by are defined there.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Rule;
-use crate::rules::Inverses;
+pub use crate::compute::settings::{DeviceChoice as Device, KernelChoice, Precision};
+pub use crate::exchange::settings::{ExchangeChoice, TransportChoice, Wire};
+use crate::network::Inverses;
+pub use crate::network::{LayerSpec as Layer, Output, Spec as Network};
+pub use crate::rules::{BackwardWeights, Learning, RuleChoice as Rule, Schedule};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
@@ -77,70 +80,6 @@ pub enum Augment {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Network {
-    pub output: Output,
-    /// Hidden layers, bottom up; the output layer is added by `output`.
-    pub layers: Vec<Layer>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Output {
-    /// A dense layer of the class count, softmax, cross-entropy.
-    Softmax,
-    /// A dense layer of the input's size, squared error against the input.
-    Linear,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Layer {
-    Dense { units: usize },
-    Local { kernel: usize, channels: usize, stride: usize },
-    Conv { kernel: usize, channels: usize, stride: usize },
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Learning {
-    pub rule: Rule,
-    pub schedule: Schedule,
-    /// Step from the penultimate activity to its target, on the per-sample loss (dtp).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-    /// Deviation of the noise that inverses are trained with (the target propagation family).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma: Option<f64>,
-    /// Random output features beside the softmax (ao_sdtp).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub auxiliary_units: Option<usize>,
-    /// Weight of the back-propagated part in hidden targets, 0 to 1.
-    pub hybrid: f64,
-    /// What fixed feedback weights are at first, and for ever (fa).
-    pub feedback_weights: BackwardWeights,
-    /// What inverses begin with (the target propagation family).
-    pub inverse_weights: BackwardWeights,
-    /// Keys of the rule's own.
-    #[serde(flatten)]
-    pub own: BTreeMap<&'static str, f64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BackwardWeights {
-    /// Draws of their own.
-    Random,
-    /// The layer's initial weights, transposed.
-    Transposed,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    Parallel,
-    Alternating,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Optimizer {
     pub epsilon_form: EpsilonForm,
     pub forward: Adam,
@@ -196,52 +135,4 @@ pub struct Parallel {
     pub stall_timeout: f64,
     pub verify_every_steps: u64,
     pub kernels: KernelChoice,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Device {
-    Auto,
-    Cpu,
-    Cuda,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TransportChoice {
-    Auto,
-    Mpi,
-    Nccl,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExchangeChoice {
-    Auto,
-    Gradients,
-    Activities,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Wire {
-    F32,
-    Bf16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    F32,
-    Tf32,
-    Bf16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KernelChoice {
-    Auto,
-    Avx512,
-    Avx2,
-    Portable,
 }

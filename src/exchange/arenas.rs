@@ -16,11 +16,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use super::settings::ExchangeChoice;
 use super::transport::{Freight, Journey, Message, Transport};
 use super::{AdamSteps, UpdateExchange, reduce};
 use crate::compute::cpu::{Arena, CpuBackend, Use, profile::Phase};
 use crate::compute::{Activity, Update};
-use crate::config::{ExchangeChoice, Parallel};
 use crate::network::MapId;
 use crate::observe::{Doing, span};
 
@@ -64,7 +64,13 @@ unsafe impl Send for Exchange {}
 impl Exchange {
     /// Gives the backend's activities their memory and prepares updates in the way chosen. `shared` says that the parameters are the host's.
     /// Collective.
-    pub fn new(backend: &mut CpuBackend, shared: bool, transport: &Arc<dyn Transport>, parallel: &Parallel) -> Result<Exchange> {
+    pub fn new(
+        backend: &mut CpuBackend,
+        shared: bool,
+        transport: &Arc<dyn Transport>,
+        choice: ExchangeChoice,
+        overlap: bool,
+    ) -> Result<Exchange> {
         let (rank, size) = (transport.rank(), transport.size());
         let maps = backend.maps.clone();
         let items: Vec<usize> =
@@ -83,7 +89,7 @@ impl Exchange {
             backend.parameters.make_private().context("not enough memory for the parameters")?;
             unsafe { transport.release_shared() };
         }
-        let (way, arena, bases) = if size > 1 && parallel.exchange == ExchangeChoice::Gradients {
+        let (way, arena, bases) = if size > 1 && choice == ExchangeChoice::Gradients {
             let arena = private(room)?;
             let bases = vec![arena.at(0)];
             let mut landings = vec![0];
@@ -103,7 +109,7 @@ impl Exchange {
             (Way::Activities { _all: Some(all) }, unsafe { Arena::shared(bases[rank], room) }, bases)
         };
         backend.allocate(arena);
-        let (sharing, overlap) = (if host.is_some() { local } else { 1 }, parallel.overlap);
+        let sharing = if host.is_some() { local } else { 1 };
         let scale = 1.0 / (backend.batch() * size) as f32;
         Ok(Exchange {
             transport: transport.clone(),

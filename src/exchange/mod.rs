@@ -9,6 +9,7 @@ mod mpi;
 mod nccl;
 mod parameter_memory;
 mod reduce;
+pub mod settings;
 mod staged;
 mod tensors;
 mod transport;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 
 use super::Transport;
+use super::settings::ExchangeChoice;
 use crate::compute::cpu::{Arena, Parameters, Sizes, spans};
-use crate::config::ExchangeChoice;
 use crate::network::Maps;
 
 /// The parameters' arenas, private or shared by the ranks of a host.

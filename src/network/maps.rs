@@ -1,9 +1,8 @@
 //! Every map that a rule needs on a network: forward, inverse, feedback and auxiliary weights, with their names in checkpoints.
 //!
-//! Maps are made once, from the network and the rule's name. Rules address them by [`MapId`]; the backend stores their parameters.
+//! Maps are made once, from the network and what the rule needs. Rules address them by [`MapId`]; the backend stores their parameters.
 
-use super::{Connectivity, Interchange, Kind, Layer, Network, Shape};
-use crate::rules::{Definition, Feedback, Inverses, Setting};
+use super::{Connectivity, Feedback, Interchange, Inverses, Kind, Layer, Needs, Network, Shape};
 
 /// A map of [`Maps::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -206,8 +205,8 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// The maps that `rule` needs; `auxiliary_units` counts where it has random features beside the output.
-    pub fn new(network: &Network, rule: &Definition, auxiliary_units: usize) -> Maps {
+    /// The maps of `network` with those that a rule needs beside them.
+    pub fn new(network: &Network, needs: &Needs) -> Maps {
         let depth = network.depth();
         let top = &network.layers[depth - 1];
         let mut maps =
@@ -216,17 +215,18 @@ impl Maps {
             let id = maps.add(Map::forward(index, layer));
             maps.forward.push(id);
         }
-        let with_inverse = match rule.inverses {
+        let with_inverse = match needs.inverses {
             Inverses::None => 0..0,
             Inverses::Hidden => 1..depth.saturating_sub(1),
             Inverses::HiddenAndOutput => 1..depth,
         };
-        let features = rule.uses(Setting::AuxiliaryUnits);
+        let auxiliary_units = needs.auxiliary_units;
+        let features = auxiliary_units > 0;
         for index in with_inverse {
             let extra = if features && index == depth - 1 { auxiliary_units } else { 0 };
             maps.inverse[index] = Some(maps.add(Map::inverse(index, &network.layers[index], extra)));
         }
-        match rule.feedback {
+        match needs.feedback {
             Feedback::None => {}
             Feedback::Layered => {
                 for index in 1..depth {

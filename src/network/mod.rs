@@ -7,13 +7,16 @@
 mod connectivity;
 mod interchange;
 mod maps;
+mod needs;
+mod spec;
 
 use anyhow::{Result, bail};
 
-use crate::config;
 pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
 pub use maps::{Bias, Map, MapId, Maps, Role};
+pub use needs::{Feedback, Inverses, Needs};
+pub use spec::{LayerSpec, Output, Spec};
 
 /// Height, width and channels of an activity; a dense activity of D units is 1 x 1 x D.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,28 +105,28 @@ impl Layer {
 #[derive(Clone, Debug)]
 pub struct Network {
     pub input: Shape,
-    pub output: config::Output,
+    pub output: Output,
     pub layers: Vec<Layer>,
 }
 
 impl Network {
-    /// The network of `config` on images of `input` = [height, width, channels] with `classes` classes.
+    /// The network of `spec` on images of `input` = [height, width, channels] with `classes` classes.
     ///
     /// Where the first layer is dense the input is one position of height * width * channels units, in H, W, C order.
     /// Fails where a spatial layer stands above a dense one.
-    pub fn new(input: [usize; 3], classes: usize, config: &config::Network) -> Result<Network> {
+    pub fn new(input: [usize; 3], classes: usize, spec: &Spec) -> Result<Network> {
         let [height, width, channels] = input;
         let image = Shape { height, width, channels };
-        let spatial = config.layers.first().is_some_and(|layer| !matches!(layer, config::Layer::Dense { .. }));
+        let spatial = spec.layers.first().is_some_and(|layer| !matches!(layer, LayerSpec::Dense { .. }));
         let input = if spatial { image } else { Shape::flat(image.units()) };
         let mut shape = input;
         let mut flattened = !spatial;
-        let mut layers = Vec::with_capacity(config.layers.len() + 1);
-        for (index, layer) in config.layers.iter().enumerate() {
+        let mut layers = Vec::with_capacity(spec.layers.len() + 1);
+        for (index, layer) in spec.layers.iter().enumerate() {
             let (kind, output) = match *layer {
-                config::Layer::Dense { units } => (Kind::Dense, Shape::flat(units)),
-                config::Layer::Local { kernel, channels, stride } => (Kind::Local { kernel, stride }, strided(shape, channels, stride)),
-                config::Layer::Conv { kernel, channels, stride } => (Kind::Conv { kernel, stride }, strided(shape, channels, stride)),
+                LayerSpec::Dense { units } => (Kind::Dense, Shape::flat(units)),
+                LayerSpec::Local { kernel, channels, stride } => (Kind::Local { kernel, stride }, strided(shape, channels, stride)),
+                LayerSpec::Conv { kernel, channels, stride } => (Kind::Conv { kernel, stride }, strided(shape, channels, stride)),
             };
             if flattened && kind != Kind::Dense {
                 bail!("network.layers[{index}]: a spatial layer cannot stand above a dense one; put local and conv layers first");
@@ -132,12 +135,12 @@ impl Network {
             layers.push(Layer { kind, input: shape, output });
             shape = output;
         }
-        let units = match config.output {
-            config::Output::Softmax => classes,
-            config::Output::Linear => input.units(),
+        let units = match spec.output {
+            Output::Softmax => classes,
+            Output::Linear => input.units(),
         };
         layers.push(Layer { kind: Kind::Dense, input: shape, output: Shape::flat(units) });
-        Ok(Network { input, output: config.output, layers })
+        Ok(Network { input, output: spec.output, layers })
     }
 
     /// Number of layers, the output layer included: L of the formulas.

@@ -103,7 +103,7 @@ impl Plan {
         }
         let epoch = epoch(config, facts)?;
         let network = network(config, facts)?;
-        let maps = Arc::new(Maps::new(&network, &config.learning.rule, config.learning.auxiliary_units.unwrap_or(0)));
+        let maps = Arc::new(Maps::new(&network, &config.learning.rule.needs(config.learning.auxiliary_units)));
         let mut counted = Counted::new(config, &network, &maps, batch / ranks)?;
         let phases: &[Phase] = match config.learning.schedule {
             Schedule::Parallel => &[Phase::Both],

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{Forward, Rule};
+use super::{Forward, Learning, Rule};
 use crate::compute::Backend;
-use crate::config::Learning;
-use crate::network::{Maps, Network};
+use crate::network::{Feedback, Inverses, Maps, Needs, Network};
 
 /// A rule's name, what it needs, and how it is built.
 #[derive(Debug)]
@@ -32,24 +31,6 @@ pub struct Definition {
 pub type Build = fn(&Learning, Forward, &Network, &Arc<Maps>, &mut dyn Backend) -> Result<Box<dyn Rule>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inverses {
-    None,
-    /// Of hidden layers but the first, which has only the input below it.
-    Hidden,
-    /// Of the output layer too.
-    HiddenAndOutput,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feedback {
-    None,
-    /// `feedback` of each layer but the first: from its output to its input, with the layer's own sparsity.
-    Layered,
-    /// `direct_feedback` of each hidden layer: from the network's output to the layer's.
-    Direct,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
     /// `learning.alpha`, required.
     Alpha,
@@ -66,6 +47,12 @@ pub enum Setting {
 impl Definition {
     pub fn uses(&self, setting: Setting) -> bool {
         self.settings.contains(&setting)
+    }
+
+    /// The maps that it needs; `auxiliary_units` counts where it has random features beside the output.
+    pub fn needs(&self, auxiliary_units: Option<usize>) -> Needs {
+        let features = if self.uses(Setting::AuxiliaryUnits) { auxiliary_units.unwrap_or(0) } else { 0 };
+        Needs { inverses: self.inverses, feedback: self.feedback, auxiliary_units: features }
     }
 
     /// Its own keys, and what they mean.

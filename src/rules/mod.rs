@@ -11,12 +11,14 @@
 //! | TP, DTP, SDTP, AO-SDTP (2.1) | [`target_propagation`], [`top_target`] | trained inverses: targets, not errors, travel down |
 
 mod backprop;
+mod choice;
 mod definition;
 mod diagnosis;
 mod direct_feedback_alignment;
 mod feedback_alignment;
 mod forward;
 mod registry;
+mod settings;
 mod target_propagation;
 mod top_target;
 
@@ -25,16 +27,18 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::compute::{Activity, Backend, Update};
-use crate::config::Learning;
+pub use crate::network::{Feedback, Inverses};
 use crate::network::{Maps, Network};
 
 pub use backprop::BP;
-pub use definition::{Build, Definition, Feedback, Inverses, Setting};
+pub use choice::RuleChoice;
+pub use definition::{Build, Definition, Setting};
 pub use diagnosis::{Comparison, Diagnosis, Inverted};
 pub use direct_feedback_alignment::DFA;
 pub use feedback_alignment::FA;
 pub use forward::Forward;
 pub use registry::{add, all as definitions, own_keys};
+pub use settings::{BackwardWeights, Learning, Schedule};
 pub use target_propagation::{AO_SDTP, DTP, SDTP, TP};
 
 /// Which of the two models learns in a step: both in parallel, or one of them in an alternating schedule.

@@ -15,9 +15,8 @@ use anyhow::{Context, Result};
 
 use super::definition::Build;
 use super::top_target::TopTarget;
-use super::{Definition, Feedback, Forward, Inverses, Inverted, Phase, Rule, Setting, Step};
+use super::{Definition, Feedback, Forward, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
-use crate::config::Learning;
 use crate::network::{MapId, Maps, Network};
 
 pub const TP: Definition = family("tp", Inverses::HiddenAndOutput, &[Setting::Sigma], |learning, forward, network, maps, backend| {

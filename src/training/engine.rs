@@ -284,7 +284,7 @@ fn prepare(config: &Config, network: &Network, transport: &dyn Transport) -> Res
     if !batch.is_multiple_of(size) {
         return Err(Exit::Usage.error(format!("data.batch_size = {batch} cannot be divided among {size} ranks")));
     }
-    Ok(Arc::new(Maps::new(network, &config.learning.rule, config.learning.auxiliary_units.unwrap_or(0))))
+    Ok(Arc::new(Maps::new(network, &config.learning.rule.needs(config.learning.auxiliary_units))))
 }
 
 /// Refuses a step whose losses are not finite: which, and where to look for the cause.

@@ -26,8 +26,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 use crate::compute::{Activity, AdamStep, Measure, Update};
-use crate::config;
-use crate::network::{MapId, Maps, Network, Role, Shape};
+use crate::network::{MapId, Maps, Network, Output, Role, Shape};
 use crate::observe::{Doing, span};
 use elementwise::Values;
 pub use memory::{Arena, ParameterSpan, row_stride};
@@ -58,7 +57,7 @@ pub struct CpuBackend {
     pub maps: Arc<Maps>,
     pub parameters: Parameters,
     pub profile: Profile,
-    output: config::Output,
+    output: Output,
     seed: u64,
     slots: Vec<Slot>,
     /// Elements that the slots need so far.

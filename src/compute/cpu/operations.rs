@@ -15,8 +15,7 @@ use super::profile::Phase;
 use super::simd::LANES;
 use super::{CpuBackend, MOST_JOBS};
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
-use crate::config;
-use crate::network::{MapId, Shape};
+use crate::network::{MapId, Output, Shape};
 use crate::observe::{Doing, span};
 
 /// Below this many vectors a pass is done before other threads would have begun.
@@ -106,11 +105,11 @@ impl Backend for CpuBackend {
         for sample in 0..self.batch {
             let row = unsafe { self.dense_row(values, to, sample) };
             match self.output {
-                config::Output::Softmax => {
+                Output::Softmax => {
                     row.fill(0.0);
                     row[self.labels[sample] as usize] = 1.0;
                 }
-                config::Output::Linear => {
+                Output::Linear => {
                     for (position, channels) in row.chunks_exact_mut(input.shape.channels).enumerate() {
                         let at = (position * self.batch + sample) * input.stride;
                         channels.copy_from_slice(unsafe { std::slice::from_raw_parts(from.at(at), input.shape.channels) });
@@ -123,7 +122,7 @@ impl Backend for CpuBackend {
     fn output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
         let started = Instant::now();
         let _span = span(Doing::Output, None);
-        if self.output == config::Output::Linear {
+        if self.output == Output::Linear {
             // The error's own memory holds the wanted output until it is read.
             self.wanted_output(error);
         }
@@ -136,8 +135,8 @@ impl Backend for CpuBackend {
                 let (logits, p, delta) =
                     unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample), this.dense_row(delta, slot, sample)) };
                 let measured = match this.output {
-                    config::Output::Softmax => output::cross_entropy(logits, this.labels[sample] as usize, p, delta),
-                    config::Output::Linear => {
+                    Output::Softmax => output::cross_entropy(logits, this.labels[sample] as usize, p, delta),
+                    Output::Linear => {
                         p.copy_from_slice(logits);
                         let wanted = delta.to_vec();
                         output::squared_error(logits, &wanted, delta)
@@ -163,8 +162,8 @@ impl Backend for CpuBackend {
             for sample in begin..end {
                 let (logits, p) = unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample)) };
                 match this.output {
-                    config::Output::Softmax => drop(output::softmax(logits, p)),
-                    config::Output::Linear => p.copy_from_slice(logits),
+                    Output::Softmax => drop(output::softmax(logits, p)),
+                    Output::Linear => p.copy_from_slice(logits),
                 }
             }
         });

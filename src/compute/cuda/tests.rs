@@ -193,7 +193,7 @@ fn parameters_on(device: Device) -> Parameters {
     .unwrap();
     let config = Config::load(file.path(), &[]).unwrap();
     let network = Network::new([4, 4, 5], 10, &config.network).unwrap();
-    let maps = Maps::new(&network, &config.learning.rule, 0);
+    let maps = Maps::new(&network, &config.learning.rule.needs(None));
     let parameters = Parameters::new(&maps.all[0], 0, 1, device).unwrap();
     assert_eq!(parameters.values.kind(), Kind::Float);
     parameters

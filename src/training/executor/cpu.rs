@@ -51,7 +51,7 @@ impl OnCpu {
         let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup);
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
         let diagnosis = config.training.diagnostics.then(|| Diagnosis::new(&*rule, network, &maps, &mut backend));
-        let exchange = Exchange::new(&mut backend, shared, transport, parallel)?;
+        let exchange = Exchange::new(&mut backend, shared, transport, parallel.exchange, parallel.overlap)?;
         Ok((OnCpu { backend, exchange, diagnosis }, rule))
     }
 }

@@ -12,7 +12,7 @@ mod portable;
 
 use anyhow::{Result, bail};
 
-use crate::config::{KernelChoice, Precision};
+use crate::compute::settings::{KernelChoice, Precision};
 
 /// Lanes of a vector; activations and weights are padded to it.
 pub const LANES: usize = 16;

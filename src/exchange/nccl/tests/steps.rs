@@ -55,7 +55,7 @@ fn parameters_after(case: Case, collectives: Option<Box<dyn Collectives>>, late:
     std::fs::write(file.path(), CONFIG).unwrap();
     let config = Config::load(file.path(), &[]).unwrap();
     let network = Network::new([5, 6, 2], 3, &config.network).unwrap();
-    let maps = Arc::new(Maps::new(&network, &config.learning.rule, 0));
+    let maps = Arc::new(Maps::new(&network, &config.learning.rule.needs(None)));
     let part = if sharing == Sharing::Gradients { (0, size) } else { (0, 1) };
     let setup = Setup { device, precision: config.parallel.precision, seed: 1, capacity: samples, parts: vec![part; maps.all.len()] };
     let mut backend = TorchBackend::new(&network, maps.clone(), setup).unwrap();

@@ -7,20 +7,21 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::rules::{Definition, Inverses, definitions};
+use super::{Definition, definitions};
+use crate::network::Inverses;
 
 /// A learning rule, chosen by its name.
 #[derive(Clone, Copy)]
-pub struct Rule(&'static Definition);
+pub struct RuleChoice(&'static Definition);
 
-impl Rule {
-    pub const BP: Rule = Rule(&crate::rules::BP);
-    pub const FA: Rule = Rule(&crate::rules::FA);
-    pub const DFA: Rule = Rule(&crate::rules::DFA);
-    pub const TP: Rule = Rule(&crate::rules::TP);
-    pub const DTP: Rule = Rule(&crate::rules::DTP);
-    pub const SDTP: Rule = Rule(&crate::rules::SDTP);
-    pub const AO_SDTP: Rule = Rule(&crate::rules::AO_SDTP);
+impl RuleChoice {
+    pub const BP: RuleChoice = RuleChoice(&super::BP);
+    pub const FA: RuleChoice = RuleChoice(&super::FA);
+    pub const DFA: RuleChoice = RuleChoice(&super::DFA);
+    pub const TP: RuleChoice = RuleChoice(&super::TP);
+    pub const DTP: RuleChoice = RuleChoice(&super::DTP);
+    pub const SDTP: RuleChoice = RuleChoice(&super::SDTP);
+    pub const AO_SDTP: RuleChoice = RuleChoice(&super::AO_SDTP);
 
     /// The name that configurations use.
     pub fn name(self) -> &'static str {
@@ -33,13 +34,13 @@ impl Rule {
     }
 
     /// The names there are, for errors.
-    pub(super) fn names() -> &'static [&'static str] {
+    pub fn names() -> &'static [&'static str] {
         static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
         NAMES.get_or_init(|| definitions().map(|definition| definition.name).collect())
     }
 }
 
-impl Deref for Rule {
+impl Deref for RuleChoice {
     type Target = Definition;
 
     fn deref(&self) -> &Definition {
@@ -47,35 +48,38 @@ impl Deref for Rule {
     }
 }
 
-impl PartialEq for Rule {
-    fn eq(&self, other: &Rule) -> bool {
+impl PartialEq for RuleChoice {
+    fn eq(&self, other: &RuleChoice) -> bool {
         self.0.name == other.0.name
     }
 }
 
-impl Eq for Rule {}
+impl Eq for RuleChoice {}
 
-impl Hash for Rule {
+impl Hash for RuleChoice {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.name.hash(state);
     }
 }
 
-impl fmt::Debug for Rule {
+impl fmt::Debug for RuleChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.name)
     }
 }
 
-impl Serialize for Rule {
+impl Serialize for RuleChoice {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.0.name)
     }
 }
 
-impl<'de> Deserialize<'de> for Rule {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Rule, D::Error> {
+impl<'de> Deserialize<'de> for RuleChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RuleChoice, D::Error> {
         let name = <std::borrow::Cow<str>>::deserialize(deserializer)?;
-        definitions().find(|definition| definition.name == name).map(Rule).ok_or_else(|| D::Error::unknown_variant(&name, Rule::names()))
+        definitions()
+            .find(|definition| definition.name == name)
+            .map(RuleChoice)
+            .ok_or_else(|| D::Error::unknown_variant(&name, RuleChoice::names()))
     }
 }
