@@ -34,11 +34,8 @@ pub struct Launcher {
     pub rank: Option<usize>,
 }
 
-/// The nearest launcher above this process. None in a shell that a person types in, even inside of a job: what is started there is alone.
+/// The nearest launcher above this process.
 pub fn launcher() -> Option<Launcher> {
-    if std::io::stdin().is_terminal() {
-        return None;
-    }
     find(&ancestors::line(std::process::id()).collect::<Vec<_>>())
 }
 
@@ -52,8 +49,12 @@ fn find(line: &[Process]) -> Option<Launcher> {
     })
 }
 
-/// This process's rank as far as a launcher is there that tells it; 0 for a process alone.
+/// This process's rank as far as a launcher is there that tells it; 0 for a process alone, and for one that a person types at, though it may
+/// be in a shell that is a rank: launchers give their ranks no terminal.
 pub fn told_rank() -> usize {
+    if std::io::stdin().is_terminal() {
+        return 0;
+    }
     launcher().and_then(|launcher| launcher.rank).unwrap_or(0)
 }
 

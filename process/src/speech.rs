@@ -183,7 +183,7 @@ impl Queue {
     fn count_of_lost(&mut self) -> Said {
         let lines = std::mem::take(&mut self.lost);
         let what = if lines == 1 { "1 line is" } else { &format!("{lines} lines are") };
-        let text = format!("({what} missing here: nobody read them)\n").into_bytes();
+        let text = format!("({what} missing here: nobody was reading)\n").into_bytes();
         self.bytes += text.len();
         Said { to: self.lost_of, text, lines: 0 }
     }
