@@ -6,6 +6,7 @@ mod best;
 mod cells;
 mod diagnostics;
 mod disk;
+mod environment;
 mod host_memory;
 mod launcher;
 mod own_rule;
