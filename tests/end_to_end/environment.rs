@@ -7,7 +7,9 @@ use crate::site::{Job, Outcome, Site, turn};
 fn run(site: &Site, ranks: usize, arguments: &[&str], variables: &[(String, String)], without: &[&str]) -> Outcome {
     let mut command = site.command(ranks, arguments);
     command.envs(variables.iter().cloned());
-    without.iter().for_each(|name| drop(command.env_remove(name).get_envs()));
+    for name in without {
+        command.env_remove(name);
+    }
     Job::start(command, turn(ranks)).wait()
 }
 
@@ -84,8 +86,8 @@ fn of_several_ranks_one_speaks() {
     // What a batch script's shell has, and its ranks inherit.
     let variables = set(&[("SLURM_PROCID", "0")]);
     for (arguments, said) in [
-        (&["--help"][..], "Usage: biodist"),
-        (&["train", "--help"], "Usage: biodist train"),
+        (&["--help"][..], "Train networks with biologically"),
+        (&["train", "--help"], "Record what each rank does and when"),
         (&["--version"], "biodist 0."),
         (&["--nonsense"], "unexpected argument '--nonsense'"),
         (&["check", "nowhere.toml"], "nowhere.toml: no such configuration"),

@@ -167,7 +167,7 @@ fn what_is_read_late_is_whole() {
     let text = reading.join().unwrap();
     let steps: Vec<u64> =
         text[waiting..].lines().filter_map(|line| line.strip_prefix("step")?.trim_start().split('/').next()?.parse().ok()).collect();
-    assert!(steps.len() > 50 && steps.iter().copied().eq(1..=steps.len() as u64), "{steps:?}");
+    assert!(steps.len() > 20 && steps.iter().copied().eq(1..=steps.len() as u64), "{steps:?}");
 }
 
 #[test]
