@@ -31,7 +31,13 @@ fn commit(root: &Path) -> Option<String> {
         return None;
     }
     // Asked again when the commit changes, or the sources do.
-    for path in [git(&["rev-parse", "--git-path", "logs/HEAD"])?, "src".to_owned(), "data-prep/src".to_owned(), "Cargo.lock".to_owned()] {
+    for path in [
+        git(&["rev-parse", "--git-path", "logs/HEAD"])?,
+        "src".to_owned(),
+        "data-prep/src".to_owned(),
+        "process/src".to_owned(),
+        "Cargo.lock".to_owned(),
+    ] {
         if root.join(&path).exists() {
             println!("cargo:rerun-if-changed={}", root.join(path).display());
         }

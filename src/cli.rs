@@ -63,7 +63,7 @@ impl Cli {
     fn read() -> Result<Cli, ExitCode> {
         Cli::try_parse().map_err(|error| {
             // Every rank has the same command line, and one answer is enough.
-            if job::launched_rank() == 0 {
+            if job::speaks() {
                 let _ = error.print();
             }
             ExitCode::from(error.exit_code() as u8)

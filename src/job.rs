@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Error, Result};
+use biodist_process::speech::{self, Lines, Stream};
+use biodist_process::{leftovers, ranks};
 
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
@@ -23,17 +25,14 @@ const FIRST_WORD: Duration = Duration::from_millis(3000);
 /// And between those.
 const NEXT_WORD: Duration = Duration::from_millis(200);
 
-/// Rank by environment variable, known before MPI is.
-const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
-
-/// This process's rank as its launcher tells it; 0 without one.
-pub fn launched_rank() -> usize {
-    RANKS.iter().find_map(|name| std::env::var(name).ok()?.parse().ok()).unwrap_or(0)
+/// Whether this process speaks for its job: rank 0 of those that MPI has brought together, or, before that, of those that a launcher has
+/// started. A process alone speaks.
+pub fn speaks() -> bool {
+    TRANSPORT.get().map_or_else(|| ranks::told_rank() == 0, |transport| transport.rank() == 0)
 }
 
 /// Joins the job: logging, the panic hook, and the other ranks.
 pub fn connect() -> Result<Arc<dyn Transport>> {
-    start_logging();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
         let payload = panic.payload();
@@ -42,12 +41,15 @@ pub fn connect() -> Result<Arc<dyn Transport>> {
         give_up(&format!("internal error: {message}{place}"), Exit::Failed)
     }));
     let transport: Arc<dyn Transport> = Arc::from(exchange::connect()?);
+    start_logging(transport.rank());
+    if transport.local().0 == 0 {
+        leftovers::remove();
+    }
     Ok(TRANSPORT.get_or_init(|| transport).clone())
 }
 
 /// Reports how a command went, ends the job where it failed, and returns this process's exit code.
 pub fn end(result: Result<()>) -> ExitCode {
-    let transport = TRANSPORT.get();
     match result {
         Ok(()) => {
             finish();
@@ -55,7 +57,7 @@ pub fn end(result: Result<()>) -> ExitCode {
         }
         // All ranks agreed on it, and all leave in good order.
         Err(error) if Exit::of(&error) == Exit::Stopped => {
-            if transport.is_none_or(|transport| transport.rank() == 0) {
+            if speaks() {
                 complain(&describe(&error));
             }
             finish();
@@ -70,6 +72,7 @@ fn finish() {
     if let Some(transport) = TRANSPORT.get() {
         transport.finish();
     }
+    speech::finish();
 }
 
 fn describe(error: &Error) -> String {
@@ -82,9 +85,10 @@ fn give_up(message: &str, exit: Exit) -> ! {
     // The others wait for this rank, and are told why soon.
     std::mem::forget(observe::span(Doing::Ending, None));
     let Some(transport) = TRANSPORT.get().filter(|transport| transport.size() > 1) else {
-        if launched_rank() == 0 {
+        if speaks() {
             complain(message);
         }
+        speech::finish();
         std::process::exit(code)
     };
     match transport.rank() {
@@ -97,6 +101,7 @@ fn give_up(message: &str, exit: Exit) -> ! {
             complain_as_rank(rank, message);
         }
     }
+    speech::finish();
     // Should MPI be past ending anything, the kernel ends this process, and its launcher the others.
     unsafe { libc::alarm(5) };
     transport.abort(code)
@@ -112,21 +117,19 @@ pub fn complain_as_rank(rank: usize, message: &str) {
 
 /// One line on stderr, written at once so that lines of several ranks do not mix; where that is closed, nobody listens.
 fn complain(message: &str) {
-    let _ = std::io::stderr().write_all(format!("biodist: {message}\n").as_bytes());
+    speech::speak(Stream::Err, format!("biodist: {message}\n"));
 }
 
 /// One line on stdout; where that is closed, training goes on all the same.
 pub fn say(line: impl Display) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
+    speech::speak(Stream::Out, format!("{line}\n"));
 }
 
 /// Warnings of all ranks and notices of rank 0 on stderr; RUST_LOG asks for more or less.
-fn start_logging() {
-    let rank = launched_rank();
+fn start_logging(rank: usize) {
     let level = if rank == 0 { log::LevelFilter::Info } else { log::LevelFilter::Warn };
     let mut builder = env_logger::Builder::new();
+    builder.target(env_logger::Target::Pipe(Box::new(Lines(Stream::Err))));
     builder.filter_level(level).parse_default_env().format(move |out, record| {
         let level = match record.level() {
             log::Level::Info => String::new(),

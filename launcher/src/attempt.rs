@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use biodist_process::speech::{self, Lines, Stream};
+use biodist_process::{ranks, signals};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::ending::Ending;
 use crate::mpirun::LAUNCH_VARIABLE;
@@ -34,13 +36,15 @@ pub enum Event {
     Exited(ExitStatus),
 }
 
-/// The signals that mean "checkpoint and end", as events from now on.
+/// The signals that mean "checkpoint and end", as events from now on. To be able to heed them, the launcher does not wait for whoever
+/// reads what it says.
 ///
 /// # Errors
 /// Signal handlers that the system refuses.
 pub fn listen() -> Result<(Sender<Event>, Receiver<Event>)> {
+    speech::never_wait();
     let (sender, receiver) = channel();
-    let mut signals = signal_hook::iterator::Signals::new([SIGUSR1, SIGTERM, SIGINT]).context("cannot handle signals")?;
+    let mut signals = signal_hook::iterator::Signals::new(signals::requests()).context("cannot handle signals")?;
     let for_signals = sender.clone();
     std::thread::spawn(move || {
         for signal in &mut signals {
@@ -86,8 +90,8 @@ impl Attempt<'_> {
         let mut child = self.start()?;
         let process = child.id().cast_signed();
         let followers = [
-            follow(child.stdout.take().context("stdout is piped")?, std::io::stdout(), Arc::clone(&journal)),
-            follow(child.stderr.take().context("stderr is piped")?, std::io::stderr(), Arc::clone(&journal)),
+            follow(child.stdout.take().context("stdout is piped")?, Lines(Stream::Out), Arc::clone(&journal)),
+            follow(child.stderr.take().context("stderr is piped")?, Lines(Stream::Err), Arc::clone(&journal)),
         ];
         let sender = self.sender.clone();
         std::thread::spawn(move || {
@@ -118,6 +122,9 @@ impl Attempt<'_> {
         let mut command = Command::new(&self.line[0]);
         command.args(&self.line[1..]).envs(self.variables.iter().map(|(name, value)| (name, value))).env(LAUNCH_VARIABLE, self.launch_id);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        for name in ranks::variables() {
+            command.env_remove(name);
+        }
         // SAFETY: prctl is safe to call between fork and exec, and its arguments are numbers.
         unsafe {
             command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
@@ -190,13 +197,14 @@ impl Escalation {
     }
 
     /// The first signal asks for a checkpoint. A second Ctrl-C or SIGTERM does not want to wait for it; SIGUSR1 may come any number of
-    /// times.
+    /// times, and SIGHUP does so where a terminal is closed.
     fn on_signal(self, signal: i32, grace: Duration) -> Option<Escalation> {
+        let insists = matches!(signal, SIGINT | SIGTERM);
         match self {
             Escalation::Running => Some(Escalation::Asked(Instant::now() + grace)),
-            Escalation::Ending(_) if signal != SIGUSR1 => Some(Escalation::Killed),
-            Escalation::Asked(_) if signal != SIGUSR1 => Some(Escalation::Terminated(Instant::now() + AFTER_TERM)),
-            Escalation::Terminated(_) if signal != SIGUSR1 => Some(Escalation::Killed),
+            Escalation::Ending(_) if insists => Some(Escalation::Killed),
+            Escalation::Asked(_) if insists => Some(Escalation::Terminated(Instant::now() + AFTER_TERM)),
+            Escalation::Terminated(_) if insists => Some(Escalation::Killed),
             _ => None,
         }
     }
@@ -215,8 +223,8 @@ impl Escalation {
             Escalation::Terminated(_) => "ending mpirun",
             Escalation::Killed => "mpirun does not end by itself; killing it",
         };
-        say(what);
         self.signal(process);
+        say(what);
     }
 
     fn signal(self, process: libc::pid_t) {
@@ -241,6 +249,8 @@ fn announces_the_end(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use signal_hook::consts::{SIGHUP, SIGUSR1};
+
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(100);
@@ -255,7 +265,7 @@ mod tests {
     fn a_request_is_passed_on_and_then_enforced() {
         let asked = Escalation::Running.on_signal(SIGINT, GRACE).unwrap();
         assert!(matches!(asked, Escalation::Asked(deadline) if deadline > Instant::now() + GRACE / 2));
-        assert_eq!(asked.on_signal(SIGUSR1, GRACE), None);
+        assert_eq!((asked.on_signal(SIGUSR1, GRACE), asked.on_signal(SIGHUP, GRACE)), (None, None));
         let terminated = asked.on_signal(SIGTERM, GRACE).unwrap();
         assert!(matches!(terminated, Escalation::Terminated(_)));
         assert_eq!(terminated.on_signal(SIGINT, GRACE), Some(Escalation::Killed));

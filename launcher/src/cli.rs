@@ -8,7 +8,8 @@ use clap::{Parser, Subcommand};
 /// Starts biodist on the hosts of a host file, of a Slurm allocation, or on this machine, and starts it again from the last checkpoint
 /// when a process or a host fails.
 ///
-/// SIGUSR1, SIGTERM and Ctrl-C ask the ranks for a checkpoint and the end (exit code 75). The exit code is that of the rank that ended
+/// SIGUSR1, SIGTERM, Ctrl-C and a closed terminal (SIGHUP, unless started with nohup) ask the ranks for a checkpoint and the end (exit
+/// code 75). The exit code is that of the rank that ended
 /// first, 76 where a host is lost, and 128 + N where signal N killed a rank.
 #[derive(Debug, Parser)]
 #[command(name = "biodist-launch", version, max_term_width = 120, disable_help_subcommand = true)]

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
+use biodist_process::ranks;
 
 /// Options of `biodist train` that are followed by a value.
 const WITH_VALUE: [&str; 5] = ["--set", "--out", "--trace", "--seeds", "--vary"];
@@ -26,11 +27,12 @@ pub fn resumed(arguments: &[OsString]) -> Vec<OsString> {
 /// # Errors
 /// A configuration that `program check` refuses, with its reason.
 pub fn batch_size(program: &[OsString], arguments: &[OsString]) -> Result<usize> {
-    let output = Command::new(&program[0])
-        .args(&program[1..])
-        .args(check_of(arguments))
-        .output()
-        .with_context(|| format!("cannot start {} to learn the batch size", program[0].to_string_lossy()))?;
+    let mut command = Command::new(&program[0]);
+    command.args(&program[1..]).args(check_of(arguments));
+    for name in ranks::variables() {
+        command.env_remove(name);
+    }
+    let output = command.output().with_context(|| format!("cannot start {} to learn the batch size", program[0].to_string_lossy()))?;
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr);
         return Err(anyhow!("cannot learn the batch size: {}", reason.trim()));

@@ -7,6 +7,9 @@ pub const STOPPED: i32 = 75;
 pub const STALLED: i32 = 76;
 pub const NOT_FINITE: i32 = 77;
 
+/// Codes by which mpirun, or a shell, tells the signal that ended a process.
+const SIGNALS: std::ops::RangeInclusive<i32> = 129..=192;
+
 /// How mpirun ended, and what it said about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
@@ -27,7 +30,34 @@ pub struct Ending {
     pub reported: Option<i32>,
     /// Who holds up the job, in the words of a rank's watchdog.
     pub verdict: Option<String>,
+    /// Why nothing was started, where a person has to mend that.
+    pub hindrance: Option<&'static str>,
 }
+
+/// What a shell ends with that finds no such program, or may not execute it.
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+
+/// Parts of lines that mpirun, ssh, or a host's shell writes where starting again cannot help, and what that means. The first that is found
+/// counts.
+const HINDRANCES: [(&str, &str); 13] = [
+    ("\"plm_rsh_agent\" was set to a path", NO_AGENT),
+    ("locate a usable \"srun\"", "srun is not on the PATH: load your cluster's module for Slurm"),
+    ("Permission denied (", "a host refuses the login; ssh must reach every host without a password"),
+    ("Host key verification failed", "a host's key is not known; log in to every host once by ssh"),
+    ("orted: command not found", NO_DAEMON),
+    ("orted: not found", NO_DAEMON),
+    ("as it could not access", "the program cannot be executed; --program names what is started"),
+    ("could not find an executable", "the program is not there; --program names what is started"),
+    ("bad interpreter", "the program's first line names an interpreter that is not there; --program names what is started"),
+    ("The specified application failed to start", "the program cannot be executed; --program names what is started"),
+    ("to change to working directory", "a host does not have the working folder"),
+    ("not enough slots available", "Open MPI counts fewer slots than ranks were asked for; ask for fewer with --ranks"),
+    ("mpirun does not support recursive calls", "mpirun takes itself for a rank of another job; start biodist-launch outside of it"),
+];
+const NO_AGENT: &str =
+    "the program that reaches other hosts is not here; install ssh (Debian: openssh-client), or name another in OMPI_MCA_plm_rsh_agent";
+const NO_DAEMON: &str = "a host has no Open MPI on the PATH of ssh; install it there, or set PATH where every login does";
 
 impl Ending {
     /// Takes note of one line of mpirun's own messages. Open MPI 4 words them so:
@@ -35,6 +65,8 @@ impl Ending {
     /// `Process name: [[21673,1],1]` and `Exit code:    76`, `MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD` and
     /// `with errorcode 77.`, and for a lost host `Remote daemon: [[21102,0],2] on node b`.
     pub fn note(&mut self, line: &str) {
+        let found = HINDRANCES.iter().find(|(words, _)| line.contains(words)).map(|(_, meaning)| *meaning);
+        self.hindrance = self.hindrance.or(found);
         let after = |text: &str| line.split_once(text).map(|(_, rest)| rest);
         if let Some(rank) = after("noticed that process rank ") {
             self.rank = self.rank.or(leading_number(rank));
@@ -73,6 +105,14 @@ impl Ending {
             self.code = cause;
             self.signal = None;
         }
+        // A rank ends so before there is one.
+        match self.code {
+            NOT_FOUND => self.hindrance = self.hindrance.or(Some("the program, or something that it needs, was not found")),
+            NOT_EXECUTABLE => self.hindrance = self.hindrance.or(Some("the program cannot be executed")),
+            // mpirun's own numbers are no signals'.
+            _ if self.hindrance.is_some() => self.code = 1,
+            _ => {}
+        }
     }
 
     /// Whether the same command can succeed when it is started again from the last checkpoint.
@@ -82,7 +122,8 @@ impl Ending {
 
     /// A process that says itself that it failed, at once, will most likely do so again.
     pub fn failed_at_once(&self) -> bool {
-        self.code == 1 && self.signal.is_none() && self.lost_hosts.is_empty() && self.lasted < Duration::from_secs(60)
+        let mpirun_itself = self.rank.is_none() && !SIGNALS.contains(&self.code);
+        (self.code == 1 || mpirun_itself) && self.signal.is_none() && self.lost_hosts.is_empty() && self.lasted < Duration::from_secs(60)
     }
 
     /// The code that the launcher ends with. A run that is told to stop before it can handle the signal has lost nothing: it was stopped.
@@ -99,6 +140,11 @@ impl Ending {
             (Some(rank), None) => format!("rank {rank}"),
             (None, _) => "mpirun".to_owned(),
         };
+        if let Some(hindrance) = self.hindrance
+            && !self.stop_requested
+        {
+            return format!("{hindrance} (code {})", self.code);
+        }
         match self.code {
             _ if !self.lost_hosts.is_empty() => {
                 format!("the connection to {} was lost (code {})", self.lost_hosts.join(" and "), self.code)
@@ -115,7 +161,7 @@ impl Ending {
             code => match self.signal {
                 Some(signal) => format!("{who} was killed by signal {signal}"),
                 // mpirun does not always get to say which one it was.
-                None if self.rank.is_none() && (129..=192).contains(&code) => format!("a rank was killed by signal {}", code - 128),
+                None if self.rank.is_none() && SIGNALS.contains(&code) => format!("a rank was killed by signal {}", code - 128),
                 None => format!("{who} failed (code {code})"),
             },
         }

@@ -3,6 +3,9 @@
 //! They are read here and not by mpirun, since after the loss of a host the next start needs the list without it. What is not
 //! understood is refused with its line, as mpirun reports such lines without saying what is wrong with them.
 
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::Result;
@@ -21,8 +24,48 @@ pub struct Host {
 /// # Errors
 /// A file that cannot be read or holds no host; a line that is not understood.
 pub fn read(path: &Path) -> Result<Vec<Host>> {
-    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("cannot read the host file {}: {error}", path.display())))?;
-    parse(&text).map_err(|message| usage(format!("{}:{message}", path.display())))
+    let unreadable = |reason: String| usage(format!("cannot read the host file {}: {reason}", path.display()));
+    let bytes = bytes(path).map_err(unreadable)?;
+    let text = decode(&bytes).map_err(unreadable)?;
+    parse(text).map_err(|message| usage(format!("{}:{message}", path.display())))
+}
+
+/// A list of hosts is far shorter.
+const LONGEST: u64 = 16 << 20;
+
+/// The content of a file, and of nothing that would be waited for, or read without end.
+fn bytes(path: &Path) -> Result<Vec<u8>, String> {
+    // A named pipe is opened at once, and then seen to be none.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| error.to_string())?;
+    let facts = file.metadata().map_err(|error| error.to_string())?;
+    if !facts.is_file() {
+        return Err(format!("it is {}; write the hosts into a file", kind(facts.file_type())));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > LONGEST { Err(format!("it has {} bytes, and no list of hosts is so long", facts.len())) } else { Ok(bytes) }
+}
+
+fn kind(kind: fs::FileType) -> &'static str {
+    match kind {
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+/// The text of a file as editors write it: UTF-8, with or without a byte-order mark.
+fn decode(bytes: &[u8]) -> Result<&str, String> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let text = bytes.strip_prefix(MARK).unwrap_or(bytes);
+    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") || text.contains(&0) {
+        return Err("it is not UTF-8 but UTF-16, or no text at all; save it as UTF-8".to_owned());
+    }
+    std::str::from_utf8(text).map_err(|error| {
+        let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        format!("line {line} is not UTF-8; save it as UTF-8")
+    })
 }
 
 /// The error is `LINE: MESSAGE`, to be put after the file's name.
@@ -117,6 +160,49 @@ mod tests {
         ] {
             let found = parse(text).unwrap_err();
             assert!(found.starts_with(expected), "{text:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn files_are_as_editors_write_them() {
+        let expected = [host("node1", Some(4)), host("node2", None)];
+        for text in [
+            "\u{feff}node1 slots=4\nnode2\n",
+            "node1 slots=4\r\nnode2\r\n",
+            "\u{feff}# GPUs\r\nnode1\tslots=4 \t\r\n\r\n  node2  # slow\r\n \r\n",
+            "node1 slots=4   \nnode2",
+        ] {
+            assert_eq!(decode(text.as_bytes()).map(|text| parse(text).unwrap()), Ok(expected.to_vec()), "{text:?}");
+        }
+        let utf_16: Vec<u8> = "\u{feff}node1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let reversed: Vec<u8> = "\u{feff}node1\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let unmarked: Vec<u8> = "node1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for bytes in [utf_16, reversed, unmarked] {
+            assert!(decode(&bytes).unwrap_err().ends_with("; save it as UTF-8"), "{bytes:?}");
+        }
+        assert_eq!(decode(b"node1\nn\xf6de2\n").unwrap_err(), "line 2 is not UTF-8; save it as UTF-8");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+        // SAFETY: the name is a C string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        for (path, what) in [(pipe.as_path(), "a pipe"), (Path::new("/dev/zero"), "a device"), (folder.path(), "a folder")] {
+            let error = read(path).unwrap_err().to_string();
+            assert_eq!(error, format!("cannot read the host file {}: it is {what}; write the hosts into a file", path.display()));
+        }
+    }
+
+    #[test]
+    fn what_errors_advise_is_understood() {
+        for wrong in ["", "node1 4"] {
+            let error = parse(wrong).unwrap_err();
+            let advised = error.rsplit_once("write ").unwrap().1.split('\'').nth(1).unwrap();
+            let line = if advised.starts_with("slots=") { format!("node1 {advised}") } else { advised.to_owned() };
+            assert_eq!(parse(&line).unwrap(), [host("node1", Some(4))], "{error}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use biodist_process::{leftovers, ranks};
 
 use crate::attempt::{Attempt, Event, Outcome, listen};
 use crate::cli::Cli;
@@ -33,6 +34,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
     if cli.arguments()[0] == "biodist" {
         return Err(usage("leave the word biodist out: biodist-launch train CONFIG"));
     }
+    refuse_copies(variable)?;
     let gpus = cli.gpus.map(|count| count as usize);
     let resources = resources::find(cli.hosts.as_deref(), cli.ranks, gpus, variable)?;
     let shares = place(&resources.slots, cli.ranks)?;
@@ -49,9 +51,12 @@ pub fn run(cli: &Cli) -> Result<u8> {
     // SAFETY: geteuid has no preconditions.
     let variables = mpirun::own_variables(unsafe { libc::geteuid() } == 0, resources.tasks_per_node);
     if cli.dry_run {
-        println!("{}", mpirun::quoted(&variables, &mpirun::command_line(&job, &environment())));
+        let left_over: String = ranks::variables().iter().map(|name| format!(" -u {name}")).collect();
+        let without = if left_over.is_empty() { String::new() } else { format!("env{left_over} ") };
+        println!("{without}{}", mpirun::quoted(&variables, &mpirun::command_line(&job, &environment())));
         return Ok(0);
     }
+    leftovers::remove();
     let (sender, events) = listen()?;
     let name = format!("{}-{}", local_time(), std::process::id());
     let logs = std::path::absolute(&cli.log_dir).context("cannot find out the folder for logs")?.join(&name);
@@ -130,7 +135,9 @@ impl Launch<'_> {
                 self.report(&outcome, restarts, None, &logs);
                 return Ok(ending.exit_code());
             }
-            let hindrance = if restarts == self.cli.max_restarts {
+            let hindrance = if ending.hindrance.is_some() && self.lost_hosts().is_empty() {
+                Some("that has to be mended first".to_owned())
+            } else if restarts == self.cli.max_restarts {
                 Some(format!("--max-restarts is {restarts}"))
             } else if ending.failed_at_once() && failed_at_once {
                 Some("it failed at once twice".to_owned())
@@ -241,9 +248,21 @@ impl Launch<'_> {
     }
 }
 
+/// Refuses to be one of several launchers that srun or mpirun has started: each would start a job of its own.
+fn refuse_copies(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    let Some(launcher) = ranks::launcher() else { return Ok(()) };
+    let (size, remedy) = match launcher.name.as_str() {
+        "slurmstepd" => ("SLURM_STEP_NUM_TASKS", "start it once, in the batch script itself"),
+        _ => ("OMPI_COMM_WORLD_SIZE", "start it without: it starts mpirun itself"),
+    };
+    let copies = variable(size).and_then(|copies| copies.parse::<usize>().ok()).unwrap_or(1);
+    let name = if launcher.name == "slurmstepd" { "srun" } else { &launcher.name };
+    if copies > 1 { Err(usage(format!("biodist-launch was started several times by {name}; {remedy}"))) } else { Ok(()) }
+}
+
 /// Whether the same command, resumed, is what to do next.
 fn can_go_on(ending: &Ending) -> bool {
-    !matches!(ending.code, 0 | 2 | NOT_FINITE)
+    !matches!(ending.code, 0 | 2 | NOT_FINITE) && ending.hindrance.is_none()
 }
 
 fn names(shares: &[Share]) -> Vec<String> {

@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use biodist_process::ranks;
 use clap::Parser;
 
 mod attempt;
@@ -23,10 +24,23 @@ mod speech;
 mod usage;
 
 fn main() -> ExitCode {
-    let code = launch::run(&cli::Cli::parse()).unwrap_or_else(|error| {
-        speech::say(&format!("{error:#}"));
+    // Where it was started several times, which is refused, one answer is enough.
+    let speaks = ranks::told_rank() == 0;
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            if speaks {
+                let _ = error.print();
+            }
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let code = launch::run(&cli).unwrap_or_else(|error| {
+        if speaks {
+            speech::say(&format!("{error:#}"));
+        }
         usage::exit_code(&error)
     });
-    speech::finish();
+    biodist_process::speech::finish();
     ExitCode::from(code)
 }

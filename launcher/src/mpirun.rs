@@ -15,6 +15,9 @@ pub const LAUNCH_VARIABLE: &str = "BIODIST_LAUNCH";
 const KEEP_ALIVE: [(&str, &str); 3] =
     [("oob_tcp_keepalive_time", "5"), ("oob_tcp_keepalive_intvl", "2"), ("oob_tcp_keepalive_probes", "5")];
 
+/// What Open MPI asks Slurm for: to start its daemons, and which nodes there are.
+const OF_SLURM: [&str; 2] = ["plm", "ras"];
+
 /// A host that asks for a password or does not answer is an error, not something to wait for.
 pub const SSH_OPTIONS: [&str; 4] = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"];
 
@@ -72,6 +75,11 @@ pub fn command_line(job: &Job, environment: &[(String, OsString)]) -> Vec<OsStri
     }
     if job.reach == Reach::Ssh && !preset("plm_rsh_agent") {
         parameter("plm_rsh_args", &SSH_OPTIONS.join(" "));
+    }
+    let slurm = ["SLURM_JOB_ID", "SLURM_JOBID"].iter().any(|of_slurm| environment.iter().any(|(name, _)| name == of_slurm));
+    if job.reach != Reach::Slurm && slurm {
+        // Open MPI would ask Slurm for the nodes of a job whose number is all that there is of it.
+        OF_SLURM.iter().for_each(|name| parameter(name, "^slurm"));
     }
     if job.reach == Reach::Local && total(&job.shares) > job.cpus {
         parameter("mpi_yield_when_idle", "1");
@@ -166,6 +174,15 @@ mod tests {
         assert!(line.contains("--mca plm_rsh_args '-o BatchMode=yes -o ConnectTimeout=10'"), "{line}");
         assert!(line.contains(" -x LD_LIBRARY_PATH -x NCCL_DEBUG -x BIODIST_LAUNCH "), "{line}");
         assert!(!line.contains("HOME"), "{line}");
+    }
+
+    #[test]
+    fn slurm_is_left_out_where_only_its_variables_are_there() {
+        let environment = [("SLURM_JOB_ID", "7")];
+        let line = typed(&job(&[("a", 1), ("b", 1)], Reach::Ssh), &environment);
+        assert!(line.contains("--mca plm ^slurm --mca ras ^slurm"), "{line}");
+        assert!(!typed(&job(&[("a", 1), ("b", 1)], Reach::Slurm), &environment).contains("^slurm"));
+        assert!(!typed(&job(&[("a", 1), ("b", 1)], Reach::Ssh), &[]).contains("^slurm"));
     }
 
     #[test]

@@ -49,6 +49,22 @@ impl Agent {
         Agent { words: words.iter().map(OsString::from).collect(), has_shell: false }
     }
 
+    /// Why it cannot be started.
+    fn lack(&self, error: &std::io::Error) -> String {
+        let name = self.words[0].to_string_lossy();
+        match error.kind() {
+            std::io::ErrorKind::NotFound if !self.has_shell => {
+                format!("{name} is not on the PATH here; load your cluster's module for Slurm")
+            }
+            std::io::ErrorKind::NotFound => {
+                format!(
+                    "{name} is not here to reach it; install ssh (Debian: openssh-client), or name another program in OMPI_MCA_plm_rsh_agent"
+                )
+            }
+            _ => format!("{name} cannot be started: {error}"),
+        }
+    }
+
     /// `script` for `sh`, on `host`.
     fn command(&self, host: &str, script: &str) -> Command {
         let mut command = if is_this_host(host) {
@@ -98,7 +114,8 @@ pub fn unusable(agent: &Agent, hosts: &[String], folder: &Path, program: &OsStr)
     let folder_word = shell_words::quote(&folder.to_string_lossy()).into_owned();
     let program_word = shell_words::quote(&program.to_string_lossy()).into_owned();
     let script = format!(
-        "cd {folder_word} || exit 1; command -v {program_word} >/dev/null || {{ echo {program_word} is not there >&2; exit 1; }}; exit 0"
+        "cd {folder_word} || exit 1; found=$(command -v {program_word}) || {{ echo {program_word} is not there >&2; exit 1; }}; \
+         case $found in */*) [ -f \"$found\" ] && [ -x \"$found\" ] || {{ echo {program_word} cannot be executed >&2; exit 1; }};; esac; exit 0"
     );
     on_all(agent, hosts, &script, PATIENCE).into_iter().filter_map(|(host, result)| result.err().map(|reason| (host, reason))).collect()
 }
@@ -123,7 +140,8 @@ pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
 fn on_all(agent: &Agent, hosts: &[String], script: &str, patience: Duration) -> Vec<(String, Result<String, String>)> {
     let started: Vec<_> = hosts.iter().map(|host| (host.clone(), agent.command(host, script).spawn())).collect();
     let until = Instant::now() + patience;
-    let finish = |child: std::io::Result<Child>| child.map_err(|error| error.to_string()).and_then(|child| outcome(child, until, patience));
+    let finish =
+        |child: std::io::Result<Child>| child.map_err(|error| agent.lack(&error)).and_then(|child| outcome(child, until, patience));
     started.into_iter().map(|(host, child)| (host, finish(child))).collect()
 }
 
@@ -202,8 +220,20 @@ mod tests {
 
         let found = unusable(&agent, &hosts[..1], folder.path(), OsStr::new("/no/biodist"));
         assert_eq!(found, [("there".to_owned(), "/no/biodist is not there".to_owned())]);
+        std::fs::write(folder.path().join("text"), "").unwrap();
+        for no_program in ["./text", folder.path().to_str().unwrap()] {
+            let found = unusable(&agent, &hosts[..1], folder.path(), OsStr::new(no_program));
+            assert_eq!(found, [("there".to_owned(), format!("{no_program} cannot be executed"))]);
+        }
         let found = unusable(&agent, &hosts[..1], Path::new("/no/folder"), OsStr::new("/bin/sh"));
         assert!(found[0].1.contains("/no/folder"), "{found:?}");
+    }
+
+    #[test]
+    fn a_way_to_the_hosts_that_is_not_there_is_named() {
+        let nowhere = Agent::from_environment(|name| (name == "OMPI_MCA_plm_rsh_agent").then(|| "/no/such/ssh -x".to_owned()));
+        let found = unusable(&nowhere, &["there".to_owned()], Path::new("/"), OsStr::new("/bin/sh"));
+        assert!(found[0].1.starts_with("/no/such/ssh is not here to reach it; install ssh"), "{found:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::hosts::{self, Host};
 use crate::mpirun::Reach;
 use crate::placement::{Share, slots};
 use crate::remote::{self, Agent, is_this_host};
-use crate::slurm::Allocation;
+use crate::slurm::{self, Allocation};
 
 /// The hosts with their slots, and the way to them.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Resources {
 
 /// `ranks` and `gpus` as given on the command line, `variable` looks up the environment.
 ///
-/// A host file wins over an allocation, so that a part of it can be used.
+/// A host file wins over an allocation, so that a part of it can be used; and over the rest of one whose nodes nothing names.
 ///
 /// # Errors
 /// A host file or an allocation that cannot be read.
@@ -32,7 +32,7 @@ pub fn find(
     gpus: Option<usize>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Resources> {
-    let allocation = Allocation::find(&variable)?;
+    let allocation = if file.is_some() && variable(slurm::NODES).is_none() { None } else { Allocation::find(&variable)? };
     let hosts = match (file, &allocation) {
         (Some(path), _) => hosts::read(path)?,
         (None, Some(allocation)) => allocation.hosts(),
@@ -106,6 +106,12 @@ mod tests {
         let found = find(Some(&path), None, Some(4), |_| None).unwrap();
         assert_eq!((found.slots, found.reach), (expected.clone(), Reach::Ssh));
         let found = find(Some(&path), None, Some(4), job).unwrap();
-        assert_eq!(found, Resources { slots: expected, reach: Reach::Slurm, tasks_per_node: Some("2,4".to_owned()) });
+        assert_eq!(found, Resources { slots: expected.clone(), reach: Reach::Slurm, tasks_per_node: Some("2,4".to_owned()) });
+        // A number of a job without its nodes: what is left of one, or of a container's environment.
+        let number = |name: &str| (name == "SLURM_JOB_ID").then(|| "1".to_owned());
+        let found = find(Some(&path), None, Some(4), number).unwrap();
+        assert_eq!(found, Resources { slots: expected, reach: Reach::Ssh, tasks_per_node: None });
+        let error = find(None, None, None, number).unwrap_err().to_string();
+        assert!(error.contains("give the hosts with --hosts, or unset SLURM_JOB_ID"), "{error}");
     }
 }

@@ -8,6 +8,9 @@ use crate::hosts::Host;
 use crate::placement::Share;
 use crate::usage::usage;
 
+/// The variable that names the nodes of a job.
+pub const NODES: &str = "SLURM_JOB_NODELIST";
+
 /// The nodes that Slurm gave to this job.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Allocation {
@@ -30,14 +33,14 @@ impl Allocation {
     /// default number of tasks.
     ///
     /// # Errors
-    /// A variable that is missing or not of the form that Slurm documents; several copies of the launcher started by `srun`.
+    /// A variable that is missing or not of the form that Slurm documents.
     pub fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Allocation>> {
         let Some(job) = variable("SLURM_JOB_ID") else { return Ok(None) };
-        if variable("SLURM_STEP_NUM_TASKS").is_some_and(|tasks| tasks != "1") {
-            return Err(usage("biodist-launch was started several times by srun; start it once, in the batch script itself"));
-        }
-        let list = variable("SLURM_JOB_NODELIST")
-            .ok_or_else(|| usage(format!("SLURM_JOB_ID is {job}, but SLURM_JOB_NODELIST is not set; give the hosts with --hosts")))?;
+        let list = variable(NODES).ok_or_else(|| {
+            usage(format!(
+                "SLURM_JOB_ID is {job}, but {NODES} is not set; give the hosts with --hosts, or unset SLURM_JOB_ID for this machine"
+            ))
+        })?;
         let names = expand_nodes(&list).map_err(|message| usage(format!("SLURM_JOB_NODELIST is '{list}': {message}")))?;
         let tasks = match variable("SLURM_TASKS_PER_NODE") {
             Some(text) => expand_counts(&text)
@@ -68,7 +71,11 @@ impl Allocation {
         for slot in slots {
             let index = self.nodes.iter().position(|node| node.name == slot.host).ok_or_else(|| {
                 let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
-                usage(format!("{} is not a node of this Slurm job, which has {}", slot.host, names.join(", ")))
+                usage(format!(
+                    "{} is not a node of this Slurm job, which has {}; where that job has ended, unset SLURM_JOB_ID",
+                    slot.host,
+                    names.join(", ")
+                ))
             })?;
             raised |= slot.count > tasks[index];
             tasks[index] = tasks[index].max(slot.count);
@@ -244,7 +251,6 @@ mod tests {
             (&[("SLURM_JOB_NODELIST", "n[1-")], "SLURM_JOB_NODELIST is 'n[1-'"),
             (&[("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "2(x")], "SLURM_TASKS_PER_NODE is '2(x'"),
             (&[("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "2")], "2 nodes, but tasks for 1"),
-            (&[("SLURM_JOB_NODELIST", "n1"), ("SLURM_STEP_NUM_TASKS", "4")], "several times by srun"),
         ] {
             let error = in_job(variables).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

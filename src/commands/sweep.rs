@@ -30,7 +30,7 @@ const TRIAL: &str = "trial.toml";
 /// values that `biodist train` accepts.
 ///
 /// The same command goes on where it stopped: finished trials are kept, unfinished ones resume. The data must hold what they held, but may be
-/// elsewhere. Ctrl-C, SIGTERM or SIGUSR1 end it with exit code 75 when all trials in training have written a checkpoint. Trials whose loss is
+/// elsewhere. Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 end it with exit code 75 when all trials in training have written a checkpoint. Trials whose loss is
 /// not finite count as diverged, and the search goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]

@@ -4,8 +4,9 @@
 //! rank at a time, which writes them as they come. Times are the hosts' clocks, which NTP keeps within a millisecond or so of each other.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -92,6 +93,8 @@ pub struct Trace {
     path: PathBuf,
     /// What a link leads to, or a device, is written itself; another file would take its place.
     in_place: bool,
+    /// A named pipe, open for its reader from the beginning: without one, opening it at the end would wait for ever.
+    pipe: Option<File>,
 }
 
 impl Trace {
@@ -101,8 +104,12 @@ impl Trace {
         if there.as_ref().is_some_and(std::fs::Metadata::is_dir) {
             return Err(Exit::Usage.error(format!("--trace {} is a folder; name a file in it", path.display())));
         }
+        let is_pipe = there.as_ref().is_some_and(|there| there.file_type().is_fifo());
         let in_place = there.is_some_and(|there| !there.is_file()) || path.is_symlink();
-        let trace = Trace { path: path.to_owned(), in_place };
+        let mut trace = Trace { path: path.to_owned(), in_place, pipe: None };
+        if rank == 0 && is_pipe {
+            trace.pipe = Some(open_pipe(path)?);
+        }
         if rank == 0 && !in_place {
             trace.create()?;
             std::fs::remove_file(trace.unfinished()).with_context(|| trace.unwritable())?;
@@ -126,6 +133,9 @@ impl Trace {
     }
 
     fn create(&self) -> Result<File> {
+        if let Some(pipe) = &self.pipe {
+            return pipe.try_clone().with_context(|| self.unwritable());
+        }
         File::create(self.unfinished()).with_context(|| self.unwritable())
     }
 
@@ -148,6 +158,16 @@ impl Trace {
         }
         Ok(())
     }
+}
+
+/// A named pipe for writing, where somebody reads it.
+fn open_pipe(path: &Path) -> Result<File> {
+    let unread = || format!("--trace {} is a pipe that nobody reads; start its reader first, or name a file", path.display());
+    let pipe = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|_| Exit::Usage.error(unread()))?;
+    // From now on a reader that takes its time is waited for.
+    // SAFETY: the descriptor is open, and its flags are plain ones.
+    unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&pipe), libc::F_SETFL, 0) };
+    Ok(pipe)
 }
 
 /// This rank's events as words, how many were dropped, and its clock at time 0.
@@ -233,6 +253,28 @@ impl<W: Write> Writer<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_is_opened_where_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        assert!(open_pipe(&path).unwrap_err().to_string().contains("start its reader first, or name a file"));
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || std::fs::read_to_string(path).unwrap()
+        });
+        let mut pipe = loop {
+            match open_pipe(&path) {
+                Ok(pipe) => break pipe,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        pipe.write_all(b"trace").unwrap();
+        drop(pipe);
+        assert_eq!(reader.join().unwrap(), "trace");
+    }
 
     #[test]
     fn events_survive_the_journey_and_become_json() {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use biodist_process::ranks;
 
 use crate::cpus::{self, Part};
 use crate::exit::Exit;
@@ -55,9 +56,6 @@ pub struct Children {
 /// Between two looks at the processes: far less than any trial takes.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Variables by which an MPI launcher tells a process that it is a rank, which its children are not.
-const OF_RANKS: [&str; 4] = ["OMPI_COMM_WORLD_", "PMIX_", "PMI_", "MPI_LOCALNRANKS"];
-
 impl Children {
     pub fn new(slots: Vec<Slot>) -> Children {
         let running = slots.iter().map(|_| None).collect();
@@ -83,10 +81,9 @@ impl Children {
         let out = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("{} cannot be written", log.display()))?;
         let mut command = Command::new(&program);
         command.args(arguments).stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| OF_RANKS.iter().any(|prefix| name.starts_with(prefix))) {
-                command.env_remove(name);
-            }
+        // What tells this process that it is a rank is nothing for its children.
+        for name in ranks::variables() {
+            command.env_remove(name);
         }
         if let Some(gpu) = &self.slots[slot].gpu {
             command.env("CUDA_VISIBLE_DEVICES", gpu);

@@ -1,8 +1,12 @@
 //! What a person sees of a run: a bar on a terminal, otherwise a dense line an interval. On rank 0.
+//!
+//! The bar is drawn like lines are said, without waiting for a terminal that stands still.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Result};
+use std::sync::{Mutex, PoisonError};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use biodist_process::speech::{self, Stream};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::metrics::{EvaluationLine, TrainLine};
 use crate::job::say;
@@ -17,7 +21,8 @@ impl Progress {
     pub fn new(step: u64, last_step: u64) -> Progress {
         let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         let bar = terminal.then(|| {
-            let bar = ProgressBar::new(last_step).with_position(step);
+            let bar = ProgressBar::with_draw_target(Some(last_step), ProgressDrawTarget::term_like(Box::new(Screen::default())));
+            bar.set_position(step);
             let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} {msg}").expect("the template is well formed");
             bar.set_style(style);
             bar.reset_eta();
@@ -72,6 +77,68 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.abandon();
         }
+    }
+}
+
+/// The terminal at stderr, one picture of the bar after the other.
+#[derive(Debug, Default)]
+struct Screen {
+    picture: Mutex<String>,
+}
+
+impl Screen {
+    fn add(&self, text: &str) -> Result<()> {
+        self.picture.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        Ok(())
+    }
+
+    /// ESC [ `count` `direction`, by which terminals move their cursor.
+    fn move_cursor(&self, count: usize, direction: char) -> Result<()> {
+        if count > 0 { self.add(&format!("\x1b[{count}{direction}")) } else { Ok(()) }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the size is filled in, or left as it is.
+        unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &mut size) };
+        if size.ws_col > 0 { size.ws_col } else { 80 }
+    }
+
+    fn move_cursor_up(&self, count: usize) -> Result<()> {
+        self.move_cursor(count, 'A')
+    }
+
+    fn move_cursor_down(&self, count: usize) -> Result<()> {
+        self.move_cursor(count, 'B')
+    }
+
+    fn move_cursor_right(&self, count: usize) -> Result<()> {
+        self.move_cursor(count, 'C')
+    }
+
+    fn move_cursor_left(&self, count: usize) -> Result<()> {
+        self.move_cursor(count, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> Result<()> {
+        self.add(text)?;
+        self.add("\n")
+    }
+
+    fn write_str(&self, text: &str) -> Result<()> {
+        self.add(text)
+    }
+
+    fn clear_line(&self) -> Result<()> {
+        self.add("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> Result<()> {
+        let picture = std::mem::take(&mut *self.picture.lock().unwrap_or_else(PoisonError::into_inner));
+        speech::show(Stream::Err, picture);
+        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use biodist_process::{signals, speech};
+use signal_hook::consts::SIGINT;
 use signal_hook::flag;
 
 use crate::exit::Exit;
@@ -18,19 +19,25 @@ pub struct StopRequest {
 }
 
 impl StopRequest {
-    /// Listens to SIGUSR1, SIGTERM and SIGINT from now on. Until [`StopRequest::started`] each ends the process with the code of a request
-    /// to stop: nothing can be lost yet, and a start that hangs would never look. Then a second SIGINT (Ctrl-C) ends the process at once.
+    /// Listens to SIGUSR1, SIGTERM, SIGINT and SIGHUP from now on, but for those that this process was started to ignore. Until
+    /// [`StopRequest::started`] each ends the process with the code of a request to stop: nothing can be lost yet, and a start that hangs
+    /// would never look. Then a second SIGINT (Ctrl-C) ends the process at once. Whoever listens must get to look: from now on the process
+    /// waits for no reader of its output.
     pub fn listen() -> Result<StopRequest> {
+        speech::never_wait();
         let request = StopRequest { starting: Arc::new(AtomicBool::new(true)), ..StopRequest::default() };
         let interrupted = Arc::new(AtomicBool::new(false));
+        let requests = signals::requests();
         let listen = || {
-            for signal in [SIGUSR1, SIGTERM, SIGINT] {
-                flag::register_conditional_shutdown(signal, Exit::Stopped as i32, request.starting.clone())?;
+            for signal in &requests {
+                flag::register_conditional_shutdown(*signal, Exit::Stopped as i32, request.starting.clone())?;
             }
-            flag::register_conditional_shutdown(SIGINT, Exit::Failed as i32, interrupted.clone())?;
-            flag::register(SIGINT, interrupted.clone())?;
-            for signal in [SIGUSR1, SIGTERM, SIGINT] {
-                flag::register(signal, request.flag.clone())?;
+            if requests.contains(&SIGINT) {
+                flag::register_conditional_shutdown(SIGINT, Exit::Failed as i32, interrupted.clone())?;
+                flag::register(SIGINT, interrupted.clone())?;
+            }
+            for signal in &requests {
+                flag::register(*signal, request.flag.clone())?;
             }
             Ok::<(), std::io::Error>(())
         };

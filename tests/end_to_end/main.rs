@@ -7,6 +7,7 @@ mod best;
 mod cells;
 mod diagnostics;
 mod disk;
+mod environment;
 mod host_memory;
 mod identity;
 mod launcher;

@@ -1,11 +1,15 @@
 //! Requests to stop, and ranks that are lost.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
 use std::time::Instant;
 
-use libc::{SIGINT, SIGTERM, SIGUSR1};
+use libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::resume::kill_a_rank;
-use crate::site::{Job, Outcome, Site, exists, lines, wait_for};
+use crate::site::{Job, Outcome, PATIENCE, Site, exists, lines, wait_for};
 
 const LONG: &str = "[training]\nmax_steps = 100000000\nlog_every_steps = 100\nkeep_checkpoints = 1";
 
@@ -31,14 +35,139 @@ fn assert_stopped(site: &Site, run: &str, outcome: &Outcome) {
 }
 
 #[test]
-fn one_process_stops_on_each_of_three_signals() {
+fn one_process_stops_on_each_request() {
     let site = Site::new();
-    for signal in [SIGUSR1, SIGTERM, SIGINT] {
+    for signal in [SIGUSR1, SIGTERM, SIGINT, SIGHUP] {
         let run = format!("run-{signal}");
         let job = begin(&site, 1, &run);
         job.signal(signal);
         assert_stopped(&site, &run, &job.wait());
     }
+}
+
+/// As under nohup, and in the background of a script.
+#[test]
+fn what_it_was_started_to_ignore_stops_nothing() {
+    let site = Site::new();
+    let config = site.configure("long", "rule = \"bp\"", LONG);
+    let mut command = site.command(1, &["train", &config, "--out", "run"]);
+    let ignore = || {
+        [SIGHUP, SIGINT, SIGUSR1].iter().for_each(|signal| unsafe {
+            libc::signal(*signal, libc::SIG_IGN);
+        });
+        Ok(())
+    };
+    unsafe { command.pre_exec(ignore) };
+    let job = Job::start(command, None);
+    let metrics = site.path("run/metrics.jsonl");
+    wait_for("metrics", || lines(&metrics) > 0);
+    job.signal(SIGHUP);
+    job.signal(SIGINT);
+    let before = lines(&metrics);
+    wait_for("more metrics", || lines(&metrics) > before + 3);
+    // Which nobody sends but to ask for this.
+    job.signal(SIGUSR1);
+    assert_stopped(&site, "run", &job.wait());
+}
+
+/// A job whose output goes where the test has it.
+fn with_output(site: &Site, out: Stdio, err: Stdio) -> Child {
+    let config = site.configure("talkative", "rule = \"bp\"", &LONG.replace("log_every_steps = 100", "log_every_steps = 1"));
+    let mut command = site.command(1, &["train", &config, "--out", "run", "--set", "training.checkpoint_every_epochs=0"]);
+    command.stdout(out).stderr(err).spawn().unwrap()
+}
+
+fn code(mut child: Child) -> Option<i32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(Instant::now() < deadline || child.kill().is_err(), "the job does not end");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Both ends of a pipe that is full, so that whoever writes to it waits for its reader.
+fn full_pipe() -> (OwnedFd, OwnedFd) {
+    let mut ends = [0; 2];
+    unsafe {
+        assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC), 0);
+        libc::fcntl(ends[1], libc::F_SETFL, libc::O_NONBLOCK);
+        let mut writer = std::mem::ManuallyDrop::new(std::fs::File::from_raw_fd(ends[1]));
+        while writer.write(&[b'\n'; 4096]).is_ok() {}
+        libc::fcntl(ends[1], libc::F_SETFL, 0);
+        (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
+    }
+}
+
+/// A terminal that shows nothing any more, as after Ctrl-S: the side of it that programs have, and the other.
+fn full_terminal() -> (OwnedFd, OwnedFd) {
+    let (mut outside, mut inside) = (0, 0);
+    unsafe {
+        let none = std::ptr::null_mut::<libc::c_char>();
+        assert_eq!(libc::openpty(&mut outside, &mut inside, none, std::ptr::null(), std::ptr::null()), 0);
+        libc::fcntl(inside, libc::F_SETFL, libc::O_NONBLOCK);
+        let mut writer = std::mem::ManuallyDrop::new(std::fs::File::from_raw_fd(inside));
+        while writer.write(&[b'x'; 4096]).is_ok() {}
+        libc::fcntl(inside, libc::F_SETFL, 0);
+        (OwnedFd::from_raw_fd(outside), OwnedFd::from_raw_fd(inside))
+    }
+}
+
+#[test]
+fn output_that_nobody_reads_holds_up_neither_training_nor_its_end() {
+    for (unread_out, unread_err, terminal) in [(true, false, false), (false, true, false), (true, true, true)] {
+        let site = Site::new();
+        let (reader, writer) = if terminal { full_terminal() } else { full_pipe() };
+        let stream = |unread| if unread { Stdio::from(writer.try_clone().unwrap()) } else { Stdio::null() };
+        let child = with_output(&site, stream(unread_out), stream(unread_err));
+        wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 50);
+        unsafe { libc::kill(child.id().cast_signed(), SIGTERM) };
+        assert_eq!(code(child), Some(75), "{unread_out} {unread_err} {terminal}");
+        assert!(site.checkpoint_names("run").last().unwrap() > &"00000000".to_owned());
+        drop(reader);
+    }
+}
+
+/// As of `biodist train CONFIG | head -1`.
+#[test]
+fn a_reader_that_leaves_ends_nothing() {
+    let site = Site::new();
+    let mut child = with_output(&site, Stdio::piped(), Stdio::null());
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.starts_with("run "), "{first}");
+    let before = lines(&site.path("run/metrics.jsonl"));
+    wait_for("more metrics", || lines(&site.path("run/metrics.jsonl")) > before + 50);
+    unsafe { libc::kill(child.id().cast_signed(), SIGTERM) };
+    assert_eq!(code(child), Some(75));
+}
+
+/// A reader that is slow, not gone, misses nothing.
+#[test]
+fn what_is_read_late_is_whole() {
+    let site = Site::new();
+    let (reader, writer) = full_pipe();
+    let waiting = unsafe {
+        let mut bytes = 0;
+        assert_eq!(libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &mut bytes), 0);
+        bytes as usize
+    };
+    let child = with_output(&site, Stdio::from(writer), Stdio::null());
+    wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 50);
+    let mut text = String::new();
+    let mut file = std::fs::File::from(reader);
+    let reading = std::thread::spawn(move || {
+        file.read_to_string(&mut text).unwrap();
+        text
+    });
+    unsafe { libc::kill(child.id().cast_signed(), SIGTERM) };
+    assert_eq!(code(child), Some(75));
+    let text = reading.join().unwrap();
+    let steps: Vec<u64> =
+        text[waiting..].lines().filter_map(|line| line.strip_prefix("step")?.trim_start().split('/').next()?.parse().ok()).collect();
+    assert!(steps.len() > 20 && steps.iter().copied().eq(1..=steps.len() as u64), "{steps:?}");
 }
 
 #[test]

@@ -165,6 +165,7 @@ impl Site {
 pub fn prepare(command: &mut Command) {
     leave_job(command);
     bind(command);
+    heed_signals(command);
     command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
@@ -175,6 +176,17 @@ pub fn leave_job(command: &mut Command) {
             command.env_remove(name);
         }
     }
+}
+
+/// Has `command` listen to all requests to stop, also where these tests were started to ignore some.
+fn heed_signals(command: &mut Command) {
+    let prepare = || {
+        [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1].iter().for_each(|signal| unsafe {
+            libc::signal(*signal, libc::SIG_DFL);
+        });
+        Ok(())
+    };
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Gives `command` what mpirun needs, whoever runs the tests.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use biodist_process::ranks;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
@@ -87,7 +88,8 @@ struct Machine {
 
 /// Measures and prints. Not for several ranks: it starts them.
 pub fn run(args: ScalingArgs, transport: &dyn Transport) -> Result<()> {
-    if transport.size() > 1 || std::env::var_os("OMPI_COMM_WORLD_SIZE").is_some() {
+    let is_rank = std::env::var_os("OMPI_COMM_WORLD_SIZE").is_some() && ranks::launcher().is_some();
+    if transport.size() > 1 || is_rank {
         return Err(Exit::Usage.error("bench scaling starts mpirun itself; start it without"));
     }
     if !args.ranks.is_sorted_by(|a, b| a < b) {
@@ -196,6 +198,10 @@ fn measure(args: &ScalingArgs, machine: &Machine, ranks: usize, batch: usize) ->
     // Open MPI 4 crashes now and then where it shares its topology in memory.
     if std::env::var_os("OMPI_MCA_rtc_hwloc_vmhole").is_none() {
         command.env("OMPI_MCA_rtc_hwloc_vmhole", "none");
+    }
+    // What is left over from another job would keep mpirun from starting its own.
+    for name in ranks::variables() {
+        command.env_remove(name);
     }
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.context("mpirun cannot be started: install Open MPI, or load your cluster's module")?;

@@ -3,23 +3,24 @@
 //! MPI is started only where a launcher has started this process. What ranks exchange in training are messages ([`travel`]); its own
 //! collectives serve what is small.
 
+mod announced;
 mod travel;
 
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use memmap2::MmapRaw;
 use mpi::ffi;
 use mpi::raw::AsRaw;
 use mpi::topology::{Communicator, SimpleCommunicator};
 
+use self::announced::Announced;
 use self::travel::Travel;
 use super::host_memory::{self, Offer, Words};
 use super::transport::{Freight, Journey, Message, Single, Transport};
 use crate::compute::cpu::Arena;
-use crate::exit::Exit;
 use crate::job::host_name;
 use crate::observe::{Doing, span};
 
@@ -50,43 +51,15 @@ enum Mapped {
 unsafe impl Send for Mpi {}
 unsafe impl Sync for Mpi {}
 
-/// What launchers tell the processes that they start: how many there are, by environment variable.
-const LAUNCHERS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"];
-
-/// Number of ranks that the environment speaks of, where a launcher started this process.
-fn announced() -> Option<(&'static str, usize)> {
-    LAUNCHERS.iter().find_map(|name| Some((*name, std::env::var(name).ok()?.parse().ok()?)))
-}
-
 /// MPI where this process was started by a launcher, otherwise one process alone.
 pub fn connect() -> Result<Box<dyn Transport>> {
-    let under_slurm = std::env::var("SLURM_STEP_NUM_TASKS").ok().and_then(|tasks| tasks.parse::<usize>().ok()).filter(|tasks| *tasks > 1);
-    let slurm_step = under_slurm.filter(|_| std::env::var_os("SLURM_PROCID").is_some() && announced().is_none());
-    let has_pmix = std::env::var_os("PMIX_RANK").is_some();
-    if announced().is_none() && !has_pmix {
-        if let Some(tasks) = slurm_step {
-            return Err(Exit::Usage.error(format!(
-                "srun started {tasks} processes, but this MPI cannot reach them (no PMIx or PMI in the environment); \
-                 use `srun --mpi=pmix` where Slurm has it, or mpirun or biodist-launch inside the allocation"
-            )));
-        }
-        return Ok(Box::new(Single));
-    }
+    let Some(announced) = Announced::find()? else { return Ok(Box::new(Single)) };
     let (universe, _) = mpi::initialize_with_threading(mpi::Threading::Serialized).context("MPI could not be started")?;
     let world = universe.world();
     // Ended by `finish`, and not by whichever error returns first: that would wait for the other ranks for ever.
     std::mem::forget(universe);
     let (rank, size) = (world.rank() as usize, world.size() as usize);
-    let expected = announced().filter(|(name, _)| *name != "MPI_LOCALNRANKS").or(slurm_step.map(|tasks| ("SLURM_STEP_NUM_TASKS", tasks)));
-    if let Some((name, expected)) = expected.filter(|(_, expected)| *expected != size) {
-        let remedy = match name {
-            "OMPI_COMM_WORLD_SIZE" => {
-                "mpirun belongs to another MPI than the library that biodist was built with; use the mpirun of that library"
-            }
-            _ => "what started them does not reach this MPI; use `srun --mpi=pmix` where Slurm has it, or mpirun or biodist-launch",
-        };
-        bail!(Exit::Usage.error(format!("{name} says that there are {expected} ranks, but MPI says {size}: {remedy}")));
-    }
+    announced.compare(size)?;
     let host = ManuallyDrop::new(world.split_shared(rank as i32));
     let mut messages = unsafe { ffi::RSMPI_COMM_NULL };
     unsafe { ffi::MPI_Comm_dup(world.as_raw(), &mut messages) };

@@ -7,6 +7,8 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use biodist_process::ancestors::{self, Process};
+
 /// Seconds that the daemon has to end by itself. mpirun needs a few to end ranks that were stopped, and `biodist-launch`, which looks
 /// after its own mpirun, a few more.
 const PATIENCE: u32 = 12;
@@ -33,46 +35,22 @@ ends_within 3 || kill -KILL "$daemon"
 [ -z "$children" ] || kill -KILL $children 2>/dev/null
 "#;
 
-/// A process, and when it began, in the system's ticks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Process {
-    id: u32,
-    began: u64,
-}
-
 /// Leaves a process behind that ends the daemon above this rank. Nothing where there is none: a process started without mpirun.
 pub fn leave() {
     if let Some(daemon) = daemon_above(std::process::id()) {
         // Where it cannot be started the daemon stays, and the job ends all the same.
-        let _ = guard(daemon, PATIENCE).spawn();
+        let _ = guard(&daemon, PATIENCE).spawn();
     }
 }
 
 /// The nearest of the process's ancestors that is one of [`DAEMONS`].
 fn daemon_above(process: u32) -> Option<Process> {
-    let mut child = process;
-    for _ in 0..GENERATIONS {
-        let (_, parent, _) = read(child)?;
-        let (name, _, began) = read(parent)?;
-        if DAEMONS.iter().any(|daemon| name.starts_with(daemon)) {
-            return Some(Process { id: parent, began });
-        }
-        child = parent;
-    }
-    None
-}
-
-/// A process's name, its parent, and when it began.
-fn read(process: u32) -> Option<(String, u32, u64)> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
-    let (head, rest) = text.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    Some((head.split_once('(')?.1.to_owned(), fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
+    let ancestors = ancestors::line(process).skip(1).take(GENERATIONS);
+    ancestors.into_iter().find(|ancestor| DAEMONS.iter().any(|daemon| ancestor.name.starts_with(daemon)))
 }
 
 /// In a process group of its own, as the daemon ends the groups of its ranks, and without their pipes, whose end it waits for.
-fn guard(daemon: Process, patience: u32) -> Command {
+fn guard(daemon: &Process, patience: u32) -> Command {
     let mut command = Command::new("/bin/sh");
     let numbers = [daemon.id.to_string(), daemon.began.to_string(), patience.to_string()];
     command.args(["-c", SCRIPT, "guard"]).args(numbers).process_group(0);
@@ -114,7 +92,7 @@ mod tests {
             let (mut child, rank) = daemon(script);
             let found = daemon_above(rank).unwrap();
             assert_eq!(found.id, child.id());
-            let mut guard = guard(found, 1).spawn().unwrap();
+            let mut guard = guard(&found, 1).spawn().unwrap();
             assert_eq!(child.wait().unwrap().signal(), Some(signal), "{script}");
             guard.wait().unwrap();
             // Of a process that has ended there is nothing, or, until somebody asks for it, no command line.
@@ -129,8 +107,9 @@ mod tests {
     fn another_process_of_the_same_number_is_left_alone() {
         let (mut child, rank) = daemon("sleep 60; true");
         let found = daemon_above(rank).unwrap();
-        let earlier = Process { began: found.began - 1, ..found };
-        guard(earlier, 1).status().unwrap();
+        let mut earlier = found;
+        earlier.began -= 1;
+        guard(&earlier, 1).status().unwrap();
         assert_eq!(child.try_wait().unwrap(), None);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -139,7 +118,6 @@ mod tests {
 
     #[test]
     fn without_mpirun_there_is_no_daemon() {
-        assert!(read(std::process::id()).is_some_and(|(_, parent, _)| parent > 0));
         assert_eq!(daemon_above(1), None);
     }
 }

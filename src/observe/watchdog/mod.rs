@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use biodist_process::speech;
 
 use self::board::Board;
 use self::judge::{Culprit, Kind, Sight};
@@ -57,7 +58,8 @@ enum Link {
 
 /// Collective.
 fn connect(transport: &dyn Transport, sees_rank_0: bool, apart: usize, sight: &mut Sight) -> Link {
-    let hub = if transport.rank() == 0 { Some(Hub::listen()) } else { None };
+    let addresses = transport.all_gather_words(&link::own_addresses());
+    let hub = if transport.rank() == 0 { Some(Hub::listen(apart, &addresses)) } else { None };
     let mut travelling = match &hub {
         Some(Ok((_, invitation))) => invitation.to_bytes(),
         _ => Vec::new(),
@@ -65,7 +67,7 @@ fn connect(transport: &dyn Transport, sees_rank_0: bool, apart: usize, sight: &m
     transport.broadcast(&mut travelling);
     let link = match (hub, Invitation::of_bytes(&travelling)) {
         (Some(Ok((mut hub, _))), _) => {
-            hub.greet(apart, GREETING, |reading| sight.note(reading, 0.0));
+            hub.greet(GREETING, |reading| sight.note(reading, 0.0));
             Link::Hub(hub)
         }
         (Some(Err(error)), _) => {
@@ -205,6 +207,8 @@ impl Watch {
 
     /// Says what was found, lets the others do so, and ends this process.
     fn end(&mut self, verdict: &str) -> ! {
+        // The reader of what this process says may be what holds it up.
+        speech::never_wait();
         let is_first_here = self.board.publish(verdict);
         job::complain_as_rank(
             self.rank,
@@ -224,6 +228,7 @@ impl Watch {
         if is_first_here {
             guard::leave();
         }
+        speech::finish();
         unsafe { libc::_exit(Exit::Stalled as i32) }
     }
 }
