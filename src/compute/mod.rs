@@ -5,6 +5,9 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod device;
+#[cfg(feature = "torch")]
+pub mod torch;
 
 use anyhow::Result;
 
