@@ -1,5 +1,5 @@
 //! Lets the program and its tests find libtorch and MPI without LD_LIBRARY_PATH, by rpaths: first where `make install` puts libtorch,
-//! relative to the program, then the folders that it was linked against. And lets the program say what it was built from.
+//! relative to the program, then the folders that it was linked against; libtorch only where the program is built with it. And lets the program say what it was built from.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,12 +12,14 @@ fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=MPICC");
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
-    let libtorch = std::env::var("LIBTORCH").map_or_else(|_| root.join(".libtorch/torch"), PathBuf::from);
-    rpath(INSTALLED_LIBTORCH);
-    rpath(&libtorch.join("lib").display().to_string());
+    if std::env::var_os("CARGO_FEATURE_TORCH").is_some() {
+        let libtorch = std::env::var("LIBTORCH").map_or_else(|_| root.join(".libtorch/torch"), PathBuf::from);
+        rpath(INSTALLED_LIBTORCH);
+        rpath(&libtorch.join("lib").display().to_string());
+        println!("cargo:rustc-env=BIODIST_LIBTORCH={}", libtorch_version(&libtorch).unwrap_or_else(|| "unknown".to_owned()));
+    }
     mpi_library_folders().iter().for_each(|folder| rpath(folder));
     println!("cargo:rustc-env=BIODIST_COMMIT={}", commit(&root).unwrap_or_else(|| "unknown".to_owned()));
-    println!("cargo:rustc-env=BIODIST_LIBTORCH={}", libtorch_version(&libtorch).unwrap_or_else(|| "unknown".to_owned()));
 }
 
 /// The commit of the sources, marked where they differ from it. None where they are no git checkout of their own.

@@ -7,7 +7,6 @@ use clap::{Parser, Subcommand};
 
 use crate::agreement::{self, Facts};
 use crate::commands::{bench, check, eval, report, sweep, train};
-use crate::compute::cuda::libraries::load_libtorch_cuda;
 use crate::rules::{self, Definition};
 use crate::training::StopRequest;
 use crate::{job, versions};
@@ -77,9 +76,6 @@ impl Cli {
             Command::Train(_) | Command::Sweep(_) => StopRequest::listen()?,
             _ => StopRequest::default(),
         };
-        // Before anything asks libtorch about GPUs, for it asks only once. Its own threads would compete with ours.
-        load_libtorch_cuda();
-        tch::set_num_threads(1);
         let transport = job::connect()?;
         stop.started();
         let program = format!("{} (commit {})", versions::CRATE, versions::COMMIT);

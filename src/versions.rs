@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 pub const CRATE: &str = env!("CARGO_PKG_VERSION");
 /// Commit of the sources, `-dirty` where they had changed; "unknown" where they came without their history.
 pub const COMMIT: &str = env!("BIODIST_COMMIT");
-/// libtorch that the program was linked against.
-pub const LIBTORCH: &str = env!("BIODIST_LIBTORCH");
+/// libtorch that the program was linked against, where it was.
+pub const LIBTORCH: Option<&str> = option_env!("BIODIST_LIBTORCH");
 
 /// The MPI library that the program found: its name and version.
 pub fn mpi() -> String {
@@ -19,6 +19,9 @@ pub fn mpi() -> String {
 
 /// All of them, for `--version`.
 pub fn text() -> &'static str {
-    static TEXT: LazyLock<String> = LazyLock::new(|| format!("{CRATE} (commit {COMMIT}, libtorch {LIBTORCH}, {})", mpi()));
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let libtorch = LIBTORCH.map_or("without libtorch".to_owned(), |version| format!("libtorch {version}"));
+        format!("{CRATE} (commit {COMMIT}, {libtorch}, {})", mpi())
+    });
     &TEXT
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use data_prep::files::write_atomically;
 
 use super::eval::{self, Tested};
-use crate::compute::cuda::device;
+use crate::compute::device;
 use crate::config::{self, Config};
 use crate::data::DataSet;
 use crate::exchange::Transport;

@@ -5,7 +5,10 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod device;
 pub mod settings;
+#[cfg(feature = "torch")]
+pub mod torch;
 
 use anyhow::Result;
 

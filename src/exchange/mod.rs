@@ -1,24 +1,24 @@
 //! How ranks share an update.
 //!
 //! Two ways to bring one about: `activities`, where the factors of gradients travel, and `gradients`, where gradients do. [`arenas`] has them
-//! for the CPU's kernels, [`tensors`] for libtorch's devices; below both are a [`Transport`] between ranks, and NCCL between GPUs.
+//! for the CPU's kernels, `torch` for libtorch's devices; below both are a [`Transport`] between ranks, and NCCL between GPUs.
 
 mod arenas;
 mod host_memory;
 mod mpi;
-mod nccl;
 mod parameter_memory;
 mod reduce;
 pub mod settings;
-mod staged;
-mod tensors;
+mod sharing;
+#[cfg(feature = "torch")]
+pub mod torch;
 mod transport;
 
 pub use self::arenas::Exchange;
 pub use self::mpi::connect;
 pub use self::parameter_memory::{ParameterMemory, parameters};
 pub use self::reduce::reduce_scatter;
-pub use self::tensors::{Collectives, NCCL_WITHOUT_GPU, Sharing, TensorExchange, Ticket, join};
+pub use self::sharing::Sharing;
 pub use self::transport::{Freight, Journey, Message, Single, Transport};
 use anyhow::Result;
 
@@ -38,6 +38,9 @@ pub trait UpdateExchange {
     /// Ends the step without an update: waits for what travels, since its memory is in use until then.
     fn settle(&mut self);
 }
+
+/// What to tell who wants NCCL on a CPU.
+pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and this rank computes on the CPU; use \"auto\" or \"mpi\"";
 
 /// Adam's constants of both models at one step.
 #[derive(Clone, Copy, Debug)]

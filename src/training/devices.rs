@@ -4,9 +4,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use tch::Device;
 
-use crate::compute::cuda::device;
+use crate::compute::device::{self, Device};
 use crate::config;
 use crate::exchange::Transport;
 use crate::exit::Exit;

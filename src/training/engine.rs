@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use tch::Device;
 
 use super::adam;
 use super::devices;
 use super::diagnostics::LayerDiagnostics;
-use super::executor::{Executor, OnCpu, OnTensors, StepInFlight};
+use super::executor::{self, Executor, StepInFlight};
 use crate::agreement::{Facts, agree};
 use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
 use crate::compute::{Backend, Batch, Buffer, Measure, Part};
@@ -53,23 +52,12 @@ impl Engine {
     /// Computes on the device that `parallel.device` means here; `threads` is what this rank may use of the CPU. Fails where the ranks do not
     /// divide the batch, the device lacks the kernels or the precision asked for, or memory is short. Collective.
     pub fn new(config: &Config, network: &Network, transport: Arc<dyn Transport>, threads: usize) -> Result<Engine> {
-        let engine = match devices::choose(config.parallel.device, &*transport)? {
-            Device::Cpu => {
-                let maps = prepare(config, network, &*transport)?;
-                let (executor, rule) = OnCpu::new(config, network, maps.clone(), &transport, threads)?;
-                Engine::with(config, Box::new(executor), rule, maps, transport)
-            }
-            device => Engine::on_tensors(config, network, transport, device)?,
-        };
+        let device = devices::choose(config.parallel.device, &*transport)?;
+        let maps = prepare(config, network, &*transport)?;
+        let (executor, rule) = executor::on(device, config, network, maps.clone(), &transport, threads)?;
+        let engine = Engine::with(config, executor, rule, maps, transport);
         engine.agree()?;
         Ok(engine)
-    }
-
-    /// [`Engine::new`] on a device of libtorch's, which may be the CPU: slow there, and the way to try what GPUs run without having one.
-    pub fn on_tensors(config: &Config, network: &Network, transport: Arc<dyn Transport>, device: Device) -> Result<Engine> {
-        let maps = prepare(config, network, &*transport)?;
-        let (executor, rule) = OnTensors::new(config, network, maps.clone(), &transport, device)?;
-        Ok(Engine::with(config, Box::new(executor), rule, maps, transport))
     }
 
     /// Refuses ranks whose kernels would give other bits than rank 0's. Collective.
@@ -81,7 +69,13 @@ impl Engine {
         agree(&Facts::default().with("the arithmetic of the kernels (parallel.kernels)", arithmetic), &*self.transport)
     }
 
-    fn with(config: &Config, executor: Box<dyn Executor>, rule: Box<dyn Rule>, maps: Arc<Maps>, transport: Arc<dyn Transport>) -> Engine {
+    pub(super) fn with(
+        config: &Config,
+        executor: Box<dyn Executor>,
+        rule: Box<dyn Rule>,
+        maps: Arc<Maps>,
+        transport: Arc<dyn Transport>,
+    ) -> Engine {
         let (optimizer, global_batch) = (config.optimizer.clone(), config.data.batch_size);
         let (rule_name, steps) = (config.learning.rule.name(), OptimizerSteps::default());
         let (feedback_weights, inverse_weights) = (config.learning.feedback_weights, config.learning.inverse_weights);
@@ -279,7 +273,7 @@ impl Engine {
 }
 
 /// The maps of a network whose batch the ranks divide.
-fn prepare(config: &Config, network: &Network, transport: &dyn Transport) -> Result<Arc<Maps>> {
+pub(super) fn prepare(config: &Config, network: &Network, transport: &dyn Transport) -> Result<Arc<Maps>> {
     let (batch, size) = (config.data.batch_size, transport.size());
     if !batch.is_multiple_of(size) {
         return Err(Exit::Usage.error(format!("data.batch_size = {batch} cannot be divided among {size} ranks")));

@@ -2,9 +2,7 @@
 
 use biodist::compute::Batch;
 use biodist::config::Output;
-use biodist::exit::Exit;
-use biodist::training::{Engine, LayerDiagnostics};
-use tch::Device;
+use biodist::training::LayerDiagnostics;
 
 use crate::naive::{Naive, Parameters};
 use crate::support::{Learner, Samples, config, distance, kernels, norm};
@@ -167,13 +165,4 @@ fn nothing_that_trains_is_disturbed() {
         bits.push(learner.engine.checksum());
         assert_eq!(bits, plain, "{network}, {rule}");
     }
-}
-
-#[test]
-fn where_they_cannot_be_measured_they_are_refused() {
-    let config = config("dense", &[ON]);
-    let network = biodist::network::Network::new([23, 1, 1], 7, &config.network).unwrap();
-    let error = Engine::on_tensors(&config, &network, std::sync::Arc::new(biodist::exchange::Single), Device::Cpu).err().unwrap();
-    assert_eq!(Exit::of(&error), Exit::Usage);
-    assert!(error.to_string().contains("training.diagnostics"), "{error}");
 }

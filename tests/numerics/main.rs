@@ -9,8 +9,10 @@ mod interchange;
 mod naive;
 mod output;
 mod properties;
+#[cfg(feature = "torch")]
 mod ranks;
 mod reference;
 mod support;
+#[cfg(feature = "torch")]
 mod tensors;
 mod variants;

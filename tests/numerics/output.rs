@@ -1,7 +1,6 @@
 //! The output that the engine hands out is the one whose loss it measures.
 
 use biodist::compute::{Batch, Measure};
-use tch::Device;
 
 use crate::support::{Learner, Samples, config};
 
@@ -10,7 +9,8 @@ fn an_autoencoders_loss_is_the_distance_of_its_output() {
     for name in ["dense_autoencoder", "local_autoencoder"] {
         let config = config(name, &[]);
         let samples = Samples::random([6, 5, 2], 10, 7);
-        for mut learner in [Learner::new(&config, &samples, 2), Learner::on(&config, &samples, Device::Cpu)] {
+        let on_tensors = Learner::on_tensors(&config, &samples).into_iter().map(|(_, learner)| learner);
+        for mut learner in [Learner::new(&config, &samples, 2)].into_iter().chain(on_tensors) {
             // Fewer samples than there is room for.
             let count = config.data.batch_size.min(7) - 1;
             let pixels = &samples.pixels[..count * samples.units()];

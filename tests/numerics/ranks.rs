@@ -4,13 +4,13 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use anyhow::Result;
 use biodist::compute::cpu::Arena;
+use biodist::compute::device::Device;
 use biodist::compute::{Batch, Buffer, Part};
 use biodist::config::{Config, ExchangeChoice};
 use biodist::exchange::{Freight, Journey, Message, Sharing, Single, Transport};
 use biodist::network::{MapId, Maps, Network};
 use biodist::rules::Phase;
 use biodist::training::Engine;
-use tch::Device;
 
 use crate::support::{Samples, config, distance, norm};
 

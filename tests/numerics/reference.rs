@@ -9,7 +9,6 @@ use biodist::config::Config;
 use safetensors::SafeTensors;
 
 use crate::support::{Learner, Samples, config, data, kernels};
-use crate::tensors::devices;
 
 /// A row of a table of cases: its name in the data, and what it changes in the network's configuration.
 type Case = (&'static str, &'static [&'static str]);
@@ -104,9 +103,9 @@ impl Stored {
             }
         }
         let config = config(self.network, overrides);
-        for device in devices() {
+        for (device, learner) in Learner::on_tensors(&config, &self.samples()) {
             let title = format!("{} {name}, tensors on {device:?}", self.network);
-            self.run(case, &title, &config, Learner::on(&config, &self.samples(), device));
+            self.run(case, &title, &config, learner);
         }
     }
 

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(feature = "torch")]
+use biodist::compute::device;
+use biodist::compute::device::Device;
 use biodist::compute::{Batch, Buffer, Measure, Part};
 use biodist::config::{self, Config, Rule, Schedule};
 use biodist::exchange::Single;
 use biodist::network::{MapId, Network};
 use biodist::rules::Phase;
 use biodist::training::Engine;
-use tch::Device;
 
 /// A file of `tests/data`: of the source tree that the variable names, as a program that was built elsewhere needs it.
 pub fn data(file: &str) -> PathBuf {
@@ -26,6 +28,16 @@ pub fn config(name: &str, overrides: &[&str]) -> Config {
 /// Kernels that this machine can run, as `parallel.kernels` names them.
 pub fn kernels() -> Vec<&'static str> {
     biodist::compute::cpu::simd::Isa::available().into_iter().map(|isa| isa.name()).collect()
+}
+
+/// Devices that libtorch has here.
+#[cfg(feature = "torch")]
+pub fn devices() -> Vec<Device> {
+    let gpu = (device::count() > 0).then_some(Device::Cuda(0));
+    if gpu.is_none() {
+        eprintln!("skipped: there is no GPU");
+    }
+    [Device::Cpu].into_iter().chain(gpu).collect()
 }
 
 /// Numbers in [0, 1) that depend on the seed alone (a linear congruential generator; nothing here is sensitive to its quality).
@@ -91,7 +103,19 @@ impl Learner {
         Learner::with(Engine::new(&config, &network, Arc::new(Single), threads).expect("the engine can be made"), &config, samples)
     }
 
+    /// [`Learner::new`] on tensors of every device that libtorch has here; on none where the program is built without it.
+    #[cfg(feature = "torch")]
+    pub fn on_tensors(config: &Config, samples: &Samples) -> Vec<(Device, Learner)> {
+        devices().into_iter().map(|device| (device, Learner::on(config, samples, device))).collect()
+    }
+
+    #[cfg(not(feature = "torch"))]
+    pub fn on_tensors(_: &Config, _: &Samples) -> Vec<(Device, Learner)> {
+        Vec::new()
+    }
+
     /// [`Learner::new`] on tensors of `device`.
+    #[cfg(feature = "torch")]
     pub fn on(config: &Config, samples: &Samples, device: Device) -> Learner {
         let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
         Learner::with(Engine::on_tensors(config, &network, Arc::new(Single), device).expect("the engine can be made"), config, samples)

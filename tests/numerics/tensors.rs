@@ -1,26 +1,21 @@
 //! The backend on libtorch's tensors against the CPU's kernels: the same initial parameters, noise and batches must lead to the same
 //! parameters and measures. On the CPU everywhere, and on a GPU where there is one.
 
-use biodist::compute::cuda::libraries::load_libtorch_cuda;
-use biodist::compute::{Batch, Measure};
-use tch::Device;
+use std::sync::Arc;
 
-use crate::support::{Learner, Random, Samples, config, distance};
+use biodist::compute::device::Device;
+use biodist::compute::{Batch, Measure};
+use biodist::exchange::Single;
+use biodist::exit::Exit;
+use biodist::network::Network;
+use biodist::training::Engine;
+
+use crate::support::{Learner, Random, Samples, config, devices, distance};
 
 const RULES: [&str; 7] = ["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp"];
 
 /// Of the distance that a tensor travels in three steps.
 const TOLERANCE: f64 = 1e-4;
-
-/// Devices that this machine has.
-pub fn devices() -> Vec<Device> {
-    load_libtorch_cuda();
-    let gpu = tch::Cuda::is_available().then_some(Device::Cuda(0));
-    if gpu.is_none() {
-        eprintln!("skipped: there is no GPU");
-    }
-    [Device::Cpu].into_iter().chain(gpu).collect()
-}
 
 /// The changes of all trained tensors in three steps, and the measures of every sample on the way.
 struct Outcome {
@@ -61,9 +56,9 @@ fn compare(shape: [usize; 3], overrides: &[&str], batch: usize) {
     let overrides: Vec<&str> = overrides.iter().copied().chain([own.as_str()]).collect();
     let (config, samples) = (config("flat", &overrides), Samples::random(shape, 10, 2 * batch));
     let wanted = outcome(Learner::new(&config, &samples, 1));
-    for device in devices() {
+    for (device, learner) in Learner::on_tensors(&config, &samples) {
         let title = format!("{shape:?}, {overrides:?} on {device:?}");
-        near(&title, &outcome(Learner::on(&config, &samples, device)), &wanted, TOLERANCE);
+        near(&title, &outcome(learner), &wanted, TOLERANCE);
     }
 }
 
@@ -73,8 +68,7 @@ fn initial_parameters_are_the_cpus() {
     for rule in RULES {
         let (config, samples) = (config("flat", &[layers, &format!("learning.rule={rule}")]), Samples::random([7, 6, 2], 10, 11));
         let cpu = Learner::new(&config, &samples, 1);
-        for device in devices() {
-            let tensors = Learner::on(&config, &samples, device);
+        for (device, tensors) in Learner::on_tensors(&config, &samples) {
             for (name, ..) in cpu.tensors() {
                 assert_eq!(cpu.read(&name), tensors.read(&name), "{rule}: {name} on {device:?}");
             }
@@ -122,7 +116,7 @@ fn hybrid_targets_and_alternating_schedules_do_the_same() {
 fn weights_in_the_padding_stay_without_epsilon() {
     let layers = r#"network.layers=[{ kind = "local", kernel = 4, channels = 6, stride = 2 }]"#;
     let (config, samples) = (config("flat", &[layers, "optimizer.forward.epsilon=0"]), Samples::random([5, 5, 2], 10, 22));
-    let on_tensors = devices().into_iter().map(|device| Learner::on(&config, &samples, device));
+    let on_tensors = Learner::on_tensors(&config, &samples).into_iter().map(|(_, learner)| learner);
     for learner in [Learner::new(&config, &samples, 1)].into_iter().chain(on_tensors) {
         let device = learner.engine.device();
         let changed = outcome(learner).changes;
@@ -146,8 +140,8 @@ fn evaluation_takes_smaller_batches() {
     };
     let (wanted, all) = measured(Learner::new(&config, &samples, 1));
     assert_eq!((wanted.len(), all), (5, 11));
-    for device in devices() {
-        let (ours, all) = measured(Learner::on(&config, &samples, device));
+    for (device, learner) in Learner::on_tensors(&config, &samples) {
+        let (ours, all) = measured(learner);
         assert_eq!((ours.len(), all), (5, 11));
         assert!(ours.iter().zip(&wanted).all(|(ours, wanted)| (ours - wanted).abs() < 1e-4), "on {device:?}: {ours:?} for {wanted:?}");
     }
@@ -157,7 +151,6 @@ fn evaluation_takes_smaller_batches() {
 fn bf16_products_stay_near_float32() {
     let spatial = r#"network.layers=[{ kind = "local", kernel = 3, channels = 16, stride = 2 }, { kind = "dense", units = 30 }]"#;
     let shared = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 16, stride = 2 }, { kind = "dense", units = 30 }]"#;
-    // Before anything else asks libtorch.
     let devices = devices();
     for (layers, rule) in RULES.map(|rule| (spatial, rule)).into_iter().chain([(shared, "bp")]) {
         let exact = rounded(layers, rule, "f32", Device::Cpu);
@@ -196,4 +189,13 @@ fn rounded(layers: &str, rule: &str, precision: &str, device: Device) -> Outcome
     let (rule, precision) = (format!("learning.rule={rule}"), format!("parallel.precision={precision}"));
     let config = config("flat", &[layers, &rule, &precision, "data.batch_size=16", "optimizer.epsilon_form=hat"]);
     outcome(Learner::on(&config, &Samples::random([8, 8, 3], 10, 32), device))
+}
+
+#[test]
+fn diagnostics_are_refused() {
+    let config = config("dense", &["training.diagnostics=true"]);
+    let network = Network::new([23, 1, 1], 7, &config.network).unwrap();
+    let error = Engine::on_tensors(&config, &network, Arc::new(Single), Device::Cpu).err().unwrap();
+    assert_eq!(Exit::of(&error), Exit::Usage);
+    assert!(error.to_string().contains("training.diagnostics"), "{error}");
 }

@@ -3,24 +3,26 @@
 //! Sizes and bandwidths are those of NVIDIA's nccl-tests, so that figures can be compared: the size is that of the whole buffer, the
 //! algorithm's bandwidth that size divided by the time, and the bus bandwidth what each link carries at best.
 
+#[cfg(feature = "torch")]
+mod torch;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
 
 use crate::agreement::{Facts, agree};
 use crate::commands::text::{scaled, table};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
-use crate::compute::cuda::driver::Driver;
+use crate::compute::device::Device;
 use crate::config;
 use crate::cpus;
-use crate::exchange::{self, Collectives, Freight, NCCL_WITHOUT_GPU, Transport};
+use crate::exchange::{self, NCCL_WITHOUT_GPU, Transport};
 use crate::exit::Exit;
 use crate::job::{self, say};
-use crate::observe::{Doing, watchdog};
+use crate::observe::watchdog;
 use crate::training::choose_device;
 
 /// Measure the collective operations that ranks exchange by
@@ -96,70 +98,57 @@ trait Buffer {
     fn values(&self) -> Result<Vec<f32>>;
 }
 
-/// In this host's memory, exchanged by MPI.
-struct InMemory {
+/// Where buffers are, and what their exchange is done by.
+trait Place {
+    fn by(&self) -> &'static str;
+    /// A buffer of `part` elements for each rank.
+    fn buffer(&mut self, part: usize) -> Result<Box<dyn Buffer + '_>>;
+}
+
+/// This host's memory, exchanged by MPI.
+struct HostMemory {
     transport: Arc<dyn Transport>,
-    values: Vec<f32>,
-    part: usize,
     isa: Isa,
     pool: Arc<Pool>,
 }
 
-impl Buffer for InMemory {
+impl Place for HostMemory {
+    fn by(&self) -> &'static str {
+        "MPI, in the hosts' memory"
+    }
+
+    fn buffer(&mut self, part: usize) -> Result<Box<dyn Buffer + '_>> {
+        Ok(Box::new(InMemory { memory: self, values: vec![0.0; part * self.transport.size()], part }))
+    }
+}
+
+struct InMemory<'a> {
+    memory: &'a HostMemory,
+    values: Vec<f32>,
+    part: usize,
+}
+
+impl Buffer for InMemory<'_> {
     fn fill(&mut self, value: &dyn Fn(usize) -> f32) -> Result<()> {
         self.values.iter_mut().enumerate().for_each(|(index, place)| *place = value(index));
         Ok(())
     }
 
     fn perform(&mut self, operation: Operation) -> Result<()> {
-        let ranges: Vec<_> = (0..self.transport.size()).map(|rank| rank * self.part..(rank + 1) * self.part).collect();
+        let HostMemory { transport, isa, pool } = self.memory;
+        let ranges: Vec<_> = (0..transport.size()).map(|rank| rank * self.part..(rank + 1) * self.part).collect();
         let buffer = self.values.as_mut_ptr();
         if operation != Operation::AllGather {
-            unsafe { exchange::reduce_scatter(&*self.transport, self.isa, &self.pool, buffer, &ranges) };
+            unsafe { exchange::reduce_scatter(&**transport, *isa, pool, buffer, &ranges) };
         }
         if operation != Operation::ReduceScatter {
-            unsafe { self.transport.all_gather_ranges(buffer, &ranges) };
+            unsafe { transport.all_gather_ranges(buffer, &ranges) };
         }
         Ok(())
     }
 
     fn values(&self) -> Result<Vec<f32>> {
         Ok(self.values.clone())
-    }
-}
-
-/// A tensor on a device of libtorch's.
-struct OnDevice<'a> {
-    collectives: &'a mut dyn Collectives,
-    all: Tensor,
-    /// This rank's part of it.
-    own: Tensor,
-}
-
-impl Buffer for OnDevice<'_> {
-    fn fill(&mut self, value: &dyn Fn(usize) -> f32) -> Result<()> {
-        let values: Vec<f32> = (0..self.all.numel()).map(value).collect();
-        self.all.f_copy_(&Tensor::f_from_slice(&values)?)?;
-        Ok(())
-    }
-
-    fn perform(&mut self, operation: Operation) -> Result<()> {
-        let of = |doing| Freight { doing, layer: None };
-        if operation != Operation::AllGather {
-            let ticket = self.collectives.reduce_scatter(of(Doing::ReduceScatter), &self.all, &self.own)?;
-            self.collectives.wait(ticket)?;
-        }
-        if operation != Operation::ReduceScatter {
-            let ticket = self.collectives.all_gather(of(Doing::AllGather), &[(&self.own, &self.all)])?;
-            self.collectives.wait(ticket)?;
-        }
-        self.collectives.settle()
-    }
-
-    fn values(&self) -> Result<Vec<f32>> {
-        let mut values = vec![0.0; self.all.numel()];
-        self.all.f_to_device(Device::Cpu)?.f_copy_data(&mut values, self.all.numel())?;
-        Ok(values)
     }
 }
 
@@ -186,55 +175,41 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
         .with("--backend", format!("{:?}", args.backend));
     agree(&facts, &*transport)?;
     watchdog::watch(&transport, 300.0)?;
-    let mut joined = join(&args, &transport)?;
-    let by = match &joined {
-        Some((_, _, by)) => by.clone(),
-        None => "MPI, in the hosts' memory".to_owned(),
-    };
-    let pool = Arc::new(Pool::new(cpus::take(&*transport, 0)?.threads));
+    let mut place = place(&args, &transport)?;
     let mut results = Vec::new();
     for bytes in sizes(args.min, args.max) {
         // As many elements for each rank.
         let part = (bytes / size_of::<f32>()).div_ceil(size);
         for operation in Operation::ALL {
-            let seconds = match &mut joined {
-                None => {
-                    let (values, pool, isa) = (vec![0.0; part * size], pool.clone(), Isa::available()[0]);
-                    time(&mut InMemory { transport: transport.clone(), values, part, isa, pool }, operation, part, &*transport)
-                }
-                Some((collectives, device, _)) => {
-                    let all = Tensor::f_zeros([(part * size) as i64], (Kind::Float, *device))?;
-                    let own = all.f_narrow(0, (transport.rank() * part) as i64, part as i64)?;
-                    time(&mut OnDevice { collectives: &mut **collectives, all, own }, operation, part, &*transport)
-                }
-            };
-            results.push(Measured { operation, bytes: part * size * size_of::<f32>(), seconds: seconds? });
+            let seconds = time(&mut *place.buffer(part)?, operation, part, &*transport)?;
+            results.push(Measured { operation, bytes: part * size * size_of::<f32>(), seconds });
         }
     }
     let mut hosts = job::host_names(&*transport);
     if transport.rank() == 0 {
         hosts.sort();
         hosts.dedup();
-        say(to_text(&results, size, &by, &hosts));
+        say(to_text(&results, size, place.by(), &hosts));
         if args.json {
-            say(to_json(&results, size, &by, &hosts));
+            say(to_json(&results, size, place.by(), &hosts));
         }
     }
     Ok(())
 }
 
-type Joined = (Box<dyn Collectives>, Device, String);
-
-/// The collectives of GPUs, where there are some. Collective.
-fn join(args: &CollectivesArgs, transport: &Arc<dyn Transport>) -> Result<Option<Joined>> {
-    let device = choose_device(args.device, &**transport)?;
-    let Device::Cuda(index) = device else {
-        ensure!(args.backend != config::TransportChoice::Nccl, Exit::Usage.error(NCCL_WITHOUT_GPU));
-        return Ok(None);
-    };
-    let driver = std::rc::Rc::new(Driver::new(index)?);
-    let (collectives, by) = exchange::join(Some(&driver), transport, args.backend, 300.0)?.context("there are several ranks")?;
-    Ok(Some((collectives, device, by.to_owned())))
+/// Where training would have its buffers, and what would join them. Collective.
+fn place(args: &CollectivesArgs, transport: &Arc<dyn Transport>) -> Result<Box<dyn Place>> {
+    match choose_device(args.device, &**transport)? {
+        Device::Cpu => {
+            ensure!(args.backend != config::TransportChoice::Nccl, Exit::Usage.error(NCCL_WITHOUT_GPU));
+            let pool = Arc::new(Pool::new(cpus::take(&**transport, 0)?.threads));
+            Ok(Box::new(HostMemory { transport: transport.clone(), isa: Isa::available()[0], pool }))
+        }
+        #[cfg(feature = "torch")]
+        Device::Cuda(gpu) => Ok(Box::new(torch::Gpu::join(gpu, args.backend, transport)?)),
+        #[cfg(not(feature = "torch"))]
+        Device::Cuda(_) => unreachable!("without libtorch no GPU is chosen"),
+    }
 }
 
 fn sizes(min: usize, max: usize) -> impl Iterator<Item = usize> {

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::libraries::{bind, open};
 
@@ -32,6 +32,28 @@ bind! {
             *mut c_void, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, *mut c_void, *mut *mut c_void, *mut *mut c_void
         );
     }
+}
+
+bind! {
+    /// What it takes to count GPUs.
+    struct Census {
+        init: "cuInit" (c_uint);
+        count: "cuDeviceGetCount" (*mut c_int);
+    }
+}
+
+/// GPUs that the driver shows this process.
+pub fn gpus() -> Result<usize> {
+    let census = Census::bind(open("libcuda.so.1")?)?;
+    let mut count = 0;
+    let status = unsafe {
+        match (census.init)(0) {
+            0 => (census.count)(&mut count),
+            failed => failed,
+        }
+    };
+    ensure!(status == 0, "the NVIDIA driver does not start (error {status})");
+    Ok(count.max(0) as usize)
 }
 
 const NOT_READY: c_int = 600;

@@ -1,91 +1,16 @@
-//! The two operations for which libtorch has no single pass over memory: noise, and Adam.
-//!
-//! On a GPU they are kernels of our own, compiled for it when the program starts. Elsewhere, and where NVRTC is missing, Adam is a row of
-//! tensor operations, and noise is drawn by the CPU's code; the numbers are the same.
+//! The kernels' sources, and what NVRTC makes of them.
 
-use std::ffi::c_void;
-use std::ops::Range;
-use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Result, ensure};
-use tch::{Kind, TchError, Tensor};
+use anyhow::Result;
 
-use super::driver::{Driver, Function};
 use super::nvrtc::Nvrtc;
-use super::parameters::Parameters;
-use crate::compute::AdamStep;
-use crate::compute::cpu::{Place, normals};
 
 /// Name and source of every kernel file.
 pub const SOURCES: [(&str, &str); 2] = [("adam.cu", include_str!("kernels/adam.cu")), ("noise.cu", include_str!("kernels/noise.cu"))];
 
-pub enum Kernels {
-    /// By libtorch's operations and the CPU's noise.
-    Plain,
-    Compiled {
-        driver: Rc<Driver>,
-        adam: Function,
-        noise: Function,
-    },
-}
-
-impl Kernels {
-    /// Compiles the kernels for `driver`'s GPU.
-    pub fn compile(driver: Rc<Driver>) -> Result<Kernels> {
-        let ptx = ptx(driver.compute_capability()?)?;
-        let (adam, noise) = (driver.kernel(&ptx[0], "adam")?, driver.kernel(&ptx[1], "add_noise")?);
-        Ok(Kernels::Compiled { driver, adam, noise })
-    }
-
-    /// `source + sigma * eps`, [positions, batch, channels].
-    pub fn add_noise(&self, source: &Tensor, sigma: f32, place: Place) -> Result<Tensor> {
-        let (positions, batch, channels) = source.size3()?;
-        let Kernels::Compiled { driver, noise, .. } = self else {
-            let eps = Tensor::f_from_slice(&normals(positions as usize, batch as usize, channels as usize, place))?;
-            let eps = eps.f_view([positions, batch, channels])?.f_to_device(source.device())?;
-            return Ok(source.f_add(&eps.f_mul_scalar(f64::from(sigma))?)?);
-        };
-        let source = source.f_contiguous()?;
-        let destination = source.f_empty_like()?;
-        let counters = (positions as u64 * (channels as u64).div_ceil(16)).div_ceil(4) * 16;
-        let (mut from, mut to) = (source.data_ptr(), destination.data_ptr());
-        let mut sizes = [positions as u32, batch as u32, channels as u32];
-        let mut sigma = sigma;
-        let mut keys = [place.seed as u32, (place.seed >> 32) as u32, place.step as u32, place.stream(), place.first as u32];
-        let [positions, batch_argument, channels] = sizes.each_mut().map(argument);
-        let [key_low, key_high, step, stream, first] = keys.each_mut().map(argument);
-        let (from, to, sigma) = (argument(&mut from), argument(&mut to), argument(&mut sigma));
-        let mut arguments = [from, to, positions, batch_argument, channels, sigma, key_low, key_high, step, stream, first];
-        unsafe { driver.launch(*noise, counters * batch as u64, &mut arguments)? };
-        Ok(destination)
-    }
-
-    /// Adam on elements `range` of `parameters`, all of them owned by this rank, from the gradients of these elements, summed over the
-    /// global batch.
-    pub fn adam(&self, parameters: &mut Parameters, range: Range<usize>, gradients: &Tensor, step: &AdamStep) -> Result<()> {
-        let owned = &parameters.owned;
-        ensure!(owned.start <= range.start && range.end <= owned.end, "elements {range:?} are not this rank's, which has {owned:?}");
-        let (start, len) = (range.start - owned.start, range.len());
-        ensure!(gradients.is_contiguous() && gradients.numel() == len, "gradients do not fit elements {range:?}");
-        let part = |tensor: &Tensor, start: usize| tensor.f_narrow(0, start as i64, len as i64);
-        let weights = part(&parameters.values, range.start)?;
-        let (first, second) = (part(&parameters.first, start)?, part(&parameters.second, start)?);
-        let Kernels::Compiled { driver, adam, .. } = self else { return Ok(plain_adam(weights, first, second, gradients, step)?) };
-        let mut buffers = [gradients, &weights, &first, &second].map(Tensor::data_ptr);
-        let mut count = len as u64;
-        let AdamStep { scale, beta1, beta2, size, deviation_scale, epsilon } = *step;
-        let mut numbers = [scale, beta1, beta2, size, deviation_scale, epsilon];
-        let [gradients, weights, first, second] = buffers.each_mut().map(argument);
-        let [scale, beta1, beta2, size, deviation_scale, epsilon] = numbers.each_mut().map(argument);
-        let count = argument(&mut count);
-        let mut arguments = [gradients, weights, first, second, count, scale, beta1, beta2, size, deviation_scale, epsilon];
-        unsafe { driver.launch(*adam, len as u64, &mut arguments) }
-    }
-}
-
 /// [`SOURCES`] compiled for a compute capability, once for the process: its GPUs are of one kind.
-fn ptx(capability: (i32, i32)) -> Result<Vec<Vec<u8>>> {
+pub fn ptx(capability: (i32, i32)) -> Result<Vec<Vec<u8>>> {
     type Compiled = Option<((i32, i32), Vec<Vec<u8>>)>;
     static COMPILED: Mutex<Compiled> = Mutex::new(None);
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,19 +25,31 @@ fn ptx(capability: (i32, i32)) -> Result<Vec<Vec<u8>>> {
     Ok(ptx)
 }
 
-/// The address of a kernel's argument.
-fn argument<T>(value: &mut T) -> *mut c_void {
-    std::ptr::from_mut(value).cast()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn plain_adam(mut weights: Tensor, mut first: Tensor, mut second: Tensor, gradients: &Tensor, step: &AdamStep) -> Result<(), TchError> {
-    let number = |x: f32| f64::from(x);
-    let gradient = gradients.f_mul_scalar(number(step.scale))?;
-    let _ = first.f_mul_scalar_(number(step.beta1))?.f_add_(&gradient.f_mul_scalar(number(1.0 - step.beta1))?)?;
-    let square = gradient.f_mul(&gradient)?.f_mul_scalar(number(1.0 - step.beta2))?;
-    let _ = second.f_mul_scalar_(number(step.beta2))?.f_add_(&square)?;
-    let divisor = second.f_sqrt()?.f_mul_scalar(number(step.deviation_scale))?.f_add_scalar(number(step.epsilon))?;
-    let _ = weights.f_sub_(&first.f_mul_scalar(number(step.size))?.f_div(&divisor)?)?;
-    debug_assert_eq!(weights.kind(), Kind::Float);
-    Ok(())
+    /// Compute capabilities of A100 and H100.
+    const CAPABILITIES: [(i32, i32); 2] = [(8, 0), (9, 0)];
+
+    #[test]
+    fn nvrtc_compiles_every_kernel() {
+        let nvrtc = match Nvrtc::load() {
+            Ok(nvrtc) => nvrtc,
+            Err(error) => return eprintln!("skipped: NVRTC is not here ({error:#})"),
+        };
+        for (name, source) in SOURCES {
+            for capability in CAPABILITIES {
+                let ptx = nvrtc.compile(name, source, capability).unwrap();
+                let text = String::from_utf8(ptx).unwrap();
+                assert!(
+                    text.contains(&format!(".target sm_{}{}", capability.0, capability.1)) && text.contains(".visible .entry"),
+                    "{name}"
+                );
+                assert!(!text.contains("fma."), "{name} must not fuse multiplication and addition");
+            }
+            let error = nvrtc.compile(name, &source.replace("__global__ void", "__global__ vod"), (9, 0)).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("9.0") && error.contains("vod"), "{error}");
+        }
+    }
 }

@@ -6,38 +6,9 @@
 
 use std::ffi::{CStr, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow};
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-
-/// What [`load_libtorch_cuda`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cuda {
-    /// No driver: the loader's reason.
-    NoDriver(String),
-    /// A driver, but not libtorch's part for it: the loader's reason.
-    NoLibtorch(String),
-    Loaded,
-}
-
-/// Loads libtorch's CUDA part where the machine has NVIDIA's driver. The program is linked against libtorch's CPU part alone.
-///
-/// Must come before anything else that calls libtorch: the first question about CUDA settles the answer for the life of the process.
-pub fn load_libtorch_cuda() -> &'static Cuda {
-    static FOUND: OnceLock<Cuda> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        if let Err(error) = open("libcuda.so.1") {
-            return Cuda::NoDriver(error.to_string());
-        }
-        // Global, for libtorch's CPU part looks its functions up by name; never closed, for the same reason.
-        match unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) } {
-            Ok(library) => std::mem::forget(library),
-            Err(error) => return Cuda::NoLibtorch(error.to_string()),
-        }
-        Cuda::Loaded
-    })
-}
+use libloading::os::unix::{Library, RTLD_NOW};
 
 /// Opens the library `name`.
 pub(crate) fn open(name: &str) -> Result<Library> {
@@ -49,8 +20,8 @@ pub(crate) fn open(name: &str) -> Result<Library> {
     })
 }
 
-/// Address of a function that libtorch exports under the (mangled) name `symbol`.
-pub(super) fn libtorch_symbol(symbol: &CStr) -> Option<*mut c_void> {
+/// Address of the function that a library open in this process exports under the name `symbol`.
+pub(crate) fn symbol(symbol: &CStr) -> Option<*mut c_void> {
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) };
     (!address.is_null()).then_some(address)
 }
@@ -67,7 +38,7 @@ pub(super) fn folder_of(function: *mut c_void) -> Option<PathBuf> {
 
 /// Library folders of NVIDIA's wheels: `nvidia/*/lib` beside the `torch` folder, where libtorch came as a wheel.
 fn wheels() -> Vec<PathBuf> {
-    let libtorch = libtorch_symbol(c"_ZN2at13globalContextEv").and_then(folder_of);
+    let libtorch = symbol(c"_ZN2at13globalContextEv").and_then(folder_of);
     let Some(site) = libtorch.as_deref().and_then(|lib| lib.ancestors().nth(2)) else { return Vec::new() };
     let Ok(entries) = std::fs::read_dir(site.join("nvidia")) else { return Vec::new() };
     entries.flatten().map(|entry| entry.path().join("lib")).filter(|folder| folder.is_dir()).collect()

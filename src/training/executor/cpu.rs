@@ -9,7 +9,7 @@ use crate::compute::Backend;
 use crate::compute::cpu::profile::Profile;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
 use crate::config::{Config, TransportChoice, Wire};
-use crate::exchange::{self, AdamSteps, Exchange, ParameterMemory, Transport, UpdateExchange};
+use crate::exchange::{self, AdamSteps, Exchange, NCCL_WITHOUT_GPU, ParameterMemory, Transport, UpdateExchange};
 use crate::exit::Exit;
 use crate::network::{Maps, Network};
 use crate::rules::{self, Diagnosis, Phase, Rule};
@@ -37,7 +37,7 @@ impl OnCpu {
     ) -> Result<(OnCpu, Box<dyn Rule>)> {
         let parallel = &config.parallel;
         if parallel.backend == TransportChoice::Nccl {
-            return Err(Exit::Usage.error(exchange::NCCL_WITHOUT_GPU));
+            return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
         }
         if parallel.wire == Wire::Bf16 {
             return Err(Exit::Usage.error(WIRE_OF_GPUS));

@@ -1,17 +1,43 @@
 //! What the engine asks of a device: a backend for the rules, and updates that all ranks share.
 
 mod cpu;
+#[cfg(feature = "torch")]
 mod torch;
+
+use std::sync::Arc;
 
 use anyhow::Result;
 
-pub use self::cpu::OnCpu;
-pub use self::torch::OnTensors;
+use self::cpu::OnCpu;
 use super::diagnostics::LayerDiagnostics;
 use crate::compute::cpu::profile::Profile;
+use crate::compute::device::Device;
 use crate::compute::{Backend, Update};
-use crate::exchange::{AdamSteps, UpdateExchange};
+use crate::config::Config;
+use crate::exchange::{AdamSteps, Transport, UpdateExchange};
+use crate::network::{Maps, Network};
 use crate::rules::{Phase, Rule, Step};
+
+/// What works on `device`, with the rule on its backend. `threads` is what this rank may use of the CPU. Collective.
+pub fn on(
+    device: Device,
+    config: &Config,
+    network: &Network,
+    maps: Arc<Maps>,
+    transport: &Arc<dyn Transport>,
+    threads: usize,
+) -> Result<(Box<dyn Executor>, Box<dyn Rule>)> {
+    match device {
+        Device::Cpu => {
+            let (executor, rule) = OnCpu::new(config, network, maps, transport, threads)?;
+            Ok((Box::new(executor), rule))
+        }
+        #[cfg(feature = "torch")]
+        Device::Cuda(_) => torch::on_device(config, network, maps, transport, device),
+        #[cfg(not(feature = "torch"))]
+        Device::Cuda(_) => unreachable!("without libtorch no GPU is chosen"),
+    }
+}
 
 /// A device with its share of the exchange among ranks.
 pub trait Executor {

@@ -3,31 +3,54 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use tch::Device;
 
 use super::{Executor, Learning};
 use crate::compute::Backend;
 use crate::compute::cpu::profile::Profile;
-use crate::compute::cuda::{self, TorchBackend};
+use crate::compute::device::Device;
+use crate::compute::torch::{Setup, TorchBackend};
 use crate::config::Config;
-use crate::exchange::{self, AdamSteps, TensorExchange, Transport, UpdateExchange};
+use crate::exchange::torch::TensorExchange;
+use crate::exchange::{AdamSteps, Sharing, Transport, UpdateExchange};
 use crate::exit::Exit;
 use crate::network::{Maps, Network};
 use crate::rules::{self, Phase, Rule};
 use crate::training::diagnostics::LayerDiagnostics;
+use crate::training::engine::{self, Engine};
 
 const ON_CPU_ALONE: &str =
     "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
 
+impl Engine {
+    /// [`Engine::new`] on libtorch, on a device that may be the CPU: slow there, and the way to try what GPUs run without having one.
+    pub fn on_tensors(config: &Config, network: &Network, transport: Arc<dyn Transport>, device: Device) -> Result<Engine> {
+        let maps = engine::prepare(config, network, &*transport)?;
+        let (executor, rule) = on_device(config, network, maps.clone(), &transport, device)?;
+        Ok(Engine::with(config, executor, rule, maps, transport))
+    }
+}
+
+/// An executor on libtorch's `device`, with the rule on its backend. Collective.
+pub(super) fn on_device(
+    config: &Config,
+    network: &Network,
+    maps: Arc<Maps>,
+    transport: &Arc<dyn Transport>,
+    device: Device,
+) -> Result<(Box<dyn Executor>, Box<dyn Rule>)> {
+    let (executor, rule) = OnTensors::new(config, network, maps, transport, device)?;
+    Ok((Box::new(executor), rule))
+}
+
 /// Tensors on a device of libtorch's.
-pub struct OnTensors {
+struct OnTensors {
     backend: TorchBackend,
     exchange: TensorExchange,
 }
 
 impl OnTensors {
     /// With the rule on its backend. Collective.
-    pub fn new(
+    fn new(
         config: &Config,
         network: &Network,
         maps: Arc<Maps>,
@@ -38,8 +61,8 @@ impl OnTensors {
             return Err(Exit::Usage.error(ON_CPU_ALONE));
         }
         let capacity = config.data.batch_size / transport.size();
-        let plan = exchange::Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
-        let setup = cuda::Setup {
+        let plan = Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
+        let setup = Setup {
             device,
             precision: config.parallel.precision,
             seed: config.experiment.seed,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::tensors::{Collectives, Ticket};
-use super::{Freight, Message, Transport, reduce_scatter};
+use super::{Collectives, Ticket};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
+use crate::exchange::{Freight, Message, Transport, reduce_scatter};
 use crate::observe::{Doing, span};
 
 /// Operations are done when they return.

@@ -12,6 +12,9 @@
 //! With `parallel.overlap` what travels is begun as early as possible, and waited for as late: factors, and gradients made of them, as soon as
 //! the rule hands them out, while the device goes on with the rule.
 
+mod nccl;
+mod staged;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,19 +23,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
-use super::staged::Staged;
-use super::{AdamSteps, Freight, Transport, UpdateExchange, nccl};
+use self::staged::Staged;
+use super::{AdamSteps, Freight, NCCL_WITHOUT_GPU, Sharing, Transport, UpdateExchange};
 use crate::compute::cpu::profile::Phase;
-use crate::compute::cuda::TorchBackend;
 use crate::compute::cuda::driver::Driver;
+use crate::compute::torch::TorchBackend;
 use crate::compute::{Activity, Buffer, Update};
-use crate::config::{ExchangeChoice, Parallel, TransportChoice, Wire};
+use crate::config::{Parallel, TransportChoice, Wire};
 use crate::exit::Exit;
-use crate::network::{Map, MapId, Maps};
+use crate::network::MapId;
 use crate::observe::Doing;
-
-/// What to tell who wants NCCL on a CPU.
-pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and this rank computes on the CPU; use \"auto\" or \"mpi\"";
 
 /// A collective operation that was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,38 +54,6 @@ pub trait Collectives {
 
     /// Waits here until all operations are done. Fails where one has, or does not end in time.
     fn settle(&mut self) -> Result<()>;
-}
-
-/// How ranks share the update of a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// Nothing to share: one rank, or a map that is not trained.
-    None,
-    Activities,
-    Gradients,
-}
-
-impl Sharing {
-    /// For each of `maps`, on `size` ranks of `samples` samples each: as chosen, or whichever moves fewer bytes.
-    pub fn plan(maps: &Maps, size: usize, choice: ExchangeChoice, samples: usize) -> Vec<Sharing> {
-        let of = |map: &Map| match choice {
-            _ if size == 1 || !map.trained() => Sharing::None,
-            ExchangeChoice::Activities => Sharing::Activities,
-            ExchangeChoice::Gradients => Sharing::Gradients,
-            ExchangeChoice::Auto => {
-                // What a rank receives: the other ranks' factors; or their gradients of its part and the rest of the parameters.
-                let factors = (size - 1) * samples * (map.source.units() + map.destination.units());
-                let gradients = 2 * (size - 1) * map.parameters() / size;
-                if factors <= gradients { Sharing::Activities } else { Sharing::Gradients }
-            }
-        };
-        maps.all.iter().map(of).collect()
-    }
-
-    /// This rank's part of the optimiser's work, and the number of parts.
-    pub fn part(self, transport: &dyn Transport) -> (usize, usize) {
-        if self == Sharing::Gradients { (transport.rank(), transport.size()) } else { (0, 1) }
-    }
 }
 
 /// Joins the ranks' devices in the way that `choice` says: the operations, and by what they are done; none for one rank. `driver` is that of

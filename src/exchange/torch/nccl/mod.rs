@@ -23,9 +23,9 @@ use anyhow::{Result, anyhow, bail, ensure};
 use tch::{Kind, Tensor};
 
 use self::library::{Communicator, Id, Library};
-use super::tensors::{Collectives, Ticket};
-use super::transport::{Freight, Transport};
+use super::{Collectives, Ticket};
 use crate::compute::cuda::driver::{Driver, Event, Stream};
+use crate::exchange::{Freight, Transport};
 use crate::exit::Exit;
 use crate::observe::{trace, travelled};
 

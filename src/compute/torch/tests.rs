@@ -1,5 +1,5 @@
-//! The kernels' sources, without a GPU: compiled by NVRTC where it is found, and by the machine's C++ compiler, to be run here thread after
-//! thread and compared with what the backend does without them. And on a GPU where there is one.
+//! The kernels' sources, without a GPU: compiled by the machine's C++ compiler, to be run here thread after thread and compared with what
+//! the backend does without them. And on a GPU where there is one.
 
 use std::ffi::c_void;
 use std::process::Command;
@@ -8,36 +8,15 @@ use std::rc::Rc;
 use libloading::os::unix::{Library, RTLD_NOW};
 use tch::{Device, Kind, Tensor};
 
-use super::driver::Driver;
-use super::kernels::{Kernels, SOURCES};
-use super::libraries::load_libtorch_cuda;
-use super::nvrtc::Nvrtc;
+use super::kernels::Kernels;
+use super::libtorch;
 use super::parameters::Parameters;
 use crate::compute::AdamStep;
 use crate::compute::cpu::{Place, normals};
+use crate::compute::cuda::driver::Driver;
+use crate::compute::cuda::kernels::SOURCES;
 use crate::config::Config;
 use crate::network::{Maps, Network};
-
-/// Compute capabilities of A100 and H100.
-const CAPABILITIES: [(i32, i32); 2] = [(8, 0), (9, 0)];
-
-#[test]
-fn nvrtc_compiles_every_kernel() {
-    let nvrtc = match Nvrtc::load() {
-        Ok(nvrtc) => nvrtc,
-        Err(error) => return eprintln!("skipped: NVRTC is not here ({error:#})"),
-    };
-    for (name, source) in SOURCES {
-        for capability in CAPABILITIES {
-            let ptx = nvrtc.compile(name, source, capability).unwrap();
-            let text = String::from_utf8(ptx).unwrap();
-            assert!(text.contains(&format!(".target sm_{}{}", capability.0, capability.1)) && text.contains(".visible .entry"), "{name}");
-            assert!(!text.contains("fma."), "{name} must not fuse multiplication and addition");
-        }
-        let error = nvrtc.compile(name, &source.replace("__global__ void", "__global__ vod"), (9, 0)).unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains("9.0") && error.contains("vod"), "{error}");
-    }
-}
 
 /// What CUDA gives kernels, for C++; and a launch of `blocks` blocks of 256 threads, one thread after another.
 const HOST: &str = r"
@@ -139,8 +118,7 @@ extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long lon
 
 #[test]
 fn kernels_on_a_gpu_do_what_the_cpu_does() {
-    load_libtorch_cuda();
-    if !tch::Cuda::is_available() {
+    if libtorch::gpus().is_err() {
         return eprintln!("skipped: there is no GPU");
     }
     let device = Device::Cuda(0);

@@ -1,10 +1,12 @@
 //! Whole steps of training, whose updates NCCL or its stand-in shares.
 
 use super::*;
-use crate::compute::cuda::{Setup, TorchBackend};
+use crate::compute::device::Device;
+use crate::compute::torch::{Setup, TorchBackend};
 use crate::compute::{AdamStep, Backend, Batch, Update};
 use crate::config::{Config, Wire};
-use crate::exchange::{AdamSteps, Sharing, Single, TensorExchange, UpdateExchange};
+use crate::exchange::torch::TensorExchange;
+use crate::exchange::{AdamSteps, Sharing, Single, UpdateExchange};
 use crate::network::{MapId, Maps, Network};
 use crate::rules::{self, Phase, Step};
 
@@ -71,7 +73,7 @@ fn parameters_after(case: Case, collectives: Option<Box<dyn Collectives>>, late:
     late.say("the rule is done".to_owned());
     let adam = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.0, epsilon: 1e-3 };
     exchange.commit(&mut backend, AdamSteps { forward: adam, inverse: adam }).unwrap();
-    (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).to_device(Device::Cpu))).collect()
+    (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).to_device(tch::Device::Cpu))).collect()
 }
 
 /// A rule's step whose updates go to the exchange, each after a word in the log.

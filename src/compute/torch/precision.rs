@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::libraries::libtorch_symbol;
+use crate::compute::cuda::libraries::symbol;
 use crate::config::Precision;
 
 /// How two batches of matrices are multiplied.
@@ -68,7 +68,7 @@ fn rounded(x: &Tensor) -> Result<Tensor, TchError> {
 ///
 /// tch does not have this switch, so it is called in libtorch by its C++ name; the pinned version of libtorch keeps that name fixed.
 fn allow_tf32(allowed: bool) -> Result<()> {
-    let symbols = (libtorch_symbol(c"_ZN2at13globalContextEv"), libtorch_symbol(c"_ZN2at7Context18setAllowTF32CuBLASEb"));
+    let symbols = (symbol(c"_ZN2at13globalContextEv"), symbol(c"_ZN2at7Context18setAllowTF32CuBLASEb"));
     let (Some(context), Some(set)) = symbols else {
         if !allowed {
             return Ok(()); // As it is from the start.
@@ -93,9 +93,9 @@ mod tests {
     fn libtorch_takes_the_tf32_switch() {
         let allowed = || unsafe {
             let context: extern "C" fn() -> *mut std::ffi::c_void =
-                std::mem::transmute(libtorch_symbol(c"_ZN2at13globalContextEv").expect("libtorch has a context"));
+                std::mem::transmute(symbol(c"_ZN2at13globalContextEv").expect("libtorch has a context"));
             let get: extern "C" fn(*const std::ffi::c_void) -> bool =
-                std::mem::transmute(libtorch_symbol(c"_ZNK2at7Context15allowTF32CuBLASEv").expect("libtorch can be asked"));
+                std::mem::transmute(symbol(c"_ZNK2at7Context15allowTF32CuBLASEv").expect("libtorch can be asked"));
             get(context())
         };
         for wanted in [true, false] {

@@ -1,0 +1,357 @@
+//! The backend on libtorch, for GPUs: its tensors, with kernels of our own where libtorch would pass over memory more than once.
+//!
+//! It works on any device that libtorch knows, and is tested on the CPU against [`super::cpu`], which is how all of it but
+//! [`super::cuda`] is checked where there is no GPU. **Its speed on a GPU has not been measured yet**, and neither has that of its kernels.
+//!
+//! Activities are [positions, batch, channels], weights as `windows` describes, so that a map of any kind is one batched product. Tensors
+//! never ask for gradients: rules make their own. Operations return before a GPU has done them; a failure is kept and comes out of
+//! [`TorchBackend::finish`], as the operations of [`Backend`](super::Backend) cannot fail.
+
+mod clock;
+mod kernels;
+pub mod libtorch;
+mod operations;
+mod parameters;
+mod precision;
+#[cfg(test)]
+mod tests;
+mod windows;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use tch::{Kind, Tensor};
+
+use self::clock::Clock;
+use self::kernels::Kernels;
+use self::parameters::{Parameters, to_host};
+use self::precision::Products;
+use self::windows::Windows;
+use super::cpu::profile::{Phase, Profile};
+use super::cuda::driver::Driver;
+use super::device::Device;
+use super::{Activity, AdamStep, Buffer, Nonlinearity, Update};
+use crate::config::{self, Precision};
+use crate::network::{Bias, MapId, Maps, Network, Shape};
+use crate::observe::span_unless_in;
+
+/// What a [`TorchBackend`] is made from.
+pub struct Setup {
+    pub device: Device,
+    pub precision: Precision,
+    pub seed: u64,
+    /// Largest number of samples in a batch of this rank.
+    pub capacity: usize,
+    /// By map: this rank's part of the optimiser's work, and the number of parts.
+    pub parts: Vec<(usize, usize)>,
+}
+
+impl From<Device> for tch::Device {
+    fn from(device: Device) -> tch::Device {
+        match device {
+            Device::Cpu => tch::Device::Cpu,
+            Device::Cuda(index) => tch::Device::Cuda(index),
+        }
+    }
+}
+
+struct Slot {
+    shape: Shape,
+    values: Tensor,
+}
+
+/// The parameters of all maps, and the activities of one rank, on one device.
+pub struct TorchBackend {
+    pub maps: Arc<Maps>,
+    device: tch::Device,
+    driver: Option<Rc<Driver>>,
+    kernels: Kernels,
+    products: Products,
+    clock: Clock,
+    output: config::Output,
+    seed: u64,
+    windows: Vec<Windows>,
+    parameters: Vec<Parameters>,
+    slots: Vec<Slot>,
+    capacity: usize,
+    batch: usize,
+    first: usize,
+    step: u64,
+    labels: Tensor,
+    /// Page-locked memory through which batches reach a GPU: it fetches them from there while the program goes on.
+    staging: Option<Tensor>,
+    /// By [`Measure`](super::Measure) and sample, on the device and as [`TorchBackend::finish`] brought them here.
+    measured: Tensor,
+    measures: [Vec<f32>; 4],
+    /// Whole moments of maps of which this rank owns a part.
+    gathered: RefCell<HashMap<(usize, Buffer), Tensor>>,
+    failed: Option<anyhow::Error>,
+}
+
+impl TorchBackend {
+    /// A backend for `maps` of `network` with zero parameters. Activities are made next.
+    ///
+    /// Fails where the device lacks the precision, or memory for the parameters.
+    pub fn new(network: &Network, maps: Arc<Maps>, setup: Setup) -> Result<TorchBackend> {
+        // Whether it finds GPUs matters to who chooses among them.
+        let _ = libtorch::set_up();
+        let device = tch::Device::from(setup.device);
+        let driver = match setup.device {
+            Device::Cpu => None,
+            Device::Cuda(index) => Some(Rc::new(Driver::new(index)?)),
+        };
+        let capability = driver.as_ref().map(|driver| driver.compute_capability()).transpose()?;
+        let kernels = match &driver {
+            None => Kernels::Plain,
+            Some(driver) => Kernels::compile(driver.clone()).unwrap_or_else(|error| {
+                log::warn!(
+                    "noise is drawn on the CPU and Adam takes several passes, both slowly, as kernels cannot be compiled: {error:#}"
+                );
+                Kernels::Plain
+            }),
+        };
+        let mut backend = TorchBackend {
+            device,
+            kernels,
+            products: Products::new(setup.precision, device, capability)?,
+            clock: Clock::new(driver.clone()),
+            driver,
+            output: network.output,
+            seed: setup.seed,
+            windows: Vec::with_capacity(maps.all.len()),
+            parameters: Vec::with_capacity(maps.all.len()),
+            slots: Vec::new(),
+            capacity: setup.capacity,
+            batch: setup.capacity,
+            first: 0,
+            step: 0,
+            labels: Tensor::new(),
+            staging: None,
+            measured: Tensor::new(),
+            measures: [const { Vec::new() }; 4],
+            gathered: RefCell::default(),
+            failed: None,
+            maps,
+        };
+        for (map, (part, parts)) in backend.maps.all.iter().zip(setup.parts) {
+            backend.windows.push(Windows::new(map, device).map_err(|error| explained(error.into()))?);
+            let parameters = Parameters::new(map, part, parts, device);
+            backend.parameters.push(parameters.with_context(|| format!("no room for {}", map.weight.name)).map_err(explained)?);
+        }
+        backend.slot(network.input);
+        if backend.driver.is_some() {
+            // Where a system grants no such memory, batches go through pages that the driver has to copy first.
+            let values = (setup.capacity * network.input.units()) as i64;
+            backend.staging = Tensor::zeros([values], (Kind::Float, tch::Device::Cpu)).f_pin_memory(device).ok();
+        }
+        Ok(backend)
+    }
+
+    fn slot(&mut self, shape: Shape) -> Activity {
+        let zero = Tensor::zeros([1, 1, 1], (Kind::Float, self.device));
+        let values = zero.expand([shape.positions() as i64, self.capacity as i64, shape.channels as i64], false);
+        self.slots.push(Slot { shape, values });
+        Activity(self.slots.len() - 1)
+    }
+
+    /// Initial parameters, from the seed: those that the CPU backend draws.
+    pub fn initialize(&mut self) {
+        for (index, map) in self.maps.all.iter().enumerate() {
+            if let Err(error) = self.parameters[index].initialize(map, &self.windows[index], index, self.seed) {
+                self.failed = Some(error);
+                return;
+            }
+        }
+    }
+
+    /// An activity of the current batch, [positions, batch, channels].
+    pub fn values(&self, activity: Activity) -> &Tensor {
+        &self.slots[activity.0].values
+    }
+
+    /// All parameters of a map in one tensor, padded to equal parts for the ranks that share its update.
+    pub fn flat(&self, map: MapId) -> &Tensor {
+        &self.parameters[map.0].values
+    }
+
+    /// Elements of [`TorchBackend::flat`] that this rank's optimiser owns.
+    pub fn owned(&self, map: MapId) -> Range<usize> {
+        self.parameters[map.0].owned.clone()
+    }
+
+    pub fn profile(&self) -> &Profile {
+        &self.clock.profile
+    }
+
+    pub fn reset_profile(&mut self) {
+        self.clock.profile.reset();
+    }
+
+    /// "cuda:0 (NVIDIA H200)", or "cpu".
+    pub fn describe(&self) -> String {
+        match (self.device, &self.driver) {
+            (tch::Device::Cuda(index), Some(driver)) => {
+                format!("cuda:{index} ({})", driver.name().unwrap_or_else(|_| "of unknown name".to_owned()))
+            }
+            _ => "cpu".to_owned(),
+        }
+    }
+
+    /// The GPU's driver, where there is one.
+    pub fn driver(&self) -> Option<&Rc<Driver>> {
+        self.driver.as_ref()
+    }
+
+    /// Does `operation`, timed as `phase`, unless one has failed before.
+    fn attempt(&mut self, phase: Phase, operations: f64, bytes: f64, operation: impl FnOnce(&mut Self) -> Result<()>) {
+        if self.failed.is_none() {
+            self.failed = self.timed(phase, operations, bytes, operation).err();
+        }
+    }
+
+    /// Does `operation` and enters its time as `phase`.
+    pub fn timed<T>(&mut self, phase: Phase, operations: f64, bytes: f64, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let _span = span_unless_in(phase.into());
+        let start = self.clock.start()?;
+        let result = operation(self)?;
+        self.clock.stop(start, phase, operations, bytes)?;
+        Ok(result)
+    }
+
+    /// Waits for the operations since the last call: the first failure among them, or this batch's measures on this side.
+    pub fn finish(&mut self) -> Result<()> {
+        self.failed.take().map_or(Ok(()), |error| Err(explained(error)))?;
+        let measured = to_host(&self.measured).map_err(|error| explained(error.into()))?;
+        for (measure, values) in self.measures.iter_mut().zip(measured.chunks_exact(self.batch)) {
+            measure.clear();
+            measure.extend_from_slice(values);
+        }
+        self.clock.settle()
+    }
+
+    /// Waits until an update is done.
+    pub fn settle(&mut self) -> Result<()> {
+        self.clock.settle()
+    }
+
+    /// One pass over a map's weights for all jobs.
+    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) -> Result<()> {
+        let (map, windows, parameters) = (self.maps.get(id), &self.windows[id.0], &self.parameters[id.0]);
+        let sources: Vec<&Tensor> = jobs.iter().map(|(source, _)| self.values(*source)).collect();
+        let joined;
+        let x = match sources[..] {
+            [one] => one,
+            _ => {
+                joined = Tensor::f_cat(&sources, 1)?;
+                &joined
+            }
+        };
+        let weights = parameters.weights(&parameters.values, windows)?;
+        let batch = x.size()[1];
+        let mut y = if windows.reads != transposed {
+            let y = self.products.product(&windows.rows(&windows.collect(x)?)?, &weights)?;
+            y.f_view([windows.count, batch, windows.outer])?
+        } else {
+            let z = self.products.product(&windows.rows(x)?, &weights.f_transpose(1, 2)?)?;
+            windows.spread(&z.f_view([windows.count, batch, windows.offsets * windows.inner])?)?
+        };
+        if let (false, Some(bias)) = (transposed, parameters.biases(&parameters.values, map)?) {
+            let _ = y.f_add_(&bias)?;
+        }
+        if nonlinearity == Nonlinearity::Tanh {
+            let _ = y.f_tanh_()?;
+        }
+        let each = self.batch as i64;
+        for (job, (_, destination)) in jobs.iter().enumerate() {
+            self.slots[destination.0].values = y.f_narrow(1, job as i64 * each, each)?.f_contiguous()?;
+        }
+        Ok(())
+    }
+
+    /// The gradient of a map, summed over the samples of its factors, laid out as [`TorchBackend::flat`].
+    ///
+    /// `pre` and `post` are [positions, samples, channels].
+    pub fn gradient(&mut self, id: MapId, pre: &Tensor, post: &Tensor) -> Result<Tensor> {
+        let (phase, operations, bytes) = self.cost_of_update(id, pre.size()[1] as usize);
+        self.timed(phase, operations, bytes, |this| {
+            let (map, windows, parameters) = (this.maps.get(id), &this.windows[id.0], &this.parameters[id.0]);
+            let flat = parameters.values.f_empty_like()?;
+            let used = map.parameters() as i64;
+            let _ = flat.f_narrow(0, used, parameters.padded() as i64 - used)?.f_zero_()?;
+            let (inner, outer) = if windows.reads { (pre, post) } else { (post, pre) };
+            let (inner, outer) = (windows.rows(&windows.collect(inner)?)?, windows.rows(outer)?);
+            this.products.product_into(&parameters.weights(&flat, windows)?, &inner.f_transpose(1, 2)?, &outer)?;
+            if let Some(mut bias) = parameters.biases(&flat, map)? {
+                let dimensions: &[i64] = if map.bias == Bias::PerChannel { &[0, 1] } else { &[1] };
+                bias.f_copy_(&post.f_sum_dim_intlist(dimensions, true, Kind::Float)?)?;
+            }
+            Ok(flat)
+        })
+    }
+
+    /// Adam on elements `range` of a map's [`TorchBackend::flat`] from their gradients, all owned by this rank.
+    pub fn adam(&mut self, id: MapId, range: Range<usize>, gradients: &Tensor, step: &AdamStep) -> Result<()> {
+        let (phase, ..) = self.cost_of_update(id, 0);
+        // Gradients are read; parameters and both moments are read and written.
+        let bytes = 28.0 * range.len() as f64;
+        self.timed(phase, 0.0, bytes, |this| this.kernels.adam(&mut this.parameters[id.0], range, gradients, step))
+    }
+
+    fn cost_of_update(&self, id: MapId, samples: usize) -> (Phase, f64, f64) {
+        let map = self.maps.get(id);
+        let phase = if map.role == crate::network::Role::Inverse { Phase::UpdateInverse } else { Phase::UpdateForward };
+        let factors = samples * (map.source.units() + map.destination.units());
+        (phase, samples as f64 * map.connectivity.operations(), 4.0 * (factors + map.parameters()) as f64)
+    }
+
+    /// The factors of an update, checked against its map.
+    pub fn factors(&self, update: &Update) -> Result<(Tensor, Tensor)> {
+        let map = self.maps.get(update.map);
+        let fits = |activity: Activity, shape: Shape| {
+            let own = self.slots[activity.0].shape;
+            (own.positions(), own.channels) == (shape.positions(), shape.channels)
+        };
+        if !fits(update.pre, map.source) || !fits(update.post, map.destination) {
+            return Err(anyhow!("the factors of an update do not fit {}", map.weight.name));
+        }
+        Ok((self.values(update.pre).shallow_clone(), self.values(update.post).shallow_clone()))
+    }
+
+    /// Whole moments of a map for [`Backend::read_parameter`](super::Backend::read_parameter), where this rank owns a part of them.
+    pub fn keep_gathered(&self, map: MapId, buffer: Buffer, whole: &[f32]) {
+        self.gathered.borrow_mut().insert((map.0, buffer), Tensor::from_slice(whole));
+    }
+
+    /// This rank's part of a moment.
+    pub fn part(&self, map: MapId, buffer: Buffer) -> Vec<f32> {
+        self.here(map, to_host(self.parameters[map.0].buffer(buffer)))
+    }
+
+    /// A checksum of all parameters, the same for equal parameters on every rank.
+    pub fn checksum(&self) -> u64 {
+        let maps = (0..self.parameters.len()).map(MapId);
+        maps.fold(0xcbf2_9ce4_8422_2325u64, |hash, map| {
+            let values = self.here(map, to_host(self.flat(map)));
+            (hash ^ u64::from(crc32fast::hash(bytemuck::cast_slice(&values)))).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// What came from the device, which fails only where the device itself does.
+    fn here(&self, map: MapId, values: Result<Vec<f32>, tch::TchError>) -> Vec<f32> {
+        values.unwrap_or_else(|error| panic!("{} cannot be read: {}", self.maps.get(map).weight.name, explained(error.into())))
+    }
+}
+
+/// The first line of libtorch's message, which a trace of its C++ functions follows; and what to do where memory is short.
+fn explained(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    let line = text.lines().next().unwrap_or_default();
+    if text.contains("out of memory") {
+        return anyhow!("the GPU's memory is full; make data.batch_size smaller, or use more GPUs ({line})");
+    }
+    anyhow!("libtorch: {line}")
+}
