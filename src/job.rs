@@ -14,6 +14,7 @@ use anyhow::{Error, Result};
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
 use crate::observe::{self, Doing};
+use crate::quote;
 
 static TRANSPORT: OnceLock<Arc<dyn Transport>> = OnceLock::new();
 
@@ -73,7 +74,7 @@ fn finish() {
 }
 
 fn describe(error: &Error) -> String {
-    format!("{error:#}")
+    quote::message(&format!("{error:#}"))
 }
 
 /// Says why, once for the whole job, and ends all ranks with the code. Any thread may call it.

@@ -31,7 +31,12 @@ fn experiment(source: &Source) -> Result<Experiment> {
     let section = Section::at(source, "experiment");
     let name = match section.text("name")? {
         Some(name) => name.to_owned(),
-        None => source.path.file_stem().map_or("run".to_owned(), |stem| stem.to_string_lossy().into_owned()),
+        None => match source.path.file_stem() {
+            None => "run".to_owned(),
+            Some(stem) => stem.to_str().map(str::to_owned).ok_or_else(|| {
+                section.missing("name", &format!("the file's name, {stem:?}, is not UTF-8 and cannot be that of the experiment"))
+            })?,
+        },
     };
     // The name is a folder's: runs/<name>.
     if matches!(name.as_str(), "." | "..") || name.contains(|c: char| c == '/' || c.is_control()) {
