@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use data_prep::files::write_atomically;
+use data_prep::files::{read_regular, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoints;
@@ -70,7 +70,7 @@ impl Best {
     /// Where the file cannot be read, or is not what was written.
     pub fn read(run: &Path) -> Result<Option<Best>> {
         let path = run.join(FILE_NAME);
-        match std::fs::read(&path) {
+        match read_regular(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             bytes => {
                 let bytes = bytes.with_context(|| format!("{} cannot be read", path.display()))?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use data_prep::files::{sync_folder, write_atomically};
+use data_prep::files::{read_regular, sync_folder, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -322,7 +322,7 @@ fn checksum(value: &Value) -> String {
 }
 
 fn read_state(path: &Path) -> Result<State> {
-    let text = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = read_regular(path).with_context(|| format!("{} cannot be read", path.display()))?;
     parse_state(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 

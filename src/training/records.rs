@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use data_prep::files::read_regular;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,7 +48,7 @@ pub fn epochs(run: &Path) -> Result<u64> {
 /// The file as text; empty where there is none.
 pub(super) fn read(run: &Path) -> Result<String> {
     let path = run.join(FILE_NAME);
-    match std::fs::read(&path) {
+    match read_regular(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         // A line that a crash cut may end within a character.
         bytes => Ok(String::from_utf8_lossy(&bytes.with_context(|| format!("{} cannot be read", path.display()))?).into_owned()),

@@ -8,6 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use data_prep::files::open_regular;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +68,7 @@ pub fn write(path: &Path, entries: &[Entry], mut read: impl FnMut(usize) -> Vec<
 /// Checks that the file at `path` is the one that `fingerprint` was taken of.
 pub fn verify(path: &Path, fingerprint: &Fingerprint) -> Result<()> {
     let unreadable = || format!("{} cannot be read", path.display());
-    let mut file = File::open(path).with_context(unreadable)?;
+    let mut file = open_regular(path).with_context(unreadable)?;
     let bytes = file.metadata().with_context(unreadable)?.len();
     ensure!(bytes == fingerprint.bytes, "{} is damaged: it has {bytes} bytes, and had {} when written", path.display(), fingerprint.bytes);
     let mut hasher = crc32fast::Hasher::new();
@@ -96,7 +97,7 @@ impl TensorFile {
     /// Opens the file at `path`, which must hold exactly `entries`: those of another network are refused by name.
     pub fn open(path: &Path, entries: &[Entry]) -> Result<TensorFile> {
         let unreadable = || format!("{} cannot be read", path.display());
-        let mut file = File::open(path).with_context(unreadable)?;
+        let mut file = open_regular(path).with_context(unreadable)?;
         let length = file.metadata().with_context(unreadable)?.len();
         let mut start = [0; 8];
         file.read_exact(&mut start).with_context(unreadable)?;
