@@ -1,13 +1,16 @@
 //! The program as a user starts it, alone and under a real mpirun, on small data that the tests make.
 
+mod advice;
 mod bad_input;
 mod bench;
 mod best;
 mod cells;
+mod check;
 mod diagnostics;
 mod disk;
 mod host_memory;
 mod launcher;
+mod odd_names;
 mod own_rule;
 mod photos;
 mod reading;
