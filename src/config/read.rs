@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Rule;
 use super::schema::*;
-use super::section::{DECAY, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, Section, describe};
+use super::section::{DECAY, FINITE, FRACTION, LONGEST_NAME, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, Section, describe};
 use super::source::Source;
 use super::{Purpose, combinations, keys};
 use crate::rules::Setting;
@@ -39,8 +39,8 @@ fn experiment(source: &Source) -> Result<Experiment> {
         },
     };
     // The name is a folder's: runs/<name>.
-    if matches!(name.as_str(), "." | "..") || name.contains(|c: char| c == '/' || c.is_control()) {
-        return Err(section.wrong("name", "a name that a folder can have, without `/`"));
+    if matches!(name.as_str(), "." | "..") || name.len() > LONGEST_NAME || name.contains(|c: char| c == '/' || c.is_control()) {
+        return Err(section.wrong("name", "a name that a folder can have, without `/`, of at most 255 bytes"));
     }
     Ok(Experiment { name, seed: section.whole("seed", 0)?.unwrap_or(0) })
 }

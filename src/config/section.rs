@@ -173,7 +173,8 @@ impl serde::de::Error for UnknownName {
     }
 }
 
-const LONGEST_NAME: usize = 255;
+/// Bytes of a file's or a folder's name.
+pub(super) const LONGEST_NAME: usize = 255;
 
 /// The name of `names` most like `typed`, where one is near enough to have been meant.
 pub(super) fn nearest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {

@@ -119,6 +119,9 @@ fn messages_show_a_part_of_what_is_long() {
         let error = load(&text, &[]).unwrap_err().to_string();
         assert!(crate::quote::message(&error).len() < 4100, "{}", error.len());
     }
+    let named = |length: usize| format!("experiment.name={}", &long[..length]);
+    loaded(MINIMAL, &[&named(255)]);
+    assert!(refused(MINIMAL, &[&named(256)]).contains("a name that a folder can have"));
     let set = format!("learning.rule={}", &long[..100_000]);
     let message = refused(MINIMAL, &[&set]);
     assert!(message.len() < 1000 && message.starts_with("--set learning.rule=xxx"), "{message}");
