@@ -16,6 +16,7 @@ use biodist_process::{leftovers, ranks};
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
 use crate::observe::{self, Doing};
+use crate::quote;
 
 static TRANSPORT: OnceLock<Arc<dyn Transport>> = OnceLock::new();
 
@@ -76,7 +77,7 @@ fn finish() {
 }
 
 fn describe(error: &Error) -> String {
-    format!("{error:#}")
+    quote::message(&format!("{error:#}"))
 }
 
 /// Says why, once for the whole job, and ends all ranks with the code. Any thread may call it.

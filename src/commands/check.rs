@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::image::{ImageShape, parse_classes};
 use super::text::{grouped, print, scaled, table};
+use super::{memory, train};
 use crate::config::{Config, Loaded, Purpose, Unused};
 use crate::network::{Map, Role};
 use crate::plan::{DataFacts, Plan, StepCost, Way};
@@ -42,10 +43,11 @@ pub fn run(args: CheckArgs) -> Result<()> {
 /// The plan as [`run`] prints it.
 pub fn describe(args: &CheckArgs) -> Result<String> {
     let purpose = if args.input.is_some() { Purpose::Shapes } else { Purpose::Training };
-    let Loaded { config, unused } = Loaded::read(&args.config, &args.set, purpose)?;
+    let loaded = Loaded::read(&args.config, &args.set, purpose)?;
+    let Loaded { config, unused } = if args.input.is_some() { loaded } else { loaded.with_absolute_paths()? };
     let facts = match args.input {
         Some(shape) => shape.facts(&config, args.classes)?,
-        None => DataFacts::of_data(&config)?,
+        None => train::facts(&train::open(&config)?),
     };
     let plan = Plan::new(&config, &facts, args.ranks as usize)?;
     Ok(if args.json { format!("{}\n", to_json(&config, &facts, &plan, &unused)) } else { to_text(&config, &facts, &plan, &unused) })
@@ -128,6 +130,9 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
     if plan.ranks > 1 {
         let shared = if plan.exchange == Way::Activities { "; parameters and moments are there once" } else { "" };
         line(format!("           {} for {} ranks on one host{shared}", bytes(plan.host_memory()), plan.ranks));
+    }
+    if let Some(there) = memory::limit().filter(|there| *there < plan.host_memory()) {
+        line(format!("           more than the {} of this machine, on which training with all ranks is refused", bytes(there)));
     }
     let checkpoint = plan.disk.model + plan.disk.optimizer;
     line(format!(
@@ -269,6 +274,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
             "gradients": plan.memory.gradients,
         },
         "memory_bytes_one_host": plan.host_memory(),
+        "memory_bytes_this_machine": memory::limit(),
         "disk_bytes": {
             "model": plan.disk.model,
             "optimizer": plan.disk.optimizer,

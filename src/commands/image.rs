@@ -25,9 +25,16 @@ impl FromStr for ImageShape {
 }
 
 impl ImageShape {
-    /// Facts about made-up data of this shape, which is what the network sees: `data.crop` cuts nothing from it.
+    /// Facts about made-up data of this shape, which is what the network sees: what `data.crop` says, where it is set.
     /// A softmax output needs `classes`.
     pub fn facts(self, config: &Config, classes: Option<usize>) -> Result<DataFacts> {
+        let [height, width, channels] = self.0;
+        if let Some([cut_height, cut_width]) = config.data.crop.filter(|crop| *crop != [height, width]) {
+            return Err(Exit::Usage.error(format!(
+                "--input {height}x{width}x{channels}: the network sees what data.crop = [{cut_height}, {cut_width}] cuts; \
+                 use --input {cut_height}x{cut_width}x{channels}, or --set data.crop=[{height},{width}]"
+            )));
+        }
         let classes = match (config.network.output, classes) {
             (Output::Softmax, None) => return Err(Exit::Usage.error("--classes is needed with --input: the network classifies")),
             (_, classes) => classes.unwrap_or(1),

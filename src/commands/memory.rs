@@ -30,7 +30,7 @@ pub fn refuse_too_large(plan: &Plan, transport: &dyn Transport) -> Result<()> {
 }
 
 /// Bytes that processes here can have: the machine's, or fewer where a control group limits them. None where the system does not tell.
-fn limit() -> Option<u64> {
+pub fn limit() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kibibytes: u64 = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?.parse().ok()?;
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

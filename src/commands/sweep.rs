@@ -1,18 +1,21 @@
 //! `biodist sweep`: random search for hyperparameters.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use data_prep::files::write_atomically;
 
 use super::eval::{self, Tested};
+use super::train::series::tell_unused;
 use crate::compute::device;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded, Purpose};
 use crate::data::DataSet;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
+use crate::quote;
 use crate::search::{
     Children, Ended, Ending, Fingerprints, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent,
     summary,
@@ -78,21 +81,22 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     }
     let mut set = args.set.clone();
     set.extend(args.validation.map(|samples| format!("data.validation={samples}")));
-    let load = |more: &[String]| -> Result<Config> {
-        let config = Config::load(&args.config, &[set.as_slice(), more].concat())?;
-        config.with_absolute_paths().context("the working directory cannot be found")
+    let read = |more: &[String]| -> Result<Loaded> {
+        Loaded::read(&args.config, &[set.as_slice(), more].concat(), Purpose::Training)?.with_absolute_paths()
     };
+    let load = |more: &[String]| read(more).map(|loaded| loaded.config);
     let base = load(&[])?;
     check(&base, args.rungs.is_some())?;
     let mut space = Space::named(&args.space)?;
     let left_out = space.restrict(&base);
     space.check(load)?;
     let rungs = args.rungs.clone().unwrap_or_else(|| Rungs::plain(args.trials));
-    let data = fingerprints(&load(&assignments(&space.draw(args.seed, 0)))?)?;
+    let drawn = (0..rungs.trials().min(LOOKED_AT)).map(|trial| read(&assignments(&space.draw(args.seed, trial))));
+    let drawn: Vec<Loaded> = drawn.collect::<Result<_>>()?;
+    let data = fingerprints(&drawn[0].config)?;
     let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs, &data)?;
-    if !matches!(args.space.as_str(), "paper" | "wide") {
-        left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
-    }
+    tell_unused(&drawn, &*transport);
+    left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
     let results = Results::open(folder.path(), &rungs, |trial| space.draw(args.seed, trial))?;
     let gpus = if base.parallel.device == config::Device::Cpu { 0 } else { device::count() };
     let children = Children::new(Slot::divide(args.jobs, gpus));
@@ -102,6 +106,9 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     }
     sweep.conclude(transport)
 }
+
+/// Trials of which one at least must use a key that is given.
+const LOOKED_AT: usize = 16;
 
 /// What a sweep needs of its configuration.
 fn check(base: &Config, rungs: bool) -> Result<()> {
@@ -201,8 +208,7 @@ impl Sweep<'_> {
         }
         std::fs::create_dir_all(&run).with_context(|| format!("{} cannot be created", run.display()))?;
         write_atomically(&written, config.to_toml().as_bytes())?;
-        let path = |path: &Path| path.to_str().map(str::to_owned).context("the folder's name is not UTF-8");
-        let arguments = ["train".to_owned(), path(&written)?, "--out".to_owned(), path(&run)?, "--resume".to_owned()];
+        let arguments = [OsStr::new("train"), written.as_os_str(), OsStr::new("--out"), run.as_os_str(), OsStr::new("--resume")];
         self.children.start(slot, trial, &arguments, &run.join("train.log"))
     }
 
@@ -272,8 +278,8 @@ impl Sweep<'_> {
         let path = self.folder.path().join("best.toml");
         let text = format!(
             "# The best of `biodist sweep`, {found}.\n# Its run is {}; values that were searched: {}.\n\n{}",
-            run.display(),
-            assignments(&trial.values).join(", "),
+            quote::message(&run.display().to_string()),
+            quote::message(&assignments(&trial.values).join(", ")),
             config.to_toml()
         );
         write_atomically(&path, text.as_bytes())?;

@@ -1,18 +1,18 @@
 //! `biodist train`: from a configuration to a trained network, or from where an earlier start of the same run ended.
 
-mod series;
+pub(super) mod series;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use self::series::Series;
 use super::memory;
 use super::text::{grouped, scaled, table};
 use crate::agreement::{Facts, agree};
-use crate::config::{Config, Output, Schedule as Turns};
+use crate::config::{Config, Loaded, Output, Purpose, Schedule as Turns};
 use crate::cpus::{self, Share};
 use crate::data::{DataSet, batches_per_epoch};
 use crate::exchange::Transport;
@@ -80,18 +80,21 @@ impl TrainArgs {
 
 /// Trains to the end, one run after another where there are several; [`Exit::Stopped`] where a signal asked to stop before.
 pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
-    let load = |more: &[String]| -> Result<Config> {
-        let config = Config::load(&args.config, &[args.set.as_slice(), more].concat())?;
-        config.with_absolute_paths().context("the working directory cannot be found")
+    let load = |more: &[String]| -> Result<Loaded> {
+        Loaded::read(&args.config, &[args.set.as_slice(), more].concat(), Purpose::Training)?.with_absolute_paths()
     };
     let series = args.vary.clone().or_else(|| (!args.seeds.is_empty()).then(|| Series::of_seeds(&args.seeds)));
-    let config = load(&[])?;
-    agree(&args.facts(&series).with_config(&config), &*transport)?;
+    let loaded = load(&[])?;
+    let config = &loaded.config;
+    agree(&args.facts(&series).with_config(config), &*transport)?;
     watchdog::watch(&transport, config.parallel.stall_timeout)?;
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
     let out = args.folder(&config);
     let result = match &series {
-        None => train(&config, &out, args.resume, stop, transport.clone()),
+        None => {
+            series::tell_unused(std::slice::from_ref(&loaded), &*transport);
+            train(config, &out, args.resume, stop, transport.clone())
+        }
         Some(series) => series::run(series, &out, load, args.resume, stop, transport.clone()),
     };
     if let Some(trace) = trace
@@ -178,7 +181,7 @@ fn find(out: &Path, resume: bool, config: &Config, transport: &dyn Transport) ->
 }
 
 /// The data sets of `config`.
-fn open(config: &Config) -> Result<Splits> {
+pub(super) fn open(config: &Config) -> Result<Splits> {
     let (train, validation) = DataSet::open_train(&config.data, config.experiment.seed)?;
     let test = DataSet::open_test(&config.data, train.trained())?;
     Ok(Splits { train, validation, test })
@@ -193,7 +196,7 @@ fn given(splits: &Splits) -> Facts {
     }
 }
 
-fn facts(splits: &Splits) -> DataFacts {
+pub(super) fn facts(splits: &Splits) -> DataFacts {
     let validation = splits.validation.as_ref().map_or(0, |data| data.len());
     DataFacts {
         input: splits.train.input_shape(),

@@ -1,7 +1,7 @@
 //! Settings that are fine one by one and mean nothing together, and settings that the chosen rule does not use.
 
+use super::Rule;
 use super::schema::*;
-use super::{Rule, Unused};
 use crate::rules::{Feedback, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
@@ -30,6 +30,12 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     }
     if config.parallel.device == Device::Cpu && config.parallel.wire == Wire::Bf16 {
         return Err(("parallel.wire", "\"bf16\" is for what GPUs exchange, and parallel.device is \"cpu\"; use \"f32\"".to_owned()));
+    }
+    if config.parallel.device == Device::Cuda && config.training.diagnostics {
+        return Err((
+            "training.diagnostics",
+            "diagnostics are measured on the CPU alone, and parallel.device is \"cuda\"; use \"cpu\"".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -75,11 +81,6 @@ fn crops(data: &Data) -> Result<(), (&'static str, String)> {
         return Err(("data.augment", "random_crop needs data.crop = [height, width], data.crop_padding, or both".to_owned()));
     }
     Ok(())
-}
-
-/// The keys among `given` that change nothing under this configuration, each with the reason.
-pub(super) fn unused(config: &Config, given: &[String]) -> Vec<Unused> {
-    given.iter().filter_map(|key| reason(config, key).map(|reason| Unused { key: key.clone(), reason })).collect()
 }
 
 impl Config {

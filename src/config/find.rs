@@ -21,7 +21,8 @@ fn find_in(path: &Path, folders: &[PathBuf]) -> Result<PathBuf> {
     if path.is_dir() {
         return Err(usage(format!("{}: a folder, not a configuration; a run's is its config.toml", path.display())));
     }
-    if path.exists() {
+    // Where it cannot be looked at, opening it says why.
+    if path.try_exists().unwrap_or(true) {
         return Ok(path.to_path_buf());
     }
     if path.is_relative()

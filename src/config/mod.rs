@@ -3,6 +3,7 @@
 //! [`Config::load`] is the way in. What needs the data or the number of ranks is checked later, when the plan is made.
 
 mod combinations;
+mod files;
 mod find;
 mod keys;
 mod read;
@@ -12,6 +13,7 @@ mod section;
 mod source;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 
 use std::path::Path;
 
@@ -20,6 +22,7 @@ use serde::Serialize;
 
 pub use resolved::{Difference, may_change};
 pub use schema::*;
+pub(crate) use section::describe;
 
 /// What a configuration is loaded for, which decides what it must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub enum Purpose {
 pub struct Unused {
     pub key: String,
     pub reason: String,
+    /// Whether it was written on the command line.
+    #[serde(skip)]
+    pub typed: bool,
 }
 
 /// A configuration together with what was noticed while it was read.
@@ -52,8 +58,18 @@ impl Loaded {
     pub fn read(path: &Path, overrides: &[String], purpose: Purpose) -> Result<Loaded> {
         let source = source::Source::read(&find::find(path)?, overrides)?;
         let config = read::read(&source, purpose)?;
-        let unused = combinations::unused(&config, &source.given());
-        Ok(Loaded { config, unused })
+        let written = source.given().into_iter();
+        let unused = written.filter_map(|key| {
+            let reason = config.unused(&key)?;
+            Some(Unused { reason, typed: source.typed(&key), key })
+        });
+        Ok(Loaded { unused: unused.collect(), config })
+    }
+
+    /// The same with data paths that mean the same in any working directory.
+    pub fn with_absolute_paths(mut self) -> Result<Loaded> {
+        self.config = self.config.with_absolute_paths()?;
+        Ok(self)
     }
 }
 

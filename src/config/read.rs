@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Rule;
 use super::schema::*;
-use super::section::{DECAY, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, Section, describe};
+use super::section::{DECAY, FINITE, FRACTION, LONGEST_NAME, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, Section, describe};
 use super::source::Source;
 use super::{Purpose, combinations, keys};
 use crate::rules::Setting;
@@ -31,11 +31,16 @@ fn experiment(source: &Source) -> Result<Experiment> {
     let section = Section::at(source, "experiment");
     let name = match section.text("name")? {
         Some(name) => name.to_owned(),
-        None => source.path.file_stem().map_or("run".to_owned(), |stem| stem.to_string_lossy().into_owned()),
+        None => match source.path.file_stem() {
+            None => "run".to_owned(),
+            Some(stem) => stem.to_str().map(str::to_owned).ok_or_else(|| {
+                section.missing("name", &format!("the file's name, {stem:?}, is not UTF-8 and cannot be that of the experiment"))
+            })?,
+        },
     };
     // The name is a folder's: runs/<name>.
-    if matches!(name.as_str(), "." | "..") || name.contains(|c: char| c == '/' || c.is_control()) {
-        return Err(section.wrong("name", "a name that a folder can have, without `/`"));
+    if matches!(name.as_str(), "." | "..") || name.len() > LONGEST_NAME || name.contains(|c: char| c == '/' || c.is_control()) {
+        return Err(section.wrong("name", "a name that a folder can have, without `/`, of at most 255 bytes"));
     }
     Ok(Experiment { name, seed: section.whole("seed", 0)?.unwrap_or(0) })
 }

@@ -1,10 +1,13 @@
 //! The configuration as a run's folder keeps it, and what two runs may differ in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
 use toml::Value;
 
 use super::schema::Config;
+use super::source::usage;
 
 /// A key in which two configurations differ, with both values as TOML.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,9 +24,12 @@ impl Config {
     }
 
     /// The same configuration with data paths that mean the same in any working directory.
-    pub fn with_absolute_paths(mut self) -> std::io::Result<Config> {
-        self.data.train = std::path::absolute(&self.data.train)?;
-        self.data.test = self.data.test.as_deref().map(std::path::absolute).transpose()?;
+    ///
+    /// # Errors
+    /// Of usage, where TOML cannot hold such a path, since the working directory's is not UTF-8.
+    pub fn with_absolute_paths(mut self) -> Result<Config> {
+        self.data.train = absolute("data.train", &self.data.train)?;
+        self.data.test = self.data.test.as_deref().map(|test| absolute("data.test", test)).transpose()?;
         Ok(self)
     }
 
@@ -47,6 +53,17 @@ impl Config {
             .map(|key| Difference { key: key.clone(), ours: show(&ours, key), theirs: show(theirs, key) })
             .collect()
     }
+}
+
+fn absolute(key: &str, path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).context("the working directory cannot be found")?;
+    if absolute.to_str().is_none() {
+        return Err(usage(format!(
+            "{key}: {absolute:?} is not UTF-8, as a configuration must be; rename that folder, or start in another and name the data by a \
+             path from the root"
+        )));
+    }
+    Ok(absolute)
 }
 
 /// Whether a run may go on with another value of `key`: training length, intervals, `[parallel]` and data paths.

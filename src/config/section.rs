@@ -6,6 +6,7 @@ use serde::de::value::StrDeserializer;
 use toml::{Table, Value};
 
 use super::source::{Source, join};
+use crate::quote;
 
 /// The range of a real number, in words and as a test.
 pub(super) struct Bound {
@@ -172,31 +173,34 @@ impl serde::de::Error for UnknownName {
     }
 }
 
+/// Bytes of a file's or a folder's name.
+pub(super) const LONGEST_NAME: usize = 255;
+
 /// The name of `names` most like `typed`, where one is near enough to have been meant.
 pub(super) fn nearest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {
+    // Nothing that long is like any, and the comparison takes time and memory by its square.
+    let typed = Some(typed).filter(|typed| typed.len() <= LONGEST_NAME)?;
     let (distance, name) = names.iter().map(|&name| (strsim::damerau_levenshtein(typed, name), name)).min_by_key(|pair| pair.0)?;
     (distance * 5 <= name.len().max(typed.len()) * 2).then_some(name)
 }
 
+/// Characters of a value that a message shows.
+const SHOWN: usize = 80;
+
 /// A value as an error message shows it.
-pub(super) fn describe(value: &Value) -> String {
+pub(crate) fn describe(value: &Value) -> String {
     match value {
-        Value::String(text) => shortened(format!("the text {text:?}")),
+        Value::String(text) => {
+            let (end, more) = text.char_indices().nth(SHOWN).map_or((text.len(), ""), |(end, _)| (end, "..."));
+            format!("the text {:?}{more}", &text[..end])
+        }
         Value::Integer(number) => format!("{number}"),
         Value::Float(_) | Value::Boolean(_) => format!("{value}"),
         Value::Datetime(date) => format!("the date {date}"),
         Value::Array(elements) if elements.iter().any(|element| element.is_table() || element.is_array()) => {
             format!("an array of {} tables or arrays", elements.len())
         }
-        Value::Array(_) => shortened(format!("the array {value}").replace('\n', " ")),
+        Value::Array(_) => quote::part(&format!("the array {value}").replace('\n', " "), SHOWN),
         Value::Table(_) => "a table".to_owned(),
-    }
-}
-
-fn shortened(text: String) -> String {
-    const MOST: usize = 80;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
     }
 }

@@ -1,9 +1,3 @@
-use std::path::{Path, PathBuf};
-
-use data_prep::format::Encoding;
-use data_prep::writer::Description;
-use data_prep::{DatasetWriter, PixelSums};
-
 use super::*;
 use crate::compute::cpu::{Arena, CpuBackend, Parameters, Setup, simd::Isa};
 use crate::config::Loaded;
@@ -188,57 +182,6 @@ fn impossible_plans_are_refused() {
     for (sets, facts, ranks, expected) in cases {
         let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
         let message = refused(&sets, facts, ranks);
-        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
-    }
-}
-
-/// A data set of gray or colour `sizes` with labels 0, 1, ...
-fn data_set(folder: &Path, name: &str, channels: usize, sizes: &[(u32, u32)], classes: usize) -> PathBuf {
-    let folder = folder.join(name);
-    let class_names = (0..classes).map(|class| class.to_string()).collect();
-    let writer =
-        DatasetWriter::begin(&folder, Description { channels, class_names, encoding: Encoding::Raw, made_by: "a test".into() }).unwrap();
-    let mut shard = writer.shard(0).unwrap();
-    for (label, &(height, width)) in sizes.iter().enumerate() {
-        let pixels = vec![label as u8; height as usize * width as usize * channels];
-        shard.add(&pixels, (height, width), label as u32, &PixelSums::of(&pixels, channels)).unwrap();
-    }
-    let shards = vec![shard.finish().unwrap()];
-    writer.finish(shards).unwrap();
-    folder
-}
-
-#[test]
-fn facts_come_from_the_data_sets() {
-    let folder = tempfile::tempdir().unwrap();
-    let same = data_set(folder.path(), "same", 1, &[(6, 5); 3], 4);
-    let more = data_set(folder.path(), "more", 1, &[(6, 5); 5], 5);
-    let colour = data_set(folder.path(), "colour", 3, &[(6, 5); 2], 2);
-    let differing = data_set(folder.path(), "differing", 1, &[(6, 5), (9, 9)], 2);
-    let of = |train: &Path, test: Option<&Path>, sets: &[&str]| {
-        let mut sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
-        sets.push(format!("data.train={}", train.display()));
-        sets.extend(test.map(|test| format!("data.test={}", test.display())));
-        DataFacts::of_data(&config(&sets.iter().map(String::as_str).collect::<Vec<_>>()))
-    };
-    let facts = DataFacts { input: [6, 5, 1], classes: 4, train: Some(3), test: None };
-    assert_eq!(of(&same, None, &[]).unwrap(), facts);
-    assert_eq!(of(&same, None, &["data.crop=[4, 3]"]).unwrap(), DataFacts { input: [4, 3, 1], ..facts });
-    assert_eq!(of(&same, None, &["data.crop=[8, 7]", "data.crop_padding=1"]).unwrap(), DataFacts { input: [8, 7, 1], ..facts });
-    assert_eq!(of(&more, Some(&same), &[]).unwrap(), DataFacts { classes: 5, train: Some(5), test: Some(3), ..facts });
-    assert_eq!(of(&same, Some(&differing), &["data.crop=[5, 5]"]).unwrap().input, [5, 5, 1]);
-    assert_eq!(of(&same, Some(&more), &["network.output=linear"]).unwrap().test, Some(5));
-
-    let refusals: [(&Path, Option<&Path>, &[&str], &str); 6] = [
-        (&same, Some(&more), &[], "sample 4 has label 4, and the training set has 4 classes"),
-        (&same, Some(&colour), &[], "its images are 6x5x3, the training set's 6x5x1"),
-        (&differing, None, &[], "differ in size; say what to cut from them: data.crop"),
-        (&same, None, &["data.crop=[7, 5]"], "images of 6x5 are too small for data.crop = [7, 5]"),
-        (&same, None, &["data.crop=[9, 7]", "data.crop_padding=1"], "too small"),
-        (Path::new("nowhere"), None, &[], "data.train = \"nowhere\""),
-    ];
-    for (train, test, sets, expected) in refusals {
-        let message = format!("{:#}", of(train, test, sets).unwrap_err());
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use data_prep::files::read_regular;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -59,7 +60,7 @@ impl History {
     /// no line of metrics is an error that names the file and the line.
     pub fn read(run: &Path) -> Result<History> {
         let path = run.join(METRICS);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match read_regular(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(History::default()),
             bytes => bytes.with_context(|| format!("{} cannot be read", path.display()))?,
         };

@@ -9,6 +9,7 @@ mod chart;
 mod curves;
 mod data;
 pub mod document;
+mod find;
 mod group;
 mod history;
 mod html;
@@ -26,8 +27,10 @@ mod sweep;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use data_prep::files::write_atomically;
+use data_prep::files::{read_regular, write_atomically};
 use serde_json::Value;
+
+pub use find::Found;
 
 use document::{ABSENT, Block, Content, Document, Row, Section, Table};
 use group::{Group, Panel, group};
@@ -42,47 +45,22 @@ pub struct Files {
     pub markdown: PathBuf,
 }
 
-/// Reads runs and random searches, and makes a report of them.
+/// Reads the runs and random searches that were found, and makes a report of them.
 ///
 /// # Errors
-/// Names the first folder that is neither, or whose files are missing or damaged.
-pub fn read(folders: &[PathBuf]) -> Result<Document> {
-    let (mut runs, mut sweeps) = (Vec::new(), Vec::new());
-    let mut seen: Vec<PathBuf> = Vec::new();
-    for folder in folders.iter().flat_map(|folder| with_seeds(folder)) {
-        let real = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-        if seen.contains(&real) {
-            continue;
-        }
-        seen.push(real);
-        if Sweep::is_at(&folder) {
-            sweeps.push(Sweep::read(&folder)?);
-        } else {
-            runs.push(Run::read(&folder)?);
-        }
-    }
+/// Names the first folder whose files are missing or damaged.
+pub fn read(found: &Found) -> Result<Document> {
+    let runs: Vec<Run> = found.runs.iter().map(|folder| Run::read(folder)).collect::<Result<_>>()?;
+    let sweeps: Vec<Sweep> = found.sweeps.iter().map(|folder| Sweep::read(folder)).collect::<Result<_>>()?;
     Ok(describe(&runs, &sweeps))
-}
-
-/// The runs of several seeds that `biodist train --seeds` put into `folder`; else the folder itself.
-fn with_seeds(folder: &Path) -> Vec<PathBuf> {
-    if !Run::is_at(folder) && !Sweep::is_at(folder) {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut seeds: Vec<PathBuf> = entries.filter(|path| Run::is_at(path)).collect();
-        seeds.sort();
-        if !seeds.is_empty() {
-            return seeds;
-        }
-    }
-    vec![folder.to_owned()]
 }
 
 /// Writes the report into the folder `out`, made where there is none; figures of an earlier report there go.
 pub fn write(document: &Document, out: &Path) -> Result<Files> {
     let files = Files { html: out.join("report.html"), markdown: out.join("report.md") };
     let figures = out.join(markdown::FIGURES);
-    let earlier = std::fs::read_to_string(&files.markdown).unwrap_or_default();
-    for name in markdown::figures_of(&earlier) {
+    let earlier = read_regular(&files.markdown).unwrap_or_default();
+    for name in markdown::figures_of(&String::from_utf8_lossy(&earlier)) {
         // One that is not there any more is gone already.
         let _ = std::fs::remove_file(figures.join(name));
     }

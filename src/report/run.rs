@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use data_prep::files::read_regular;
 use serde_json::Value;
 
 use super::data::Data;
 use super::history::{History, Point};
 use super::paper::{Cell, Method};
 use crate::config::Config;
-use crate::exit::Exit;
-use crate::training::{CONFIG, Checkpoints, RUN, Schedule};
+use crate::training::{CONFIG, Checkpoints, RUN, Schedule, records};
 
 /// A run, finished or in progress.
 pub struct Run {
@@ -29,25 +29,32 @@ pub struct Run {
 }
 
 impl Run {
-    /// Whether `path` is the folder of a run.
+    /// The file that every run has.
+    pub const MARK: &str = CONFIG;
+
+    /// Whether `path` may be the folder of a run.
     pub fn is_at(path: &Path) -> bool {
         path.join(CONFIG).is_file()
+    }
+
+    /// Whether its config.toml is a run's; other programs have one too.
+    pub fn is_certain(path: &Path) -> bool {
+        [RUN, records::FILE_NAME, "checkpoints"].iter().any(|name| path.join(name).exists())
+            || Config::load(&path.join(CONFIG), &[]).is_ok()
     }
 
     /// Reads the run in `path`. One that is being trained meanwhile may be read too.
     ///
     /// # Errors
-    /// [`Exit::Usage`] where there is no run; otherwise an error names the file that is missing or damaged.
+    /// Names the file that is missing or damaged.
     pub fn read(path: &Path) -> Result<Run> {
-        if !Run::is_at(path) {
-            return Err(Exit::Usage.error(format!("{}: no run is there (it would have a {CONFIG})", path.display())));
-        }
         let config = Config::load(&path.join(CONFIG), &[])?;
         let history = History::read(path)?;
         let state = Checkpoints::of(path).newest_state()?;
         let about_path = path.join(RUN);
-        let about = match std::fs::read(&about_path) {
-            Err(_) => Value::Null,
+        let about = match read_regular(&about_path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", about_path.display())),
             Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", about_path.display()))?,
         };
         let told = about["steps_per_epoch"].as_u64();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use data_prep::files::read_regular;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -79,18 +80,27 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Whether `path` is the folder of a search.
+    /// Files of which a search has one at least.
+    pub const MARKS: [&str; 2] = ["sweep.json", RESULTS];
+
+    /// Whether `path` may be the folder of a search.
     pub fn is_at(path: &Path) -> bool {
-        path.join("sweep.json").is_file() || path.join(RESULTS).is_file()
+        Sweep::MARKS.iter().any(|name| path.join(name).is_file())
+    }
+
+    /// Whether its files are a search's; other programs have results too.
+    pub fn is_certain(path: &Path) -> bool {
+        path.join(Sweep::MARKS[0]).is_file() || Sweep::read(path).is_ok_and(|sweep| !sweep.trials.is_empty())
     }
 
     /// Reads the search in `path`, which may be running, or have no result yet. Of several lines about one trial the last counts.
     pub fn read(path: &Path) -> Result<Sweep> {
         let file = path.join(RESULTS);
-        let text = match std::fs::read_to_string(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            text => text.with_context(|| format!("{} cannot be read", file.display()))?,
+        let bytes = match read_regular(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            bytes => bytes.with_context(|| format!("{} cannot be read", file.display()))?,
         };
+        let text = String::from_utf8(bytes).with_context(|| format!("{} is damaged: it is not text", file.display()))?;
         let mut trials: Vec<Trial> = Vec::new();
         // A last line without its end is being written.
         for (index, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {

@@ -1,5 +1,6 @@
 //! The processes that train, each on CPUs of its own.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use biodist_process::ranks;
+use data_prep::files::read_regular;
 
 use crate::cpus::{self, Part};
 use crate::exit::Exit;
@@ -76,7 +78,7 @@ impl Children {
     }
 
     /// Starts this program with `arguments` for trial `trial` in a free slot. What it says goes to `log`.
-    pub fn start(&mut self, slot: usize, trial: usize, arguments: &[String], log: &Path) -> Result<()> {
+    pub fn start(&mut self, slot: usize, trial: usize, arguments: &[&OsStr], log: &Path) -> Result<()> {
         let program = std::env::current_exe().context("this program's file cannot be found")?;
         let out = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("{} cannot be written", log.display()))?;
         let mut command = Command::new(&program);
@@ -155,7 +157,7 @@ fn how(status: ExitStatus, log: &Path) -> Ended {
 
 /// The last error that the process reported.
 fn last_words(log: &Path) -> String {
-    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text = read_regular(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let said = text.lines().rev().find_map(|line| line.strip_prefix("biodist: "));
     said.map_or(format!("see {}", log.display()), str::to_owned)
 }

@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use data_prep::files::{PARTIAL, write_atomically};
+use data_prep::files::{PARTIAL, read_regular, write_atomically};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +48,7 @@ impl SweepFolder {
         let job = job(config, space, seed, rungs, data);
         let file = path.join(JOB);
         if file.exists() {
-            let bytes = std::fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+            let bytes = read_regular(&file).with_context(|| format!("{} cannot be read", file.display()))?;
             let mut there: Value = serde_json::from_slice(&bytes).map_err(|error| anyhow!("{} is damaged: {error}", file.display()))?;
             refuse_another(path, &there, &job)?;
             refuse_other_data(path, &there, data)?;

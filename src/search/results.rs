@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use data_prep::files::write_atomically;
+use data_prep::files::{read_regular, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -159,10 +159,11 @@ impl Results {
     pub fn open(folder: &Path, rungs: &Rungs, values: impl Fn(usize) -> Values) -> Result<Results> {
         let path = folder.join(FILE_NAME);
         let mut trials: Vec<Trial> = (0..rungs.trials()).map(|number| Trial::new(number, values(number))).collect();
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            text => text.with_context(|| format!("{} cannot be read", path.display()))?,
+        let bytes = match read_regular(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            bytes => bytes.with_context(|| format!("{} cannot be read", path.display()))?,
         };
+        let text = String::from_utf8(bytes).with_context(|| format!("{} is damaged: it is not text", path.display()))?;
         for (index, line) in text.lines().enumerate() {
             let damaged =
                 |what: String| anyhow!("{}:{} is damaged: {what}; without that line its trial is trained again", path.display(), index + 1);

@@ -3,14 +3,17 @@
 //! A value depends on the seed, the trial's number and the key alone. So any trial can be made again, in any order, and taking a key out of the
 //! space leaves the values of the others as they were.
 
+use std::fmt::Display;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use data_prep::files::open_regular;
 use data_prep::random::{below, philox};
 use serde::Serialize;
 use toml::{Table, Value};
 
-use crate::config::Config;
+use crate::config::{Config, describe, text};
 use crate::exit::Exit;
 
 /// The values that a key may take, and how likely they are.
@@ -33,6 +36,9 @@ pub struct Space {
     pub name: String,
     pub domains: Vec<(String, Domain)>,
 }
+
+/// Bytes of a file that gives a space.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// How a domain is written, for messages.
 const FORMS: &str = "{ log_uniform = [a, b] }, { uniform = [a, b] } or { choice = [...] }";
@@ -161,12 +167,17 @@ fn wide() -> Vec<(String, Domain)> {
 }
 
 fn read(path: &Path) -> Result<Vec<(String, Domain)>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let unread = |error: &dyn Display| {
         Exit::Usage.error(format!("--space {}: neither \"paper\" nor \"wide\" nor a file that can be read: {error}", path.display()))
-    })?;
-    let table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| Exit::Usage.error(format!("{}: not valid TOML: {}", path.display(), error.message())))?;
+    };
+    let mut bytes = Vec::new();
+    let file = open_regular(path).map_err(|error| unread(&error))?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unread(&error))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(unread(&format_args!("it has more than {} MiB", MOST_BYTES >> 20)));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| unread(&"it is not text in UTF-8"))?;
+    let (_, table) = text::table(&text).map_err(|wrong| Exit::Usage.error(format!("{}: {}", path.display(), wrong.what)))?;
     let mut domains = Vec::new();
     walk("", &table, &mut domains).map_err(|error| Exit::Usage.error(format!("{}: {error:#}", path.display())))?;
     Ok(domains)
@@ -175,7 +186,7 @@ fn read(path: &Path) -> Result<Vec<(String, Domain)>> {
 fn walk(prefix: &str, table: &Table, into: &mut Vec<(String, Domain)>) -> Result<()> {
     for (key, value) in table {
         let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        let Value::Table(inner) = value else { anyhow::bail!("{key}: expected a domain, {FORMS}, found {value}") };
+        let Value::Table(inner) = value else { anyhow::bail!("{key}: expected a domain, {FORMS}, found {}", describe(value)) };
         match domain(inner).with_context(|| key.clone())? {
             Some(domain) => into.push((key, domain)),
             None => walk(&key, inner, into)?,
@@ -192,7 +203,7 @@ fn domain(table: &Table) -> Result<Option<Domain>> {
         let ordered = |pair: &&[f64]| pair.len() == 2 && pair[0] < pair[1] && pair.iter().all(|number| number.is_finite());
         numbers.as_deref().filter(ordered).map(|pair| (pair[0], pair[1]))
     };
-    let wrong = |expected: &str| anyhow::anyhow!("{kind}: expected {expected}, found {value}");
+    let wrong = |expected: &str| anyhow::anyhow!("{kind}: expected {expected}, found {}", describe(value));
     Ok(Some(match kind.as_str() {
         "log_uniform" => {
             let (low, high) = pair().filter(|pair| pair.0 > 0.0).ok_or_else(|| wrong("two numbers above 0 in ascending order, [a, b]"))?;

@@ -1,16 +1,19 @@
 //! The program as a user starts it, alone and under a real mpirun, on small data that the tests make.
 
+mod advice;
 mod agreement;
 mod bad_input;
 mod bench;
 mod best;
 mod cells;
+mod check;
 mod diagnostics;
 mod disk;
 mod environment;
 mod host_memory;
 mod identity;
 mod launcher;
+mod odd_names;
 mod own_rule;
 mod photos;
 mod reading;

@@ -247,7 +247,9 @@ fn damaged_and_absent_runs_are_named() {
     std::fs::write(&metrics, whole.replacen('{', "", 1)).unwrap();
     refused(1, &["bad/metrics.jsonl is damaged", "line 1"]);
     std::fs::remove_dir_all(site.path("bad")).unwrap();
-    refused(2, &["bad: no run is there"]);
+    refused(2, &["bad: no such folder"]);
+    std::fs::create_dir_all(site.path("bad/inner")).unwrap();
+    refused(2, &["bad: nothing to report: of 2 folders looked at none holds a run (config.toml)"]);
     let usage = site.run(1, &["report", "--out", "report"]);
     assert!(usage.code == Some(2) && usage.stderr.contains("<RUNS>"), "{usage:?}");
     // What has just begun is listed, and keeps nothing else from being reported.
@@ -261,6 +263,19 @@ fn damaged_and_absent_runs_are_named() {
     let begun = row(&early, "## Runs", "begun");
     assert_eq!(begun[begun.len() - 3..], ["0", "0", "no result yet"]);
     assert!(early.contains("search has no result yet") && row(&early, "## Runs", "good").last().unwrap() == "finished", "{early}");
+    // Folders are searched, and what is no run is named.
+    std::fs::create_dir_all(site.path("all/deep/er")).unwrap();
+    std::fs::create_dir_all(site.path("all/notes")).unwrap();
+    for (from, to) in [("good", "all/deep/er/good"), ("begun", "all/begun"), ("search", "all/deep/search")] {
+        std::fs::rename(site.path(from), site.path(to)).unwrap();
+    }
+    let outcome = site.succeed(1, &["report", "all", "--out", "found"]);
+    assert!(outcome.stdout.contains("passed over 1 folder that holds no run and no random search: all/notes\n"), "{outcome:?}");
+    let found = std::fs::read_to_string(site.path("found/report.md")).unwrap();
+    assert!(row(&found, "## Runs", "all/begun").last().unwrap() == "no result yet", "{found}");
+    assert!(row(&found, "## Runs", "all/deep/er/good").last().unwrap() == "finished", "{found}");
+    assert!(found.contains("all/deep/search has no result yet"), "{found}");
+    std::fs::rename(site.path("all/deep/er/good"), site.path("good")).unwrap();
     // A rank would do as well as any: one writes.
     site.succeed(2, &["report", "good", "--out", "report"]);
     assert!(site.path("report/report.html").exists());

@@ -50,9 +50,36 @@ fn values_of_a_key_are_trained_one_after_another() {
         ("learning.auxiliary_unit=2", "auxiliary_unit"),
         ("learning.auxiliary_units=2,", "numbers or plain words"),
         ("learning.auxiliary_units=2,0", "auxiliary_units"),
+        ("learning.auxiliary_units=2, 2", "2 is named twice"),
+        ("learning.sigma=0.10,0.2,0.1", "0.10 and 0.1 are the same; name it once"),
+        ("learning.hybrid=1,0,1.0", "1 and 1.0 are the same"),
+        ("learning.alpha=0.1,0.2", "would make no difference: rule \"ao_sdtp\" does not use it"),
+        ("data.crop_padding=0,1", "images are padded for random_crop alone"),
     ] {
         let refused = site.run(1, &["train", &config, "--out", "none", "--vary", vary]);
         assert!(refused.code == Some(2) && refused.stderr.contains(expected), "{vary}: {refused:?}");
     }
     assert!(!site.path("none").exists());
+}
+
+#[test]
+fn keys_that_were_typed_in_vain_are_named() {
+    let site = Site::new();
+    let config = site.configure("keys", "rule = \"bp\"\nsigma = 0.2", "[training]\nmax_steps = 1");
+    let warnings = |arguments: &[&str]| -> Vec<String> {
+        let outcome = site.succeed(if arguments.contains(&"--vary") { 1 } else { 2 }, arguments);
+        outcome.stderr.lines().filter_map(|line| line.strip_prefix("biodist: warn: ")).map(str::to_owned).collect()
+    };
+    let alpha = ["--set", "learning.alpha=0.1"];
+    // What the file says is for `check` to name.
+    let expected = ["learning.alpha was given and changes nothing: rule \"bp\" does not use it"];
+    assert_eq!(warnings(&[&["train", &config, "--out", "one"], &alpha[..]].concat()), expected);
+    assert!(warnings(&["train", &config, "--out", "two", "--set", "training.log_every_steps=1"]).is_empty());
+    // One of several runs uses it.
+    assert!(warnings(&[&["train", &config, "--out", "rules", "--vary", "learning.rule=bp,dtp"], &alpha[..]].concat()).is_empty());
+    assert_eq!(warnings(&[&["train", &config, "--out", "seeds", "--seeds", "1,2"], &alpha[..]].concat()), expected);
+    let sweep = ["sweep", &config, "--out", "sweep", "--trials", "2"];
+    let outcome = site.succeed(1, &[&sweep, &alpha[..]].concat());
+    assert!(outcome.stderr.contains(expected[0]), "{outcome:?}");
+    assert!(outcome.stdout.contains("learning.sigma is not searched: rule \"bp\" does not use it"), "{outcome:?}");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::commands::text::table;
-use crate::config::{Config, Output};
+use crate::config::{Config, Loaded, Output, Unused};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
@@ -32,6 +32,36 @@ impl Series {
 
     fn folder(&self, out: &Path, value: &str) -> PathBuf {
         out.join(format!("{}_{value}", self.name()))
+    }
+
+    /// Refuses values that would show nothing: of a key that changes nothing, or two that are written differently and mean the same.
+    /// `loaded` holds the configuration with each.
+    fn check(&self, loaded: &[Loaded]) -> Result<()> {
+        let Series { key, values } = self;
+        let within = |unused: &&Unused| unused.key.strip_prefix(key.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if let Some(unused) = loaded.iter().flat_map(|loaded| &loaded.unused).find(within) {
+            return Err(Exit::Usage.error(format!("--vary {key}: its values would make no difference: {}", unused.reason)));
+        }
+        for (at, value) in values.iter().enumerate() {
+            if let Some(same) = (0..at).find(|before| loaded[*before].config == loaded[at].config) {
+                let twice = if values[same] == *value {
+                    format!("{value} is named twice")
+                } else {
+                    format!("{} and {value} are the same; name it once", values[same])
+                };
+                return Err(Exit::Usage.error(format!("{key}: {twice}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says which keys were written on the command line and change nothing in any of these configurations.
+pub fn tell_unused(loaded: &[Loaded], transport: &dyn Transport) {
+    let Some((first, others)) = loaded.split_first().filter(|_| transport.rank() == 0) else { return };
+    let everywhere = |unused: &&Unused| others.iter().all(|other| other.config.unused(&unused.key).is_some());
+    for Unused { key, reason, .. } in first.unused.iter().filter(|unused| unused.typed).filter(everywhere) {
+        log::warn!("{key} was given and changes nothing: {reason}");
     }
 }
 
@@ -62,16 +92,16 @@ impl std::str::FromStr for Series {
 pub fn run(
     series: &Series,
     out: &Path,
-    load: impl Fn(&[String]) -> Result<Config>,
+    load: impl Fn(&[String]) -> Result<Loaded>,
     resume: bool,
     stop: StopRequest,
     transport: Arc<dyn Transport>,
 ) -> Result<()> {
     let Series { key, values } = series;
-    if let Some(twice) = values.iter().enumerate().find_map(|(at, value)| values[..at].contains(value).then_some(value)) {
-        return Err(Exit::Usage.error(format!("{key}: {twice} is named twice")));
-    }
-    let configs: Vec<Config> = values.iter().map(|value| load(&[format!("{key}={value}")])).collect::<Result<_>>()?;
+    let loaded: Vec<Loaded> = values.iter().map(|value| load(&[format!("{key}={value}")])).collect::<Result<_>>()?;
+    series.check(&loaded)?;
+    tell_unused(&loaded, &*transport);
+    let configs: Vec<Config> = loaded.into_iter().map(|loaded| loaded.config).collect();
     let folders: Vec<PathBuf> = values.iter().map(|value| series.folder(out, value)).collect();
     // Whatever is refused is refused before hours of training.
     for (folder, config) in folders.iter().zip(&configs) {

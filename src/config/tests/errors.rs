@@ -70,7 +70,7 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("learning.rule=", &["no value after `=`"]),
         ("learning..rule=bp", &["`learning..rule` is not a key"]),
         ("=bp", &["is not a key"]),
-        ("data.augment=[horizontal_flip]", &["not a TOML value", "needs quotes"]),
+        ("data.augment=[horizontal_flip]", &["not valid TOML", "needs quotes"]),
         ("include=[\"a.toml\"]", &["include belongs in a file"]),
     ];
     for (set, expected) in cases {
@@ -168,6 +168,8 @@ fn combinations_without_meaning_are_refused() {
         (&["data.augment=[\"random_crop\", \"random_resized_crop\"]", "data.crop=[20, 20]"], Some("exclude each other")),
         (&["data.augment=[\"vertical_flip\", \"vertical_flip\"]"], Some("named twice")),
         (&["parallel.device=cpu", "parallel.wire=bf16"], Some("parallel.wire: \"bf16\" is for what GPUs exchange")),
+        (&["parallel.device=cuda", "training.diagnostics=true"], Some("training.diagnostics: diagnostics are measured on the CPU alone")),
+        (&["parallel.device=cpu", "training.diagnostics=true"], None),
         (&["parallel.device=cpu", "parallel.backend=nccl"], Some("parallel.backend: \"nccl\" joins GPUs")),
     ];
     for (sets, expected) in cases {

@@ -1,6 +1,7 @@
 //! Configurations as people write them.
 
 mod errors;
+mod files;
 mod resolved;
 
 use std::collections::BTreeMap;

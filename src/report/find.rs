@@ -1,0 +1,129 @@
+//! Where the runs and random searches are: the folders that are named, and whatever lies in them at any depth.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::run::Run;
+use super::sweep::Sweep;
+use crate::exit::Exit;
+
+/// What was found in some folders.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub runs: Vec<PathBuf>,
+    pub sweeps: Vec<PathBuf>,
+    /// Folders that hold neither, at any depth, beside those that do.
+    pub passed_over: Vec<PathBuf>,
+    /// Folders that were looked at, as they are without links: each counts once.
+    seen: HashSet<PathBuf>,
+}
+
+impl Found {
+    /// Searches `folders`.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] where one of them is no folder, or holds nothing to report.
+    pub fn within(folders: &[PathBuf]) -> Result<Found> {
+        let mut found = Found::default();
+        for folder in folders {
+            if !folder.is_dir() {
+                let what = if folder.exists() { "this is a file, and a report is of folders" } else { "no such folder" };
+                return Err(Exit::Usage.error(format!("{}: {what}", folder.display())));
+            }
+            let before = found.seen.len();
+            if !found.search(folder, true)? {
+                return Err(Exit::Usage.error(format!(
+                    "{}: nothing to report: of {} folders looked at none holds a run ({}) or a random search ({})",
+                    folder.display(),
+                    found.seen.len() - before,
+                    Run::MARK,
+                    Sweep::MARKS.join(" or ")
+                )));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether `folder` is or holds a run or a random search. Files of their names are enough in one that is `named`; elsewhere they may
+    /// be another program's.
+    fn search(&mut self, folder: &Path, named: bool) -> Result<bool> {
+        let real = folder.canonicalize().with_context(|| format!("{} cannot be read", folder.display()))?;
+        if !self.seen.insert(real) {
+            return Ok(true);
+        }
+        if Sweep::is_at(folder) && (named || Sweep::is_certain(folder)) {
+            self.sweeps.push(folder.to_owned());
+            return Ok(true);
+        }
+        let is_run = Run::is_at(folder) && (named || Run::is_certain(folder));
+        if is_run {
+            self.runs.push(folder.to_owned());
+        }
+        let mut entries = std::fs::read_dir(folder)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>())
+            .with_context(|| format!("{} cannot be read", folder.display()))?;
+        entries.sort();
+        let mut empty = Vec::new();
+        let mut any = false;
+        for entry in entries {
+            let leads_nowhere = entry.is_symlink() && !entry.exists();
+            if leads_nowhere || entry.is_dir() && !self.search(&entry, false)? {
+                empty.push(entry);
+            } else {
+                any |= entry.is_dir();
+            }
+        }
+        // A run has folders of its own.
+        if any && !is_run {
+            self.passed_over.extend(empty);
+        }
+        Ok(any || is_run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn runs_and_searches_are_found_at_any_depth_and_once() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        let write = |name: &str, text: &str| {
+            std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+            std::fs::write(path(name), text).unwrap();
+        };
+        for run in ["all/a", "all/deep/er/b", "all/a/inner", "all/search/trials/000"] {
+            write(&format!("{run}/config.toml"), "");
+            write(&format!("{run}/metrics.jsonl"), "");
+        }
+        write("all/a/checkpoints/00000000/state.json", "{}");
+        write("all/search/sweep.json", "{}");
+        write("all/notes/deep/text", "");
+        // Another program's, and a run that has lost its configuration.
+        write("all/.tool/config.toml", "[build]\n");
+        write("all/lost/metrics.jsonl", "");
+        write("all/scores/results.jsonl", "{\"score\": 1}\n");
+        write("all/text", "");
+        symlink(path("all"), path("all/deep/round")).unwrap();
+        symlink(path("nowhere"), path("all/gone")).unwrap();
+
+        let found = Found::within(&[path("all"), path("all/a")]).unwrap();
+        assert_eq!(found.runs, ["all/a", "all/a/inner", "all/deep/er/b"].map(path));
+        assert_eq!(found.sweeps, [path("all/search")]);
+        assert_eq!(found.passed_over, ["all/.tool", "all/gone", "all/lost", "all/notes", "all/scores"].map(path));
+
+        for (folder, words) in [
+            ("all/notes", "of 2 folders looked at none holds a run (config.toml) or a random search (sweep.json or results.jsonl)"),
+            ("all/text", "a file"),
+            ("nowhere", "no such folder"),
+        ] {
+            let error = Found::within(&[path("all/a"), path(folder)]).unwrap_err();
+            assert!(Exit::of(&error) == Exit::Usage && error.to_string().contains(words), "{error}");
+        }
+    }
+}

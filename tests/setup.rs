@@ -1,0 +1,100 @@
+//! `make setup` and the environment: what would make cargo build something else is refused by name, with a command that helps.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Variables that the check looks at, none of which a test should have from whoever runs it.
+const LOOKED_AT: [&str; 16] = [
+    "LIBTORCH",
+    "LIBTORCH_USE_PYTORCH",
+    "LIBTORCH_INCLUDE",
+    "LIBTORCH_LIB",
+    "LIBTORCH_CXX11_ABI",
+    "LIBTORCH_STATIC",
+    "CARGO_BUILD_TARGET",
+    "MPICC",
+    "OMPI_CC",
+    "RUSTC",
+    "CXX",
+    "HOST_CXX",
+    "LIBCLANG_PATH",
+    "MPI_PKG_CONFIG",
+    "CRAY_MPICH_DIR",
+    "LD_LIBRARY_PATH",
+];
+
+/// What the check of `libtorch` says after `before`, and whether it lets the build begin.
+fn check(libtorch: &Path, variables: &[(&str, &str)], before: &str) -> (bool, String) {
+    let text = format!("set -euo pipefail; {before}; . scripts/common.sh; . scripts/environment.sh; check_environment \"$0\"");
+    let mut command = Command::new("bash");
+    command.args(["-c", &text]).arg(libtorch).current_dir(env!("CARGO_MANIFEST_DIR"));
+    for name in LOOKED_AT {
+        command.env_remove(name);
+    }
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn what_would_build_something_else_is_refused_with_a_command_that_helps() {
+    let folder = tempfile::tempdir().unwrap();
+    let libtorch = folder.path().join("libtorch");
+    let other = folder.path().join("other/lib");
+    for lib in [&libtorch.join("lib"), &other] {
+        std::fs::create_dir_all(lib).unwrap();
+        std::fs::write(lib.join("libtorch_cpu.so"), "").unwrap();
+    }
+    let other = other.to_str().unwrap();
+    let refused = [
+        ("LIBTORCH_USE_PYTORCH", "1"),
+        ("LIBTORCH_USE_PYTORCH", "0"),
+        ("LIBTORCH_USE_PYTORCH", ""),
+        ("LIBTORCH", ""),
+        ("LIBTORCH_INCLUDE", "/usr"),
+        ("LIBTORCH_LIB", other),
+        ("LIBTORCH_LIB", ""),
+        ("LIBTORCH_CXX11_ABI", "0"),
+        ("LIBTORCH_STATIC", "1"),
+        ("LIBTORCH_STATIC", ""),
+        ("CARGO_BUILD_TARGET", "aarch64-unknown-linux-gnu"),
+        ("MPICC", "/nowhere/mpicc"),
+        ("OMPI_CC", "no-such-compiler"),
+        ("RUSTC", "no-such-compiler"),
+        ("CXX", "no-such-compiler -m64"),
+        ("LIBCLANG_PATH", "/nowhere"),
+        ("MPI_PKG_CONFIG", "/nowhere/mpi.pc"),
+        ("LD_LIBRARY_PATH", other),
+    ];
+    for (name, value) in refused {
+        let (passed, said) = check(&libtorch, &[(name, value)], "true");
+        let found = if name == "LD_LIBRARY_PATH" { format!("{name} names {value}") } else { format!("{name} is '{value}'") };
+        assert!(!passed && said.lines().count() == 1 && said.starts_with(&format!("error: {found}")), "{name}={value}: {said}");
+        let advised = said.split('\'').rev().nth(1).unwrap();
+        assert_eq!(advised, format!("unset {name}"), "{said}");
+        assert_eq!(check(&libtorch, &[(name, value)], advised), (true, String::new()), "{name}={value}");
+    }
+    let (here, lib) = (libtorch.to_str().unwrap(), libtorch.join("lib"));
+    let passed = [
+        ("LIBTORCH_INCLUDE", here),
+        ("LIBTORCH_LIB", here),
+        ("LIBTORCH_CXX11_ABI", "1"),
+        ("LIBTORCH_STATIC", "0"),
+        ("CXX", "sh c++"),
+        ("MPICC", "sh"),
+        ("RUSTFLAGS", "-C target-cpu=native"),
+        ("LD_LIBRARY_PATH", lib.to_str().unwrap()),
+        ("LD_LIBRARY_PATH", ""),
+    ];
+    for (name, value) in passed {
+        assert_eq!(check(&libtorch, &[(name, value)], "true"), (true, String::new()), "{name}={value}");
+    }
+}
+
+/// Before it looks for, or installs, anything.
+#[test]
+fn setup_begins_with_the_check() {
+    let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup");
+    let output = Command::new(setup).env("LIBTORCH_USE_PYTORCH", "1").env("PATH", "/usr/bin:/bin").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.starts_with("error: LIBTORCH_USE_PYTORCH is '1'"), "{said}");
+}
