@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
-setup: ## install what is missing: a C++ compiler, Open MPI, libclang, Python, libtorch
+setup: ## install what is missing: a C++ compiler, Open MPI, libclang, nasm, Python, libtorch
 	@scripts/setup
 
 build: setup ## compile biodist, biodist-launch and data-prep into target/release

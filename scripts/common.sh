@@ -9,6 +9,8 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
+can_install() { have apt-get && { [ "$(id -u)" -eq 0 ] || { have sudo && sudo -n true 2>/dev/null; }; }; }
+
 # Installs Debian packages, as root or through sudo. The package lists of a fresh container are empty and those of an old machine name
 # files that are gone, so a failure is tried once more with new lists.
 apt_install() {

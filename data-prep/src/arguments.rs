@@ -74,6 +74,11 @@ pub struct Cifar10 {
 
 /// Classes are numbered in the order of their folders' names. The samples keep the order of classes and names, as
 /// torchvision's ImageFolder has them, unless --shuffle-seed is given; training shuffles in any case.
+///
+/// JPEGs get the pixels that libjpeg-turbo, and so Pillow, decodes. Left out and listed in unreadable.txt are photos that are damaged
+/// or cut off, JPEGs that are lossless, of 12 bits or coded arithmetically, photos of more than 134 million pixels, and files of more
+/// than 1 GiB. All photos that are prepared at the same time may take 1 GiB of memory, or 128 MiB for each thread where that is more:
+/// large ones are decoded few at a time.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Folder {

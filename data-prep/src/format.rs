@@ -33,6 +33,8 @@ pub const MAX_CHANNELS: u32 = 64;
 pub const MAX_CLASSES: u32 = 1 << 20;
 /// Largest height or width of a sample, as in a JPEG.
 pub const MAX_SIDE: u32 = 65535;
+/// Photos of more pixels are refused before anything is allocated for them: some files announce frames that they do not hold.
+pub const MAX_PIXELS: u64 = 1 << 27;
 
 /// How a sample's pixels are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

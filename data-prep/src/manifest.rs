@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::error::usage;
+use crate::error::{excerpt, usage};
 use crate::files::write_atomically;
 use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, VERSION};
 use crate::statistics::ChannelStatistics;
@@ -17,7 +17,7 @@ use crate::statistics::ChannelStatistics;
 /// The manifest's name in its folder.
 pub const FILE_NAME: &str = "manifest.json";
 /// Larger files are refused unread.
-const MAX_LENGTH: u64 = 256 << 20;
+const MAX_LENGTH: u64 = 64 << 20;
 const FORMAT: &str = "biodist shards";
 const CHECKSUM_LINE: &str = "\n\"crc32\": \"";
 
@@ -83,17 +83,17 @@ impl Manifest {
             format: String,
             version: u32,
         }
-        let version: Version = serde_json::from_str(text).context("it is not a whole manifest of shards")?;
-        ensure!(version.format == FORMAT, "its format is {:?}, expected is {FORMAT:?}", version.format);
+        let version: Version = serde_json::from_str(text).map_err(reason).context("it is not a whole manifest of shards")?;
+        ensure!(version.format == FORMAT, "its format is {:?}, expected is {FORMAT:?}", excerpt(&version.format));
         ensure!(version.version == VERSION, "it has format version {}, this program reads version {VERSION}", version.version);
         let Some(at) = text.rfind(CHECKSUM_LINE) else { bail!("its last line has no checksum") };
         let (body, last) = text.split_at(at + 1);
         let computed = crc32fast::hash(body.as_bytes());
         let expected = format!("\"crc32\": \"{computed:08x}\"}}\n");
-        ensure!(last == expected, "it is altered: its checksum is {computed:08x}, where its last line is {:?}", last.trim_end());
-        let mut value: serde_json::Map<_, _> = serde_json::from_str(text)?;
+        ensure!(last == expected, "it is altered: its checksum is {computed:08x}, where its last line is {:?}", excerpt(last.trim_end()));
+        let mut value: serde_json::Map<_, _> = serde_json::from_str(text).map_err(reason)?;
         value.remove("crc32");
-        let manifest: Manifest = serde_json::from_value(value.into())?;
+        let manifest: Manifest = serde_json::from_value(value.into()).map_err(reason)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -126,8 +126,9 @@ impl Manifest {
         }
         let statistics = &self.statistics;
         for (key, values) in [("mean", &statistics.mean), ("deviation", &statistics.deviation)] {
-            let sound = values.len() == self.channels as usize && values.iter().all(|x| (0.0..=1.0).contains(x));
-            ensure!(sound, "statistics.{key} is {values:?} for {} channels", self.channels);
+            let (count, channels) = (values.len(), self.channels);
+            ensure!(count == channels as usize, "statistics.{key} has {count} values for {channels} channels");
+            ensure!(values.iter().all(|x| (0.0..=1.0).contains(x)), "statistics.{key} is {values:?}, allowed are 0 to 1");
         }
         let mut samples = 0u64;
         let mut seen = HashSet::new();
@@ -135,13 +136,18 @@ impl Manifest {
             let name = &shard.file;
             // The reader must not be led out of the folder.
             let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-            ensure!(plain, "shards lists {name:?}, which is no plain file name");
-            ensure!(seen.insert(name.as_str()), "shards lists {name:?} twice");
+            ensure!(plain, "shards lists {:?}, which is no plain file name", excerpt(name));
+            ensure!(seen.insert(name.as_str()), "shards lists {:?} twice", excerpt(name));
             samples = samples.saturating_add(shard.samples);
         }
         ensure!(samples == self.samples, "samples is {}, but the shards listed have {samples}", self.samples);
         Ok(())
     }
+}
+
+/// What is wrong with the JSON: the library's messages quote the text.
+fn reason(error: serde_json::Error) -> anyhow::Error {
+    anyhow::anyhow!(excerpt(&error.to_string()))
 }
 
 fn missing(folder: &Path) -> anyhow::Error {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::error::usage;
+use crate::error::{excerpt, usage};
 use crate::files::{PARTIAL, sync_folder, write_atomically};
 
 const JOB: &str = "job.json";
@@ -100,7 +100,7 @@ fn difference(found: &Value, wanted: &Value) -> String {
     let (found, wanted) = (found.as_object().unwrap_or(&empty), wanted.as_object().unwrap_or(&empty));
     let keys = found.keys().chain(wanted.keys());
     let Some(key) = keys.into_iter().find(|key| found.get(*key) != wanted.get(*key)) else { return "unreadable".to_owned() };
-    let show = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
+    let show = |value: Option<&Value>| value.map_or("absent".to_owned(), |value| excerpt(&value.to_string()));
     format!("{key} is {} there, {} here", show(found.get(key)), show(wanted.get(key)))
 }
 

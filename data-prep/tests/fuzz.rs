@@ -1,5 +1,5 @@
-//! A million damaged shards, manifests and MAT-files through their parsers: each is refused or read, none panics, and none makes a
-//! parser allocate more than the input's own size calls for.
+//! A million damaged shards, manifests, MAT-files and photos through their parsers: each is refused or read, none panics, and none makes
+//! a parser allocate more than the input's own size calls for.
 //!
 //! Damage that only breaks a checksum says little, so most inputs get sound checksums after they were damaged, and most damage hits the
 //! numbers that sizes are computed from.
@@ -10,6 +10,7 @@ use std::cell::Cell;
 use data_prep::archive::matlab;
 use data_prep::format::{BLOCK_LENGTH, ENTRY_LENGTH, Encoding, Entry, HEADER_LENGTH, Header};
 use data_prep::manifest::Manifest;
+use data_prep::photo::Photo;
 use data_prep::random::{below, philox};
 use data_prep::shard::Tables;
 
@@ -223,6 +224,41 @@ fn mat_files_are_read_or_refused() {
         [header, elements].concat()
     };
     // A number of one byte becomes one of eight.
-    let accepted = feed(100_000, 64, make, |bytes| matlab::parse(bytes).is_ok());
+    let accepted = feed(100_000, 64, make, |bytes| matches!(matlab::variable(bytes, "synsets"), Ok(Some(_))));
     assert!((100..100_000).contains(&accepted), "{accepted} accepted");
+}
+
+#[test]
+fn photos_are_decoded_or_refused() {
+    let (height, width) = (24, 40);
+    let pixels: Vec<u8> = (0..height * width * 3).map(|at| (at * at / 7) as u8).collect();
+    let jpeg = |progressive, restarts| {
+        let mut bytes = Vec::new();
+        let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 80);
+        encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_2_2);
+        encoder.set_progressive(progressive);
+        encoder.set_restart_interval(restarts);
+        encoder.encode(&pixels, width as u16, height as u16, jpeg_encoder::ColorType::Rgb).unwrap();
+        bytes
+    };
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_raw(width, height, pixels.clone()).unwrap().write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let sound = [jpeg(false, 0), jpeg(true, 0), jpeg(false, 1), png.into_inner()];
+    let accepted = (0..40_000).filter(|&input| {
+        let mut random = Random { input, words: 0 };
+        let mut file = sound[random.below(sound.len())].clone();
+        random.damage(&mut file);
+        let Ok(photo) = Photo::open(&file, true) else { return false };
+        let (height, width) = photo.frame();
+        let count = u64::from(height) * u64::from(width);
+        assert!(photo.memory() >= 3 * count);
+        // Large frames are sound, and would take long.
+        if count > 1 << 16 {
+            return false;
+        }
+        photo.decode().is_ok_and(|picture| picture.pixels.len() as u64 == 3 * count)
+    });
+    // A value that changes, or what no decoder reads.
+    let accepted = accepted.count();
+    assert!((2_000..30_000).contains(&accepted), "{accepted} accepted");
 }

@@ -1,5 +1,6 @@
 //! ImageNet's development kit: which number stands for which class, and the validation photos' numbers.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -8,12 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
 use super::matlab::{self, Value};
-use crate::error::usage;
+use crate::error::{excerpt, usage};
 
 const META: &str = "meta.mat";
 const TRUTH: &str = "ILSVRC2012_validation_ground_truth.txt";
-/// More bytes than any file of the kit has.
-const MAX_FILE: u64 = 64 << 20;
+/// More bytes than a file of the kit has, and than all have together.
+const MAX_FILE: u64 = 16 << 20;
+const MAX_KIT: u64 = 1 << 30;
 
 /// A class of the challenge. Its index, in the order of WNIDs, is its place in [`Devkit::classes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,13 +50,10 @@ impl Devkit {
         let mut numbered = synsets(meta).with_context(|| META.to_owned())?;
         numbered.sort_by(|(_, one), (_, two)| one.wnid.cmp(&two.wnid));
         let truth = std::str::from_utf8(truth).with_context(|| format!("{TRUTH} is not text"))?;
-        let index_of = |number: u32| numbered.iter().position(|(of_class, _)| *of_class == number).map(|index| index as u32);
-        let largest = numbered.iter().map(|(number, _)| *number).max().unwrap_or(0);
-        let indices: Vec<Option<u32>> = (0..=largest).map(index_of).collect();
+        let indices: HashMap<u32, u32> = numbered.iter().zip(0..).map(|((number, _), index)| (*number, index)).collect();
         let parse = |(line, text): (usize, &str)| {
-            let number: Option<usize> = text.trim().parse().ok();
-            let index = number.and_then(|number| indices.get(number).copied().flatten());
-            index.with_context(|| format!("{TRUTH} has {:?} in line {}, which is no class of {META}", text.trim(), line + 1))
+            let index = text.trim().parse().ok().and_then(|number: u32| indices.get(&number).copied());
+            index.with_context(|| format!("{TRUTH} has {:?} in line {}, which is no class of {META}", excerpt(text.trim()), line + 1))
         };
         let truth = truth.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()).map(parse).collect::<Result<Vec<_>>>()?;
         Ok(Devkit { classes: numbered.into_iter().map(|(_, class)| class).collect(), truth })
@@ -62,9 +61,10 @@ impl Devkit {
 }
 
 fn read_files(file: File) -> Result<(Vec<u8>, Vec<u8>)> {
-    let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
+    let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)).take(MAX_KIT));
     let (mut meta, mut truth) = (None, None);
-    for entry in archive.entries()? {
+    // Raw: a name of more than 255 bytes, which would be read whole, is none of the kit's.
+    for entry in archive.entries()?.raw(true) {
         let entry = entry?;
         let path = entry.path_bytes().into_owned();
         let wanted = match path.rsplit(|&byte| byte == b'/').next() {
@@ -82,8 +82,7 @@ fn read_files(file: File) -> Result<(Vec<u8>, Vec<u8>)> {
 
 /// The classes proper, which have no children, with the kit's numbers for them.
 fn synsets(meta: &[u8]) -> Result<Vec<(u32, Class)>> {
-    let variables = matlab::parse(meta)?;
-    let synsets = variables.into_iter().find(|(name, _)| name == "synsets").context("it has no variable synsets")?.1;
+    let synsets = matlab::variable(meta, "synsets")?.context("it has no variable synsets")?;
     let Value::Structs(fields, rows) = synsets else { bail!("its variable synsets is no array of structs") };
     let column = |name: &str| fields.iter().position(|field| field == name).with_context(|| format!("its synsets have no {name}"));
     let (id, wnid, words, children) = (column("ILSVRC2012_ID")?, column("WNID")?, column("words")?, column("num_children")?);
@@ -101,9 +100,9 @@ fn synsets(meta: &[u8]) -> Result<Vec<(u32, Class)>> {
         }
     }
     ensure!(!classes.is_empty(), "its synsets have no class without children");
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for (number, class) in &classes {
-        ensure!(seen.insert(number.to_string()) && seen.insert(class.wnid.clone()), "its synsets have {} twice", class.wnid);
+        ensure!(seen.insert(number.to_string()) && seen.insert(class.wnid.clone()), "its synsets have {} twice", excerpt(&class.wnid));
     }
     Ok(classes)
 }

@@ -10,13 +10,17 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::read::ZlibDecoder;
 
 const HEADER: usize = 128;
-/// More bytes than any such file unpacks to.
-const MAX_UNPACKED: u64 = 64 << 20;
+/// More bytes than any such file unpacks to. Values take up to twenty times as many.
+const MAX_UNPACKED: u64 = 16 << 20;
 const MAX_DEPTH: usize = 16;
+const MAX_DIMENSIONS: usize = 32;
 
 // Types of elements.
 const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
+
+/// Class of an array without parts; no class in a file has it.
+const EMPTY: u8 = 0;
 
 /// A MATLAB array.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,32 +49,36 @@ impl Value {
     }
 }
 
-/// The variables of a MAT-file, by name.
+/// The variable `name` of a MAT-file, where it has one. The others are passed over.
 ///
 /// # Errors
-/// Where it is no MAT-file of this kind, or damaged.
-pub fn parse(bytes: &[u8]) -> Result<Vec<(String, Value)>> {
+/// Where it is no MAT-file of this kind, damaged up to that variable, or unpacks to too much.
+pub fn variable(bytes: &[u8], name: &str) -> Result<Option<Value>> {
     ensure!(bytes.starts_with(b"MATLAB 5.0 MAT-file"), "it is no MAT-file of level 5");
     ensure!(bytes.len() >= HEADER && &bytes[126..128] == b"IM", "it is cut off or has the other byte order");
     let mut rest = &bytes[HEADER..];
-    let mut variables = Vec::new();
+    // For all variables together: each by itself may be a small part of the file.
+    let mut left = MAX_UNPACKED;
     while !rest.is_empty() {
         let element = Element::take(&mut rest)?;
-        match element.kind {
+        let mut unpacked = Vec::new();
+        let matrix = match element.kind {
             COMPRESSED => {
-                let mut unpacked = Vec::new();
-                ZlibDecoder::new(element.data).take(MAX_UNPACKED + 1).read_to_end(&mut unpacked).context("it cannot be unpacked")?;
-                ensure!(unpacked.len() as u64 <= MAX_UNPACKED, "it unpacks to more than {MAX_UNPACKED} bytes");
+                ZlibDecoder::new(element.data).take(left + 1).read_to_end(&mut unpacked).context("it cannot be unpacked")?;
+                left = left.checked_sub(unpacked.len() as u64).with_context(|| format!("it unpacks to more than {MAX_UNPACKED} bytes"))?;
                 let inner = Element::take(&mut &unpacked[..])?;
                 ensure!(inner.kind == MATRIX, "a compressed variable is of type {}", inner.kind);
-                variables.push(matrix(inner.data, 0)?);
+                Array::parse(inner.data)?
             }
-            MATRIX => variables.push(matrix(element.data, 0)?),
+            MATRIX => Array::parse(element.data)?,
             // Text that goes with the variables may be skipped.
-            _ => {}
+            _ => continue,
+        };
+        if matrix.name == name.as_bytes() {
+            return Ok(Some(matrix.value(0)?));
         }
     }
-    Ok(variables)
+    Ok(None)
 }
 
 struct Element<'a> {
@@ -135,42 +143,57 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Reads a matrix: flags, dimensions, name, then what its class asks for.
-fn matrix(mut data: &[u8], depth: usize) -> Result<(String, Value)> {
-    ensure!(depth < MAX_DEPTH, "its arrays are nested more than {MAX_DEPTH} deep");
-    // An empty matrix may have no parts at all.
-    if data.is_empty() {
-        return Ok((String::new(), Value::Numbers(Vec::new())));
-    }
-    let rest = &mut data;
-    let flags = Element::take(rest)?;
-    let class = *flags.data.first().context("an array has no class")?;
-    let dimensions = Element::take(rest)?.numbers()?;
-    let count = dimensions.iter().product::<f64>();
-    ensure!(count <= MAX_UNPACKED as f64, "an array has the dimensions {dimensions:?}");
-    let count = count.max(0.0) as usize;
-    let name = Element::take(rest)?.text()?;
-    let value = match class {
-        1 => {
-            // Not reserved beforehand: the count may be a damaged one.
-            let mut cells = Vec::new();
-            for _ in 0..count {
-                cells.push(nested(rest, depth)?);
-            }
-            Value::Cells(cells)
+/// A matrix: flags, dimensions, name, then what its class asks for.
+struct Array<'a> {
+    class: u8,
+    count: usize,
+    name: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> Array<'a> {
+    fn parse(mut data: &'a [u8]) -> Result<Array<'a>> {
+        // An empty matrix may have no parts at all.
+        if data.is_empty() {
+            return Ok(Array { class: EMPTY, count: 0, name: &[], rest: &[] });
         }
-        2 => structs(rest, count, depth)?,
-        4 => Value::Text(Element::take(rest)?.text()?),
-        6..=15 => Value::Numbers(Element::take(rest)?.numbers()?),
-        _ => Value::Other,
-    };
-    Ok((name, value))
+        let rest = &mut data;
+        let flags = Element::take(rest)?;
+        let class = *flags.data.first().context("an array has no class")?;
+        let dimensions = Element::take(rest)?;
+        ensure!(dimensions.data.len() <= 4 * MAX_DIMENSIONS, "an array has {} dimensions", dimensions.data.len() / 4);
+        let dimensions = dimensions.numbers()?;
+        let count = dimensions.iter().product::<f64>();
+        ensure!(count <= MAX_UNPACKED as f64, "an array has the dimensions {dimensions:?}");
+        let name = Element::take(rest)?.data;
+        Ok(Array { class, count: count.max(0.0) as usize, name, rest })
+    }
+
+    fn value(mut self, depth: usize) -> Result<Value> {
+        ensure!(depth < MAX_DEPTH, "its arrays are nested more than {MAX_DEPTH} deep");
+        let rest = &mut self.rest;
+        Ok(match self.class {
+            EMPTY => Value::Numbers(Vec::new()),
+            1 => {
+                // Not reserved beforehand: the count may be a damaged one.
+                let mut cells = Vec::new();
+                for _ in 0..self.count {
+                    cells.push(nested(rest, depth)?);
+                }
+                Value::Cells(cells)
+            }
+            2 => structs(rest, self.count, depth)?,
+            4 => Value::Text(Element::take(rest)?.text()?),
+            6..=15 => Value::Numbers(Element::take(rest)?.numbers()?),
+            _ => Value::Other,
+        })
+    }
 }
 
 fn nested(rest: &mut &[u8], depth: usize) -> Result<Value> {
     let element = Element::take(rest)?;
     ensure!(element.kind == MATRIX, "an array holds an element of type {}", element.kind);
-    Ok(matrix(element.data, depth + 1)?.1)
+    Array::parse(element.data)?.value(depth + 1)
 }
 
 fn structs(rest: &mut &[u8], count: usize, depth: usize) -> Result<Value> {
@@ -201,13 +224,13 @@ mod tests {
 
     #[test]
     fn what_scipy_wrote_is_read() {
-        let plain = parse(PLAIN).unwrap();
-        let names: Vec<&str> = plain.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["cells", "small", "text", "synsets"]);
-        assert_eq!(plain[0].1, Value::Cells(vec![Value::Text("x".into()), Value::Numbers(vec![2.5])]));
-        assert_eq!(plain[1].1, Value::Numbers(vec![-3.0, 300.0]));
-        assert_eq!(plain[2].1, Value::Text("no struct".into()));
-        let Value::Structs(fields, rows) = &plain[3].1 else { panic!("{:?}", plain[3]) };
+        let plain = |name| variable(PLAIN, name).unwrap().unwrap();
+        assert_eq!(plain("cells"), Value::Cells(vec![Value::Text("x".into()), Value::Numbers(vec![2.5])]));
+        assert_eq!(plain("small"), Value::Numbers(vec![-3.0, 300.0]));
+        assert_eq!(plain("text"), Value::Text("no struct".into()));
+        assert_eq!(variable(PLAIN, "other").unwrap(), None);
+        let synsets = plain("synsets");
+        let Value::Structs(fields, rows) = &synsets else { panic!("{synsets:?}") };
         assert_eq!((fields.len(), rows.len()), (8, 4));
         assert_eq!((fields[0].as_str(), fields[7].as_str()), ("ILSVRC2012_ID", "num_train_images"));
         assert_eq!(rows[2][0].number(), Some(3.0));
@@ -215,18 +238,15 @@ mod tests {
         assert_eq!(rows[2][2].text(), Some("bee, honeybee, Bienchen für Größe"));
         assert_eq!(rows[2][7].number(), Some(300.0));
         assert_eq!(rows[3][5], Value::Numbers(vec![1.0, 2.0, 3.0]));
-        let compressed = parse(COMPRESSED_FILE).unwrap();
-        assert_eq!(compressed[0], plain[3]);
+        assert_eq!(variable(COMPRESSED_FILE, "synsets").unwrap(), Some(synsets));
     }
 
     #[test]
     fn damaged_files_are_errors() {
         for file in [COMPRESSED_FILE, PLAIN] {
             for length in 0..file.len() {
-                // Whole variables may remain; what is not whole must not be read.
-                if let Ok(variables) = parse(&file[..length]) {
-                    assert!(variables.len() < parse(file).unwrap().len());
-                }
+                // Whole variables may remain; the last one does not.
+                assert!(!matches!(variable(&file[..length], "synsets"), Ok(Some(_))));
             }
         }
     }

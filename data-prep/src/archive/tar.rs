@@ -1,6 +1,7 @@
 //! Tar archives read in place: the members' positions are listed once, their bytes are then read from anywhere, by any
 //! thread, without unpacking. An archive within an archive is a section of the same file.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -10,9 +11,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::error::usage;
+use crate::error::{excerpt, usage};
 
 const BLOCK: u64 = 512;
+/// Bytes that the headers of one member may take: a long name is read whole.
+const MAX_HEADERS: u64 = 1 << 20;
 
 /// A stretch of a file, itself a whole archive.
 #[derive(Clone, Debug)]
@@ -76,15 +79,17 @@ impl Section {
     pub fn list(&self, what: &str) -> Result<Vec<Member>> {
         let fail = || format!("{what} cannot be read as a tar archive");
         ensure!(self.length > 0, "{what} is empty; get it again");
-        let mut archive = tar::Archive::new(Cursor { section: self, position: 0 });
+        let headers = Cell::new(0);
+        let mut archive = tar::Archive::new(Cursor { section: self, position: 0, headers: &headers });
         let mut members = Vec::new();
         let mut end = 0;
         for entry in archive.entries_with_seek().with_context(fail)? {
             let entry = entry.with_context(|| if members.is_empty() { fail() } else { format!("{what} is damaged or cut off") })?;
+            headers.set(0);
             let (start, length) = (entry.raw_file_position(), entry.size());
             let stop = start.checked_add(length).filter(|&stop| stop <= self.length);
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let Some(stop) = stop else { bail!("{what} is cut off in its member {path}; get it again") };
+            let Some(stop) = stop else { bail!("{what} is cut off in its member {}; get it again", excerpt(&path)) };
             end = stop.next_multiple_of(BLOCK);
             if entry.header().entry_type().is_file() {
                 let name = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -99,10 +104,12 @@ impl Section {
     }
 }
 
-/// Reads a section from its beginning; the file's own position is left alone.
+/// Reads a section from its beginning; the file's own position is left alone. What members contain is passed over, not read.
 struct Cursor<'a> {
     section: &'a Section,
     position: u64,
+    /// Bytes read since the last member.
+    headers: &'a Cell<u64>,
 }
 
 impl Read for Cursor<'_> {
@@ -111,6 +118,10 @@ impl Read for Cursor<'_> {
         let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let count = self.section.file.read_at(&mut buffer[..wanted], self.section.offset + self.position)?;
         self.position += count as u64;
+        self.headers.set(self.headers.get() + count as u64);
+        if self.headers.get() > MAX_HEADERS {
+            return Err(io::Error::other(format!("the headers of a member take more than {MAX_HEADERS} bytes")));
+        }
         Ok(count)
     }
 }

@@ -10,7 +10,7 @@ use crate::format::Encoding;
 use crate::jpeg;
 use crate::statistics::PixelSums;
 
-pub use decode::{Picture, decode};
+pub use decode::{Photo, Picture};
 pub use resize::{centre_crop, resize, resized_frame};
 
 /// All photos are stored in colour.
@@ -41,12 +41,15 @@ pub struct Prepared {
 }
 
 impl Treatment {
-    /// Prepares one photo given as the bytes of a JPEG or PNG file.
+    /// Prepares one photo given as the bytes of a JPEG or PNG file. `admit` is told how many bytes that takes at most, before they are
+    /// allocated; it may wait, or refuse.
     ///
     /// # Errors
     /// Where the file cannot be decoded whole.
-    pub fn prepare(&self, file: &[u8]) -> Result<Prepared> {
-        let mut picture = decode(file, self.exif_orientation)?;
+    pub fn prepare(&self, file: &[u8], admit: impl FnOnce(u64) -> Result<()>) -> Result<Prepared> {
+        let photo = Photo::open(file, self.exif_orientation)?;
+        admit(photo.memory().saturating_add(self.resized_memory(photo.frame())))?;
+        let mut picture = photo.decode()?;
         if let Some(size) = self.size {
             picture = resize(picture, size)?;
             if self.square {
@@ -66,5 +69,13 @@ impl Treatment {
             }
         };
         Ok(Prepared { bytes, frame, sums })
+    }
+
+    /// Bytes of a photo of this height and width after resizing, and of one pass of the resizing.
+    fn resized_memory(&self, (height, width): (u32, u32)) -> u64 {
+        self.size.map_or(0, |size| {
+            let (height, width) = resized_frame(height, width, size);
+            height.saturating_mul(width).saturating_mul(2 * CHANNELS as u64)
+        })
     }
 }

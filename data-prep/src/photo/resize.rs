@@ -8,7 +8,7 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{Filter, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::{CHANNELS, Picture};
-use crate::format::MAX_SIDE;
+use crate::format::{MAX_PIXELS, MAX_SIDE};
 
 thread_local! {
     /// Keeps its intermediate rows from one picture to the next.
@@ -31,6 +31,7 @@ pub fn resize(picture: Picture, size: u32) -> Result<Picture> {
     let (height, width) = resized_frame(picture.height, picture.width, size);
     let side = u64::from(MAX_SIDE);
     ensure!(height <= side && width <= side, "its frame would become {height} x {width}, too long to be stored");
+    ensure!(height * width <= MAX_PIXELS, "its frame would become {height} x {width}, beyond {MAX_PIXELS} pixels");
     let (height, width) = (height as u32, width as u32);
     let source = ImageRef::new(picture.width, picture.height, &picture.pixels, PixelType::U8x3).context("it cannot be resized")?;
     let mut resized = Image::new(width, height, PixelType::U8x3);

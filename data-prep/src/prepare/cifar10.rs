@@ -23,7 +23,9 @@ const PARTS: [(&str, &[&str]); 2] = [
     ("test", &["test_batch.bin"]),
 ];
 /// More than any batch has.
-const MAX_BATCH: u64 = 1 << 30;
+const MAX_BATCH: u64 = 1 << 27;
+/// More than the file of names has.
+const MAX_NAMES: u64 = 1 << 20;
 
 /// What `data-prep cifar10` is asked for.
 #[derive(Clone, Debug)]
@@ -98,6 +100,8 @@ fn read_records(folder: &Path, batches: &[&str], classes: usize) -> Result<Vec<V
 }
 
 fn read_names(path: &Path) -> Result<Vec<String>> {
+    let length = path.metadata().with_context(|| format!("{} cannot be read", path.display()))?.len();
+    ensure!(length <= MAX_NAMES, "{} has {length} bytes; the names of ten classes have fewer than {MAX_NAMES}", path.display());
     let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if names.is_empty() || names.len() > 256 {

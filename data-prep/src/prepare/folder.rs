@@ -124,6 +124,11 @@ impl Photos for Tree {
         self.files[number].1
     }
 
+    fn length(&self, number: usize) -> u64 {
+        // What cannot be examined cannot be read either, which is told there.
+        self.files[number].0.metadata().map_or(0, |metadata| metadata.len())
+    }
+
     fn read(&self, number: usize) -> Result<Result<Vec<u8>, String>> {
         let path = &self.files[number].0;
         let read = || {

@@ -33,6 +33,8 @@ pub struct Options {
 
 /// Larger samples are refused: their size is a damaged header's.
 const MAX_SAMPLE: u64 = 256 << 20;
+/// More labels are refused as well: a small packed file can hold any number.
+const MAX_LABELS: u32 = 1 << 28;
 
 /// Writes the samples in file order.
 ///
@@ -108,6 +110,7 @@ fn read_labels(path: &Path) -> Result<Vec<u8>> {
     let [count] = file.dimensions[..] else {
         bail!("{} has {} dimensions; labels have one, so this is another file", path.display(), file.dimensions.len());
     };
+    ensure!(count <= MAX_LABELS, "{} announces {count} labels; data-prep takes up to {MAX_LABELS}", path.display());
     // Read as it comes: a damaged count must not become an allocation.
     let mut labels = Vec::new();
     let read = file.content.by_ref().take(u64::from(count)).read_to_end(&mut labels);

@@ -12,6 +12,7 @@ use super::pipeline::Photos;
 use super::{base_name, made_by};
 use crate::archive::devkit::Devkit;
 use crate::archive::tar::{Member, Section};
+use crate::error::excerpt;
 use crate::manifest::Manifest;
 use crate::output::{Output, identity};
 use crate::random::permutation;
@@ -93,6 +94,10 @@ impl Photos for Archived {
         self.members[number].1
     }
 
+    fn length(&self, number: usize) -> u64 {
+        self.members[number].0.length
+    }
+
     fn read(&self, number: usize) -> Result<Result<Vec<u8>, String>> {
         let member = &self.members[number].0;
         if member.length > MAX_PHOTO {
@@ -112,7 +117,7 @@ fn training(options: &Options, devkit: &Devkit) -> Result<Archived> {
     let mut archives = section.list(&path.display().to_string())?;
     archives.sort_by(|one, two| one.name.cmp(&two.name));
     let list = |archive: &Member| -> Result<Vec<(Member, u32)>> {
-        let what = format!("{} in {}", archive.name, path.display());
+        let what = format!("{} in {}", excerpt(&archive.name), path.display());
         let class = archive.name.strip_suffix(".tar").and_then(|wnid| devkit.classes.iter().position(|class| class.wnid == wnid));
         let Some(class) = class else {
             bail!("{what} is no archive of a class in {}; give ILSVRC2012_img_train.tar as it is", options.devkit.display())
@@ -152,7 +157,7 @@ fn validation(options: &Options, devkit: &Devkit) -> Result<Archived> {
     for photo in photos {
         let number = number_of(&photo.name).filter(|number| (1..=members.len()).contains(number));
         let Some(number) = number else {
-            bail!("{} holds {}, expected are ILSVRC2012_val_00000001.JPEG to {:08}", path.display(), photo.name, members.len())
+            bail!("{} holds {}, expected are ILSVRC2012_val_00000001.JPEG to {:08}", path.display(), excerpt(&photo.name), members.len())
         };
         let label = devkit.truth[number - 1];
         ensure!(members[number - 1].is_none(), "{} holds number {number} twice", path.display());

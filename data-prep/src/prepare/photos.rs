@@ -72,8 +72,7 @@ impl Part<'_> {
         let probes = count.min(PROBES);
         let (mut bytes, mut readable) = (0, 0);
         for probe in 0..probes {
-            let Ok(file) = self.photos.read(probe * count / probes)? else { continue };
-            if let Ok(prepared) = treatment.prepare(&file) {
+            if let Ok(prepared) = pipeline::prepare(self.photos, probe * count / probes, treatment, |_| Ok(()))? {
                 bytes += prepared.bytes.len() as u64;
                 readable += 1;
             }

@@ -1,8 +1,10 @@
 //! Many photos through one treatment, in parallel, with the results in the order of the photos.
 //!
 //! Workers take photos in order from a counter, and one writer takes the results in the same order, so the bytes do not
-//! depend on the number of threads. A worker may run ahead of the writer by a bounded number of photos and bytes; the photo
-//! that the writer waits for is always let through. Shards are synced to disk by a thread of their own.
+//! depend on the number of threads. Workers may run ahead of the writer by a bounded number of photos. All photos together,
+//! from the file that is read to the result that waits for the writer, may take a bounded number of bytes, so that large ones are
+//! decoded few at a time; the photo that the writer waits for is always let through, alone it has room. Shards are synced to disk by
+//! a thread of their own.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Condvar, Mutex};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::journal::{Journal, Unreadable};
 use crate::photo::{Prepared, Treatment};
@@ -19,8 +21,9 @@ use crate::writer::{DatasetWriter, FinishedShard, ShardWriter};
 
 /// Photos per thread that may be finished or under way before the writer has taken the first of them.
 const AHEAD: usize = 16;
-/// Bytes of finished photos that may wait for the writer.
-const WAITING_BYTES: usize = 256 << 20;
+/// Bytes that all photos may take together, for each thread and at least: no photo of a usual camera has to wait.
+const BYTES_PER_THREAD: u64 = 128 << 20;
+const BYTES: u64 = 1 << 30;
 
 /// Where photos come from. Numbers are places in the order in which they are stored.
 pub trait Photos: Sync {
@@ -28,6 +31,8 @@ pub trait Photos: Sync {
     /// What the user knows the photo by.
     fn name(&self, number: usize) -> String;
     fn label(&self, number: usize) -> u32;
+    /// Bytes of the photo's file.
+    fn length(&self, number: usize) -> u64;
     /// The photo's file, or why this one cannot be read. The outer error, which ends the preparation, is for what is wrong
     /// with all of them.
     fn read(&self, number: usize) -> Result<Result<Vec<u8>, String>>;
@@ -65,7 +70,7 @@ pub fn run(
     journal.keep(|shard| finished.contains_key(&shard))?;
     let order: Vec<usize> = wanted.iter().cloned().flatten().collect();
     let progress = Progress::new(label, "photos", photos.count() as u64, (photos.count() - order.len()) as u64);
-    let queue = Queue::new(order.len(), settings.threads * AHEAD);
+    let queue = Queue::new(order.len(), settings.threads);
     let result: Result<Vec<_>> = std::thread::scope(|scope| {
         for _ in 0..settings.threads {
             scope.spawn(|| work(photos, treatment, &order, &queue));
@@ -139,23 +144,30 @@ fn work(photos: &dyn Photos, treatment: &Treatment, order: &[usize], queue: &Que
             photos.prefetch(later);
         }
         let photo = order[place];
-        // A decoder that breaks down on one photo must not end a preparation of a million, nor let the writer wait for ever.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let file = photos.read(photo)?;
-            Ok(file.and_then(|file| treatment.prepare(&file).map_err(|error| format!("{error:#}"))))
-        }));
-        let outcome = outcome.unwrap_or_else(|_| Ok(Err("the decoder broke down".to_owned())));
-        queue.put(place, outcome);
+        queue.put(place, prepare(photos, photo, treatment, |bytes| queue.reserve(place, bytes)));
     }
 }
 
+/// Reads and prepares one photo. `admit` is told of the bytes that the file takes, then of those that the rest takes.
+pub fn prepare(photos: &dyn Photos, photo: usize, treatment: &Treatment, admit: impl Fn(u64) -> Result<()>) -> Outcome {
+    // A decoder that breaks down on one photo must not end a preparation of a million, nor let the writer wait for ever.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        admit(photos.length(photo))?;
+        let file = photos.read(photo)?;
+        Ok(file.and_then(|file| treatment.prepare(&file, &admit).map_err(|error| format!("{error:#}"))))
+    }));
+    outcome.unwrap_or_else(|_| Ok(Err("the decoder broke down".to_owned())))
+}
+
 /// A prepared photo or why it cannot be used; the outer error ends the run.
-type Outcome = Result<Result<Prepared, String>>;
+pub type Outcome = Result<Result<Prepared, String>>;
 
 /// The places that workers take and the results that wait for the writer.
 struct Queue {
     count: usize,
     window: usize,
+    /// That all photos may take together.
+    bytes: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -167,13 +179,15 @@ struct State {
     /// Place that the writer takes next.
     wanted: usize,
     waiting: BTreeMap<usize, Outcome>,
-    waiting_bytes: usize,
+    /// What each photo takes that is under way or waits.
+    taken: BTreeMap<usize, u64>,
     stopped: bool,
 }
 
 impl Queue {
-    fn new(count: usize, window: usize) -> Queue {
-        Queue { count, window, state: Mutex::default(), changed: Condvar::new() }
+    fn new(count: usize, threads: usize) -> Queue {
+        let bytes = (threads as u64 * BYTES_PER_THREAD).max(BYTES);
+        Queue { count, window: threads * AHEAD, bytes, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// The next place to work on; `None` when there is none or the run is over.
@@ -183,7 +197,7 @@ impl Queue {
             if state.stopped || state.next == self.count {
                 return None;
             }
-            let room = state.next < state.wanted + self.window && state.waiting_bytes < WAITING_BYTES;
+            let room = state.next < state.wanted + self.window && state.taken.values().sum::<u64>() < self.bytes;
             if room || state.next == state.wanted {
                 state.next += 1;
                 return Some(state.next - 1);
@@ -192,9 +206,22 @@ impl Queue {
         }
     }
 
+    /// Waits until `place` may take so many bytes more; fails where the run is over.
+    fn reserve(&self, place: usize, bytes: u64) -> Result<()> {
+        let mut state = self.lock();
+        loop {
+            ensure!(!state.stopped, "the preparation has ended");
+            if place == state.wanted || state.taken.values().sum::<u64>() + bytes <= self.bytes {
+                *state.taken.entry(place).or_default() += bytes;
+                return Ok(());
+            }
+            state = self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
     fn put(&self, place: usize, outcome: Outcome) {
         let mut state = self.lock();
-        state.waiting_bytes += bytes(&outcome);
+        state.taken.insert(place, bytes(&outcome));
         state.waiting.insert(place, outcome);
         self.changed.notify_all();
     }
@@ -204,7 +231,7 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if let Some(outcome) = state.waiting.remove(&place) {
-                state.waiting_bytes -= bytes(&outcome);
+                state.taken.remove(&place);
                 state.wanted = place + 1;
                 self.changed.notify_all();
                 return outcome;
@@ -224,6 +251,37 @@ impl Queue {
     }
 }
 
-fn bytes(outcome: &Outcome) -> usize {
-    outcome.as_ref().ok().and_then(|prepared| prepared.as_ref().ok()).map_or(0, |prepared| prepared.bytes.len())
+fn bytes(outcome: &Outcome) -> u64 {
+    outcome.as_ref().ok().and_then(|prepared| prepared.as_ref().ok()).map_or(0, |prepared| prepared.bytes.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn photos_wait_for_memory_and_the_wanted_one_does_not() {
+        let queue = Queue::new(10, 1);
+        assert_eq!(queue.bytes, BYTES);
+        assert_eq!((queue.next(), queue.next(), queue.next()), (Some(0), Some(1), Some(2)));
+        queue.reserve(2, BYTES).unwrap();
+        // The writer waits for this one, which needs more than there is at all.
+        queue.reserve(0, 2 * BYTES).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.reserve(1, 1));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiting.is_finished());
+            queue.put(0, Ok(Err("too large".to_owned())));
+            assert!(queue.take(0).unwrap().is_err());
+            // Now it is the wanted one itself.
+            waiting.join().unwrap().unwrap();
+            let waiting = scope.spawn(|| queue.reserve(3, 1));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiting.is_finished());
+            queue.stop();
+            assert!(waiting.join().unwrap().is_err());
+        });
+    }
 }
