@@ -1,10 +1,59 @@
-//! Files that are whole or not there: written under a temporary name, synced, renamed.
+//! Files that are whole or not there: written under a temporary name, synced, renamed. And files that are files: opening a
+//! named pipe waits for its other end, for ever where there is none.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+
+/// Opens a regular file for reading. Waits for nothing.
+///
+/// # Errors
+/// Of kind `InvalidInput` where anything else has this name.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    open_at_once(path, OpenOptions::new().read(true))
+}
+
+/// All bytes of a regular file.
+///
+/// # Errors
+/// As [`open_regular`], and where they cannot be read.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = open_regular(path)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0).min(64 << 20));
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Looked at after opening: between a look and an opening another file may take the name.
+fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let found = match options.custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(file) => {
+            let kind = file.metadata()?.file_type();
+            if kind.is_file() {
+                return Ok(file);
+            }
+            kind
+        }
+        // Sockets, and pipes without a reader, cannot even be opened, and folders not for writing.
+        Err(error) => match path.metadata() {
+            Ok(metadata) if !metadata.is_file() => metadata.file_type(),
+            _ => return Err(error),
+        },
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("this is {}, not a file", name(found))))
+}
+
+fn name(kind: FileType) -> &'static str {
+    match kind {
+        _ if kind.is_fifo() => "a named pipe",
+        _ if kind.is_socket() => "a socket",
+        _ if kind.is_dir() => "a folder",
+        _ => "a device",
+    }
+}
 
 /// Ending of a file that is still being written.
 pub const PARTIAL: &str = "partial";
@@ -85,4 +134,29 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn sync_folder(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).with_context(|| format!("{} cannot be synced", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let pipe = std::ffi::CString::new(path("pipe").to_str().unwrap()).unwrap();
+        // SAFETY: the path ends in a zero byte.
+        assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        std::os::unix::fs::symlink(path("pipe"), path("link")).unwrap();
+        let others =
+            [("pipe", "a named pipe"), ("link", "a named pipe"), ("socket", "a socket"), (".", "a folder"), ("/dev/null", "a device")];
+        for (name, what) in others {
+            let error = open_regular(&path(name)).unwrap_err();
+            assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::InvalidInput, format!("this is {what}, not a file")));
+        }
+        std::fs::write(path("file"), b"bytes").unwrap();
+        assert_eq!(read_regular(&path("file")).unwrap(), b"bytes");
+        assert_eq!(read_regular(&path("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }
