@@ -73,7 +73,8 @@ pub struct Cifar10 {
 }
 
 /// Classes are numbered in the order of their folders' names. The samples keep the order of classes and names, as
-/// torchvision's ImageFolder has them, unless --shuffle-seed is given; training shuffles in any case.
+/// torchvision's ImageFolder has them, unless --shuffle-seed is given; training shuffles in any case. Links to folders are
+/// followed; hidden folders, and those of systems (__MACOSX, lost+found, @eaDir), are passed over and named.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Folder {

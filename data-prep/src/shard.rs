@@ -186,10 +186,11 @@ impl Shard {
         }
         let Some(compared) = &mut trust.blocks else { return Ok(()) };
         let length = u64::from(self.header.block_length);
-        for block in (data.start / length) as usize..data.end.div_ceil(length) as usize {
-            if !compared[block] {
+        let blocks = (data.start / length) as usize..data.end.div_ceil(length) as usize;
+        for (block, compared) in blocks.clone().zip(&mut compared[blocks]) {
+            if !*compared {
                 self.compare_block(block).with_context(|| format!("shard {path} was written to while it was in use"))?;
-                compared[block] = true;
+                *compared = true;
             }
         }
         Ok(())

@@ -96,7 +96,7 @@ fn unreadable_photos_are_left_out_and_listed() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("4 of 6 photos left out, listed in out/unreadable.txt"), "{said}");
-    assert!(said.contains("passed over: 2 files in class folders that are no .jpg, .jpeg or .png: a/8.gif, b/9.webp"), "{said}");
+    assert!(said.contains("files in class folders that are no .jpg, .jpeg or .png are passed over: 2, namely a/8.gif, b/9.webp"), "{said}");
     let report = fs::read_to_string(folder.path().join("out/unreadable.txt")).unwrap();
     let names: Vec<&str> = report.lines().map(|line| line.split(':').next().unwrap()).collect();
     assert_eq!(names, ["a/2.jpg", "a/3.jpg", "b/4.jpg", "b/7.jpg"], "{report}");

@@ -37,10 +37,10 @@ fn what_systems_leave_is_passed_over_at_any_depth() {
     let told = said(data_prep(folder.path(), "folder --images p --out out"));
     // Eight in four places, the one with blanks in its name, and the photo.
     assert!(
-        told.contains("passed over: 34 what is hidden or a system's own: $RECYCLE.BIN, .AppleDouble, .Trash-1000 and 31 more"),
+        told.contains("hidden files and folders, and those of systems, are passed over: 34, namely $RECYCLE.BIN, .AppleDouble, .Trash-1000 and 31 more"),
         "{told}"
     );
-    assert!(told.contains("passed over: 1 files beside the class folders, which belong to no class,: labels.csv"), "{told}");
+    assert!(told.contains("files beside the class folders are passed over: 1, namely labels.csv"), "{told}");
     expect(folder.path(), "folder --images clean --out expected", 0);
     let [found, expected] = ["out", "expected"].map(|name| open(&folder.path().join(name)));
     assert_eq!(found.class_names(), ["ant", "bee"]);
@@ -66,8 +66,8 @@ fn links_are_followed_once_and_never_in_a_circle() {
     }
     symlink("none", path("p/dog")).unwrap();
     let told = said(data_prep(folder.path(), "folder --images p --out out"));
-    assert!(told.contains("passed over: 2 links that lead nowhere: ant/x, dog"), "{told}");
-    assert!(told.contains("passed over: 1 folders that were reached by another path: ant/pool2"), "{told}");
+    assert!(told.contains("links that lead nowhere are passed over: 2, namely ant/x, dog"), "{told}");
+    assert!(told.contains("folders to which another path has led before are passed over: 1, namely ant/pool2"), "{told}");
     let dataset = open(&path("out"));
     assert_eq!(dataset.class_names(), ["ant", "bee", "cat"]);
     // 1 and 3 in ant, 2 and the single one in bee, 4 in cat.

@@ -87,7 +87,7 @@ fn hint(batches: &Path) -> Option<String> {
         None
     } else if holds(&FOLDER) {
         Some(format!("did you mean {}?", batches.join(FOLDER).display()))
-    } else if ["data_batch_1", "data_batch_1.mat", "cifar-10-batches-py", "cifar-10-batches-mat"].iter().any(|name| holds(&name))
+    } else if ["data_batch_1", "data_batch_1.mat", "cifar-10-batches-py", "cifar-10-batches-mat"].iter().any(holds)
         || archive && (name.contains("python") || name.contains("matlab"))
     {
         Some("this is the Python or MATLAB version; download the binary version, cifar-10-binary.tar.gz, and unpack it".to_owned())

@@ -113,11 +113,11 @@ impl Found {
     /// Tells what was passed over.
     pub fn tell(&self, root: &Path) {
         for (what, paths) in [
-            ("what is hidden or a system's own", &self.strays),
+            ("hidden files and folders, and those of systems,", &self.strays),
             ("files in class folders that are no .jpg, .jpeg or .png", &self.others),
-            ("files beside the class folders, which belong to no class,", &self.beside),
+            ("files beside the class folders", &self.beside),
             ("links that lead nowhere", &self.dangling),
-            ("folders that were reached by another path", &self.again),
+            ("folders to which another path has led before", &self.again),
         ] {
             let mut names: Vec<String> =
                 paths.iter().map(|path| one_line(&path.strip_prefix(root).unwrap_or(path).to_string_lossy())).collect();
@@ -125,7 +125,7 @@ impl Found {
             let more = names.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             if !names.is_empty() {
-                log::warn!("passed over: {} {what}: {}{more}", names.len(), names[..names.len().min(NAMED)].join(", "));
+                log::warn!("{what} are passed over: {}, namely {}{more}", names.len(), names[..names.len().min(NAMED)].join(", "));
             }
         }
     }
