@@ -49,12 +49,16 @@ impl Dataset {
         let mut samples = 0;
         for record in &manifest.shards {
             let path = dir.join(&record.file);
-            ensure!(
-                path.exists(),
-                "shard {} is missing, though the manifest in its folder lists it; restore it or prepare the data set again",
-                path.display()
-            );
-            let shard = Shard::open(&path)?;
+            let missing = || {
+                format!(
+                    "shard {} is missing, though the manifest in its folder lists it; restore it or prepare the data set again",
+                    path.display()
+                )
+            };
+            let shard = Shard::open(&path).map_err(|error| match error.downcast_ref::<std::io::Error>() {
+                Some(cause) if cause.kind() == std::io::ErrorKind::NotFound => anyhow::anyhow!(missing()),
+                _ => error,
+            })?;
             let header = shard.header();
             let agrees = shard.header_crc32() == record.header_crc32
                 && shard.file_length() == record.bytes

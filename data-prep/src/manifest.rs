@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{excerpt, usage};
-use crate::files::write_atomically;
+use crate::files::{open_regular, write_atomically};
 use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, VERSION};
+use crate::prepare::PARTS;
 use crate::statistics::ChannelStatistics;
 
 /// The manifest's name in its folder.
@@ -62,7 +63,7 @@ impl Manifest {
     /// Reads and checks the manifest of `folder`.
     pub fn read(folder: &Path) -> Result<Manifest> {
         let path = folder.join(FILE_NAME);
-        let mut file = match std::fs::File::open(&path) {
+        let mut file = match open_regular(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(folder)),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be opened", path.display())),
@@ -154,7 +155,7 @@ fn missing(folder: &Path) -> anyhow::Error {
     if !folder.exists() {
         return usage(format!("{} does not exist; give a folder that data-prep made", folder.display()));
     }
-    let parts: Vec<String> = ["train", "test", "val"]
+    let parts: Vec<String> = PARTS
         .iter()
         .map(|part| folder.join(part))
         .filter(|part| part.join(FILE_NAME).exists())
