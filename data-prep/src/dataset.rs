@@ -141,9 +141,7 @@ impl Dataset {
 
     /// Stands for all that the shards hold, in their order: a CRC-32 of their headers' checksums, which cover those of labels and pixels.
     pub fn fingerprint(&self) -> u32 {
-        let mut hasher = crc32fast::Hasher::new();
-        self.manifest.shards.iter().for_each(|record| hasher.update(record.header_crc32.as_bytes()));
-        hasher.finalize()
+        self.manifest.fingerprint()
     }
 
     /// The label of sample `index`, which must be below [`Dataset::len`].

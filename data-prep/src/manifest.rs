@@ -116,6 +116,13 @@ impl Manifest {
         write_atomically(&folder.join(FILE_NAME), &self.to_bytes())
     }
 
+    /// Stands for all that the shards hold, in their order: a CRC-32 of their headers' checksums, which cover those of labels and pixels.
+    pub fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        self.shards.iter().for_each(|record| hasher.update(record.header_crc32.as_bytes()));
+        hasher.finalize()
+    }
+
     fn check(&self) -> Result<()> {
         ensure!((1..=MAX_CHANNELS).contains(&self.channels), "channels is {}, allowed are 1 to {MAX_CHANNELS}", self.channels);
         ensure!((1..=MAX_CLASSES).contains(&self.classes), "classes is {}, allowed are 1 to {MAX_CLASSES}", self.classes);

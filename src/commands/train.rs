@@ -142,6 +142,7 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
         about["threads_per_rank"] = json!(engine.threads());
         about["kernels"] = json!(engine.kernels());
         about["steps_per_epoch"] = json!(steps_per_epoch);
+        about["data"] = json!({ "train": splits.train.about(), "test": splits.test.as_ref().map(|test| test.about()) });
         folder.begin(config, about)?;
         say(settings(config, &splits, &plan, &schedule, &engine, &share, &hosts, folder.path(), resumed.as_ref()));
     }
