@@ -19,6 +19,8 @@ use crate::statistics::ChannelStatistics;
 pub const FILE_NAME: &str = "manifest.json";
 /// Larger files are refused unread.
 const MAX_LENGTH: u64 = 64 << 20;
+/// Bytes of a file name.
+const MAX_NAME: usize = 255;
 const FORMAT: &str = "biodist shards";
 const CHECKSUM_LINE: &str = "\n\"crc32\": \"";
 
@@ -143,9 +145,10 @@ impl Manifest {
         for shard in &self.shards {
             let name = &shard.file;
             // The reader must not be led out of the folder.
-            let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+            let plain = (1..=MAX_NAME).contains(&name.len()) && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
             ensure!(plain, "shards lists {:?}, which is no plain file name", excerpt(name));
             ensure!(seen.insert(name.as_str()), "shards lists {:?} twice", excerpt(name));
+            ensure!(shard.header_crc32.len() == 8, "shards lists {:?} for the checksum of {name:?}", excerpt(&shard.header_crc32));
             samples = samples.saturating_add(shard.samples);
         }
         ensure!(samples == self.samples, "samples is {}, but the shards listed have {samples}", self.samples);

@@ -139,12 +139,17 @@ fn messages_quote_the_beginning_of_what_is_long() {
     let long = "x".repeat(4 * MEBI);
     let seal = |body: &str| format!("{body}\n\"crc32\": \"{:08x}\"}}\n", crc32fast::hash(format!("{body}\n").as_bytes()));
     let start = r#"{"format": "biodist shards", "version": 1,"#;
+    let sound = r#"{"format": "biodist shards", "version": 1, "samples": 3, "classes": 1, "class_names": ["ant"], "channels": 1, "shape": null,
+"encoding": "raw", "statistics": {"mean": [0.5], "deviation": [0.25]}, "made_by": {},
+"shards": [{"file": "00000.shard", "bytes": 100, "samples": 3, "header_crc32": "0123abcd"}],"#;
     let texts = [
         format!(r#"{{"format": "{long}", "version": 1}}"#),
         format!(r#"{{"format": "biodist shards", "version": "{long}"}}"#),
         format!("{start}\n\"crc32\": \"{long}\"}}\n"),
         seal(&format!(r#"{start} "{long}": 1,"#)),
         seal(&format!(r#"{start} "samples": "{long}","#)),
+        seal(&sound.replace("00000.shard", &long)),
+        seal(&sound.replace("0123abcd", &long)),
     ];
     for text in texts {
         fs::write(folder.path().join("manifest.json"), text).unwrap();

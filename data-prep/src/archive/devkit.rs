@@ -67,6 +67,9 @@ fn read_files(file: File) -> Result<(Vec<u8>, Vec<u8>)> {
     // Raw: a name of more than 255 bytes, which would be read whole, is none of the kit's.
     for entry in archive.entries()?.raw(true) {
         let entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
         let path = entry.path_bytes().into_owned();
         let wanted = match path.rsplit(|&byte| byte == b'/').next() {
             Some(name) if name == META.as_bytes() => &mut meta,

@@ -60,7 +60,7 @@ impl Section {
         // The lengths were compared with the file's when the archive was listed.
         let mut bytes = vec![0; member.length as usize];
         let read = self.file.read_exact_at(&mut bytes, member.offset);
-        read.with_context(|| format!("{} in {} cannot be read", member.name, self.path.display()))?;
+        read.with_context(|| format!("{} in {} cannot be read", excerpt(&member.name), self.path.display()))?;
         Ok(bytes)
     }
 

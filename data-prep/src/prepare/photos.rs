@@ -10,6 +10,7 @@ use super::disk;
 use super::journal::{Journal, REPORT};
 use super::pipeline::{self, Photos, Settings};
 use super::samples_per_shard;
+use crate::error::excerpt;
 use crate::format::Encoding;
 use crate::manifest::{FILE_NAME, Manifest};
 use crate::photo::{CHANNELS, Treatment};
@@ -100,7 +101,7 @@ impl Part<'_> {
         let unreadable = journal.report()?;
         if let Some(first) = unreadable.first() {
             if unreadable.len() == self.photos.count() {
-                bail!("none of the {} photos could be used; the first is {}: {}", unreadable.len(), first.file, first.reason);
+                bail!("none of the {} photos could be used; the first is {}: {}", unreadable.len(), excerpt(&first.file), first.reason);
             }
             let report = self.folder.join(REPORT);
             let _ = writeln!(

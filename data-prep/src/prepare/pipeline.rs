@@ -15,6 +15,7 @@ use std::sync::{Condvar, Mutex};
 use anyhow::{Result, ensure};
 
 use super::journal::{Journal, Unreadable};
+use crate::error::excerpt;
 use crate::photo::{Prepared, Treatment};
 use crate::progress::Progress;
 use crate::writer::{DatasetWriter, FinishedShard, ShardWriter};
@@ -120,7 +121,7 @@ fn write(
                     if settings.strict {
                         anyhow::bail!(
                             "{} cannot be used: {}; without --strict such files are left out and listed",
-                            unreadable.file,
+                            excerpt(&unreadable.file),
                             unreadable.reason
                         );
                     }
