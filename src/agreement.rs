@@ -10,9 +10,8 @@ use anyhow::Result;
 
 use crate::config::Config;
 use crate::data::DataSet;
-use crate::exchange::Transport;
+use crate::exchange::{self, Transport};
 use crate::exit::Exit;
-use crate::job;
 
 /// What a rank was given: values by what they are of, in the words of an error message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,11 +63,11 @@ pub fn agree(own: &Facts, transport: &dyn Transport) -> Result<()> {
     let mut first = encode(&own.0);
     transport.broadcast(&mut first);
     let apart = differences(&decode(&first), &own.0);
-    let all: Vec<BTreeMap<String, String>> = gather(&encode(&apart), transport).iter().map(|bytes| decode(bytes)).collect();
+    let all: Vec<BTreeMap<String, String>> = exchange::gather_bytes(&encode(&apart), transport).iter().map(|bytes| decode(bytes)).collect();
     if all.iter().all(BTreeMap::is_empty) {
         return Ok(());
     }
-    Err(Exit::Usage.error(describe(&decode(&first), &all, &job::host_names(transport))))
+    Err(Exit::Usage.error(describe(&decode(&first), &all, &exchange::host_names(transport))))
 }
 
 const ABSENT: &str = "absent";
@@ -110,22 +109,6 @@ fn encode(facts: &BTreeMap<String, String>) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> BTreeMap<String, String> {
     serde_json::from_slice(bytes).expect("a rank sends texts")
-}
-
-/// Every rank's bytes. Collective.
-fn gather(own: &[u8], transport: &dyn Transport) -> Vec<Vec<u8>> {
-    let lengths: Vec<usize> = transport.all_gather_words(&[own.len() as u64]).into_iter().map(|length| length as usize).collect();
-    let words = lengths.iter().copied().max().unwrap_or(0).div_ceil(8);
-    let mut padded = own.to_vec();
-    padded.resize(8 * words, 0);
-    let own: Vec<u64> = padded.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect();
-    let all = transport.all_gather_words(&own);
-    let bytes = |(rank, length): (usize, &usize)| {
-        let mut bytes: Vec<u8> = all[rank * words..][..words].iter().flat_map(|word| word.to_le_bytes()).collect();
-        bytes.truncate(*length);
-        bytes
-    };
-    lengths.iter().enumerate().map(bytes).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use biodist_process::{leftovers, ranks};
 
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
+use crate::host;
 use crate::observe::{self, Doing};
 use crate::quote;
 
@@ -112,7 +113,7 @@ fn give_up(message: &str, exit: Exit) -> ! {
 pub fn complain_as_rank(rank: usize, message: &str) {
     match rank {
         0 => complain(message),
-        _ => complain(&format!("rank {rank} on {}: {message}", host_name())),
+        _ => complain(&format!("rank {rank} on {}: {message}", host::name())),
     }
 }
 
@@ -141,26 +142,4 @@ fn start_logging(rank: usize) {
     });
     // A second call, from a test in the same process, changes nothing.
     let _ = builder.try_init();
-}
-
-/// This machine's name.
-pub fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "an unnamed host".to_owned() } else { name.trim().to_owned() }
-}
-
-/// Every rank's host name. Collective.
-pub fn host_names(transport: &dyn Transport) -> Vec<String> {
-    // The longest name that Linux has, in whole words.
-    const WORDS: usize = 64 / 8;
-    let mut bytes = host_name().into_bytes();
-    bytes.resize(8 * WORDS, 0);
-    let own: Vec<u64> = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect();
-    let all = transport.all_gather_words(&own);
-    all.chunks_exact(WORDS)
-        .map(|words| {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).filter(|byte| *byte != 0).collect();
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-        .collect()
 }

@@ -73,7 +73,8 @@ pub struct Cifar10 {
 }
 
 /// Classes are numbered in the order of their folders' names. The samples keep the order of classes and names, as
-/// torchvision's ImageFolder has them, unless --shuffle-seed is given; training shuffles in any case.
+/// torchvision's ImageFolder has them, unless --shuffle-seed is given; training shuffles in any case. Links to folders are
+/// followed; hidden folders, and those of systems (__MACOSX, lost+found, @eaDir), are passed over and named.
 ///
 /// JPEGs get the pixels that libjpeg-turbo, and so Pillow, decodes. Left out and listed in unreadable.txt are photos that are damaged
 /// or cut off, JPEGs that are lossless, of 12 bits or coded arithmetically, photos of more than 134 million pixels, and files of more

@@ -1,6 +1,6 @@
 //! What each subcommand does and prints: one function for each, errors as exit codes.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ use data_prep::format::Encoding;
 use data_prep::inspect::{info, parts, show, verify};
 use data_prep::photo::Treatment;
 use data_prep::prepare::{cifar10, folder, idx, imagenet, photos};
+use data_prep::text::printable;
 use data_prep::{Dataset, Manifest};
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ use crate::arguments::{Arguments, Cifar10, Command, Folder, Idx, Imagenet, Inspe
 pub fn run(arguments: Arguments) -> ExitCode {
     data_prep::install_fault_handler();
     let log = env_logger::Env::default().default_filter_or("warn");
-    env_logger::Builder::from_env(log).format(|line, record| writeln!(line, "warning: {}", record.args())).init();
+    env_logger::Builder::from_env(log).format(|line, record| writeln!(line, "warning: {}", printable(&record.args().to_string()))).init();
     let result = match arguments.command {
         Command::Idx(arguments) => idx(arguments),
         Command::Cifar10(arguments) => cifar10(arguments),
@@ -35,7 +36,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to do where even stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "{}", printable(&format!("error: {error:#}")));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -43,27 +44,38 @@ pub fn run(arguments: Arguments) -> ExitCode {
 
 fn idx(arguments: Idx) -> Result<()> {
     let Idx { images, labels, classes, out } = arguments;
-    let manifest = idx::run(&idx::Options { images, labels, out: out.out.clone(), classes, shard_mib: out.shard_mib })?;
+    let manifest = going_on(idx::run(&idx::Options { images, labels, out: out.out.clone(), classes, shard_mib: out.shard_mib }))?;
     done(&[(out.out, manifest)])
 }
 
 fn cifar10(arguments: Cifar10) -> Result<()> {
     let Cifar10 { batches, out } = arguments;
-    done(&cifar10::run(&cifar10::Options { batches, out: out.out, shard_mib: out.shard_mib })?)
+    done(&going_on(cifar10::run(&cifar10::Options { batches, out: out.out, shard_mib: out.shard_mib }))?)
 }
 
 fn folder(arguments: Folder) -> Result<()> {
     let storing = storing(&arguments.storing, arguments.size, arguments.out.shard_mib);
     let out = arguments.out.out;
     let Folder { images, shuffle_seed, .. } = arguments;
-    let manifest = folder::run(&folder::Options { images, out: out.clone(), storing, shuffle_seed })?;
+    let manifest = going_on(folder::run(&folder::Options { images, out: out.clone(), storing, shuffle_seed }))?;
     done(&[(out, manifest)])
 }
 
 fn imagenet(arguments: Imagenet) -> Result<()> {
     let storing = storing(&arguments.storing, Some(arguments.size), arguments.out.shard_mib);
     let Imagenet { train, val, devkit, seed, out, .. } = arguments;
-    done(&imagenet::run(&imagenet::Options { train, val, devkit, out: out.out, storing, seed })?)
+    done(&going_on(imagenet::run(&imagenet::Options { train, val, devkit, out: out.out, storing, seed }))?)
+}
+
+/// Says of a preparation for which the disk was too small that it is not lost.
+fn going_on<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| {
+        let full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        match error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|cause| full(cause.kind()))) {
+            true => anyhow::anyhow!("{error:#}; free some space and run the same command again, it goes on"),
+            false => error,
+        }
+    })
 }
 
 fn storing(arguments: &Storing, size: Option<u32>, shard_mib: u32) -> photos::Options {
@@ -136,8 +148,8 @@ fn summary(folder: &Path, manifest: &Manifest) -> String {
 
 /// Prints to stdout; a reader that went away is no error.
 fn say(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+    match writeln!(std::io::stdout(), "{}", printable(text)) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }

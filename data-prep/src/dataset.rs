@@ -49,12 +49,16 @@ impl Dataset {
         let mut samples = 0;
         for record in &manifest.shards {
             let path = dir.join(&record.file);
-            ensure!(
-                path.exists(),
-                "shard {} is missing, though the manifest in its folder lists it; restore it or prepare the data set again",
-                path.display()
-            );
-            let shard = Shard::open(&path)?;
+            let missing = || {
+                format!(
+                    "shard {} is missing, though the manifest in its folder lists it; restore it or prepare the data set again",
+                    path.display()
+                )
+            };
+            let shard = Shard::open(&path).map_err(|error| match error.downcast_ref::<std::io::Error>() {
+                Some(cause) if cause.kind() == std::io::ErrorKind::NotFound => anyhow::anyhow!(missing()),
+                _ => error,
+            })?;
             let header = shard.header();
             let agrees = shard.header_crc32() == record.header_crc32
                 && shard.file_length() == record.bytes
@@ -137,9 +141,7 @@ impl Dataset {
 
     /// Stands for all that the shards hold, in their order: a CRC-32 of their headers' checksums, which cover those of labels and pixels.
     pub fn fingerprint(&self) -> u32 {
-        let mut hasher = crc32fast::Hasher::new();
-        self.manifest.shards.iter().for_each(|record| hasher.update(record.header_crc32.as_bytes()));
-        hasher.finalize()
+        self.manifest.fingerprint()
     }
 
     /// The label of sample `index`, which must be below [`Dataset::len`].

@@ -3,6 +3,7 @@
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,8 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Looked at after opening: between a look and an opening another file may take the name.
-fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+/// A regular file, or an error at once. Looked at after opening: between a look and an opening another file may take the name.
+pub(crate) fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let found = match options.custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => {
             let kind = file.metadata()?.file_type();
@@ -37,6 +38,7 @@ fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
             }
             kind
         }
+        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => return Err(too_many(&error)),
         // Sockets, and pipes without a reader, cannot even be opened, and folders not for writing.
         Err(error) => match path.metadata() {
             Ok(metadata) if !metadata.is_file() => metadata.file_type(),
@@ -44,6 +46,20 @@ fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         },
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("this is {}, not a file", name(found))))
+}
+
+/// Says how many files a process may have open, and where that is decided.
+fn too_many(error: &io::Error) -> io::Error {
+    // SAFETY: `rlimit` is plain numbers, for which zeros are valid, and the call fills it.
+    let limit = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit
+    };
+    let (now, most) = (limit.rlim_cur, limit.rlim_max);
+    let raise =
+        if now < most { format!("raise that with `ulimit -n`, up to {most}") } else { "let the administrator raise that".to_owned() };
+    io::Error::other(format!("{error}; this process may have {now} files open: {raise}"))
 }
 
 fn name(kind: FileType) -> &'static str {
@@ -71,7 +87,8 @@ impl AtomicFile {
         name.push(".");
         name.push(PARTIAL);
         let partial = path.with_file_name(name);
-        let file = File::create(&partial).with_context(|| format!("{} cannot be created", partial.display()))?;
+        let file = open_at_once(&partial, OpenOptions::new().write(true).create(true).truncate(true));
+        let file = file.with_context(|| format!("{} cannot be created", partial.display()))?;
         Ok(AtomicFile { path: path.to_owned(), partial, file: Some(BufWriter::with_capacity(1 << 20, file)) })
     }
 
@@ -102,11 +119,7 @@ impl AtomicFile {
     }
 
     fn failed(&self, error: io::Error) -> anyhow::Error {
-        let advice = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space and run the same command again, it goes on",
-            _ => "",
-        };
-        anyhow::anyhow!("{} cannot be written: {error}{advice}", self.path.display())
+        anyhow::Error::new(error).context(format!("{} cannot be written", self.path.display()))
     }
 }
 
@@ -123,11 +136,25 @@ impl Drop for AtomicFile {
 /// Writes a whole small file. A device, or what a link leads to, is written itself: another file would take its place.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     if path.is_symlink() || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
-        return std::fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()));
+        return write_through(path, bytes).with_context(|| format!("{} cannot be written", path.display()));
     }
     let mut file = AtomicFile::create(path)?;
     file.write(bytes)?;
     file.commit()
+}
+
+/// Writes what a name leads to. A pipe is written at its reader's pace, and not at all where it has none.
+fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENXIO) => io::Error::other("nobody reads from the other end of it"),
+        _ => error,
+    })?;
+    // SAFETY: the descriptor is open; the call changes a flag of it.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    file.write_all(bytes)
 }
 
 /// Makes a rename or removal in `path`'s folder last through a loss of power.

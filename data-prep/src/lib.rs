@@ -21,6 +21,8 @@ pub mod progress;
 pub mod random;
 pub mod shard;
 pub mod statistics;
+pub mod stray;
+pub mod text;
 pub mod writer;
 
 pub use augment::{AugmentKey, Augmentation};

@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{excerpt, usage};
-use crate::files::write_atomically;
+use crate::files::{open_regular, write_atomically};
 use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, VERSION};
+use crate::prepare::PARTS;
 use crate::statistics::ChannelStatistics;
 
 /// The manifest's name in its folder.
@@ -62,7 +63,7 @@ impl Manifest {
     /// Reads and checks the manifest of `folder`.
     pub fn read(folder: &Path) -> Result<Manifest> {
         let path = folder.join(FILE_NAME);
-        let mut file = match std::fs::File::open(&path) {
+        let mut file = match open_regular(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(folder)),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be opened", path.display())),
@@ -115,6 +116,13 @@ impl Manifest {
         write_atomically(&folder.join(FILE_NAME), &self.to_bytes())
     }
 
+    /// Stands for all that the shards hold, in their order: a CRC-32 of their headers' checksums, which cover those of labels and pixels.
+    pub fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        self.shards.iter().for_each(|record| hasher.update(record.header_crc32.as_bytes()));
+        hasher.finalize()
+    }
+
     fn check(&self) -> Result<()> {
         ensure!((1..=MAX_CHANNELS).contains(&self.channels), "channels is {}, allowed are 1 to {MAX_CHANNELS}", self.channels);
         ensure!((1..=MAX_CLASSES).contains(&self.classes), "classes is {}, allowed are 1 to {MAX_CLASSES}", self.classes);
@@ -154,7 +162,7 @@ fn missing(folder: &Path) -> anyhow::Error {
     if !folder.exists() {
         return usage(format!("{} does not exist; give a folder that data-prep made", folder.display()));
     }
-    let parts: Vec<String> = ["train", "test", "val"]
+    let parts: Vec<String> = PARTS
         .iter()
         .map(|part| folder.join(part))
         .filter(|part| part.join(FILE_NAME).exists())

@@ -2,24 +2,33 @@
 //!
 //! Labels and the table of samples are copied when the shard is opened, after their checksums were compared: a file that is
 //! altered later can then give wrong pixels, but never a position outside the map.
+//!
+//! A map needs no open file, and a data set may have more shards than a process may have descriptors, so none is held; the
+//! file is looked at by its name before each sample. Where another file has the name, or none, the map still holds the one
+//! that was opened. A new time of modification alone says little, since people touch files to save them from being purged:
+//! then the header and the tables are compared, and of the data each block before a sample of it is used.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 use memmap2::{Advice, Mmap};
 
 use crate::fault::Registration;
+use crate::files::open_regular;
 use crate::format::{ENTRY_LENGTH, Encoding, Entry, HEADER_LENGTH, Header, MAX_SIDE};
 use crate::statistics::PixelSums;
 
 /// An open shard.
 pub struct Shard {
     path: PathBuf,
-    file: File,
-    /// Length, modification time in seconds and nanoseconds, as they were at opening.
-    identity: (u64, i64, i64),
+    /// Device and inode, by which the file is known under its name.
+    file: (u64, u64),
+    trust: Mutex<Trust>,
     // Declared before the map: unregistered before it is unmapped.
     _registration: Registration,
     map: Mmap,
@@ -28,6 +37,14 @@ pub struct Shard {
     labels: Vec<u32>,
     /// Empty where all samples are raw and of one shape.
     entries: Vec<Entry>,
+}
+
+/// How far the file is known to be as it was opened.
+struct Trust {
+    /// Seconds and nanoseconds of the last modification that was looked into.
+    modified: (i64, i64),
+    /// Which blocks of data were compared since then; all count as sound where none has been since opening.
+    blocks: Option<Vec<bool>>,
 }
 
 /// A sample as it is stored.
@@ -41,19 +58,19 @@ pub struct Stored<'a> {
 impl Shard {
     /// Opens a shard and checks everything but the checksums of its data.
     pub fn open(path: &Path) -> Result<Shard> {
-        let file = File::open(path).with_context(|| format!("shard {} cannot be opened", path.display()))?;
+        let file = open_regular(path).with_context(|| format!("shard {} cannot be opened", path.display()))?;
         let metadata = file.metadata().with_context(|| format!("shard {} cannot be examined", path.display()))?;
-        ensure!(metadata.is_file(), "shard {} is not a file", path.display());
         // An empty file cannot be mapped.
         ensure!(metadata.len() > 0, "shard {} is empty; prepare the data set again", path.display());
         // SAFETY: shards are never written in place. A file that someone changes all the same changes bytes of pixels, which
         // have no invalid values; one that someone shortens ends the process through `fault`.
-        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("shard {} cannot be mapped", path.display()))?;
+        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("shard {} cannot be mapped{}", path.display(), too_many_maps()))?;
         let registration = Registration::new(map.as_ptr() as usize, map.len(), path);
         let parsed = Tables::parse(&map).with_context(|| format!("shard {} cannot be used; prepare the data set again", path.display()))?;
         let Tables { header, sums, labels, entries } = parsed;
-        let identity = (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
-        Ok(Shard { path: path.to_owned(), file, identity, _registration: registration, map, header, sums, labels, entries })
+        let trust = Mutex::new(Trust { modified: (metadata.mtime(), metadata.mtime_nsec()), blocks: None });
+        let file = (metadata.dev(), metadata.ino());
+        Ok(Shard { path: path.to_owned(), file, trust, _registration: registration, map, header, sums, labels, entries })
     }
 
     pub fn path(&self) -> &Path {
@@ -71,7 +88,7 @@ impl Shard {
 
     /// Bytes of the file.
     pub fn file_length(&self) -> u64 {
-        self.identity.0
+        self.map.len() as u64
     }
 
     pub fn sums(&self) -> &PixelSums {
@@ -90,8 +107,8 @@ impl Shard {
     /// Sample `index` of this shard, straight from the map. Fails where the file has changed since it was opened.
     pub fn stored(&self, index: usize) -> Result<Stored<'_>> {
         ensure!(index < self.labels.len(), "shard {} has {} samples, asked was number {index}", self.path.display(), self.labels.len());
-        self.check_unchanged()?;
         let entry = self.entry(index);
+        self.check_unchanged(entry.offset..entry.offset + entry.length)?;
         let start = HEADER_LENGTH + entry.offset as usize;
         let bytes = &self.map[start..start + entry.length as usize];
         Ok(Stored { bytes, height: entry.height as usize, width: entry.width as usize, label: self.labels[index] })
@@ -118,7 +135,11 @@ impl Shard {
 
     /// Compares the checksum of one block of data.
     pub fn verify_block(&self, block: usize) -> Result<()> {
-        self.check_unchanged()?;
+        self.check_unchanged(0..0)?;
+        self.compare_block(block)
+    }
+
+    fn compare_block(&self, block: usize) -> Result<()> {
         let length = self.header.block_length as usize;
         let data = &self.map[HEADER_LENGTH..HEADER_LENGTH + self.header.data_length as usize];
         let start = block * length;
@@ -144,21 +165,48 @@ impl Shard {
         Entry { offset: index as u64 * length, length, height: self.header.height, width: self.header.width }
     }
 
-    fn check_unchanged(&self) -> Result<()> {
+    /// Fails where the file is no longer what was opened, as far as the bytes at `data` of its data depend on it.
+    fn check_unchanged(&self, data: Range<u64>) -> Result<()> {
         let path = self.path.display();
-        let metadata = self.file.metadata().with_context(|| format!("shard {path} can no longer be read"))?;
-        if metadata.nlink() == 0 {
-            bail!("shard {path} was removed or replaced while it was in use; restore it and run again");
+        let metadata = match std::fs::metadata(&self.path) {
+            Ok(metadata) if (metadata.dev(), metadata.ino()) == self.file => metadata,
+            Ok(_) => return Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("shard {path} can no longer be examined")),
+        };
+        let (now, length) = (metadata.len(), self.map.len());
+        ensure!(now == length as u64, "shard {path} has {now} bytes, where it had {length} when it was opened; restore it and run again");
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        let mut trust = self.trust.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if trust.modified != modified {
+            let tables = &self.map[HEADER_LENGTH + self.header.data_length as usize..];
+            let same = self.map[..HEADER_LENGTH] == self.header.to_bytes() && crc32fast::hash(tables) == self.header.tables_crc32;
+            ensure!(same, "shard {path} was written to while it was in use: its header or tables are altered; restore it and run again");
+            *trust = Trust { modified, blocks: Some(vec![false; self.blocks()]) };
         }
-        let (length, seconds, nanoseconds) = self.identity;
-        if metadata.len() != length {
-            let now = metadata.len();
-            bail!("shard {path} has {now} bytes, where it had {length} when it was opened; restore it and run again");
-        }
-        if (metadata.mtime(), metadata.mtime_nsec()) != (seconds, nanoseconds) {
-            bail!("shard {path} was written to while it was in use; check it with `data-prep verify` and run again");
+        let Some(compared) = &mut trust.blocks else { return Ok(()) };
+        let length = u64::from(self.header.block_length);
+        let blocks = (data.start / length) as usize..data.end.div_ceil(length) as usize;
+        for (block, compared) in blocks.clone().zip(&mut compared[blocks]) {
+            if !*compared {
+                self.compare_block(block).with_context(|| format!("shard {path} was written to while it was in use"))?;
+                *compared = true;
+            }
         }
         Ok(())
+    }
+}
+
+/// What stands in the way where the process has no room for another map. Counts in small steps: memory takes maps, too.
+fn too_many_maps() -> String {
+    let most = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|most| most.trim().parse::<usize>().ok());
+    let taken = File::open("/proc/self/maps").map_or(0, |maps| BufReader::new(maps).split(b'\n').count());
+    match most {
+        Some(most) if taken + 8 >= most => format!(
+            ": a process may have {most} maps (vm.max_map_count), and each shard takes one; prepare the data set again with a larger \
+             --shard-mib"
+        ),
+        _ => String::new(),
     }
 }
 

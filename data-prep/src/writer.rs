@@ -84,7 +84,13 @@ impl DatasetWriter {
         if !path.exists() {
             return Ok(None);
         }
-        let shard = Shard::open(&path)?;
+        let shard = match Shard::open(&path) {
+            Ok(shard) => shard,
+            Err(_) => {
+                log::warn!("{} was damaged since it was made, and is made again", path.display());
+                return Ok(None);
+            }
+        };
         let header = shard.header();
         let record = ShardRecord {
             file: file_name(number),

@@ -3,16 +3,10 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::process::Command;
 
-use common::{colours, data_prep, distance, expect, files, jpeg, open, packed, with_orientation};
+use common::{colours, data_prep, distance, expect, files, jpeg, open, packed, put, with_orientation};
 use jpeg_encoder::ColorType;
-
-fn put(folder: &Path, name: &str, bytes: &[u8]) {
-    let path = folder.join(name);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, bytes).unwrap();
-}
 
 fn png(image: impl Into<image::DynamicImage>) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -102,7 +96,7 @@ fn unreadable_photos_are_left_out_and_listed() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("4 of 6 photos left out, listed in out/unreadable.txt"), "{said}");
-    assert!(said.contains("are passed over: 2, the first is a/8.gif"), "{said}");
+    assert!(said.contains("files in class folders that are no .jpg, .jpeg or .png are passed over: 2, namely a/8.gif, b/9.webp"), "{said}");
     let report = fs::read_to_string(folder.path().join("out/unreadable.txt")).unwrap();
     let names: Vec<&str> = report.lines().map(|line| line.split(':').next().unwrap()).collect();
     assert_eq!(names, ["a/2.jpg", "a/3.jpg", "b/4.jpg", "b/7.jpg"], "{report}");
@@ -111,7 +105,7 @@ fn unreadable_photos_are_left_out_and_listed() {
     assert!(expect(folder.path(), "info out", 0).contains("left out  4 unreadable photos"));
     let strict = expect(folder.path(), "folder --images p --out strict --strict", 1);
     assert!(strict.contains("a/2.jpg cannot be used"), "{strict}");
-    // Without it the same job goes on.
+    assert!(!folder.path().join("strict").exists());
     expect(folder.path(), "folder --images p --out strict", 0);
     assert!(files(&folder.path().join("strict")) == files(&folder.path().join("out")));
     fs::remove_file(folder.path().join("p/a/1.jpg")).unwrap();
@@ -209,6 +203,30 @@ fn cifar10_batches() {
     assert_eq!(information["train"]["samples_per_class"][0], 5);
     assert!(expect(folder.path(), "verify out", 0).contains("out/test: 1 samples in 1 shards are intact"));
 
+    let refused = |batches: &str, part: &str| {
+        let said = expect(folder.path(), &format!("cifar10 --batches {batches} --out x"), 2);
+        assert!(said.contains(part), "{batches}: {said}");
+    };
+    put(folder.path(), "python/data_batch_1", b"a pickle");
+    put(folder.path(), "above/cifar-10-batches-py/data_batch_1", b"a pickle");
+    put(folder.path(), "cifar-10-python.tar.gz", b"pickles");
+    for other in ["python", "above", "above/cifar-10-batches-py", "cifar-10-python.tar.gz"] {
+        refused(other, "the Python or MATLAB version; download the binary version, cifar-10-binary.tar.gz");
+    }
+    fs::rename(folder.path().join("b"), folder.path().join("above/cifar-10-batches-bin")).unwrap();
+    refused("above", "did you mean above/cifar-10-batches-bin?");
+    let tar = |arguments: &[&str]| {
+        assert!(Command::new("tar").current_dir(folder.path()).args(arguments).status().unwrap().success());
+    };
+    tar(&["-czf", "cifar-10-binary.tar.gz", "-C", "above", "cifar-10-batches-bin"]);
+    refused("cifar-10-binary.tar.gz", "unpack it with `tar -xf cifar-10-binary.tar.gz` and give the folder cifar-10-batches-bin");
+    refused(".", "`tar -xf ./cifar-10-binary.tar.gz`");
+    tar(&["-xf", "cifar-10-binary.tar.gz"]);
+    refused(".", "did you mean ./cifar-10-batches-bin?");
+    expect(folder.path(), "cifar10 --batches cifar-10-batches-bin --out unpacked", 0);
+    assert!(files(&folder.path().join("unpacked")) == files(&folder.path().join("out")));
+    fs::rename(folder.path().join("cifar-10-batches-bin"), folder.path().join("b")).unwrap();
+
     put(folder.path(), "b/data_batch_3.bin", &record(3, 3)[..3000]);
     assert!(expect(folder.path(), "cifar10 --batches b --out x", 1).contains("b/data_batch_3.bin has 3000 bytes"));
     put(folder.path(), "b/data_batch_3.bin", &record(10, 3));
@@ -261,7 +279,7 @@ fn a_closed_pipe_is_no_failure() {
     // Nobody reads when it begins to write.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_data-prep"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_data-prep"));
     let output = command.current_dir(folder.path()).args(["info", "out"]).stdout(writer).output().unwrap();
     assert!(output.status.code() == Some(0) && output.stderr.is_empty(), "{output:?}");
 }

@@ -1,30 +1,23 @@
 //! `data-prep idx` as a user runs it.
 
+mod common;
+
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use common::{gzip, idx};
 use data_prep::Dataset;
-use flate2::{Compression, write::GzEncoder};
-
-fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
-    bytes.extend(dimensions.iter().flat_map(|size| size.to_be_bytes()));
-    bytes.extend(values);
-    bytes
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
 
 /// Runs the command in `folder` on its files `images` and `labels`.
 fn run(folder: &Path, out: &str, extra: &[&str]) -> Output {
+    command(folder, out, extra).output().unwrap()
+}
+
+fn command(folder: &Path, out: &str, extra: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_data-prep"));
-    command.current_dir(folder).args(["idx", "--images", "images", "--labels", "labels", "--out", out]).args(extra).output().unwrap()
+    command.current_dir(folder).args(["idx", "--images", "images", "--labels", "labels", "--out", out]).args(extra);
+    command
 }
 
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
@@ -63,17 +56,14 @@ fn gray_and_colour_gzipped_or_not_keep_their_order() {
 #[test]
 fn interrupted_preparation_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    // Four shards of at most one MiB.
-    let values: Vec<u8> = (0..20 * 400 * 400).map(|at| (at % 253) as u8).collect();
-    // Packed without compression: where the file is damaged, unpacking ends at once instead of yielding other values for a while.
-    let mut stored = GzEncoder::new(Vec::new(), Compression::none());
-    stored.write_all(&idx(&[20, 400, 400], &values)).unwrap();
-    fs::write(folder.path().join("images"), stored.finish().unwrap()).unwrap();
-    fs::write(folder.path().join("labels"), idx(&[20], &[7; 20])).unwrap();
+    // Many shards of at most one MiB: it is killed between the first and the last.
+    let values: Vec<u8> = (0..256 * 400 * 400).map(|at| (at % 253) as u8).collect();
+    fs::write(folder.path().join("images"), idx(&[256, 400, 400], &values)).unwrap();
+    fs::write(folder.path().join("labels"), idx(&[256], &[7; 256])).unwrap();
     let whole = run(folder.path(), "whole", &["--shard-mib", "1"]);
     assert_eq!(whole.status.code(), Some(0), "{whole:?}");
     let expected = files(&folder.path().join("whole"));
-    assert_eq!(expected.len(), 5);
+    assert_eq!(expected.len(), 44);
 
     let part = folder.path().join("part");
     fs::create_dir(&part).unwrap();
@@ -82,36 +72,54 @@ fn interrupted_preparation_goes_on_to_the_same_bytes() {
     assert_eq!(refused.status.code(), Some(2));
     fs::remove_file(part.join("note")).unwrap();
 
-    let full = fs::read(folder.path().join("images")).unwrap();
-    let modified = fs::metadata(folder.path().join("images")).unwrap().modified().unwrap();
-    let touch = |bytes: &[u8]| {
-        fs::write(folder.path().join("images"), bytes).unwrap();
-        let file = fs::OpenOptions::new().write(true).open(folder.path().join("images")).unwrap();
-        file.set_modified(modified).unwrap();
-    };
-    // An input that breaks off ends the run in the third shard; the same length and time make it the same job.
-    let mut broken = full.clone();
-    broken[full.len() / 2..].fill(0);
-    touch(&broken);
-    let failed = run(folder.path(), "part", &["--shard-mib", "1"]);
-    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
-    let left = files(&part).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-    assert!(left.contains(&"job.json".to_owned()) && left.contains(&"00000.shard".to_owned()), "{left:?}");
-    assert!(!left.contains(&"manifest.json".to_owned()));
+    let mut child = command(folder.path(), "part", &["--shard-mib", "1"]).stderr(Stdio::null()).spawn().unwrap();
+    while !part.join("00000.shard").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended without a shard");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(part.join("job.json").exists() && !part.join("manifest.json").exists());
 
     let other = run(folder.path(), "part", &["--shard-mib", "2"]);
     assert_eq!(other.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&other.stderr).contains("shard_mib"), "{other:?}");
+    assert!(String::from_utf8_lossy(&other.stderr).contains("shard_mib is 1 there, 2 here"), "{other:?}");
 
-    touch(&full);
-    fs::write(part.join("00002.shard.partial"), b"half").unwrap();
+    // Got again, the content is what it was. A shard that was damaged since is made again.
+    let images = folder.path().join("images");
+    let bytes = fs::read(&images).unwrap();
+    let mut altered = bytes.clone();
+    altered[1000] ^= 1;
+    fs::write(&images, altered).unwrap();
+    let other = run(folder.path(), "part", &["--shard-mib", "1"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("interrupted (images.content is "), "{other:?}");
+    fs::write(&images, bytes).unwrap();
+    fs::write(part.join("00030.shard.partial"), b"half").unwrap();
+    fs::File::options().write(true).open(part.join("00000.shard")).unwrap().set_len(1000).unwrap();
     let resumed = run(folder.path(), "part", &["--shard-mib", "1"]);
     assert_eq!(resumed.status.code(), Some(0), "{resumed:?}");
     assert!(files(&part) == expected);
+}
 
-    let again = run(folder.path(), "part", &["--shard-mib", "1"]);
+#[test]
+fn what_was_cut_off_is_got_again_and_prepared() {
+    let folder = tempfile::tempdir().unwrap();
+    let values: Vec<u8> = (0..20 * 400 * 400).map(|at| (at % 253) as u8).collect();
+    let whole = gzip(&idx(&[20, 400, 400], &values));
+    fs::write(folder.path().join("labels"), idx(&[20], &[7; 20])).unwrap();
+    for damaged in [&whole[..whole.len() - 9], &whole[..whole.len() / 2], &gzip(&idx(&[20, 400, 400], &values[..9]))] {
+        fs::write(folder.path().join("images"), damaged).unwrap();
+        let failed = run(folder.path(), "out", &["--shard-mib", "1"]);
+        let said = String::from_utf8_lossy(&failed.stderr);
+        assert!(failed.status.code() == Some(1) && said.contains("error: images ") && said.contains("get it again"), "{failed:?}");
+        assert!(!folder.path().join("out").exists());
+    }
+    fs::write(folder.path().join("images"), whole).unwrap();
+    let done = run(folder.path(), "out", &["--shard-mib", "1"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let again = run(folder.path(), "out", &["--shard-mib", "1"]);
     assert_eq!(again.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("is not empty"), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is not empty (it holds 00000.shard)"), "{again:?}");
 }
 
 #[test]
@@ -150,7 +158,7 @@ fn bad_input_is_named() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{part}: {message}");
         assert!(message.starts_with("error: ") && message.contains(part), "{part}: {message}");
-        assert!(!folder.path().join(out).join("manifest.json").exists());
+        assert!(!folder.path().join(out).exists());
     }
     fs::remove_file(folder.path().join("images")).unwrap();
     let missing = run(folder.path(), "missing", &[]);

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -135,6 +136,58 @@ fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
     for ((name, found), (_, expected)) in found.iter().zip(&expected) {
         assert!(found == expected, "{name} differs");
     }
+}
+
+#[test]
+fn what_systems_leave_in_archives_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    write_archives(folder.path(), 2);
+    expect(folder.path(), &format!("{COMMAND} --out clean --size 8"), 0);
+    let with_strays = |files: Vec<(String, Vec<u8>)>| {
+        let strays = files.iter().map(|(name, _)| (format!("._{name}"), b"\0\x05\x16\x07".to_vec()));
+        let others = [".DS_Store", "__MACOSX/._x", "__MACOSX/photo_1.JPEG", "lost+found/n00000900.tar", "Thumbs.db"];
+        let others = others.map(|name| (name.to_owned(), b"no photo".to_vec()));
+        let strays: Vec<_> = strays.chain(others).collect();
+        tar(&[strays, files.into_iter().map(|(name, bytes)| (format!("./{name}"), bytes)).collect()].concat())
+    };
+    let members = |archive: &[u8]| -> Vec<(String, Vec<u8>)> {
+        let mut found = Vec::new();
+        for entry in tar::Archive::new(archive).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            found.push((entry.path().unwrap().to_str().unwrap().to_owned(), bytes));
+        }
+        found
+    };
+    let [train, val] = ["train.tar", "val.tar"].map(|name| fs::read(folder.path().join(name)).unwrap());
+    let classes = members(&train).into_iter().map(|(name, archive)| (name, with_strays(members(&archive)))).collect();
+    fs::write(folder.path().join("train.tar"), with_strays(classes)).unwrap();
+    fs::write(folder.path().join("val.tar"), with_strays(members(&val))).unwrap();
+    let meta = |name: &str| (name.to_owned(), b"no meta".to_vec());
+    let truth = ("k/ILSVRC2012_validation_ground_truth.txt".to_owned(), truth().into_bytes());
+    let kit = [meta(".DS_Store"), meta("k/data/._meta.mat"), ("k/data/meta.mat".to_owned(), META.to_vec()), truth, meta("k/._meta.mat")];
+    fs::write(folder.path().join("kit.tar.gz"), gzip(&tar(&kit))).unwrap();
+    expect(folder.path(), &format!("{COMMAND} --out strays --size 8"), 0);
+    assert!(files(&folder.path().join("strays")) == files(&folder.path().join("clean")));
+}
+
+#[test]
+fn too_few_files_at_a_time_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    write_archives(folder.path(), 2);
+    let limited = |limits: &str| {
+        let command = format!("ulimit {limits}; exec \"$0\" {COMMAND} --out out --size 8");
+        let output =
+            Command::new("bash").args(["-c", &command, env!("CARGO_BIN_EXE_data-prep")]).current_dir(folder.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = limited("-n 4");
+    assert!(code == Some(2) && said.contains("this process may have 4 files open: let the administrator raise that"), "{said}");
+    let (code, said) = limited("-Sn 4; ulimit -Hn 32");
+    assert!(code == Some(2) && said.contains("this process may have 4 files open: raise that with `ulimit -n`, up to 32"), "{said}");
+    let (code, said) = limited("-n 32");
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! Shards as they are written, read, and refused.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 
 use data_prep::format::{Encoding, HEADER_LENGTH};
-use data_prep::{Dataset, DatasetWriter, Description, PixelSums};
+use data_prep::manifest::ShardRecord;
+use data_prep::{Dataset, DatasetWriter, Description, Manifest, PixelSums};
 
 /// Pixels of sample `index`, different for each and easy to tell apart.
 fn pixels(index: usize, length: usize) -> Vec<u8> {
@@ -157,34 +161,147 @@ fn refusals_say_what_was_found_and_what_to_do() {
     refused("format version 7");
 }
 
+/// Gives a file a time of modification that it never had, however coarse the file system's clock.
+fn touch(path: &Path, seconds: u64) {
+    let file = fs::File::options().append(true).open(path).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(seconds)).unwrap();
+}
+
 #[test]
-fn a_shard_that_changes_while_it_is_open_is_an_error() {
+fn a_shard_that_is_written_to_while_it_is_open_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("00000.shard");
     let open = || {
-        write(folder.path(), &[4], |_| (8, 8));
+        // The data take two blocks: samples 0 to 5 lie in the first, 8 to 11 in the second.
+        write(folder.path(), &[12], |_| (200, 250));
         let dataset = Dataset::open(folder.path()).unwrap();
         dataset.sample(3).unwrap();
         dataset
     };
-    let refused = |dataset: &Dataset, part: &str| {
-        let message = format!("{:#}", dataset.sample(3).expect_err("a changed shard"));
+    let refused = |dataset: &Dataset, sample: usize, part: &str| {
+        let message = format!("{:#}", dataset.sample(sample).expect_err("a changed shard"));
         assert!(message.contains(part) && message.contains("00000.shard"), "{message}");
     };
     let dataset = open();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
-    refused(&dataset, "has 100 bytes");
-    let dataset = open();
-    fs::remove_file(&path).unwrap();
-    refused(&dataset, "was removed or replaced");
-    let dataset = open();
+    refused(&dataset, 3, "has 100 bytes");
+    let (data, tables) = (12 * 200 * 250 * 3, 8 + 16 * 3 + 5);
+    for (at, samples, part) in [
+        (HEADER_LENGTH + 7, 0..6, "is altered in bytes 64 to"),
+        (HEADER_LENGTH + data - 7, 8..12, "is altered in bytes 1048640 to"),
+        (HEADER_LENGTH + data + tables, 0..12, "its header or tables are altered"),
+        (20, 0..12, "its header or tables are altered"),
+    ] {
+        let dataset = open();
+        let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at as u64).unwrap();
+        file.write_all_at(&[!byte[0]], at as u64).unwrap();
+        touch(&path, 2);
+        for sample in 0..12 {
+            match dataset.sample(sample) {
+                Ok(found) => assert!(!samples.contains(&sample) && *found.pixels == pixels(sample, 200 * 250 * 3), "{at}: {sample}"),
+                Err(_) => refused(&dataset, sample, "was written to while it was in use: "),
+            }
+        }
+        samples.for_each(|sample| refused(&dataset, sample, part));
+    }
+}
+
+#[test]
+fn a_shard_whose_bytes_are_the_same_stays_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00000.shard");
+    write(folder.path(), &[12], |_| (200, 250));
+    let dataset = Dataset::open(folder.path()).unwrap();
+    let all_there = || (0..12).for_each(|index| assert_eq!(*dataset.sample(index).unwrap().pixels, pixels(index, 200 * 250 * 3)));
+    for seconds in [2, 4] {
+        touch(&path, seconds);
+        all_there();
+    }
     let bytes = fs::read(&path).unwrap();
-    fs::write(&path, bytes).unwrap();
-    // Later than before on any file system, however coarse its clock.
-    let file = fs::File::options().write(true).open(&path).unwrap();
-    let written = file.metadata().unwrap().modified().unwrap();
-    file.set_modified(written + std::time::Duration::from_secs(2)).unwrap();
-    refused(&dataset, "was written to");
+    fs::File::options().write(true).open(&path).unwrap().write_all(&bytes).unwrap();
+    touch(&path, 6);
+    all_there();
+    // The map holds what was opened, whatever has its name.
+    fs::write(folder.path().join("other"), b"another file").unwrap();
+    fs::rename(folder.path().join("other"), &path).unwrap();
+    all_there();
+    fs::remove_file(&path).unwrap();
+    all_there();
+    dataset.verify().unwrap();
+}
+
+/// A data set of `count` shards that are copies of one with two samples.
+fn write_many(folder: &Path, count: usize) {
+    write(folder, &[2], |_| (2, 2));
+    let mut manifest = Manifest::read(folder).unwrap();
+    let first = manifest.shards[0].clone();
+    for number in 1..count {
+        let file = format!("{number:05}.shard");
+        fs::copy(folder.join(&first.file), folder.join(&file)).unwrap();
+        manifest.shards.push(ShardRecord { file, ..first.clone() });
+    }
+    manifest.samples = 2 * count as u64;
+    manifest.write(folder).unwrap();
+}
+
+#[test]
+fn more_shards_than_a_process_may_open_files() {
+    let folder = tempfile::tempdir().unwrap();
+    write_many(&folder.path().join("many"), 1500);
+    let limited = |arguments: &str| {
+        let command = format!("ulimit -n 16; exec \"$0\" {arguments}");
+        let output =
+            Command::new("bash").args(["-c", &command, env!("CARGO_BIN_EXE_data-prep")]).current_dir(folder.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    for (arguments, says) in [
+        ("verify many", "3000 samples in 1500 shards are intact"),
+        ("info many", "samples   3,000"),
+        ("stats many", "samples per class: 0 to 1500"),
+        ("show many --out sheet.png", "sheet.png: 36 samples"),
+    ] {
+        let (code, said) = limited(arguments);
+        assert!(code == Some(0) && said.contains(says), "{arguments}: {said}");
+    }
+}
+
+/// The part of the next test that runs out of maps; it runs in a process of its own.
+#[test]
+#[ignore = "started by more_shards_than_a_process_may_have_maps"]
+fn maps() {
+    let Ok(folder) = std::env::var("DATA_PREP_MAPS_FOLDER") else { return };
+    // SAFETY: the memory is ours alone and never used: every second page of it differs from its neighbours, so each is a map.
+    unsafe {
+        let page = 4096;
+        let length = page << 17;
+        let start = libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        let protect = |number: usize, how| libc::mprotect(start.byte_add(number * page), page, how) == 0;
+        let taken = (1..1 << 17).step_by(2).take_while(|&number| protect(number, libc::PROT_READ)).count();
+        // Room for the manifest and a few shards.
+        (0..taken).rev().take(20).for_each(|number| assert!(protect(2 * number + 1, libc::PROT_NONE)));
+    }
+    println!("{:#}", Dataset::open(Path::new(&folder)).err().expect("no room for a hundred maps"));
+}
+
+#[test]
+fn more_shards_than_a_process_may_have_maps() {
+    let Ok(most) = fs::read_to_string("/proc/sys/vm/max_map_count") else { return };
+    if most.trim().parse::<usize>().unwrap() > 1 << 17 {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    write_many(folder.path(), 100);
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "maps", "--ignored", "--nocapture", "--test-threads=1"])
+        .env("DATA_PREP_MAPS_FOLDER", folder.path())
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stdout);
+    let expected = format!("a process may have {} maps (vm.max_map_count)", most.trim());
+    assert!(message.contains(&expected) && message.contains("larger --shard-mib"), "{message} {output:?}");
 }
 
 /// The part of the next test that dies; it runs in a process of its own.
@@ -205,7 +322,7 @@ fn fault() {
 fn a_fault_names_the_shard() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &[1], |_| (200, 200));
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "fault", "--ignored", "--nocapture"])
         .env("DATA_PREP_FAULT_FOLDER", folder.path())
         .output()

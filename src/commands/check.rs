@@ -6,12 +6,12 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::image::{ImageShape, parse_classes};
-use super::text::{grouped, print, scaled, table};
 use super::{memory, train};
 use crate::config::{Config, Loaded, Purpose, Unused};
 use crate::network::{Map, Role};
 use crate::plan::{DataFacts, Plan, StepCost, Way};
 use crate::rules::Phase;
+use crate::text::{grouped, print, scaled, table};
 
 /// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect
 #[derive(Debug, clap::Args)]

@@ -14,9 +14,9 @@ use crate::data::DataSet;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
-use crate::observe::watchdog;
 use crate::plan::{self, DataFacts};
 use crate::training::{self, Best, Checkpoints, Engine, Evaluation, State, Sums, evaluate};
+use crate::watch;
 
 /// Evaluate a run's checkpoint on its test set
 #[derive(Debug, clap::Args)]
@@ -70,7 +70,7 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
     }
     let config = Config::load(&written, &args.set)?;
     agree(&Facts::default().with_config(&config).with("data.train", args.names("data.train").to_string()), &*transport)?;
-    watchdog::watch(&transport, config.parallel.stall_timeout)?;
+    watch::watch(&transport, config.parallel.stall_timeout)?;
     if config.data.test.is_none() {
         return Err(Exit::Usage.error(format!(
             "{}: data.test is not set, so there is nothing to evaluate on; name a test set with --set data.test=DIR",

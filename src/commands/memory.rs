@@ -4,18 +4,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::text::scaled;
-use crate::exchange::Transport;
+use crate::exchange::{self, Transport};
 use crate::exit::Exit;
-use crate::job;
 use crate::plan::Plan;
+use crate::text::scaled;
 
 /// Refuses a plan that needs more than a host has. Collective: all ranks come to the same verdict.
 ///
 /// # Errors
 /// [`Exit::Usage`] with what is needed and what is there.
 pub fn refuse_too_large(plan: &Plan, transport: &dyn Transport) -> Result<()> {
-    let hosts = job::host_names(transport);
+    let hosts = exchange::host_names(transport);
     let ranks = hosts.iter().filter(|host| **host == hosts[transport.rank()]).count();
     let there = limit().unwrap_or(u64::MAX);
     let all = transport.all_gather_words(&[plan.memory_of(ranks), there]);

@@ -7,5 +7,4 @@ pub mod image;
 mod memory;
 pub mod report;
 pub mod sweep;
-pub(crate) mod text;
 pub mod train;

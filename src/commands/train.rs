@@ -10,18 +10,18 @@ use serde_json::json;
 
 use self::series::Series;
 use super::memory;
-use super::text::{grouped, scaled, table};
 use crate::agreement::{Facts, agree};
 use crate::config::{Config, Loaded, Output, Purpose, Schedule as Turns};
 use crate::cpus::{self, Share};
 use crate::data::{DataSet, batches_per_epoch};
-use crate::exchange::Transport;
+use crate::exchange::{self, Transport};
 use crate::exit::Exit;
-use crate::job::{self, say};
+use crate::job::say;
 use crate::network::Role;
-use crate::observe::{trace::Trace, watchdog};
 use crate::plan::{DataFacts, Plan, Way};
+use crate::text::{grouped, scaled, table};
 use crate::training::{self, Best, Checkpoints, Engine, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
+use crate::watch::{self, Trace};
 
 /// Train a network, alone or as a rank under mpirun
 ///
@@ -87,7 +87,7 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     let loaded = load(&[])?;
     let config = &loaded.config;
     agree(&args.facts(&series).with_config(config), &*transport)?;
-    watchdog::watch(&transport, config.parallel.stall_timeout)?;
+    watch::watch(&transport, config.parallel.stall_timeout)?;
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
     let out = args.folder(&config);
     let result = match &series {
@@ -134,7 +134,7 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
 
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(config, &plan.network, transport.clone(), share.threads)?;
-    let hosts = job::host_names(&*transport);
+    let hosts = exchange::host_names(&*transport);
     if let Some(folder) = &mut folder {
         let mut about = training::about();
         about["hosts"] = json!(hosts);
@@ -142,6 +142,7 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
         about["threads_per_rank"] = json!(engine.threads());
         about["kernels"] = json!(engine.kernels());
         about["steps_per_epoch"] = json!(steps_per_epoch);
+        about["data"] = json!({ "train": splits.train.about(), "test": splits.test.as_ref().map(|test| test.about()) });
         folder.begin(config, about)?;
         say(settings(config, &splits, &plan, &schedule, &engine, &share, &hosts, folder.path(), resumed.as_ref()));
     }

@@ -6,9 +6,9 @@ use std::sync::Once;
 use anyhow::Result;
 
 use super::cuda::driver;
+use super::settings::DeviceChoice;
 #[cfg(feature = "torch")]
 use super::torch::libtorch::gpus;
-use crate::config;
 use crate::exit::Exit;
 
 /// Where a rank computes.
@@ -79,14 +79,14 @@ pub fn count() -> usize {
 /// The device that `parallel.device` means for number `local_rank` of this host's ranks: with "auto" a GPU where there is one.
 ///
 /// Ranks take GPUs in turn. Where a launcher shows each rank a GPU of its own, that is the only one, and every rank takes it.
-pub fn choose(choice: config::Device, local_rank: usize) -> Result<Device> {
+pub fn choose(choice: DeviceChoice, local_rank: usize) -> Result<Device> {
     static SAID: Once = Once::new();
-    if choice == config::Device::Cpu {
+    if choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu);
     }
     match gpus() {
         Ok(gpus) => Ok(Device::Cuda(local_rank % gpus)),
-        Err(lack) if choice == config::Device::Cuda => {
+        Err(lack) if choice == DeviceChoice::Cuda => {
             Err(Exit::Usage.error(format!("parallel.device = \"cuda\": {lack}; use \"auto\" or \"cpu\" to compute on the CPU")))
         }
         Err(lack) => {
@@ -104,13 +104,13 @@ mod tests {
 
     #[test]
     fn without_a_gpu_auto_is_the_cpu_and_cuda_an_error() {
-        assert_eq!(choose(config::Device::Cpu, 3).unwrap(), Device::Cpu);
+        assert_eq!(choose(DeviceChoice::Cpu, 3).unwrap(), Device::Cpu);
         if count() > 0 {
-            assert!(choose(config::Device::Cuda, 0).unwrap().is_cuda() && choose(config::Device::Auto, 0).unwrap().is_cuda());
+            assert!(choose(DeviceChoice::Cuda, 0).unwrap().is_cuda() && choose(DeviceChoice::Auto, 0).unwrap().is_cuda());
             return;
         }
-        assert_eq!(choose(config::Device::Auto, 0).unwrap(), Device::Cpu);
-        let error = choose(config::Device::Cuda, 0).unwrap_err();
+        assert_eq!(choose(DeviceChoice::Auto, 0).unwrap(), Device::Cpu);
+        let error = choose(DeviceChoice::Cuda, 0).unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert!(error.to_string().starts_with("parallel.device = \"cuda\": ") && error.to_string().contains("\"cpu\""), "{error}");
     }

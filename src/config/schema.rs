@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use crate::compute::settings::{DeviceChoice as Device, KernelChoice, Precision};
+use crate::exchange::settings::Settings;
 pub use crate::exchange::settings::{ExchangeChoice, TransportChoice, Wire};
 use crate::network::Inverses;
 pub use crate::network::{LayerSpec as Layer, Output, Spec as Network};
@@ -135,4 +136,11 @@ pub struct Parallel {
     pub stall_timeout: f64,
     pub verify_every_steps: u64,
     pub kernels: KernelChoice,
+}
+
+impl Parallel {
+    /// What the exchange between devices works by.
+    pub fn exchange(&self) -> Settings {
+        Settings { backend: self.backend, overlap: self.overlap, wire: self.wire, stall_timeout: self.stall_timeout }
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use data_prep::{AugmentKey, Augmentation, ChannelStatistics, Dataset};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::order::split;
 use super::pipeline::Loaded;
@@ -123,6 +124,11 @@ impl DataSet {
     /// Stands for the content of the shards, in hexadecimal.
     pub fn fingerprint(&self) -> String {
         format!("{:08x}", self.shards.fingerprint())
+    }
+
+    /// What `run.json` says of the data set that this is or is part of.
+    pub fn about(&self) -> Value {
+        json!({ "shards_checksum": self.fingerprint(), "samples": self.shards.len() })
     }
 
     /// [H, W, C] of the network's input: after cropping.

@@ -4,6 +4,7 @@
 //! for the CPU's kernels, `torch` for libtorch's devices; below both are a [`Transport`] between ranks, and NCCL between GPUs.
 
 mod arenas;
+mod gather;
 mod host_memory;
 mod mpi;
 mod parameter_memory;
@@ -15,6 +16,7 @@ pub mod torch;
 mod transport;
 
 pub use self::arenas::Exchange;
+pub use self::gather::{gather_bytes, host_names};
 pub use self::mpi::connect;
 pub use self::parameter_memory::{ParameterMemory, parameters};
 pub use self::reduce::reduce_scatter;

@@ -24,3 +24,13 @@ pub enum Wire {
     F32,
     Bf16,
 }
+
+/// How devices of the ranks are joined, and what travels between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub backend: TransportChoice,
+    pub overlap: bool,
+    pub wire: Wire,
+    /// Seconds without progress after which the job is ended.
+    pub stall_timeout: f64,
+}

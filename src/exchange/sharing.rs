@@ -1,7 +1,7 @@
 //! What travels for the update of a map whose parameters each rank has for itself.
 
 use super::Transport;
-use crate::config::ExchangeChoice;
+use super::settings::ExchangeChoice;
 use crate::network::{Map, Maps};
 
 /// How ranks share the update of a map.

@@ -1,7 +1,5 @@
 //! Names for what a rank can be doing.
 
-use crate::compute::cpu::profile::Phase;
-
 /// What a rank does; the order of [`KINDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -89,7 +87,7 @@ const KINDS: [(Doing, Row, &str); 26] = [
 
 impl Doing {
     /// What the number stands for; `BetweenSteps` where it stands for nothing.
-    pub(super) fn of(number: u8) -> Doing {
+    pub fn of(number: u8) -> Doing {
         KINDS.get(usize::from(number)).map_or(Doing::BetweenSteps, |(doing, _, _)| *doing)
     }
 
@@ -104,23 +102,6 @@ impl Doing {
     /// Whether the other ranks must do the same for this one to go on.
     pub fn is_collective(self) -> bool {
         self.row() == Row::Exchange
-    }
-}
-
-impl From<Phase> for Doing {
-    fn from(phase: Phase) -> Doing {
-        match phase {
-            Phase::Load => Doing::Input,
-            Phase::Forward => Doing::Forward,
-            Phase::Inverse => Doing::Inverse,
-            Phase::Transpose => Doing::Transpose,
-            Phase::Feedback => Doing::Feedback,
-            Phase::Noise => Doing::Noise,
-            Phase::Elementwise => Doing::Elementwise,
-            Phase::Output => Doing::Output,
-            Phase::UpdateForward | Phase::UpdateInverse => Doing::Update,
-            Phase::Exchange => Doing::Device,
-        }
     }
 }
 

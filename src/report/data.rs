@@ -1,12 +1,13 @@
 //! Which data a run was trained on.
 //!
 //! Names decide, because a report is often made where the data are not: the folder's (`data/mnist/train`), else the experiment's
-//! (`mnist_fc_bp`). Where the data are there, their manifest has a veto and gives the number of samples, so that a part of a data set
-//! is not taken for the whole. JPEG copies of a data set (`data/cifar10-jpeg/train`) are lossy, and told from it wherever it is named.
+//! (`mnist_fc_bp`). Where the data are there, their manifest has a veto. A run records what its data held, so that whatever lies in their
+//! place later is not taken for them, nor a part of a data set for the whole. JPEG copies of a data set (`data/cifar10-jpeg/train`) are lossy, and told from it wherever it is named.
 
 use std::path::{Component, Path};
 
 use data_prep::manifest::Manifest;
+use serde_json::Value;
 
 use super::paper;
 use crate::config::Config;
@@ -22,15 +23,20 @@ pub struct Data {
     pub samples: Option<u64>,
     /// Whether its images are JPEG copies of those of the data set that it is named after.
     copies: bool,
-    /// Equal for equal data: by what the manifest says, or where there is none by the name of what is known, whose place tells nothing, for
-    /// seeds may be trained in several.
+    /// Equal for equal data: by what the run recorded of training and test data, by what the manifest says, or where there is neither by the
+    /// name of what is known. The place tells nothing, for seeds may be trained in several.
     pub identity: String,
 }
 
 impl Data {
-    pub fn of(config: &Config) -> Data {
+    /// The data of a run of `config`; `recorded` is what its run.json says of them, which older ones do not.
+    pub fn of(config: &Config, recorded: &Value) -> Data {
         let folder = &config.data.train;
-        let manifest = Manifest::read(folder).ok();
+        let checksum = |of: &str| recorded[of]["shards_checksum"].as_str();
+        // What lies there now may be something else.
+        let manifest = Manifest::read(folder)
+            .ok()
+            .filter(|manifest| checksum("train").is_none_or(|then| then == format!("{:08x}", manifest.fingerprint())));
         let named = by_name(folder).or_else(|| words(&config.experiment.name).iter().rev().find_map(|word| known(word)));
         let paper = named.and_then(|named| named.ok()).filter(|paper| manifest.as_ref().is_none_or(|manifest| fits(manifest, *paper)));
         let original = match (paper, named) {
@@ -47,11 +53,13 @@ impl Data {
             None => folder_name(folder),
         };
         let identity = match &manifest {
+            _ if checksum("train").is_some() => format!("{:?}", [checksum("train"), checksum("test")]),
             Some(manifest) => format!("{} samples with mean {:?}", manifest.samples, manifest.statistics.mean),
             None if original.is_some() => name.clone(),
             None => folder.display().to_string(),
         };
-        Data { paper, name, samples: manifest.map(|manifest| manifest.samples), copies, identity }
+        let samples = recorded["train"]["samples"].as_u64().or(manifest.map(|manifest| manifest.samples));
+        Data { paper, name, samples, copies, identity }
     }
 
     /// What to say where it is not the whole of the paper's data set, or not its very images.
@@ -133,6 +141,8 @@ fn folder_name(folder: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -157,7 +167,7 @@ mod tests {
     /// The data of a configuration for CIFAR-10, in a folder that is not there.
     fn absent(folder: &str) -> Data {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/cifar_lc_bp.toml");
-        Data::of(&Config::load(&config, &[format!("data.train={folder:?}")]).unwrap())
+        Data::of(&Config::load(&config, &[format!("data.train={folder:?}")]).unwrap(), &Value::Null)
     }
 
     #[test]
@@ -170,6 +180,19 @@ mod tests {
         assert_ne!(copies.identity, itself.identity);
         let part = Data { samples: Some(200), ..copies };
         assert_eq!(part.remarks(), ["trained on 200 images, where CIFAR-10 has 50000", "trained on JPEG copies of its images"]);
+    }
+
+    #[test]
+    fn what_a_run_recorded_tells_data_apart() {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/cifar_lc_bp.toml");
+        let config = Config::load(&config, &["data.train=\"/nowhere/cifar10/train\"".to_owned()]).unwrap();
+        let of = |train: &str, test: &str| {
+            Data::of(&config, &json!({ "train": { "shards_checksum": train, "samples": 45_000 }, "test": { "shards_checksum": test } }))
+        };
+        assert_eq!(of("0a", "0b"), of("0a", "0b"));
+        assert_ne!(of("0a", "0b").identity, of("0c", "0b").identity);
+        assert_ne!(of("0a", "0b").identity, of("0a", "0d").identity);
+        assert_eq!(of("0a", "0b").remarks(), ["trained on 45000 images, where CIFAR-10 has 50000"]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Run {
         let steps_per_epoch = told.or(state.as_ref().map(|state| state.steps_per_epoch)).map(|steps| steps.max(1));
         let step = history.last_step.max(state.map_or(0, |state| state.step));
         let finished = steps_per_epoch.is_some_and(|steps| is_finished(&config, &history, step, steps));
-        Ok(Run { path: path.to_owned(), data: Data::of(&config), config, history, step, steps_per_epoch, finished, about })
+        Ok(Run { path: path.to_owned(), data: Data::of(&config, &about["data"]), config, history, step, steps_per_epoch, finished, about })
     }
 
     /// Whether anything was measured yet.

@@ -167,7 +167,7 @@ fn subject(path: &Path) -> Option<Subject> {
     written.sort();
     let written = written.into_iter().chain([path.join(BEST_CONFIG)]).find(|written| written.is_file())?;
     let config = Config::load(&written, &[]).ok()?;
-    Some(Subject { panel: Panel::of(&config, &Data::of(&config)), method: Method::of(&config) })
+    Some(Subject { panel: Panel::of(&config, &Data::of(&config, &Value::Null)), method: Method::of(&config) })
 }
 
 /// Histograms, one figure for each network on a data set, and a table for each search.

@@ -4,7 +4,7 @@ use toml::Value;
 
 use super::results::{Results, Trial};
 use super::rungs::Rungs;
-use crate::commands::text::table;
+use crate::text::table;
 
 const BINS: usize = 8;
 /// Characters of the longest bar.

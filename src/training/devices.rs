@@ -7,9 +7,8 @@ use anyhow::Result;
 
 use crate::compute::device::{self, Device};
 use crate::config;
-use crate::exchange::Transport;
+use crate::exchange::{self, Transport};
 use crate::exit::Exit;
-use crate::job;
 
 /// The device that `choice` means for this rank. Collective.
 ///
@@ -19,7 +18,7 @@ pub fn choose(choice: config::Device, transport: &dyn Transport) -> Result<Devic
     let device = device::choose(choice, transport.local().0)?;
     let on_gpu: Vec<bool> = transport.all_gather_words(&[u64::from(device.is_cuda())]).iter().map(|word| *word == 1).collect();
     if on_gpu.contains(&true) && on_gpu.contains(&false) {
-        return Err(Exit::Usage.error(differ(&on_gpu, &job::host_names(transport))));
+        return Err(Exit::Usage.error(differ(&on_gpu, &exchange::host_names(transport))));
     }
     Ok(device)
 }

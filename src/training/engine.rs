@@ -10,7 +10,7 @@ use super::devices;
 use super::diagnostics::LayerDiagnostics;
 use super::executor::{self, Executor, StepInFlight};
 use crate::agreement::{Facts, agree};
-use crate::compute::cpu::profile::{Phase as ProfilePhase, Profile};
+use crate::compute::profile::{Phase as ProfilePhase, Profile};
 use crate::compute::{Backend, Batch, Buffer, Measure, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
 use crate::exchange::{AdamSteps, Transport};
@@ -241,7 +241,7 @@ impl Engine {
     /// Seconds since the profile was reset.
     pub fn seconds(&self) -> Seconds {
         let mut seconds = Seconds::default();
-        for (phase, _) in crate::compute::cpu::profile::PHASES {
+        for (phase, _) in crate::compute::profile::PHASES {
             let spent = self.profile().get(phase).seconds;
             match phase {
                 ProfilePhase::Exchange => seconds.exchange += spent,

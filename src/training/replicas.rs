@@ -2,9 +2,8 @@
 
 use anyhow::Result;
 
-use crate::exchange::Transport;
+use crate::exchange::{self, Transport};
 use crate::exit::Exit;
-use crate::job;
 
 /// The checksum that all ranks have in common; an error of [`Exit::Stalled`] that names those that differ. Collective.
 pub fn compare(own: u64, step: u64, transport: &dyn Transport) -> Result<u64> {
@@ -13,7 +12,7 @@ pub fn compare(own: u64, step: u64, transport: &dyn Transport) -> Result<u64> {
     if apart.is_empty() {
         return Ok(own);
     }
-    let hosts = job::host_names(transport);
+    let hosts = exchange::host_names(transport);
     let named: Vec<String> = apart.iter().map(|rank| format!("{rank} (on {})", hosts[*rank])).collect();
     let (noun, verb) = if apart.len() == 1 { ("rank", "has") } else { ("ranks", "have") };
     Err(Exit::Stalled.error(format!(

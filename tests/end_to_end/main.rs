@@ -23,6 +23,7 @@ mod report;
 mod resume;
 mod same_bits;
 mod seeds;
+mod shards;
 mod signals;
 mod site;
 mod spans;

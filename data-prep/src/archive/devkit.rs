@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::matlab::{self, Value};
 use crate::error::{excerpt, usage};
+use crate::files::open_regular;
 
 const META: &str = "meta.mat";
 const TRUTH: &str = "ILSVRC2012_validation_ground_truth.txt";
@@ -40,7 +41,7 @@ impl Devkit {
     /// # Errors
     /// Where it is another archive, damaged, or contradicts itself.
     pub fn open(path: &Path) -> Result<Devkit> {
-        let file = File::open(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+        let file = open_regular(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
         let (meta, truth) = read_files(file)
             .with_context(|| format!("{} is no development kit (ILSVRC2012_devkit_t12.tar.gz) or is damaged", path.display()))?;
         Devkit::parse(&meta, &truth).with_context(|| format!("{} cannot be used", path.display()))

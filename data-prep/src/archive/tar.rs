@@ -12,6 +12,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::error::{excerpt, usage};
+use crate::files::open_regular;
+use crate::stray::is_stray_path;
 
 const BLOCK: u64 = 512;
 /// Bytes that the headers of one member may take: a long name is read whole.
@@ -39,11 +41,8 @@ pub struct Member {
 impl Section {
     /// A file as a whole.
     pub fn open(path: &Path) -> Result<Section> {
-        let file = File::open(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+        let file = open_regular(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
         let metadata = file.metadata().with_context(|| format!("{} cannot be examined", path.display()))?;
-        if !metadata.is_file() {
-            return Err(usage(format!("{} is no file; give the archive as it was downloaded", path.display())));
-        }
         Ok(Section { file: Arc::new(file), path: path.to_owned(), offset: 0, length: metadata.len() })
     }
 
@@ -72,7 +71,7 @@ impl Section {
         unsafe { libc::posix_fadvise(self.file.as_raw_fd(), offset, length, libc::POSIX_FADV_WILLNEED) };
     }
 
-    /// Lists the archive's regular files in their order.
+    /// Lists the archive's regular files in their order, without what systems leave among them.
     ///
     /// # Errors
     /// Where it is no tar archive, or is cut off: its last member is not whole or the end mark is missing.
@@ -91,7 +90,7 @@ impl Section {
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let Some(stop) = stop else { bail!("{what} is cut off in its member {}; get it again", excerpt(&path)) };
             end = stop.next_multiple_of(BLOCK);
-            if entry.header().entry_type().is_file() {
+            if entry.header().entry_type().is_file() && !is_stray_path(&entry.path_bytes()) {
                 let name = path.rsplit('/').next().unwrap_or_default().to_owned();
                 members.push(Member { name, offset: self.offset + start, length });
             }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::dataset::Dataset;
 use crate::format::Encoding;
+use crate::text::one_line;
 
 /// Classes that are listed by name.
 const LISTED: usize = 20;
@@ -51,14 +52,14 @@ pub fn describe(dataset: &Dataset) -> String {
         manifest.classes
     );
     for (name, count) in manifest.class_names.iter().zip(samples_per_class(dataset)).take(LISTED) {
-        let _ = writeln!(text, "            {:>9}  {name}", HumanCount(count).to_string());
+        let _ = writeln!(text, "            {:>9}  {}", HumanCount(count).to_string(), one_line(name));
     }
     if manifest.class_names.len() > LISTED {
         let _ = writeln!(text, "            ... and {} more (all with --json)", manifest.class_names.len() - LISTED);
     }
-    let made = &manifest.made_by;
-    let _ = writeln!(text, "  made by   {} {}", made["program"].as_str().unwrap_or("?"), made["command"].as_str().unwrap_or("?"));
-    if let Some(unreadable) = made["unreadable"].as_u64() {
+    let made = |key: &str| one_line(manifest.made_by[key].as_str().unwrap_or("?"));
+    let _ = writeln!(text, "  made by   {} {}", made("program"), made("command"));
+    if let Some(unreadable) = manifest.made_by["unreadable"].as_u64() {
         let _ = writeln!(text, "  left out  {unreadable} unreadable photos, listed in unreadable.txt");
     }
     text

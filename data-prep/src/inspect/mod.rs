@@ -8,10 +8,11 @@ pub mod verify;
 use std::path::{Path, PathBuf};
 
 use crate::manifest::FILE_NAME;
+use crate::prepare::PARTS;
 
 /// The data sets that a folder stands for: itself, or those that one preparation put below it.
 pub fn parts(folder: &Path) -> Vec<PathBuf> {
-    let below: Vec<PathBuf> = ["train", "val", "test"].iter().map(|part| folder.join(part)).collect();
+    let below: Vec<PathBuf> = PARTS.iter().map(|part| folder.join(part)).collect();
     if folder.join(FILE_NAME).exists() || !below.iter().any(|part| part.join(FILE_NAME).exists()) {
         return vec![folder.to_owned()];
     }

@@ -1,16 +1,18 @@
 //! CIFAR-10's official binary batches: records of one label byte and 32 x 32 red, green and blue planes.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::made_by;
 use super::stream::Stream;
+use super::{base_name, made_by};
 use crate::error::usage;
+use crate::files::{open_regular, read_regular};
 use crate::format::Encoding;
 use crate::manifest::Manifest;
-use crate::output::{Output, identity};
+use crate::output::{Output, identity, require_apart};
 use crate::writer::{DatasetWriter, Description};
 
 const SIDE: usize = 32;
@@ -41,6 +43,10 @@ pub struct Options {
 /// # Errors
 /// Names the batch that is missing, of the wrong length, or has labels beyond the classes.
 pub fn run(options: &Options) -> Result<Vec<(PathBuf, Manifest)>> {
+    if let Some(hint) = hint(&options.batches) {
+        return Err(usage(format!("--batches {}: {hint}", options.batches.display())));
+    }
+    require_apart(&options.out, &[&options.batches])?;
     let files = PARTS.iter().flat_map(|(_, batches)| batches.iter()).chain([&NAMES]);
     let inputs = files.map(|name| identity(&options.batches.join(name))).collect::<Result<Vec<_>>>()?;
     let class_names = read_names(&options.batches.join(NAMES))?;
@@ -73,6 +79,29 @@ pub fn run(options: &Options) -> Result<Vec<(PathBuf, Manifest)>> {
     Ok(written)
 }
 
+/// What `batches` is instead of the folder of the batches, and what to do.
+fn hint(batches: &Path) -> Option<String> {
+    const FOLDER: &str = "cifar-10-batches-bin";
+    let holds = |name: &&str| batches.join(name).exists();
+    let (name, place) = (base_name(batches), batches.display());
+    let archive = batches.is_file() || name.ends_with(".tar.gz");
+    if holds(&PARTS[0].1[0]) {
+        None
+    } else if holds(&FOLDER) {
+        Some(format!("did you mean {}?", batches.join(FOLDER).display()))
+    } else if ["data_batch_1", "data_batch_1.mat", "cifar-10-batches-py", "cifar-10-batches-mat"].iter().any(holds)
+        || archive && (name.contains("python") || name.contains("matlab"))
+    {
+        Some("this is the Python or MATLAB version; download the binary version, cifar-10-binary.tar.gz, and unpack it".to_owned())
+    } else if archive {
+        Some(format!("this is no folder; unpack it with `tar -xf {place}` and give the folder {FOLDER} that comes out"))
+    } else if holds(&"cifar-10-binary.tar.gz") {
+        Some(format!("unpack the archive in it with `tar -xf {place}/cifar-10-binary.tar.gz` and give the folder {FOLDER} that comes out"))
+    } else {
+        None
+    }
+}
+
 /// Planes [3, H, W] to pixels [H, W, 3].
 fn interleave(planes: &[u8], pixels: &mut [u8]) {
     for (at, pixel) in pixels.chunks_exact_mut(3).enumerate() {
@@ -84,13 +113,18 @@ fn read_records(folder: &Path, batches: &[&str], classes: usize) -> Result<Vec<V
     let mut records = Vec::new();
     for name in batches {
         let path = folder.join(name);
-        let length = path.metadata().with_context(|| format!("{} cannot be read", path.display()))?.len();
+        let read = || -> std::io::Result<(u64, Vec<u8>)> {
+            let file = open_regular(&path)?;
+            let mut batch = Vec::new();
+            file.take(MAX_BATCH).read_to_end(&mut batch)?;
+            Ok((path.metadata()?.len(), batch))
+        };
+        let (length, batch) = read().with_context(|| format!("{} cannot be read", path.display()))?;
         ensure!(
             length > 0 && length % RECORD as u64 == 0 && length <= MAX_BATCH,
             "{} has {length} bytes, which is no multiple of a record's {RECORD}: it is cut off or no CIFAR-10 batch; get it again",
             path.display()
         );
-        let batch = std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
         if let Some(at) = batch.chunks_exact(RECORD).position(|record| usize::from(record[0]) >= classes) {
             anyhow::bail!("{} has label {} in record {at}, but {NAMES} names {classes} classes", path.display(), batch[at * RECORD]);
         }
@@ -102,7 +136,8 @@ fn read_records(folder: &Path, batches: &[&str], classes: usize) -> Result<Vec<V
 fn read_names(path: &Path) -> Result<Vec<String>> {
     let length = path.metadata().with_context(|| format!("{} cannot be read", path.display()))?.len();
     ensure!(length <= MAX_NAMES, "{} has {length} bytes; the names of ten classes have fewer than {MAX_NAMES}", path.display());
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = read_regular(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = String::from_utf8(text).with_context(|| format!("{} is no text", path.display()))?;
     let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if names.is_empty() || names.len() > 256 {
         return Err(usage(format!("{} has {} class names; CIFAR-10 has ten", path.display(), names.len())));

@@ -1,20 +1,23 @@
 //! Class-per-folder trees: DIR/CLASS/**/PHOTO, classes numbered in the order of their folders' names.
 
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use serde_json::json;
+use anyhow::Result;
+use rayon::prelude::*;
+use serde_json::{Value, json};
 
 use super::photos::{self, Options as Storing, Part, require_disk};
 use super::pipeline::Photos;
+use super::tree::Found;
 use super::{base_name, made_by};
 use crate::error::usage;
+use crate::files::open_regular;
 use crate::manifest::Manifest;
-use crate::output::{Output, identity};
+use crate::output::{COMPARED, Output, hash, require_apart};
 use crate::random::permutation;
 
-/// Endings of files that are taken for photos, in any case.
-const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
 /// Larger files are no photos.
 const MAX_FILE: u64 = 1 << 30;
 
@@ -37,7 +40,7 @@ pub fn run(options: &Options) -> Result<Manifest> {
     let tree = Tree::read(options)?;
     let storing: &Storing = &options.storing;
     let job = json!({
-        "command": "folder", "images": identity(&options.images)?, "photos": tree.digest(), "shuffle_seed": options.shuffle_seed,
+        "command": "folder", "images": base_name(&options.images), "photos": tree.digest(), "shuffle_seed": options.shuffle_seed,
         "storing": storing.describe(),
     });
     let made = json!({
@@ -67,46 +70,50 @@ impl Tree {
         if !root.is_dir() {
             return Err(usage(format!("--images {} is no folder; give one that holds a folder for each class", root.display())));
         }
-        let mut folders: Vec<PathBuf> = entries(root)?.into_iter().filter(|path| path.is_dir() && !hidden(path)).collect();
-        folders.sort();
-        let mut classes = Vec::new();
-        let (mut files, mut passed_over) = (Vec::new(), Vec::new());
-        for folder in folders {
-            let before = files.len();
-            let mut found = Vec::new();
-            collect(&folder, &mut found, &mut passed_over)?;
-            found.sort();
-            let class = classes.len() as u32;
-            files.extend(found.into_iter().map(|path| (path, class)));
-            if files.len() == before {
-                log::warn!("class folder {} has no photos (.jpg, .jpeg, .png)", folder.display());
-            }
-            classes.push(base_name(&folder));
-        }
-        if files.is_empty() {
+        require_apart(&options.out, &[root])?;
+        let found = Found::read(root)?;
+        found.elsewhere.iter().try_for_each(|folder| require_apart(&options.out, &[folder]))?;
+        if found.photos.is_empty() {
             return Err(usage(format!(
                 "--images {} has no photos in class folders: expected are {0}/CLASS/NAME.jpg (or .jpeg, .png)",
                 root.display()
             )));
         }
-        if let Some(first) = passed_over.iter().min() {
-            let (count, first) = (passed_over.len(), first.strip_prefix(root).unwrap_or(first).display());
-            log::warn!("files in class folders that are no .jpg, .jpeg or .png are passed over: {count}, the first is {first}");
-        }
+        found.tell(root);
+        let Found { classes, photos: mut files, .. } = found;
         if let Some(seed) = options.shuffle_seed {
             files = permutation(seed, files.len()).into_iter().map(|place| files[place].clone()).collect();
         }
         Ok(Tree { root: root.clone(), classes, files })
     }
 
-    /// Stands for the names in the job, so that a tree that changed is another job.
-    fn digest(&self) -> String {
-        let mut hasher = crc32fast::Hasher::new();
-        for (path, class) in &self.files {
-            hasher.update(path.as_os_str().as_encoded_bytes());
-            hasher.update(&class.to_le_bytes());
+    /// Stands for the photos in the job, so that a tree that changed is another job: their names and contents, or where those
+    /// are large, sizes and times of modification.
+    fn digest(&self) -> Value {
+        let [mut names, mut sizes, mut times, mut contents] = [(); 4].map(|()| crc32fast::Hasher::new());
+        // One call per file: many at once hide their latency.
+        let metadata: Vec<_> = self.files.par_iter().map(|(path, _)| path.metadata().ok()).collect();
+        let mut bytes = 0;
+        for ((path, class), metadata) in self.files.iter().zip(metadata) {
+            names.update(path.strip_prefix(&self.root).unwrap_or(path).as_os_str().as_encoded_bytes());
+            names.update(&class.to_le_bytes());
+            let (length, seconds, nanoseconds) = metadata.map_or((0, 0, 0), |there| (there.len(), there.mtime(), there.mtime_nsec()));
+            sizes.update(&length.to_le_bytes());
+            times.update(&[seconds.to_le_bytes(), nanoseconds.to_le_bytes()].concat());
+            bytes += length;
         }
-        format!("{} photos, {:08x}", self.files.len(), hasher.finalize())
+        let text = |hasher: crc32fast::Hasher| format!("{:08x}", hasher.finalize());
+        let mut digest = json!({ "count": self.files.len(), "names": text(names), "sizes": text(sizes) });
+        if bytes <= COMPARED {
+            for (path, _) in &self.files {
+                // What cannot be read is left out when its turn comes.
+                let _ = open_regular(path).and_then(|file| hash(&mut contents, file));
+            }
+            digest["contents"] = text(contents).into();
+        } else {
+            digest["modification_times"] = text(times).into();
+        }
+        digest
     }
 }
 
@@ -132,38 +139,15 @@ impl Photos for Tree {
     fn read(&self, number: usize) -> Result<Result<Vec<u8>, String>> {
         let path = &self.files[number].0;
         let read = || {
-            let metadata = path.metadata()?;
-            if !metadata.is_file() {
-                return Err(std::io::Error::other("it is no file"));
+            let mut file = open_regular(path)?;
+            let length = file.metadata()?.len();
+            if length > MAX_FILE {
+                return Err(std::io::Error::other(format!("it has {length} bytes, too many for a photo")));
             }
-            if metadata.len() > MAX_FILE {
-                return Err(std::io::Error::other(format!("it has {} bytes, too many for a photo", metadata.len())));
-            }
-            std::fs::read(path)
+            let mut bytes = Vec::with_capacity(length as usize);
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
         };
         Ok(read().map_err(|error| error.to_string()))
     }
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = std::fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    read.with_context(|| format!("{} cannot be read", folder.display()))
-}
-
-/// The photos below a class folder, and the other files there. Links to folders are not followed: they may lead in a circle.
-fn collect(folder: &Path, found: &mut Vec<PathBuf>, passed_over: &mut Vec<PathBuf>) -> Result<()> {
-    for path in entries(folder)? {
-        let kind = path.symlink_metadata().with_context(|| format!("{} cannot be examined", path.display()))?.file_type();
-        if kind.is_dir() {
-            collect(&path, found, passed_over)?;
-        } else if !hidden(&path) {
-            let is_photo = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
-            if is_photo { found.push(path) } else { passed_over.push(path) }
-        }
-    }
-    Ok(())
-}
-
-fn hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }

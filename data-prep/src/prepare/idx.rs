@@ -1,7 +1,6 @@
 //! idx files, the form of MNIST and its relatives: a magic number that gives the type and the number of dimensions, the
 //! dimensions, then the values, all big-endian; often gzipped.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -12,9 +11,10 @@ use serde_json::json;
 use super::stream::Stream;
 use super::{base_name, made_by, numbered_classes};
 use crate::error::usage;
+use crate::files::open_regular;
 use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, MAX_SIDE};
 use crate::manifest::Manifest;
-use crate::output::{Output, identity};
+use crate::output::{Output, identity, require_apart};
 use crate::writer::{DatasetWriter, Description};
 
 /// What `data-prep idx` is asked for.
@@ -44,11 +44,12 @@ pub fn run(options: &Options) -> Result<Manifest> {
     if let Some(classes) = options.classes.filter(|classes| !(1..=MAX_CLASSES).contains(classes)) {
         return Err(usage(format!("--classes is {classes}, allowed are 1 to {MAX_CLASSES}")));
     }
+    require_apart(&options.out, &[&options.images, &options.labels])?;
     let job = json!({
         "command": "idx", "images": identity(&options.images)?, "labels": identity(&options.labels)?, "classes": options.classes,
         "shard_mib": options.shard_mib,
     });
-    // All that can be wrong with the labels and the header is found before anything is written.
+    // All that can be wrong with the files is found before anything is written: what had to be got again would be another job.
     let labels = read_labels(&options.labels)?;
     let mut images = IdxFile::open(&options.images)?;
     let (height, width, channels) = match images.dimensions[..] {
@@ -83,6 +84,8 @@ pub fn run(options: &Options) -> Result<Manifest> {
             classes - 1
         );
     }
+    images.expect_samples(u64::from(height) * u64::from(width) * u64::from(channels) * count as u64)?;
+    images = IdxFile::open(&options.images)?;
     let output = Output::claim(&options.out, &job)?;
     let made = json!({ "images": base_name(&options.images), "labels": base_name(&options.labels), "classes": options.classes });
     let writer = DatasetWriter::begin(
@@ -134,7 +137,7 @@ struct IdxFile {
 
 impl IdxFile {
     fn open(path: &Path) -> Result<IdxFile> {
-        let file = File::open(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+        let file = open_regular(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
         let mut buffered = BufReader::with_capacity(1 << 20, file);
         let start = buffered.fill_buf().with_context(|| format!("{} cannot be read", path.display()))?;
         let gzipped = start.starts_with(&[0x1f, 0x8b]);
@@ -162,9 +165,17 @@ impl IdxFile {
         self.content.read_exact(bytes).with_context(|| self.cut_off())
     }
 
+    /// Reads to the end and fails where fewer or more than `length` bytes are there.
+    fn expect_samples(&mut self, length: u64) -> Result<()> {
+        let found = std::io::copy(&mut self.content.by_ref().take(length), &mut std::io::sink()).with_context(|| self.cut_off())?;
+        ensure!(found == length, "{}", self.cut_off());
+        self.expect_end()
+    }
+
     /// Fails where bytes follow those that the header announces.
     fn expect_end(&mut self) -> Result<()> {
-        let more = self.content.read(&mut [0]).with_context(|| format!("{} cannot be read to its end", self.path.display()))?;
+        let more =
+            self.content.read(&mut [0]).with_context(|| format!("{} cannot be read to its end; get it again", self.path.display()))?;
         ensure!(
             more == 0,
             "{} has more bytes than its header announces ({:?}); it is not what it says it is",

@@ -14,7 +14,7 @@ use crate::archive::devkit::Devkit;
 use crate::archive::tar::{Member, Section};
 use crate::error::excerpt;
 use crate::manifest::Manifest;
-use crate::output::{Output, identity};
+use crate::output::{Output, identity, require_apart};
 use crate::random::permutation;
 
 /// Larger members are no photos: the largest of ImageNet has 15 MB.
@@ -44,6 +44,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Vec<(PathBuf, Manifest)>> {
     let storing = &options.storing;
     let inputs = [&options.train, &options.val, &options.devkit];
+    require_apart(&options.out, &inputs.map(PathBuf::as_path))?;
     let identities = inputs.map(|path| identity(path)).into_iter().collect::<Result<Vec<_>>>()?;
     let devkit = Devkit::open(&options.devkit)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(storing.threads()).build().context("threads cannot be started")?;

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{sync_folder, write_atomically};
+use crate::files::{open_at_once, read_regular, sync_folder, write_atomically};
+use crate::text::one_line;
 
-const WORKING: &str = "unreadable.jsonl";
+/// The list while the preparation runs.
+pub const WORKING: &str = "unreadable.jsonl";
 /// The list that a finished data set holds, where there is anything to list.
 pub const REPORT: &str = "unreadable.txt";
 
@@ -39,9 +41,9 @@ impl Journal {
         let path = folder.join(WORKING);
         let mut entries = Vec::new();
         if path.exists() {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let bytes = read_regular(&path).with_context(|| format!("{} cannot be read", path.display()))?;
             // A kill may have cut the last line; its shard is not complete then.
-            entries.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
+            entries.extend(bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()));
         }
         Ok(Journal { folder: folder.to_owned(), entries, file: None })
     }
@@ -60,7 +62,10 @@ impl Journal {
     pub fn add(&mut self, entry: Unreadable) -> Result<()> {
         let path = self.folder.join(WORKING);
         if self.file.is_none() {
-            self.file = Some(OpenOptions::new().create(true).append(true).open(&path).with_context(|| path.display().to_string())?);
+            self.file = Some(
+                open_at_once(&path, OpenOptions::new().create(true).append(true))
+                    .with_context(|| format!("{} cannot be written", path.display()))?,
+            );
         }
         if let Some(file) = &mut self.file {
             file.write_all(line(&entry).as_bytes()).with_context(|| format!("{} cannot be written", path.display()))?;
@@ -78,7 +83,8 @@ impl Journal {
     pub fn report(&mut self) -> Result<&[Unreadable]> {
         self.entries.sort_by_key(|entry| entry.shard);
         if !self.entries.is_empty() {
-            let lines: Vec<String> = self.entries.iter().map(|entry| format!("{}: {}\n", entry.file, entry.reason)).collect();
+            let lines: Vec<String> =
+                self.entries.iter().map(|entry| format!("{}: {}\n", one_line(&entry.file), one_line(&entry.reason))).collect();
             write_atomically(&self.folder.join(REPORT), lines.concat().as_bytes())?;
         }
         Ok(&self.entries)

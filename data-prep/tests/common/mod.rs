@@ -22,6 +22,21 @@ pub fn expect(folder: &Path, arguments: &str, code: i32) -> String {
     if code == 0 { out } else { err }
 }
 
+/// Puts a file into `folder`, in folders that are made for it.
+pub fn put(folder: &Path, name: &str, bytes: &[u8]) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// An idx file of unsigned bytes.
+pub fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
+    bytes.extend(dimensions.iter().flat_map(|size| size.to_be_bytes()));
+    bytes.extend(values);
+    bytes
+}
+
 /// Smooth colours, so that a JPEG keeps them nearly; different for each `kind`.
 pub fn colours(height: u32, width: u32, kind: u32) -> Vec<u8> {
     let mut pixels = Vec::new();

@@ -13,7 +13,6 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::agreement::{Facts, agree};
-use crate::commands::text::{scaled, table};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
 use crate::compute::device::Device;
@@ -21,9 +20,10 @@ use crate::config;
 use crate::cpus;
 use crate::exchange::{self, NCCL_WITHOUT_GPU, Transport};
 use crate::exit::Exit;
-use crate::job::{self, say};
-use crate::observe::watchdog;
+use crate::job::say;
+use crate::text::{scaled, table};
 use crate::training::choose_device;
+use crate::watch;
 
 /// Measure the collective operations that ranks exchange by
 ///
@@ -174,7 +174,7 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
         .with("--device", format!("{:?}", args.device))
         .with("--backend", format!("{:?}", args.backend));
     agree(&facts, &*transport)?;
-    watchdog::watch(&transport, 300.0)?;
+    watch::watch(&transport, 300.0)?;
     let mut place = place(&args, &transport)?;
     let mut results = Vec::new();
     for bytes in sizes(args.min, args.max) {
@@ -185,7 +185,7 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
             results.push(Measured { operation, bytes: part * size * size_of::<f32>(), seconds });
         }
     }
-    let mut hosts = job::host_names(&*transport);
+    let mut hosts = exchange::host_names(&*transport);
     if transport.rank() == 0 {
         hosts.sort();
         hosts.dedup();

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::compute::cpu::Arena;
 use crate::compute::cpu::pool::Pool;
-use crate::compute::cpu::profile::Phase;
+use crate::compute::profile::Phase;
 use crate::exchange::{Freight, Message, Transport};
 use crate::observe::Doing;
 

@@ -11,13 +11,13 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::{Training, plot};
-use crate::commands::text::table;
 use crate::compute::device;
 use crate::config::{self, Config, Loaded, Purpose};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
 use crate::plan::Plan;
+use crate::text::table;
 
 /// Time training steps on several numbers of ranks
 ///

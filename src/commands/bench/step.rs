@@ -10,17 +10,17 @@ use super::Training;
 use super::machine::{self, Link, Machine, median};
 use crate::agreement::{Facts, agree};
 use crate::commands::memory;
-use crate::commands::text::{scaled, table};
 use crate::compute::Batch;
-use crate::compute::cpu::profile::PHASES;
+use crate::compute::profile::PHASES;
 use crate::config::{Config, Loaded, Output, Purpose, Schedule};
 use crate::cpus;
 use crate::exchange::Transport;
 use crate::job::say;
-use crate::observe::watchdog;
 use crate::plan::Plan;
 use crate::rules::Phase;
+use crate::text::{scaled, table};
 use crate::training::Engine;
+use crate::watch;
 
 /// Steps between attempts of the link: few of them find caches that an attempt has emptied.
 const LINK_EVERY: usize = 10;
@@ -52,7 +52,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     agree(&given, &*transport)?;
     let plan = Plan::new(&config, &facts, transport.size())?;
     memory::refuse_too_large(&plan, &*transport)?;
-    watchdog::watch(&transport, config.parallel.stall_timeout)?;
+    watch::watch(&transport, config.parallel.stall_timeout)?;
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
     engine.initialize()?;

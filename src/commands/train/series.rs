@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::commands::text::table;
 use crate::config::{Config, Loaded, Output, Unused};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
+use crate::text::table;
 use crate::training::{Best, StopRequest, records};
 
 /// Values of a key, each of which is trained with.

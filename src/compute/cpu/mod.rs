@@ -16,7 +16,6 @@ mod operations;
 mod output;
 mod parameters;
 pub mod pool;
-pub mod profile;
 pub mod simd;
 mod tile;
 mod update;
@@ -25,6 +24,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
+use crate::compute::profile::{Phase, Profile};
 use crate::compute::{Activity, AdamStep, Measure, Update};
 use crate::network::{MapId, Maps, Network, Output, Role, Shape};
 use crate::observe::{Doing, span};
@@ -33,7 +33,6 @@ pub use memory::{Arena, ParameterSpan, row_stride};
 pub use noise::{Place, normals, uniforms};
 pub use parameters::{Parameters, Sizes, spans};
 use pool::Pool;
-use profile::{Phase, Profile};
 use simd::Isa;
 pub use update::{Factors, Use};
 

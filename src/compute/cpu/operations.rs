@@ -11,9 +11,9 @@ use super::elementwise::{
 use super::memory::row_stride;
 use super::noise::AddNoise;
 use super::output;
-use super::profile::Phase;
 use super::simd::LANES;
 use super::{CpuBackend, MOST_JOBS};
+use crate::compute::profile::Phase;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::network::{MapId, Output, Shape};
 use crate::observe::{Doing, span};

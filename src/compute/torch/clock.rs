@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::compute::cpu::profile::{Phase, Profile};
 use crate::compute::cuda::driver::{Driver, Event, Stream};
+use crate::compute::profile::{Phase, Profile};
 
 pub struct Clock {
     pub profile: Profile,

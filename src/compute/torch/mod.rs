@@ -31,12 +31,12 @@ use self::kernels::Kernels;
 use self::parameters::{Parameters, to_host};
 use self::precision::Products;
 use self::windows::Windows;
-use super::cpu::profile::{Phase, Profile};
 use super::cuda::driver::Driver;
 use super::device::Device;
+use super::profile::{Phase, Profile};
+use super::settings::Precision;
 use super::{Activity, AdamStep, Buffer, Nonlinearity, Update};
-use crate::config::{self, Precision};
-use crate::network::{Bias, MapId, Maps, Network, Shape};
+use crate::network::{Bias, MapId, Maps, Network, Output, Shape};
 use crate::observe::span_unless_in;
 
 /// What a [`TorchBackend`] is made from.
@@ -72,7 +72,7 @@ pub struct TorchBackend {
     kernels: Kernels,
     products: Products,
     clock: Clock,
-    output: config::Output,
+    output: Output,
     seed: u64,
     windows: Vec<Windows>,
     parameters: Vec<Parameters>,

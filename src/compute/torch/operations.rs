@@ -5,10 +5,9 @@ use tch::{Kind, TchError, Tensor};
 
 use super::{TorchBackend, explained, to_host};
 use crate::compute::cpu::Place;
-use crate::compute::cpu::profile::Phase;
+use crate::compute::profile::Phase;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
-use crate::config;
-use crate::network::{MapId, Shape};
+use crate::network::{MapId, Output, Shape};
 use crate::observe::span;
 
 /// `1 - y^2`.
@@ -47,12 +46,12 @@ impl TorchBackend {
     fn wanted(&self) -> Result<Tensor, TchError> {
         let batch = self.batch as i64;
         match self.output {
-            config::Output::Softmax => {
+            Output::Softmax => {
                 let top = self.maps.get(*self.maps.forward.last().expect("a network has layers")).destination;
                 let mut wanted = Tensor::f_zeros([batch, top.units() as i64], (Kind::Float, self.device))?;
                 wanted.f_scatter_value_(1, &self.labels.f_unsqueeze(1)?, 1.0)?.f_unsqueeze(0)
             }
-            config::Output::Linear => self.values(self.input()).f_permute([1, 0, 2])?.f_reshape([1, batch, -1]),
+            Output::Linear => self.values(self.input()).f_permute([1, 0, 2])?.f_reshape([1, batch, -1]),
         }
     }
 
@@ -104,7 +103,7 @@ impl Backend for TorchBackend {
         self.attempt(Phase::Output, 0.0, bytes, |this| {
             let logits = this.dense(pre_activation)?;
             let (h, delta) = match this.output {
-                config::Output::Softmax => {
+                Output::Softmax => {
                     let (loss, before) = this.cross_entropy(&logits)?;
                     this.row(Measure::Loss)?.f_copy_(&loss)?;
                     this.row(Measure::Top1Error)?.f_copy_(&before.f_ge(1)?)?;
@@ -113,7 +112,7 @@ impl Backend for TorchBackend {
                     let delta = p.f_sub(&this.wanted()?)?;
                     (p, delta)
                 }
-                config::Output::Linear => {
+                Output::Linear => {
                     let h = this.values(pre_activation).f_contiguous()?;
                     let difference = h.f_sub(&this.wanted()?)?;
                     let squares = difference.f_mul(&difference)?;
@@ -132,8 +131,8 @@ impl Backend for TorchBackend {
         self.attempt(Phase::Output, 0.0, bytes, |this| {
             let a = this.values(pre_activation);
             this.slots[output.0].values = match this.output {
-                config::Output::Softmax => a.f_softmax(2, Kind::Float)?,
-                config::Output::Linear => a.shallow_clone(),
+                Output::Softmax => a.f_softmax(2, Kind::Float)?,
+                Output::Linear => a.shallow_clone(),
             };
             Ok(())
         });

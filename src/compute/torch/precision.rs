@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::compute::cuda::libraries::symbol;
-use crate::config::Precision;
+use crate::compute::settings::Precision;
 
 /// How two batches of matrices are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use self::travel::Travel;
 use super::host_memory::{self, Offer, Words};
 use super::transport::{Freight, Journey, Message, Single, Transport};
 use crate::compute::cpu::Arena;
-use crate::job::host_name;
+use crate::host;
 use crate::observe::{Doing, span};
 
 const PAGE: usize = 4096;
@@ -97,7 +97,7 @@ impl Mpi {
         if let Some(lack) = lack.filter(|_| self.host.rank() <= 1) {
             log::warn!(
                 "ranks of {} cannot share memory: {lack:#}; let them run in one container, or give it a larger /dev/shm",
-                host_name()
+                host::name()
             );
         }
         Ok(None)

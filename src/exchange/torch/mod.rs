@@ -24,12 +24,12 @@ use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use self::staged::Staged;
+use super::settings::{Settings, TransportChoice, Wire};
 use super::{AdamSteps, Freight, NCCL_WITHOUT_GPU, Sharing, Transport, UpdateExchange};
-use crate::compute::cpu::profile::Phase;
 use crate::compute::cuda::driver::Driver;
+use crate::compute::profile::Phase;
 use crate::compute::torch::TorchBackend;
 use crate::compute::{Activity, Buffer, Update};
-use crate::config::{Parallel, TransportChoice, Wire};
 use crate::exit::Exit;
 use crate::network::MapId;
 use crate::observe::Doing;
@@ -117,11 +117,11 @@ impl TensorExchange {
         backend: &TorchBackend,
         sharing: Vec<Sharing>,
         transport: &Arc<dyn Transport>,
-        parallel: &Parallel,
+        settings: &Settings,
     ) -> Result<TensorExchange> {
-        let joined = join(backend.driver(), transport, parallel.backend, parallel.stall_timeout)?;
+        let joined = join(backend.driver(), transport, settings.backend, settings.stall_timeout)?;
         let (collectives, size) = (joined.map(|(collectives, _)| collectives), transport.size());
-        Ok(TensorExchange::over(collectives, transport.clone(), sharing, size, parallel.overlap, parallel.wire))
+        Ok(TensorExchange::over(collectives, transport.clone(), sharing, size, settings.overlap, settings.wire))
     }
 
     /// Over the collectives of `size` ranks, which map by map share as `sharing` says.

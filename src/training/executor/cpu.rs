@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 
 use super::{Executor, Learning};
 use crate::compute::Backend;
-use crate::compute::cpu::profile::Profile;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
+use crate::compute::profile::Profile;
 use crate::config::{Config, TransportChoice, Wire};
 use crate::exchange::{self, AdamSteps, Exchange, NCCL_WITHOUT_GPU, ParameterMemory, Transport, UpdateExchange};
 use crate::exit::Exit;

@@ -10,8 +10,8 @@ use anyhow::Result;
 
 use self::cpu::OnCpu;
 use super::diagnostics::LayerDiagnostics;
-use crate::compute::cpu::profile::Profile;
 use crate::compute::device::Device;
+use crate::compute::profile::Profile;
 use crate::compute::{Backend, Update};
 use crate::config::Config;
 use crate::exchange::{AdamSteps, Transport, UpdateExchange};

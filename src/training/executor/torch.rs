@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::{Executor, Learning};
 use crate::compute::Backend;
-use crate::compute::cpu::profile::Profile;
 use crate::compute::device::Device;
+use crate::compute::profile::Profile;
 use crate::compute::torch::{Setup, TorchBackend};
 use crate::config::Config;
 use crate::exchange::torch::TensorExchange;
@@ -71,7 +71,7 @@ impl OnTensors {
         };
         let mut backend = TorchBackend::new(network, maps.clone(), setup)?;
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
-        let exchange = TensorExchange::new(&backend, plan, transport, &config.parallel)?;
+        let exchange = TensorExchange::new(&backend, plan, transport, &config.parallel.exchange())?;
         Ok((OnTensors { backend, exchange }, rule))
     }
 }

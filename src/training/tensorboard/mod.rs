@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::checkpoint::create_folder;
-use crate::job;
+use crate::host;
 
 /// Folder of the files, in the run's.
 pub const FOLDER: &str = "tensorboard";
@@ -45,7 +45,7 @@ impl EventFile {
         // TensorBoard reads files by name; a clock that was set back, or another host's, must not put this one before an older one.
         let now = wall_time() as u64;
         let seconds = newest(&folder)?.map_or(now, |newest| now.max(newest + 1));
-        let path = folder.join(format!("{NAME}{seconds:010}.{}", job::host_name()));
+        let path = folder.join(format!("{NAME}{seconds:010}.{}", host::name()));
         let opened = OpenOptions::new().append(true).create_new(true).open(&path);
         let file = opened.with_context(|| format!("{} cannot be created", path.display()))?;
         let mut events = EventFile { path, file };

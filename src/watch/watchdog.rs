@@ -6,24 +6,20 @@
 //! rank 0 after all of them, and all after rank 0. Whoever reaches a verdict tells the others, and all end with the code of a stall,
 //! without MPI, which may be what is stuck.
 
-mod board;
-mod guard;
-mod judge;
-mod link;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use biodist_process::speech;
 
-use self::board::Board;
-use self::judge::{Culprit, Kind, Sight};
-use self::link::{Heard, Hub, Invitation, Spoke};
-use super::pulse;
-use crate::exchange::Transport;
+use super::board::Board;
+use super::judge::{Culprit, Kind, Sight};
+use super::link::{Heard, Hub, Invitation, Spoke};
+use super::{guard, judge, link};
+use crate::exchange::{self, Transport};
 use crate::exit::Exit;
 use crate::job;
+use crate::observe::pulse;
 
 /// How long ranks may take to reach rank 0 by TCP before training begins without.
 const GREETING: Duration = Duration::from_secs(10);
@@ -33,7 +29,7 @@ const NAMED: usize = 8;
 /// Watches all ranks from now on, until the process ends: `limit` seconds without progress end the job. Collective.
 pub fn watch(transport: &Arc<dyn Transport>, limit: f64) -> Result<()> {
     let board = Board::join(&**transport)?;
-    let hosts = job::host_names(&**transport);
+    let hosts = exchange::host_names(&**transport);
     let (rank, size) = (transport.rank(), transport.size());
     let sees_rank_0 = board.readings().any(|reading| reading.rank == 0);
     // Whether any rank must be told by TCP.

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 
 pub use self::addresses::TOLD;
 use self::channel::{Becomes, Channel, Stranger, bytes, words};
-use crate::job;
+use crate::host;
 use crate::observe::pulse::Reading;
 
 /// An address that does not answer within this is tried again later.
@@ -81,7 +81,7 @@ impl Hub {
         let own = addresses::own()?;
         let mut at = addresses::towards(&own, others);
         if at.is_empty() {
-            log::info!("no interface of {} is known to lead to the other hosts: it listens for their watchdogs at all", job::host_name());
+            log::info!("no interface of {} is known to lead to the other hosts: it listens for their watchdogs at all", host::name());
             at.push(Ipv4Addr::UNSPECIFIED);
         }
         Hub::listen_at(expected, &own, &at)

@@ -1,6 +1,7 @@
 //! Where a step's time goes, and the least it could take.
 
 use crate::network::Role;
+use crate::observe::Doing;
 
 /// What a pass is for. A phase's floor is the larger of its arithmetic at SGEMM speed and its bytes at memory bandwidth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,23 @@ impl Phase {
             (Role::Inverse, _) => Phase::Inverse,
             (Role::Feedback | Role::DirectFeedback, _) => Phase::Feedback,
             (Role::Forward | Role::Auxiliary, _) => Phase::Forward,
+        }
+    }
+}
+
+impl From<Phase> for Doing {
+    fn from(phase: Phase) -> Doing {
+        match phase {
+            Phase::Load => Doing::Input,
+            Phase::Forward => Doing::Forward,
+            Phase::Inverse => Doing::Inverse,
+            Phase::Transpose => Doing::Transpose,
+            Phase::Feedback => Doing::Feedback,
+            Phase::Noise => Doing::Noise,
+            Phase::Elementwise => Doing::Elementwise,
+            Phase::Output => Doing::Output,
+            Phase::UpdateForward | Phase::UpdateInverse => Doing::Update,
+            Phase::Exchange => Doing::Device,
         }
     }
 }
