@@ -20,8 +20,11 @@ setup: ## install what is missing: a C++ compiler, Open MPI, libclang, nasm, Pyt
 build: setup ## compile biodist, biodist-launch and data-prep into target/release
 	cargo build --release --workspace --locked
 
-test: setup ## check formatting and lints, run every test
+test: setup ## check formatting and lints, run every test; without libtorch those that could tell the difference
 	cargo fmt --all --check
+	cargo clippy --release --package biodist --all-targets --no-default-features --locked -- --deny warnings
+	cargo test --release --package biodist --no-default-features --locked --lib
+	cargo test --release --package biodist --no-default-features --locked --test end_to_end -- builds:: same_bits::
 	cargo clippy --release --workspace --all-targets --locked -- --deny warnings
 	cargo test --release --workspace --locked
 

@@ -89,7 +89,7 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     agree(&args.facts(&series).with_config(config), &*transport)?;
     watch::watch(&transport, config.parallel.stall_timeout)?;
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
-    let out = args.folder(&config);
+    let out = args.folder(config);
     let result = match &series {
         None => {
             series::tell_unused(std::slice::from_ref(&loaded), &*transport);

@@ -5,6 +5,7 @@ mod agreement;
 mod bad_input;
 mod bench;
 mod best;
+mod builds;
 mod cells;
 mod check;
 mod diagnostics;
