@@ -1,28 +1,19 @@
-//! The floors of docs/development.md: what a part of the program imports lies below it, or beside it where the page says so.
+//! The floors of docs/development.md: what a part of the program imports lies on a floor below.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// From the ground up. Parts of one floor do not import each other.
-const FLOORS: [&[&str]; 14] = [
-    &["exit", "host", "observe", "quote", "text", "versions"],
-    &["network"],
-    &["compute"],
-    &["exchange"],
-    &["job", "rules"],
-    &["config", "cpus", "watch"],
-    &["data"],
-    &["agreement", "plan"],
-    &["training"],
-    &["search"],
-    &["report"],
-    &["commands"],
-    &["cli"],
-    &["lib", "main"],
-];
-
-fn floor(part: &str) -> usize {
-    let found = FLOORS.iter().position(|parts| parts.contains(&part));
-    found.unwrap_or_else(|| panic!("src/{part} is on no floor; docs/development.md and this test say where parts lie"))
+/// The floor of each part, as the page's table has them: `| 5 | `rules`, `job` | ... |`.
+fn floors() -> BTreeMap<String, usize> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/development.md")).unwrap();
+    let mut floors = BTreeMap::new();
+    for row in page.lines() {
+        let mut cells = row.trim_start_matches('|').split('|').map(str::trim);
+        let Some(floor) = cells.next().and_then(|cell| cell.parse().ok()) else { continue };
+        let parts = cells.next().unwrap().split(',').map(|part| part.trim().trim_matches('`').to_owned());
+        floors.extend(parts.map(|part| (part, floor)));
+    }
+    floors
 }
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -51,6 +42,9 @@ fn named(text: &str) -> Vec<String> {
 #[test]
 fn imports_point_down() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let floors = floors();
+    assert!(floors.len() > 20, "the page's table is read: {floors:?}");
+    let floor = |part: &str| *floors.get(part).unwrap_or_else(|| panic!("src/{part} is on no floor of docs/development.md"));
     let mut files = Vec::new();
     sources(&root, &mut files);
     assert!(files.len() > 150, "all sources are read");

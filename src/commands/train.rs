@@ -25,7 +25,7 @@ use crate::watch::{self, Trace};
 
 /// Train a network, alone or as a rank under mpirun
 ///
-/// SIGUSR1, SIGTERM or Ctrl-C write a checkpoint and end with exit code 75; the same command with --resume goes on. Under mpirun, send it
+/// SIGUSR1, SIGTERM, SIGHUP or Ctrl-C write a checkpoint and end with code 75; the same command with --resume goes on. Under mpirun, send it
 /// SIGUSR1: the others leave Open MPI's ranks two seconds. With data.validation above 0, the checkpoint with the lowest validation error is
 /// kept, and best.json in the run's folder names it.
 #[derive(Debug, clap::Args)]
