@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::image::{ImageShape, parse_classes};
 use super::{memory, train};
 use crate::config::{Config, Loaded, Purpose, Unused};
+use crate::exchange::Sharing;
 use crate::network::{Map, Role};
-use crate::plan::{DataFacts, Plan, StepCost, Way};
+use crate::plan::{DataFacts, Plan, StepCost};
 use crate::rules::Phase;
 use crate::text::{grouped, print, scaled, table};
 
@@ -80,11 +81,11 @@ fn totals(plan: &Plan) -> LayerParameters {
     })
 }
 
-fn name(way: Way) -> &'static str {
+fn name(way: Sharing) -> &'static str {
     match way {
-        Way::None => "none",
-        Way::Activities => "activities",
-        Way::Gradients => "gradients",
+        Sharing::None => "none",
+        Sharing::Activities => "activities",
+        Sharing::Gradients => "gradients",
     }
 }
 
@@ -128,7 +129,7 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
         bytes(memory.activities)
     ));
     if plan.ranks > 1 {
-        let shared = if plan.exchange == Way::Activities { "; parameters and moments are there once" } else { "" };
+        let shared = if plan.exchange == Sharing::Activities { "; parameters and moments are there once" } else { "" };
         line(format!("           {} for {} ranks on one host{shared}", bytes(plan.host_memory()), plan.ranks));
     }
     if let Some(there) = memory::limit().filter(|there| *there < plan.host_memory()) {
@@ -201,8 +202,8 @@ fn layers(plan: &Plan) -> String {
 }
 
 fn exchange(plan: &Plan, cost: &StepCost) -> String {
-    let bytes = |way: Way, one_host: bool| format!("{}B", scaled(plan.exchanged(cost, way, one_host) as f64));
-    let other = if plan.exchange == Way::Gradients { Way::Activities } else { Way::Gradients };
+    let bytes = |way: Sharing, one_host: bool| format!("{}B", scaled(plan.exchanged(cost, way, one_host) as f64));
+    let other = if plan.exchange == Sharing::Gradients { Sharing::Activities } else { Sharing::Gradients };
     format!(
         "exchange   {}: {} a rank and step on one host, {} with each rank on a host of its own ({} would be {} and {})\n           \
          {}B between GPUs: {}",
@@ -237,7 +238,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
             json!({ "layer": layer.describe(), "output": shape, "parameters": parameters(&of_layer(plan, index)) })
         })
         .collect();
-    let exchanged = |cost: &StepCost, way: Way| json!({ "one_host": plan.exchanged(cost, way, true), "between_hosts": plan.exchanged(cost, way, false) });
+    let exchanged = |cost: &StepCost, way: Sharing| json!({ "one_host": plan.exchanged(cost, way, true), "between_hosts": plan.exchanged(cost, way, false) });
     let ranks = plan.ranks as f64;
     let steps: Vec<Value> = plan
         .steps
@@ -245,7 +246,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
         .map(|cost| {
             let mut ways = serde_json::Map::new();
             if plan.ranks > 1 {
-                for way in [Way::Activities, Way::Gradients] {
+                for way in [Sharing::Activities, Sharing::Gradients] {
                     ways.insert(name(way).to_owned(), exchanged(cost, way));
                 }
             }

@@ -14,11 +14,11 @@ use crate::agreement::{Facts, agree};
 use crate::config::{Config, Loaded, Output, Purpose, Schedule as Turns};
 use crate::cpus::{self, Share};
 use crate::data::{DataSet, batches_per_epoch};
-use crate::exchange::{self, Transport};
+use crate::exchange::{self, Sharing, Transport};
 use crate::exit::Exit;
 use crate::job::say;
 use crate::network::Role;
-use crate::plan::{DataFacts, Plan, Way};
+use crate::plan::{DataFacts, Plan};
 use crate::text::{grouped, scaled, table};
 use crate::training::{self, Best, Checkpoints, Engine, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
 use crate::watch::{self, Trace};
@@ -169,15 +169,15 @@ struct Start {
 /// Looks on rank 0, and tells all. Collective.
 fn find(out: &Path, resume: bool, config: &Config, transport: &dyn Transport) -> Result<Start> {
     let mut folder = None;
-    let mut travelling = Vec::new();
+    let mut message = Vec::new();
     if transport.rank() == 0 {
         let (found, state) = RunFolder::find(out, resume, config)?;
         let over = state.as_ref().map_or(Ok(false), |state| found.is_over(config, state))?;
-        travelling = serde_json::to_vec(&(state, over))?;
+        message = serde_json::to_vec(&(state, over))?;
         folder = Some(found);
     }
-    transport.broadcast(&mut travelling);
-    let (resumed, over) = serde_json::from_slice(&travelling)?;
+    transport.broadcast(&mut message);
+    let (resumed, over) = serde_json::from_slice(&message)?;
     Ok(Start { folder, resumed, over })
 }
 
@@ -249,10 +249,10 @@ fn settings(
     let machines = if machines.len() > 4 { format!("{} hosts", machines.len()) } else { machines.join(", ") };
     row("processes", format!("{ranks} rank{} x {threads} thread{} of {} CPUs on {machines}", plural(ranks), plural(threads), share.cpus));
     let exchange = match plan.exchange {
-        Way::None => String::new(),
+        Sharing::None => String::new(),
         _ if engine.device_memory().is_some() => format!(", exchange by {}", plan.ways_between_gpus()),
-        Way::Activities => ", exchange by activities".to_owned(),
-        Way::Gradients => ", exchange by gradients".to_owned(),
+        Sharing::Activities => ", exchange by activities".to_owned(),
+        Sharing::Gradients => ", exchange by gradients".to_owned(),
     };
     row("kernels", format!("{}{exchange}", engine.kernels()));
     row("memory", format!("{}B for all ranks of one host", scaled(plan.host_memory() as f64)));

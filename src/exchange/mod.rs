@@ -1,9 +1,9 @@
 //! How ranks share an update.
 //!
-//! Two ways to bring one about: `activities`, where the factors of gradients travel, and `gradients`, where gradients do. [`arenas`] has them
+//! Two ways to bring one about: `activities`, where the factors of gradients travel, and `gradients`, where gradients do. [`cpu`] has them
 //! for the CPU's kernels, `torch` for libtorch's devices; below both are a [`Transport`] between ranks, and NCCL between GPUs.
 
-mod arenas;
+mod cpu;
 mod gather;
 mod host_memory;
 mod mpi;
@@ -15,13 +15,13 @@ mod sharing;
 pub mod torch;
 mod transport;
 
-pub use self::arenas::Exchange;
+pub use self::cpu::Exchange;
 pub use self::gather::{gather_bytes, host_names};
 pub use self::mpi::connect;
 pub use self::parameter_memory::{ParameterMemory, parameters};
 pub use self::reduce::reduce_scatter;
 pub use self::sharing::Sharing;
-pub use self::transport::{Freight, Journey, Message, Single, Transport};
+pub use self::transport::{Handle, Message, Single, Span, Transport};
 use anyhow::Result;
 
 use crate::compute::{AdamStep, Backend, Update};

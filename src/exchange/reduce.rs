@@ -5,44 +5,44 @@
 
 use std::ops::Range;
 
-use super::transport::{Freight, Journey, Message, Transport};
+use super::transport::{Handle, Message, Span, Transport};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::{Isa, Kernel, LANES, Simd};
 use crate::observe::{Doing, span};
 
 /// Elements that `rank` of as many ranks as there are `ranges` needs room for.
-pub fn landing_elements(ranges: &[Range<usize>], rank: usize) -> usize {
+pub fn recv_elements(ranges: &[Range<usize>], rank: usize) -> usize {
     (ranges.len() - 1) * ranges[rank].len()
 }
 
-/// Begins to send every rank its range of `buffer`, and to receive the others' parts of this rank's at `landing`.
+/// Begins to send every rank its range of `buffer`, and to receive the others' parts of this rank's at `recv`.
 ///
 /// # Safety
-/// `buffer` must hold all ranges and `landing` [`landing_elements`], as [`Transport::begin`] asks.
-pub unsafe fn begin(transport: &dyn Transport, freight: Freight, buffer: *mut f32, ranges: &[Range<usize>], landing: *mut f32) -> Journey {
+/// `buffer` must hold all ranges and `recv` [`recv_elements`], as [`Transport::begin`] asks.
+pub unsafe fn begin(transport: &dyn Transport, traced: Span, buffer: *mut f32, ranges: &[Range<usize>], recv: *mut f32) -> Handle {
     let (rank, size) = (transport.rank(), transport.size());
     let others = || (1..size).map(|distance| (rank + distance) % size);
     let sends: Vec<Message> = others().map(|to| unsafe { Message::of(to, buffer, &ranges[to]) }).collect();
-    let receives: Vec<Message> = others().map(|from| unsafe { Message::of(from, landing, &landed(ranges, rank, from)) }).collect();
-    unsafe { transport.begin(freight, &sends, &receives) }
+    let receives: Vec<Message> = others().map(|from| unsafe { Message::of(from, recv, &recv_range(ranges, rank, from)) }).collect();
+    unsafe { transport.begin(traced, &sends, &receives) }
 }
 
-/// Where the parts of this rank's range lie, by rank: what has landed, and its own in `buffer`.
+/// Where the parts of this rank's range lie, by rank: what was received, and its own in `buffer`.
 ///
 /// # Safety
 /// As [`begin`].
-pub unsafe fn parts(rank: usize, buffer: *const f32, ranges: &[Range<usize>], landing: *const f32) -> Vec<*const f32> {
+pub unsafe fn parts(rank: usize, buffer: *const f32, ranges: &[Range<usize>], recv: *const f32) -> Vec<*const f32> {
     let part =
-        |from: usize| unsafe { if from == rank { buffer.add(ranges[rank].start) } else { landing.add(landed(ranges, rank, from).start) } };
+        |from: usize| unsafe { if from == rank { buffer.add(ranges[rank].start) } else { recv.add(recv_range(ranges, rank, from).start) } };
     (0..ranges.len()).map(part).collect()
 }
 
-/// Adds what has landed to this rank's range of `buffer`.
+/// Adds what was received to this rank's range of `buffer`.
 ///
 /// # Safety
-/// As [`begin`], whose journey has ended.
-unsafe fn add(isa: Isa, pool: &Pool, rank: usize, buffer: *mut f32, ranges: &[Range<usize>], landing: *const f32) {
-    let parts = Parts { parts: unsafe { parts(rank, buffer, ranges, landing) }, to: unsafe { buffer.add(ranges[rank].start) } };
+/// As [`begin`], whose transfers have ended.
+unsafe fn add(isa: Isa, pool: &Pool, rank: usize, buffer: *mut f32, ranges: &[Range<usize>], recv: *const f32) {
+    let parts = Parts { parts: unsafe { parts(rank, buffer, ranges, recv) }, to: unsafe { buffer.add(ranges[rank].start) } };
     let len = ranges[rank].len();
     // Threads begin at whole vectors.
     let vectors = len.div_ceil(LANES);
@@ -57,16 +57,16 @@ unsafe fn add(isa: Isa, pool: &Pool, rank: usize, buffer: *mut f32, ranges: &[Ra
 /// `buffer` must hold all ranges.
 pub unsafe fn reduce_scatter(transport: &dyn Transport, isa: Isa, pool: &Pool, buffer: *mut f32, ranges: &[Range<usize>]) {
     let _span = span(Doing::ReduceScatter, None);
-    let mut landing = vec![0.0f32; landing_elements(ranges, transport.rank())];
+    let mut recv = vec![0.0f32; recv_elements(ranges, transport.rank())];
     unsafe {
-        let journey = begin(transport, Freight { doing: Doing::ReduceScatter, layer: None }, buffer, ranges, landing.as_mut_ptr());
-        transport.wait(journey);
-        add(isa, pool, transport.rank(), buffer, ranges, landing.as_ptr());
+        let handle = begin(transport, Span { doing: Doing::ReduceScatter, layer: None }, buffer, ranges, recv.as_mut_ptr());
+        transport.wait(handle);
+        add(isa, pool, transport.rank(), buffer, ranges, recv.as_ptr());
     }
 }
 
 /// Where `from`'s part lands on `rank`.
-fn landed(ranges: &[Range<usize>], rank: usize, from: usize) -> Range<usize> {
+fn recv_range(ranges: &[Range<usize>], rank: usize, from: usize) -> Range<usize> {
     let place = from - usize::from(from > rank);
     let len = ranges[rank].len();
     place * len..(place + 1) * len
@@ -123,9 +123,9 @@ mod tests {
                     let ranges: Vec<Range<usize>> = (0..3).map(|rank| rank * len..(rank + 1) * len).collect();
                     let mut buffer = vec![0.0f32; 3 * len];
                     buffer[ranges[rank].clone()].fill(values[rank]);
-                    let landing: Vec<f32> = (0..3).filter(|from| *from != rank).flat_map(|from| vec![values[from]; len]).collect();
-                    assert_eq!(landing.len(), landing_elements(&ranges, rank));
-                    unsafe { add(isa, &Pool::new(2), rank, buffer.as_mut_ptr(), &ranges, landing.as_ptr()) };
+                    let recv: Vec<f32> = (0..3).filter(|from| *from != rank).flat_map(|from| vec![values[from]; len]).collect();
+                    assert_eq!(recv.len(), recv_elements(&ranges, rank));
+                    unsafe { add(isa, &Pool::new(2), rank, buffer.as_mut_ptr(), &ranges, recv.as_ptr()) };
                     assert!(buffer[ranges[rank].clone()].iter().all(|sum| *sum == 1.0), "{} {len} {rank}", isa.name());
                 }
             }

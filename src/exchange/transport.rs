@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::compute::cpu::Arena;
 use crate::observe::{Doing, span};
 
-/// Bytes to or from one rank. Memory is the caller's, and stays as it is until the journey has ended.
+/// Bytes to or from one rank. Memory is the caller's, and stays as it is until the handle was waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct Message {
     pub rank: usize,
@@ -28,11 +28,11 @@ impl Message {
 
 /// Messages that travel together, until [`Transport::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Journey(pub usize);
+pub struct Handle(pub usize);
 
-/// What travels, for a trace.
+/// What a transfer is in a trace.
 #[derive(Clone, Copy, Debug)]
-pub struct Freight {
+pub struct Span {
     pub doing: Doing,
     pub layer: Option<usize>,
 }
@@ -75,10 +75,10 @@ pub trait Transport: Send + Sync {
     ///
     /// # Safety
     /// Memory is valid until the wait has returned; until then what is sent does not change, and nobody else uses what is received.
-    unsafe fn begin(&self, freight: Freight, sends: &[Message], receives: &[Message]) -> Journey;
+    unsafe fn begin(&self, traced: Span, sends: &[Message], receives: &[Message]) -> Handle;
 
-    /// Returns when all messages of the journey have left and arrived.
-    fn wait(&self, journey: Journey);
+    /// Returns when all messages of the handle were sent and received.
+    fn wait(&self, handle: Handle);
 
     /// Every rank's range of `buffer` to all ranks, in place.
     ///
@@ -89,8 +89,8 @@ pub trait Transport: Send + Sync {
         let others = || (1..self.size()).map(|distance| (self.rank() + distance) % self.size());
         let sends: Vec<Message> = others().map(|rank| unsafe { Message::of(rank, buffer, &ranges[self.rank()]) }).collect();
         let receives: Vec<Message> = others().map(|rank| unsafe { Message::of(rank, buffer, &ranges[rank]) }).collect();
-        let journey = unsafe { self.begin(Freight { doing: Doing::AllGather, layer: None }, &sends, &receives) };
-        self.wait(journey);
+        let handle = unsafe { self.begin(Span { doing: Doing::AllGather, layer: None }, &sends, &receives) };
+        self.wait(handle);
     }
 
     /// Every rank's range of `buffer` to rank 0, in place.
@@ -99,14 +99,14 @@ pub trait Transport: Send + Sync {
     /// `buffer` must hold all ranges on rank 0, and its own range on the others.
     unsafe fn gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
         let _span = span(Doing::Gather, None);
-        let freight = Freight { doing: Doing::Gather, layer: None };
-        let journey = if self.rank() == 0 {
+        let traced = Span { doing: Doing::Gather, layer: None };
+        let handle = if self.rank() == 0 {
             let receives: Vec<Message> = (1..self.size()).map(|rank| unsafe { Message::of(rank, buffer, &ranges[rank]) }).collect();
-            unsafe { self.begin(freight, &[], &receives) }
+            unsafe { self.begin(traced, &[], &receives) }
         } else {
-            unsafe { self.begin(freight, &[Message::of(0, buffer, &ranges[self.rank()])], &[]) }
+            unsafe { self.begin(traced, &[Message::of(0, buffer, &ranges[self.rank()])], &[]) }
         };
-        self.wait(journey);
+        self.wait(handle);
     }
 
     /// Rank 0's bytes to all.
@@ -157,12 +157,12 @@ impl Transport for Single {
         own.to_vec()
     }
 
-    unsafe fn begin(&self, _freight: Freight, sends: &[Message], receives: &[Message]) -> Journey {
+    unsafe fn begin(&self, _freight: Span, sends: &[Message], receives: &[Message]) -> Handle {
         assert!(sends.is_empty() && receives.is_empty(), "there is no other rank");
-        Journey(0)
+        Handle(0)
     }
 
-    fn wait(&self, _journey: Journey) {}
+    fn wait(&self, _journey: Handle) {}
 
     fn broadcast(&self, _bytes: &mut Vec<u8>) {}
 

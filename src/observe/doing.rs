@@ -27,9 +27,9 @@ pub enum Doing {
     Evaluation,
     Checkpoint,
     Ending,
-    FactorsTravelling,
-    GradientTravelling,
-    ParametersTravelling,
+    FactorsTransfer,
+    GradientTransfer,
+    ParametersTransfer,
 }
 
 /// Rows of a trace.
@@ -80,9 +80,9 @@ const KINDS: [(Doing, Row, &str); 26] = [
     (Doing::Evaluation, Row::Between, "evaluation"),
     (Doing::Checkpoint, Row::Between, "checkpoint"),
     (Doing::Ending, Row::Between, "ending"),
-    (Doing::FactorsTravelling, Row::Background, "factors"),
-    (Doing::GradientTravelling, Row::Background, "gradient"),
-    (Doing::ParametersTravelling, Row::Background, "new parameters"),
+    (Doing::FactorsTransfer, Row::Background, "factors"),
+    (Doing::GradientTransfer, Row::Background, "gradient"),
+    (Doing::ParametersTransfer, Row::Background, "new parameters"),
 ];
 
 impl Doing {

@@ -38,7 +38,7 @@ pub struct Plan {
     pub disk: Disk,
     /// One kind of step, or, alternating, that of an inverse and that of a forward epoch.
     pub steps: Vec<StepCost>,
-    pub exchange: Way,
+    pub exchange: Sharing,
     /// The same of each map on GPUs, where ranks choose map by map.
     pub between_gpus: Vec<Sharing>,
     /// What travels between GPUs.
@@ -68,15 +68,6 @@ pub struct Disk {
     pub optimizer: u64,
     /// Most checkpoints at a time: those kept, step 0, and the one being written.
     pub checkpoints: usize,
-}
-
-/// How ranks share an update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// One rank: nothing to share.
-    None,
-    Activities,
-    Gradients,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +101,9 @@ impl Plan {
             Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
         };
         let exchange = match config.parallel.exchange {
-            _ if ranks == 1 => Way::None,
-            ExchangeChoice::Gradients => Way::Gradients,
-            ExchangeChoice::Auto | ExchangeChoice::Activities => Way::Activities,
+            _ if ranks == 1 => Sharing::None,
+            ExchangeChoice::Gradients => Sharing::Gradients,
+            ExchangeChoice::Auto | ExchangeChoice::Activities => Sharing::Activities,
         };
         let between_gpus = Sharing::plan(&maps, ranks, config.parallel.exchange, batch / ranks);
         let (_, sizes) = spans(&maps);
@@ -122,7 +113,7 @@ impl Plan {
             moments: 2 * bytes(sizes.moments),
             activities: counted.activity_bytes(),
             // A rank's own, and the others' parts of its range.
-            gradients: if exchange == Way::Gradients { bytes(sizes.moments) + bytes(sizes.moments / ranks * (ranks - 1)) } else { 0 },
+            gradients: if exchange == Sharing::Gradients { bytes(sizes.moments) + bytes(sizes.moments / ranks * (ranks - 1)) } else { 0 },
         };
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
         let trained = (maps.parameters(Role::Forward) + maps.parameters(Role::Inverse)) as u64;
@@ -144,13 +135,13 @@ impl Plan {
     /// Bytes that a rank on a CPU receives, or reads from other ranks' memory, in a step whose cost is `cost` when updates are shared in
     /// `way`, with all ranks on one host or each on a host of its own. On one host parameters are there for all by `activities`; else, and
     /// by `gradients`, new parameters travel too.
-    pub fn exchanged(&self, cost: &StepCost, way: Way, one_host: bool) -> u64 {
+    pub fn exchanged(&self, cost: &StepCost, way: Sharing, one_host: bool) -> u64 {
         let others = self.ranks as u64 - 1;
         let from_owners = cost.changed_bytes * others / self.ranks as u64;
         match way {
-            Way::None => 0,
-            Way::Activities => others * cost.factor_bytes + if one_host { 0 } else { from_owners },
-            Way::Gradients => 2 * from_owners,
+            Sharing::None => 0,
+            Sharing::Activities => others * cost.factor_bytes + if one_host { 0 } else { from_owners },
+            Sharing::Gradients => 2 * from_owners,
         }
     }
 
@@ -177,7 +168,7 @@ impl Plan {
     /// Bytes of memory of `ranks` of the ranks, on one host, which by `activities` hold parameters and moments once.
     pub fn memory_of(&self, ranks: usize) -> u64 {
         let Memory { parameters, moments, activities, gradients } = self.memory;
-        let copies = if self.exchange == Way::Gradients { ranks as u64 } else { 1 };
+        let copies = if self.exchange == Sharing::Gradients { ranks as u64 } else { 1 };
         copies * (parameters + moments) + ranks as u64 * (activities + gradients)
     }
 }

@@ -123,14 +123,14 @@ fn memory_is_what_the_backend_takes() {
 #[test]
 fn exchanged_bytes_follow_from_factors_or_parameters() {
     let plan = plan(&["learning.rule=bp"], SMALL, 4);
-    assert_eq!(plan.exchange, Way::Activities);
+    assert_eq!(plan.exchange, Sharing::Activities);
     let cost = &plan.steps[0];
     // Two samples a rank; activities of 7 and 5 units and three errors lie in rows of 16, the input in rows of 6.
     assert_eq!(cost.factor_bytes, 4 * 2 * (6 + 5 * 16));
     assert_eq!(cost.changed_bytes, 4 * 107);
-    assert_eq!(plan.exchanged(cost, Way::Activities, true), 3 * cost.factor_bytes);
-    assert_eq!(plan.exchanged(cost, Way::Activities, false), 3 * cost.factor_bytes + 321);
-    assert_eq!(plan.exchanged(cost, Way::Gradients, true), 2 * 321);
+    assert_eq!(plan.exchanged(cost, Sharing::Activities, true), 3 * cost.factor_bytes);
+    assert_eq!(plan.exchanged(cost, Sharing::Activities, false), 3 * cost.factor_bytes + 321);
+    assert_eq!(plan.exchanged(cost, Sharing::Gradients, true), 2 * 321);
     // On GPUs, which store no rows and choose for each map: of 49 parameters and 13 units, 40 and 12, 18 and 8, 3/2 of the parameters are
     // fewer than the units of 6 samples.
     assert_eq!((plan.exchanged_between_gpus(cost), plan.ways_between_gpus().as_str()), (2 * 321, "gradients"));
@@ -138,8 +138,8 @@ fn exchanged_bytes_follow_from_factors_or_parameters() {
     assert_eq!(rounded.exchanged_between_gpus(cost), 321);
     let gathered = self::plan(&["learning.rule=bp", "parallel.exchange=activities"], SMALL, 4);
     assert_eq!(gathered.exchanged_between_gpus(&gathered.steps[0]), 3 * 4 * 2 * (6 + 7 + 5 + 7 + 5 + 3));
-    assert_eq!(self::plan(&["parallel.exchange=gradients"], SMALL, 4).exchange, Way::Gradients);
-    assert_eq!(self::plan(&["parallel.exchange=gradients"], SMALL, 1).exchange, Way::None);
+    assert_eq!(self::plan(&["parallel.exchange=gradients"], SMALL, 4).exchange, Sharing::Gradients);
+    assert_eq!(self::plan(&["parallel.exchange=gradients"], SMALL, 1).exchange, Sharing::None);
 }
 
 #[test]

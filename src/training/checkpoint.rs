@@ -308,9 +308,9 @@ fn load(path: &Path, tensors: &[Tensor], engine: &mut Engine, transport: &dyn Tr
         if !alone {
             for piece in values.chunks_mut(PIECE) {
                 let bytes: &mut [u8] = bytemuck::cast_slice_mut(piece);
-                let mut travelling = bytes.to_vec();
-                transport.broadcast(&mut travelling);
-                bytes.copy_from_slice(&travelling);
+                let mut message = bytes.to_vec();
+                transport.broadcast(&mut message);
+                bytes.copy_from_slice(&message);
             }
         }
         engine.write(tensor.map, tensor.part, tensor.buffer, &values)?;

@@ -1,4 +1,4 @@
-//! The pulses of all ranks of a host, in memory that they share, and the verdict that one of them reached.
+//! The heartbeats of all ranks of a host, in memory that they share, and the verdict that one of them reached.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU32};
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU8, AtomicU32};
 use anyhow::Result;
 
 use crate::exchange::Transport;
-use crate::observe::pulse::{self, Pulse, Reading};
+use crate::observe::heartbeat::{self, Heartbeat, Reading};
 
 /// Bytes of a verdict at most.
 const LONGEST: usize = 4096 - 8;
 
-/// What shared memory holds before the pulses; all zero at first.
+/// What shared memory holds before the heartbeats; all zero at first.
 #[repr(C, align(64))]
 struct Verdict {
     /// 0: none; 1: being written; 2: there.
@@ -22,27 +22,27 @@ struct Verdict {
 
 /// The board of one host.
 pub struct Board {
-    pulses: &'static [Pulse],
+    heartbeats: &'static [Heartbeat],
     /// Absent where this rank sees itself alone.
     verdict: Option<&'static Verdict>,
 }
 
 impl Board {
-    /// Puts this rank's pulse where the ranks of its host see it; where they share no memory, the board shows this rank alone. Collective.
+    /// Puts this rank's heartbeat where the ranks of its host see it; where they share no memory, the board shows this rank alone. Collective.
     pub fn join(transport: &dyn Transport) -> Result<Board> {
         let (local, ranks) = transport.local();
-        let bytes = size_of::<Verdict>() + ranks * size_of::<Pulse>();
+        let bytes = size_of::<Verdict>() + ranks * size_of::<Heartbeat>();
         let board = match transport.host_memory(bytes)? {
             Some(memory) => unsafe {
                 // SAFETY: the memory is zeroed and never freed, it begins with a page, and what lies in it is atomic.
                 let verdict = &*memory.cast::<Verdict>();
-                let pulses = std::slice::from_raw_parts(memory.add(size_of::<Verdict>()).cast::<Pulse>(), ranks);
-                pulse::publish(&pulses[local], transport.rank());
-                Board { pulses, verdict: Some(verdict) }
+                let heartbeats = std::slice::from_raw_parts(memory.add(size_of::<Verdict>()).cast::<Heartbeat>(), ranks);
+                heartbeat::publish(&heartbeats[local], transport.rank());
+                Board { heartbeats, verdict: Some(verdict) }
             },
             None => {
-                pulse::publish(pulse::own(), transport.rank());
-                Board { pulses: std::slice::from_ref(pulse::own()), verdict: None }
+                heartbeat::publish(heartbeat::own(), transport.rank());
+                Board { heartbeats: std::slice::from_ref(heartbeat::own()), verdict: None }
             }
         };
         Ok(board)
@@ -50,7 +50,7 @@ impl Board {
 
     /// The ranks of this host.
     pub fn readings(&self) -> impl Iterator<Item = Reading> {
-        self.pulses.iter().filter_map(Pulse::read)
+        self.heartbeats.iter().filter_map(Heartbeat::read)
     }
 
     /// Tells the other ranks of this host; the first verdict stands. Whether this is the first.

@@ -99,14 +99,14 @@ fn open_pipe(path: &Path) -> Result<File> {
 
 /// The `words` words that `rank` has recorded, on rank 0. Collective.
 fn fetch(rank: usize, words: usize, own: &[u64], transport: &dyn Transport) -> Vec<Event> {
-    let mut travelling = if transport.rank() == rank { own.to_vec() } else { vec![0; if transport.rank() == 0 { words } else { 0 }] };
+    let mut message = if transport.rank() == rank { own.to_vec() } else { vec![0; if transport.rank() == 0 { words } else { 0 }] };
     if rank > 0 {
         // The transport moves float32s, and does not look at them.
         let range = |of: usize| if of == rank { 0..2 * words } else { 0..0 };
         let ranges: Vec<_> = (0..transport.size()).map(range).collect();
-        unsafe { transport.gather_ranges(travelling.as_mut_ptr().cast(), &ranges) };
+        unsafe { transport.gather_ranges(message.as_mut_ptr().cast(), &ranges) };
     }
-    if transport.rank() == 0 { travelling.chunks_exact(Event::WORDS).map(Event::of_words).collect() } else { Vec::new() }
+    if transport.rank() == 0 { message.chunks_exact(Event::WORDS).map(Event::of_words).collect() } else { Vec::new() }
 }
 
 /// What a trace says of one rank, beside its events.

@@ -1,6 +1,6 @@
 //! A thread on each rank that ends the job when it no longer moves, and says who holds it up.
 //!
-//! Collective operations cannot tell: they wait for ever, and all ranks but one look alike. So every rank's pulse lies where the ranks of its
+//! Collective operations cannot tell: they wait for ever, and all ranks but one look alike. So every rank's heartbeat lies where the ranks of its
 //! host see it (`board`), and travels to rank 0 from other hosts (`link`). A rank that stops, in whatever it does, stops ticking; one that
 //! lives and does not move is behind the others in the count of collective operations (`judge`). Each host's ranks look after each other,
 //! rank 0 after all of them, and all after rank 0. Whoever reaches a verdict tells the others, and all end with the code of a stall,
@@ -13,13 +13,13 @@ use anyhow::{Context, Result};
 use biodist_process::speech;
 
 use super::board::Board;
-use super::judge::{Culprit, Kind, Sight};
+use super::judge::{Kind, Observations, StalledRank};
 use super::link::{Heard, Hub, Invitation, Spoke};
 use super::{guard, judge, link};
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
 use crate::job;
-use crate::observe::pulse;
+use crate::observe::heartbeat;
 
 /// How long ranks may take to reach rank 0 by TCP before training begins without.
 const GREETING: Duration = Duration::from_secs(10);
@@ -34,10 +34,10 @@ pub fn watch(transport: &Arc<dyn Transport>, limit: f64) -> Result<()> {
     let sees_rank_0 = board.readings().any(|reading| reading.rank == 0);
     // Whether any rank must be told by TCP.
     let apart: u64 = transport.all_gather_words(&[u64::from(!sees_rank_0)]).into_iter().sum();
-    let mut sight = Sight::default();
-    let link = if apart > 0 { connect(&**transport, sees_rank_0, apart as usize, &mut sight) } else { Link::None };
+    let mut observations = Observations::default();
+    let link = if apart > 0 { connect(&**transport, sees_rank_0, apart as usize, &mut observations) } else { Link::None };
     let interval = Duration::from_secs_f64((limit / 20.0).clamp(0.01, 1.0));
-    let watch = Watch { limit, interval, rank, size, hosts, board, link, sight, now: 0.0, hub_at: 0.0 };
+    let watch = Watch { limit, interval, rank, size, hosts, board, link, observations, now: 0.0, hub_at: 0.0 };
     std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch.run()).context("no thread can be started")?;
     Ok(())
 }
@@ -53,17 +53,17 @@ enum Link {
 }
 
 /// Collective.
-fn connect(transport: &dyn Transport, sees_rank_0: bool, apart: usize, sight: &mut Sight) -> Link {
+fn connect(transport: &dyn Transport, sees_rank_0: bool, apart: usize, observations: &mut Observations) -> Link {
     let addresses = transport.all_gather_words(&link::own_addresses());
     let hub = if transport.rank() == 0 { Some(Hub::listen(apart, &addresses)) } else { None };
-    let mut travelling = match &hub {
+    let mut message = match &hub {
         Some(Ok((_, invitation))) => invitation.to_bytes(),
         _ => Vec::new(),
     };
-    transport.broadcast(&mut travelling);
-    let link = match (hub, Invitation::of_bytes(&travelling)) {
+    transport.broadcast(&mut message);
+    let link = match (hub, Invitation::of_bytes(&message)) {
         (Some(Ok((mut hub, _))), _) => {
-            hub.greet(GREETING, |reading| sight.note(reading, 0.0));
+            hub.greet(GREETING, |reading| observations.note(reading, 0.0));
             Link::Hub(hub)
         }
         (Some(Err(error)), _) => {
@@ -91,7 +91,7 @@ struct Watch {
     hosts: Vec<String>,
     board: Board,
     link: Link,
-    sight: Sight,
+    observations: Observations,
     /// Seconds that this thread has seen pass: time in which the whole job stood still, suspended, is nobody's fault.
     now: f64,
     /// When rank 0 was last heard of.
@@ -106,9 +106,9 @@ impl Watch {
             let elapsed = last.elapsed().min(2 * self.interval);
             last = Instant::now();
             self.now += elapsed.as_secs_f64();
-            pulse::tick();
+            heartbeat::tick();
             for reading in self.board.readings() {
-                self.sight.note(reading, self.now);
+                self.observations.note(reading, self.now);
             }
             let heard = self.exchange();
             if let Some(verdict) = self.board.verdict().or(heard).or_else(|| self.judge()) {
@@ -119,12 +119,12 @@ impl Watch {
 
     /// Heartbeats with other hosts; the verdict where one arrives.
     fn exchange(&mut self) -> Option<String> {
-        let Watch { link, sight, board, now, hub_at, .. } = self;
+        let Watch { link, observations, board, now, hub_at, .. } = self;
         match link {
             Link::None | Link::Missing => {}
             Link::Hub(hub) => {
-                for rank in hub.exchange(|reading| sight.note(reading, *now)) {
-                    sight.closed(rank);
+                for rank in hub.exchange(|reading| observations.note(reading, *now)) {
+                    observations.closed(rank);
                 }
             }
             Link::Spoke(spoke) => {
@@ -143,11 +143,11 @@ impl Watch {
     }
 
     fn judge(&self) -> Option<String> {
-        let culprits = match &self.link {
-            // All ranks are in sight.
-            Link::Hub(_) => self.sight.culprits(self.now, self.limit, self.size),
-            Link::None if self.sight.ranks() == self.size => self.sight.culprits(self.now, self.limit, self.size),
-            Link::None => self.sight.silent(self.now, self.limit),
+        let stalled = match &self.link {
+            // All ranks are observed.
+            Link::Hub(_) => self.observations.stalled(self.now, self.limit, self.size),
+            Link::None if self.observations.ranks() == self.size => self.observations.stalled(self.now, self.limit, self.size),
+            Link::None => self.observations.silent(self.now, self.limit),
             Link::Spoke(spoke) => {
                 if spoke.is_connected() && !spoke.ended && self.now - self.hub_at >= self.limit {
                     let (host, silence) = (&self.hosts[0], self.now - self.hub_at);
@@ -155,11 +155,11 @@ impl Watch {
                         "rank 0 on {host} has given no sign of life for {silence:.1} s: it was stopped, or the host or the network to it is lost"
                     ));
                 }
-                self.sight.silent(self.now, self.limit)
+                self.observations.silent(self.now, self.limit)
             }
             // Nobody else will say so; a rank that waits may have to wait for another's checkpoint.
             Link::Missing => {
-                let seen = self.sight.get(self.rank)?;
+                let seen = self.observations.get(self.rank)?;
                 let silence = self.now - seen.moved_at;
                 if silence < self.limit.max(judge::PATIENCE_WITH_CHECKPOINTS) {
                     return None;
@@ -172,21 +172,21 @@ impl Watch {
                 ));
             }
         };
-        if culprits.is_empty() { None } else { Some(self.accuse(&culprits)) }
+        if stalled.is_empty() { None } else { Some(self.accuse(&stalled)) }
     }
 
-    fn accuse(&self, culprits: &[Culprit]) -> String {
-        let named: Vec<String> = culprits.iter().take(NAMED).map(|culprit| self.describe(culprit)).collect();
-        let more = culprits.len().saturating_sub(NAMED);
+    fn accuse(&self, stalled: &[StalledRank]) -> String {
+        let named: Vec<String> = stalled.iter().take(NAMED).map(|stalled| self.describe(stalled)).collect();
+        let more = stalled.len().saturating_sub(NAMED);
         let more = if more > 0 { format!("; and {more} more ranks") } else { String::new() };
-        let why = if culprits[0].kind == Kind::Waiting { "all ranks wait in one exchange, so the network may be down: " } else { "" };
-        let waited_in = self.sight.waited_in(culprits).filter(|_| culprits[0].kind != Kind::Waiting);
+        let why = if stalled[0].kind == Kind::Waiting { "all ranks wait in one exchange, so the network may be down: " } else { "" };
+        let waited_in = self.observations.waited_in(stalled).filter(|_| stalled[0].kind != Kind::Waiting);
         let others = waited_in.map_or(String::new(), |reading| format!("; the others wait in {}", reading.describe()));
         format!("{why}{}{more}{others}", named.join("; "))
     }
 
-    fn describe(&self, culprit: &Culprit) -> String {
-        let Culprit { reading, silence, kind } = culprit;
+    fn describe(&self, stalled: &StalledRank) -> String {
+        let StalledRank { reading, silence, kind } = stalled;
         let host = self.hosts.get(reading.rank).map_or("an unknown host", String::as_str);
         let who = format!("rank {} on {host}", reading.rank);
         let place = format!("step {}, {}", reading.step, reading.describe());

@@ -53,8 +53,8 @@ fn ranks_of_a_host_share_memory_and_factors_travel_while_layers_compute() {
             let compute = events.iter().filter(|event| event.row == "compute");
             factor.name.starts_with("factors ") && compute.into_iter().any(|event| event.overlaps(factor))
         };
-        let travelled = events.iter().filter(|event| event.row == "exchange (background)");
-        assert_eq!(travelled.filter(beside).count() > 0, overlap == "true");
+        let transferred = events.iter().filter(|event| event.row == "exchange (background)");
+        assert_eq!(transferred.filter(beside).count() > 0, overlap == "true");
     }
     // One copy of the parameters a host: the sum over ranks counts shared pages once.
     let memory = |ranks_a_host: usize| {

@@ -7,7 +7,7 @@ use biodist::compute::cpu::Arena;
 use biodist::compute::device::Device;
 use biodist::compute::{Batch, Buffer, Part};
 use biodist::config::{Config, ExchangeChoice};
-use biodist::exchange::{Freight, Journey, Message, Sharing, Single, Transport};
+use biodist::exchange::{Handle, Message, Sharing, Single, Span, Transport};
 use biodist::network::{MapId, Maps, Network};
 use biodist::rules::Phase;
 use biodist::training::Engine;
@@ -62,7 +62,7 @@ impl Transport for Thread {
         })
     }
 
-    unsafe fn begin(&self, _freight: Freight, sends: &[Message], receives: &[Message]) -> Journey {
+    unsafe fn begin(&self, _freight: Span, sends: &[Message], receives: &[Message]) -> Handle {
         let own = sends.to_vec();
         self.meet(std::ptr::from_ref(&own) as usize, |shown| {
             let mut taken = vec![0; self.size];
@@ -75,10 +75,10 @@ impl Transport for Thread {
                 taken[to.rank] += 1;
             }
         });
-        Journey(0)
+        Handle(0)
     }
 
-    fn wait(&self, _journey: Journey) {}
+    fn wait(&self, _journey: Handle) {}
 
     fn broadcast(&self, bytes: &mut Vec<u8>) {
         let own = std::ptr::from_ref(bytes) as usize;

@@ -139,16 +139,16 @@ impl Stored {
                 continue;
             }
             let change = self.floats(&format!("{name}/{tensor}"));
-            let mut travelled = 0.0;
+            let mut transferred = 0.0;
             let mut missed = 0.0;
             for ((value, initial), change) in values.iter().zip(&initial).zip(&change) {
                 if *change == 0.0 && part == Part::Weight {
                     assert_eq!(value.to_bits(), initial.to_bits(), "{title}: {tensor}: a weight in the padding moved");
                 }
-                travelled += f64::from(*change).powi(2);
+                transferred += f64::from(*change).powi(2);
                 missed += (f64::from(*value) - f64::from(*initial) - f64::from(*change)).powi(2);
             }
-            let relative = (missed / travelled).sqrt();
+            let relative = (missed / transferred).sqrt();
             assert!(relative < TOLERANCE, "{title}: {tensor} is {relative:.1e} of the distance travelled away from where it should be");
         }
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::compute::cpu::Arena;
 use crate::compute::cpu::pool::Pool;
 use crate::compute::profile::Phase;
-use crate::exchange::{Freight, Message, Transport};
+use crate::exchange::{Message, Span, Transport};
 use crate::observe::Doing;
 
 /// Bytes that memory bandwidth is measured on: more than caches hold.
@@ -114,8 +114,8 @@ impl<'a> Link<'a> {
         let (to, from) = (message(self.to, &self.sent), message(self.from, &self.received));
         self.transport.barrier();
         let started = Instant::now();
-        let journey = unsafe { self.transport.begin(Freight { doing: Doing::AllGather, layer: None }, &[to], &[from]) };
-        self.transport.wait(journey);
+        let handle = unsafe { self.transport.begin(Span { doing: Doing::AllGather, layer: None }, &[to], &[from]) };
+        self.transport.wait(handle);
         self.seconds.push(started.elapsed().as_secs_f64());
     }
 

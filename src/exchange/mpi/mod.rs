@@ -1,10 +1,10 @@
 //! MPI as a transport.
 //!
-//! MPI is started only where a launcher has started this process. What ranks exchange in training are messages ([`travel`]); its own
+//! MPI is started only where a launcher has started this process. What ranks exchange in training are messages ([`transfer`]); its own
 //! collectives serve what is small.
 
 mod announced;
-mod travel;
+mod transfer;
 
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
@@ -17,9 +17,9 @@ use mpi::raw::AsRaw;
 use mpi::topology::{Communicator, SimpleCommunicator};
 
 use self::announced::Announced;
-use self::travel::Travel;
+use self::transfer::Transfers;
 use super::host_memory::{self, Offer, Words};
-use super::transport::{Freight, Journey, Message, Single, Transport};
+use super::transport::{Handle, Message, Single, Span, Transport};
 use crate::compute::cpu::Arena;
 use crate::host;
 use crate::observe::{Doing, span};
@@ -36,7 +36,7 @@ pub struct Mpi {
     rank: usize,
     size: usize,
     uniform: bool,
-    travel: Travel,
+    transfers: Transfers,
     /// Memory of [`Transport::shared`] arenas.
     arenas: Mutex<Vec<MmapRaw>>,
 }
@@ -47,7 +47,7 @@ enum Mapped {
     Accepted(MmapRaw),
 }
 
-// Calls come from one thread at a time (MPI is started as serialized): whoever has the turn of `travel`.
+// Calls come from one thread at a time (MPI is started as serialized): whoever has the turn of `transfer`.
 unsafe impl Send for Mpi {}
 unsafe impl Sync for Mpi {}
 
@@ -63,7 +63,7 @@ pub fn connect() -> Result<Box<dyn Transport>> {
     let host = ManuallyDrop::new(world.split_shared(rank as i32));
     let mut messages = unsafe { ffi::RSMPI_COMM_NULL };
     unsafe { ffi::MPI_Comm_dup(world.as_raw(), &mut messages) };
-    let mut mpi = Mpi { world, host, rank, size, uniform: false, travel: Travel::new(messages), arenas: Mutex::default() };
+    let mut mpi = Mpi { world, host, rank, size, uniform: false, transfers: Transfers::new(messages), arenas: Mutex::default() };
     mpi.uniform = mpi.is_uniform();
     Ok(Box::new(mpi))
 }
@@ -111,7 +111,7 @@ impl Mpi {
         let offer = if self.host.rank() == 0 { Some(make(bytes)) } else { None };
         let mut words = offer.as_ref().and_then(|offer| offer.as_ref().ok()).map_or(Words::default(), Offer::words);
         {
-            let _turn = self.travel.turn();
+            let _turn = self.transfers.turn();
             let bytes = size_of::<Words>() as c_int;
             unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), bytes, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
         }
@@ -150,13 +150,13 @@ impl Transport for Mpi {
 
     fn barrier(&self) {
         let _span = span(Doing::Barrier, None);
-        let _turn = self.travel.turn();
+        let _turn = self.transfers.turn();
         unsafe { ffi::MPI_Barrier(self.comm()) };
     }
 
     fn host_barrier(&self) {
         let _span = span(Doing::Barrier, None);
-        let _turn = self.travel.turn();
+        let _turn = self.transfers.turn();
         unsafe { ffi::MPI_Barrier(self.host.as_raw()) };
     }
 
@@ -164,7 +164,7 @@ impl Transport for Mpi {
         let _span = span(Doing::AllGather, None);
         let mut all = vec![0u64; own.len() * self.size];
         let bytes = (own.len() * 8) as c_int;
-        let _turn = self.travel.turn();
+        let _turn = self.transfers.turn();
         unsafe {
             ffi::MPI_Allgather(
                 own.as_ptr().cast(),
@@ -179,19 +179,19 @@ impl Transport for Mpi {
         all
     }
 
-    unsafe fn begin(&self, freight: Freight, sends: &[Message], receives: &[Message]) -> Journey {
-        unsafe { self.travel.begin(freight, sends, receives) }
+    unsafe fn begin(&self, traced: Span, sends: &[Message], receives: &[Message]) -> Handle {
+        unsafe { self.transfers.begin(traced, sends, receives) }
     }
 
-    fn wait(&self, journey: Journey) {
-        self.travel.wait(journey);
+    fn wait(&self, handle: Handle) {
+        self.transfers.wait(handle);
     }
 
     fn broadcast(&self, bytes: &mut Vec<u8>) {
         let length = self.all_gather_words(&[bytes.len() as u64])[0] as usize;
         bytes.resize(length, 0);
         let _span = span(Doing::Broadcast, None);
-        let _turn = self.travel.turn();
+        let _turn = self.transfers.turn();
         for piece in bytes.chunks_mut(PIECE) {
             unsafe { ffi::MPI_Bcast(piece.as_mut_ptr().cast(), piece.len() as c_int, ffi::RSMPI_UINT8_T, 0, self.comm()) };
         }
@@ -225,7 +225,7 @@ impl Transport for Mpi {
     }
 
     fn finish(&self) {
-        let _turn = self.travel.turn();
+        let _turn = self.transfers.turn();
         unsafe { ffi::MPI_Finalize() };
     }
 

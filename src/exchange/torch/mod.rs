@@ -25,7 +25,7 @@ use tch::{Kind, Tensor};
 
 use self::staged::Staged;
 use super::settings::{Settings, TransportChoice, Wire};
-use super::{AdamSteps, Freight, NCCL_WITHOUT_GPU, Sharing, Transport, UpdateExchange};
+use super::{AdamSteps, NCCL_WITHOUT_GPU, Sharing, Span, Transport, UpdateExchange};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::profile::Phase;
 use crate::compute::torch::TorchBackend;
@@ -36,21 +36,21 @@ use crate::observe::Doing;
 
 /// A collective operation that was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(pub usize);
+pub struct Handle(pub usize);
 
 /// Collective operations on contiguous tensors of one device, of float32 or bf16, among all ranks.
 ///
-/// They begin when the device has done what it was given before. Tensors may be dropped or changed only after a wait for the ticket.
+/// They begin when the device has done what it was given before. Tensors may be dropped or changed only after a wait for the handle.
 pub trait Collectives {
     /// For each pair (own, all): every rank's `own` to all ranks, in the order of ranks; `all` holds as many as there are ranks. `own` may
-    /// be this rank's place in `all`. `freight` is what travels, for a trace.
-    fn all_gather(&mut self, freight: Freight, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket>;
+    /// be this rank's place in `all`. `traced` is what a trace shows.
+    fn all_gather(&mut self, traced: Span, pairs: &[(&Tensor, &Tensor)]) -> Result<Handle>;
 
     /// The sum over ranks of `all`, of which each rank gets its part in `own`, one of as many equal parts as there are ranks.
-    fn reduce_scatter(&mut self, freight: Freight, all: &Tensor, own: &Tensor) -> Result<Ticket>;
+    fn reduce_scatter(&mut self, traced: Span, all: &Tensor, own: &Tensor) -> Result<Handle>;
 
     /// What the device is given from now on waits for the operation.
-    fn wait(&mut self, ticket: Ticket) -> Result<()>;
+    fn wait(&mut self, handle: Handle) -> Result<()>;
 
     /// Waits here until all operations are done. Fails where one has, or does not end in time.
     fn settle(&mut self) -> Result<()>;
@@ -97,15 +97,15 @@ pub struct TensorExchange {
     /// Updates of this step.
     taken: Vec<Update>,
     /// Of this step: all ranks' factors on their way, [ranks, positions, samples, channels], by activity.
-    factors: BTreeMap<usize, (Ticket, Tensor)>,
+    factors: BTreeMap<usize, (Handle, Tensor)>,
     /// Of this step, by map.
     gradients: BTreeMap<usize, Scattering>,
 }
 
 /// A gradient on its way.
 struct Scattering {
-    ticket: Ticket,
-    /// In use until the ticket's wait.
+    handle: Handle,
+    /// In use until the handle is waited for.
     _all: Tensor,
     /// This rank's part of the sum.
     part: Tensor,
@@ -151,7 +151,7 @@ impl TensorExchange {
     fn begin(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
         let (pre, post) = backend.factors(&update)?;
-        let freight = |doing: Doing| Freight { doing, layer: Some(backend.maps.get(update.map).layer) };
+        let traced = |doing: Doing| Span { doing, layer: Some(backend.maps.get(update.map).layer) };
         match self.sharing[update.map.0] {
             Sharing::None => {}
             Sharing::Activities => {
@@ -169,18 +169,18 @@ impl TensorExchange {
                     .collect::<Result<_>>()?;
                 let borrowed: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(own, all)| (own, all)).collect();
                 let bytes = pairs.iter().map(|(own, all)| self.wire.elt_size_in_bytes() * (all.numel() - own.numel())).sum();
-                let freight = freight(Doing::FactorsTravelling);
-                let ticket = exchanging(backend, bytes, |_| collectives.all_gather(freight, &borrowed))?;
-                self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (ticket, all))));
+                let traced = traced(Doing::FactorsTransfer);
+                let handle = exchanging(backend, bytes, |_| collectives.all_gather(traced, &borrowed))?;
+                self.factors.extend(new.iter().zip(pairs).map(|((activity, _), (_, all))| (activity.0, (handle, all))));
             }
             Sharing::Gradients => {
-                let freight = freight(Doing::GradientTravelling);
+                let traced = traced(Doing::GradientTransfer);
                 let all = backend.gradient(update.map, &pre, &post)?.f_to_kind(self.wire)?;
                 let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (self.wire, all.device()))?;
-                let ticket = exchanging(backend, self.wire.elt_size_in_bytes() * (all.numel() - part.numel()), |_| {
-                    collectives.reduce_scatter(freight, &all, &part)
+                let handle = exchanging(backend, self.wire.elt_size_in_bytes() * (all.numel() - part.numel()), |_| {
+                    collectives.reduce_scatter(traced, &all, &part)
                 })?;
-                self.gradients.insert(update.map.0, Scattering { ticket, _all: all, part });
+                self.gradients.insert(update.map.0, Scattering { handle, _all: all, part });
             }
         }
         Ok(())
@@ -217,7 +217,7 @@ impl UpdateExchange for TensorExchange {
         let updates = std::mem::take(&mut self.taken);
         let maps = backend.maps.clone();
         let step = |map: MapId| steps.of(&maps, map);
-        let freight = |map: MapId| Freight { doing: Doing::ParametersTravelling, layer: Some(maps.get(map).layer) };
+        let traced = |map: MapId| Span { doing: Doing::ParametersTransfer, layer: Some(maps.get(map).layer) };
         if !self.overlap {
             // All factors first: they travel while gradients are made.
             let (by_factors, others): (Vec<Update>, Vec<Update>) =
@@ -230,8 +230,8 @@ impl UpdateExchange for TensorExchange {
             let collectives = &mut **collectives;
             for update in &by_factors {
                 let mut one = |activity: Activity| {
-                    let (ticket, all) = self.factors.get(&activity.0).context("every factor was gathered")?;
-                    exchanging(backend, 0, |_| collectives.wait(*ticket))?;
+                    let (handle, all) = self.factors.get(&activity.0).context("every factor was gathered")?;
+                    exchanging(backend, 0, |_| collectives.wait(*handle))?;
                     joined(all)
                 };
                 let (pre, post) = (one(update.pre)?, one(update.post)?);
@@ -240,8 +240,8 @@ impl UpdateExchange for TensorExchange {
             }
             let mut gathering = Vec::with_capacity(by_gradients.len());
             for Update { map, .. } in by_gradients {
-                let Scattering { ticket, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
-                exchanging(backend, 0, |_| collectives.wait(*ticket))?;
+                let Scattering { handle, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
+                exchanging(backend, 0, |_| collectives.wait(*handle))?;
                 let owned = backend.owned(map);
                 let own = backend.flat(map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
                 let before = if self.wire == Kind::Float {
@@ -255,18 +255,18 @@ impl UpdateExchange for TensorExchange {
                 let bytes = self.wire.elt_size_in_bytes() * owned.len() * (self.size - 1);
                 let new = exchanging(backend, bytes, |backend| {
                     let Some(before) = before else {
-                        return Ok((collectives.all_gather(freight(map), &[(&own, backend.flat(map))])?, None));
+                        return Ok((collectives.all_gather(traced(map), &[(&own, backend.flat(map))])?, None));
                     };
                     let change = own.f_sub(&before)?.f_to_kind(self.wire)?;
                     own.shallow_clone().f_copy_(&before)?;
                     let changes = Tensor::f_empty([change.numel() as i64 * self.size as i64], (self.wire, change.device()))?;
-                    Ok((collectives.all_gather(freight(map), &[(&change, &changes)])?, Some(changes)))
+                    Ok((collectives.all_gather(traced(map), &[(&change, &changes)])?, Some(changes)))
                 })?;
                 gathering.push((map, new));
             }
             exchanging(backend, 0, |backend| {
-                for (map, (ticket, changes)) in &gathering {
-                    collectives.wait(*ticket)?;
+                for (map, (handle, changes)) in &gathering {
+                    collectives.wait(*handle)?;
                     if let Some(changes) = changes {
                         let _ = backend.flat(*map).shallow_clone().f_add_(&changes.f_to_kind(Kind::Float)?)?;
                     }
@@ -286,11 +286,11 @@ impl UpdateExchange for TensorExchange {
 
     fn settle(&mut self) {
         self.taken.clear();
-        let tickets = std::mem::take(&mut self.factors).into_values().map(|(ticket, _)| ticket);
-        let tickets = tickets.chain(std::mem::take(&mut self.gradients).into_values().map(|scattering| scattering.ticket));
+        let handles = std::mem::take(&mut self.factors).into_values().map(|(handle, _)| handle);
+        let handles = handles.chain(std::mem::take(&mut self.gradients).into_values().map(|scattering| scattering.handle));
         let Some(collectives) = &mut self.collectives else { return };
         // The step has failed already, and its first error says more.
-        let _ = tickets.into_iter().try_for_each(|ticket| collectives.wait(ticket)).and_then(|()| collectives.settle());
+        let _ = handles.into_iter().try_for_each(|handle| collectives.wait(handle)).and_then(|()| collectives.settle());
     }
 }
 

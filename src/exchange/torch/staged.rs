@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::{Collectives, Ticket};
+use super::{Collectives, Handle};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
-use crate::exchange::{Freight, Message, Transport, reduce_scatter};
+use crate::exchange::{Message, Span, Transport, reduce_scatter};
 use crate::observe::{Doing, span};
 
 /// Operations are done when they return.
@@ -24,16 +24,16 @@ impl Staged {
         Staged { transport, isa: Isa::available()[0], pool: Pool::new(1) }
     }
 
-    /// Sends each other rank `own(rank)` and receives from it at `landing`, in `bytes` a rank.
-    fn exchange(&self, doing: Doing, freight: Freight, sent: impl Fn(usize) -> *mut u8, landing: &mut [u8], bytes: usize) {
-        let _span = span(doing, freight.layer);
+    /// Sends each other rank `own(rank)` and receives from it at `recv`, in `bytes` a rank.
+    fn exchange(&self, doing: Doing, traced: Span, sent: impl Fn(usize) -> *mut u8, recv: &mut [u8], bytes: usize) {
+        let _span = span(doing, traced.layer);
         let (rank, size) = (self.transport.rank(), self.transport.size());
         let others = || (1..size).map(|distance| (rank + distance) % size);
-        let landing = landing.as_mut_ptr();
+        let recv = recv.as_mut_ptr();
         let sends: Vec<Message> = others().map(|rank| Message { rank, at: sent(rank), bytes }).collect();
-        let receives: Vec<Message> = others().map(|rank| Message { rank, at: unsafe { landing.add(rank * bytes) }, bytes }).collect();
-        let journey = unsafe { self.transport.begin(freight, &sends, &receives) };
-        self.transport.wait(journey);
+        let receives: Vec<Message> = others().map(|rank| Message { rank, at: unsafe { recv.add(rank * bytes) }, bytes }).collect();
+        let handle = unsafe { self.transport.begin(traced, &sends, &receives) };
+        self.transport.wait(handle);
     }
 }
 
@@ -45,19 +45,19 @@ fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
 }
 
 impl Collectives for Staged {
-    fn all_gather(&mut self, freight: Freight, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
+    fn all_gather(&mut self, traced: Span, pairs: &[(&Tensor, &Tensor)]) -> Result<Handle> {
         for (own, all) in pairs {
             let mut own = bytes_of(own)?;
             let (each, at) = (own.len(), own.as_mut_ptr());
             let mut staged = vec![0u8; each * self.transport.size()];
             staged[self.transport.rank() * each..][..each].copy_from_slice(&own);
-            self.exchange(Doing::AllGather, freight, |_| at, &mut staged, each);
+            self.exchange(Doing::AllGather, traced, |_| at, &mut staged, each);
             all.shallow_clone().f_copy_(&Tensor::f_from_data_size(&staged, &all.size(), all.kind())?)?;
         }
-        Ok(Ticket(0))
+        Ok(Handle(0))
     }
 
-    fn reduce_scatter(&mut self, freight: Freight, all: &Tensor, own: &Tensor) -> Result<Ticket> {
+    fn reduce_scatter(&mut self, traced: Span, all: &Tensor, own: &Tensor) -> Result<Handle> {
         let (rank, size) = (self.transport.rank(), self.transport.size());
         if all.kind() == Kind::Float {
             let ranges: Vec<_> = (0..size).map(|rank| rank * own.numel()..(rank + 1) * own.numel()).collect();
@@ -65,21 +65,21 @@ impl Collectives for Staged {
             all.f_copy_data(&mut staged, all.numel())?;
             unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, staged.as_mut_ptr(), &ranges) };
             own.shallow_clone().f_copy_(&Tensor::f_from_slice(&staged[ranges[rank].clone()])?.f_view_as(own)?)?;
-            return Ok(Ticket(0));
+            return Ok(Handle(0));
         }
         // Sums are in float32, whatever travels.
         let mut sent = bytes_of(all)?;
         let (each, at) = (sent.len() / size, sent.as_mut_ptr());
-        let mut landed = vec![0u8; sent.len()];
-        landed[rank * each..][..each].copy_from_slice(&sent[rank * each..][..each]);
-        self.exchange(Doing::ReduceScatter, freight, |to| unsafe { at.add(to * each) }, &mut landed, each);
-        let parts = Tensor::f_from_data_size(&landed, &[size as i64, own.numel() as i64], all.kind())?;
+        let mut recv = vec![0u8; sent.len()];
+        recv[rank * each..][..each].copy_from_slice(&sent[rank * each..][..each]);
+        self.exchange(Doing::ReduceScatter, traced, |to| unsafe { at.add(to * each) }, &mut recv, each);
+        let parts = Tensor::f_from_data_size(&recv, &[size as i64, own.numel() as i64], all.kind())?;
         let sum = parts.f_to_kind(Kind::Float)?.f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?;
         own.shallow_clone().f_copy_(&sum.f_view_as(own)?)?;
-        Ok(Ticket(0))
+        Ok(Handle(0))
     }
 
-    fn wait(&mut self, _ticket: Ticket) -> Result<()> {
+    fn wait(&mut self, _ticket: Handle) -> Result<()> {
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Heartbeats between hosts: small messages by TCP, beside MPI and not by it, since MPI may be what is stuck.
 //!
-//! Rank 0's host listens. Every rank elsewhere sends the pulses that it sees on its own host; back come ticks, so that the loss of rank 0
+//! Rank 0's host listens. Every rank elsewhere sends the heartbeats that it sees on its own host; back come ticks, so that the loss of rank 0
 //! is noticed too, and the verdict. Nothing here waits: what is not ready is tried again at the next tick.
 //!
 //! Whoever connects must know a number that rank 0 drew and told by MPI, as other jobs and port scanners are about. Who does not know it
@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 pub use self::addresses::TOLD;
 use self::channel::{Becomes, Channel, Stranger, bytes, words};
 use crate::host;
-use crate::observe::pulse::Reading;
+use crate::observe::heartbeat::Reading;
 
 /// An address that does not answer within this is tried again later.
 const CONNECT: Duration = Duration::from_secs(2);

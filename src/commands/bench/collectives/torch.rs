@@ -10,7 +10,7 @@ use super::{Buffer, Operation, Place};
 use crate::compute::cuda::driver::Driver;
 use crate::config::TransportChoice;
 use crate::exchange::torch::{self, Collectives};
-use crate::exchange::{Freight, Transport};
+use crate::exchange::{Span, Transport};
 use crate::observe::Doing;
 
 /// This rank's GPU, joined with the others'.
@@ -59,14 +59,14 @@ impl Buffer for OnDevice<'_> {
     }
 
     fn perform(&mut self, operation: Operation) -> Result<()> {
-        let of = |doing| Freight { doing, layer: None };
+        let of = |doing| Span { doing, layer: None };
         if operation != Operation::AllGather {
-            let ticket = self.collectives.reduce_scatter(of(Doing::ReduceScatter), &self.all, &self.own)?;
-            self.collectives.wait(ticket)?;
+            let handle = self.collectives.reduce_scatter(of(Doing::ReduceScatter), &self.all, &self.own)?;
+            self.collectives.wait(handle)?;
         }
         if operation != Operation::ReduceScatter {
-            let ticket = self.collectives.all_gather(of(Doing::AllGather), &[(&self.own, &self.all)])?;
-            self.collectives.wait(ticket)?;
+            let handle = self.collectives.all_gather(of(Doing::AllGather), &[(&self.own, &self.all)])?;
+            self.collectives.wait(handle)?;
         }
         self.collectives.settle()
     }

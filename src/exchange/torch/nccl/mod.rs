@@ -23,11 +23,11 @@ use anyhow::{Result, anyhow, bail, ensure};
 use tch::{Kind, Tensor};
 
 use self::library::{Communicator, Id, Library};
-use super::{Collectives, Ticket};
+use super::{Collectives, Handle};
 use crate::compute::cuda::driver::{Driver, Event, Stream};
-use crate::exchange::{Freight, Transport};
+use crate::exchange::{Span, Transport};
 use crate::exit::Exit;
-use crate::observe::{trace, travelled};
+use crate::observe::{trace, transferred};
 
 /// What an NCCL function returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub trait Calls {
 
 /// An operation that was begun.
 struct Operation {
-    freight: Freight,
+    traced: Span,
     /// Where a trace is recorded.
     started: Option<Event>,
     done: Event,
@@ -189,13 +189,7 @@ impl<C: Calls> Nccl<C> {
     }
 
     /// Gives `operations` to the stream, behind what libtorch has been given so far. They use `tensors`.
-    fn begin(
-        &mut self,
-        what: &str,
-        freight: Freight,
-        tensors: Vec<Tensor>,
-        operations: impl FnOnce(&C, Stream) -> Status,
-    ) -> Result<Ticket> {
+    fn begin(&mut self, what: &str, traced: Span, tensors: Vec<Tensor>, operations: impl FnOnce(&C, Stream) -> Status) -> Result<Handle> {
         ensure!(!self.aborted, "NCCL was aborted after an error");
         let (ready, done) = (self.take_event()?, self.take_event()?);
         self.calls.record(ready, Stream::LIBTORCH)?;
@@ -209,19 +203,19 @@ impl<C: Calls> Nccl<C> {
             return Err(self.fail(what, status));
         }
         self.calls.record(done, self.stream)?;
-        self.begun.push(Operation { freight, started, done, _tensors: tensors });
-        Ok(Ticket(self.begun.len() - 1))
+        self.begun.push(Operation { traced, started, done, _tensors: tensors });
+        Ok(Handle(self.begun.len() - 1))
     }
 
     fn take_event(&mut self) -> Result<Event> {
         self.free.pop().map_or_else(|| self.calls.event(), Ok)
     }
 
-    /// What travelled between which two seconds before the last operation's end, now that all have ended.
-    fn spans(&self) -> Result<Vec<(Freight, f64, f64)>> {
+    /// What was transferred between which two seconds before the last operation's end, now that all have ended.
+    fn spans(&self) -> Result<Vec<(Span, f64, f64)>> {
         let Some(last) = self.begun.last() else { return Ok(Vec::new()) };
         let before = |event: Event| self.calls.seconds(event, last.done);
-        let span = |one: &Operation| one.started.map(|started| Ok((one.freight, before(started)?, before(one.done)?)));
+        let span = |one: &Operation| one.started.map(|started| Ok((one.traced, before(started)?, before(one.done)?)));
         self.begun.iter().filter_map(span).collect()
     }
 
@@ -241,13 +235,13 @@ impl<C: Calls> Nccl<C> {
 }
 
 impl<C: Calls> Collectives for Nccl<C> {
-    fn all_gather(&mut self, freight: Freight, pairs: &[(&Tensor, &Tensor)]) -> Result<Ticket> {
+    fn all_gather(&mut self, traced: Span, pairs: &[(&Tensor, &Tensor)]) -> Result<Handle> {
         let mut elements = Vec::with_capacity(pairs.len());
         for (own, all) in pairs {
             elements.push(fits("an all-gather", own, all, self.size)?);
         }
         let tensors = pairs.iter().flat_map(|(own, all)| [own.shallow_clone(), all.shallow_clone()]).collect();
-        self.begin("all-gather", freight, tensors, |calls, stream| {
+        self.begin("all-gather", traced, tensors, |calls, stream| {
             let one = |((own, all), element): (&(&Tensor, &Tensor), &Element)| unsafe {
                 calls.all_gather(own.data_ptr(), all.data_ptr(), own.numel(), *element, stream)
             };
@@ -255,15 +249,15 @@ impl<C: Calls> Collectives for Nccl<C> {
         })
     }
 
-    fn reduce_scatter(&mut self, freight: Freight, all: &Tensor, own: &Tensor) -> Result<Ticket> {
+    fn reduce_scatter(&mut self, traced: Span, all: &Tensor, own: &Tensor) -> Result<Handle> {
         let element = fits("a reduce-scatter", own, all, self.size)?;
-        self.begin("reduce-scatter", freight, vec![all.shallow_clone(), own.shallow_clone()], |calls, stream| unsafe {
+        self.begin("reduce-scatter", traced, vec![all.shallow_clone(), own.shallow_clone()], |calls, stream| unsafe {
             calls.reduce_scatter(all.data_ptr(), own.data_ptr(), own.numel(), element, stream)
         })
     }
 
-    fn wait(&mut self, ticket: Ticket) -> Result<()> {
-        let operation = self.begun.get(ticket.0).ok_or_else(|| anyhow!("operation {} is not under way", ticket.0))?;
+    fn wait(&mut self, handle: Handle) -> Result<()> {
+        let operation = self.begun.get(handle.0).ok_or_else(|| anyhow!("operation {} is not under way", handle.0))?;
         self.calls.wait(Stream::LIBTORCH, operation.done)
     }
 
@@ -292,8 +286,8 @@ impl<C: Calls> Collectives for Nccl<C> {
         }
         if let (true, Some(now)) = (self.traced, trace::now()) {
             let ago = |seconds: f64| now.saturating_sub((seconds * 1e9) as trace::Time);
-            for (freight, from, to) in self.spans()? {
-                travelled(freight.doing, freight.layer, ago(from), ago(to));
+            for (traced, from, to) in self.spans()? {
+                transferred(traced.doing, traced.layer, ago(from), ago(to));
             }
         }
         self.free.extend(self.begun.drain(..).flat_map(|operation| operation.started.into_iter().chain([operation.done])));

@@ -29,8 +29,8 @@ struct Late {
     stuck: Cell<bool>,
 }
 
-const FACTORS: Freight = Freight { doing: Doing::FactorsTravelling, layer: Some(3) };
-const GRADIENT: Freight = Freight { doing: Doing::GradientTravelling, layer: Some(2) };
+const FACTORS: Span = Span { doing: Doing::FactorsTransfer, layer: Some(3) };
+const GRADIENT: Span = Span { doing: Doing::GradientTransfer, layer: Some(2) };
 const OWN_STREAM: Stream = Stream(8 as *mut _);
 
 impl Late {
@@ -203,10 +203,10 @@ fn operations_follow_libtorchs_work_and_precede_what_waits() {
         "libtorch waits for 3",
     ];
     assert_eq!(*late.log.borrow(), wanted);
-    // After settling, events are used again, and tickets begin anew.
-    assert_eq!(nccl.all_gather(FACTORS, &[(&b, &all_b)]).unwrap(), Ticket(0));
+    // After settling, events are used again, and handles begin anew.
+    assert_eq!(nccl.all_gather(FACTORS, &[(&b, &all_b)]).unwrap(), Handle(0));
     assert_eq!(late.events.get(), 3);
-    assert!(nccl.wait(Ticket(1)).is_err());
+    assert!(nccl.wait(Handle(1)).is_err());
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_trace_has_each_operation_from_its_beginning_on_the_device_to_its_end() {
     // One event says when libtorch is ready, and is used again.
     let wanted = ["nccl waits for 1", "nccl records 1", "nccl records 2", "nccl waits for 3", "nccl records 3", "nccl records 4"];
     assert_eq!(records, wanted);
-    let spans: Vec<_> = nccl.spans().unwrap().iter().map(|(freight, from, to)| (freight.layer, *from, *to)).collect();
+    let spans: Vec<_> = nccl.spans().unwrap().iter().map(|(traced, from, to)| (traced.layer, *from, *to)).collect();
     assert_eq!(spans, [(Some(3), 15.0, 12.0), (Some(2), 7.0, 0.0)], "in seconds before the last one's end");
     nccl.settle().unwrap();
     assert_eq!((nccl.spans().unwrap().len(), nccl.free.len()), (0, 4));

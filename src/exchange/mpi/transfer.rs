@@ -2,7 +2,7 @@
 //!
 //! MPI moves nothing outside its own calls. While messages are under way a thread tests them, with a pause after each test, so that it takes
 //! little of a core that computes; a rank that waits for a message tests without pause itself. MPI is started as serialized: one lock round
-//! its calls, [`Travel::turn`], which also holds what is under way.
+//! its calls, [`Transfers::turn`], which also holds what is under way.
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use mpi::ffi;
 
-use crate::exchange::transport::{Freight, Journey, Message};
-use crate::observe::{trace, travelled};
+use crate::exchange::transport::{Handle, Message, Span};
+use crate::observe::{trace, transferred};
 
 /// Bytes of one message of MPI's at most: its counts have 32 bits.
 const PIECE: usize = 1 << 30;
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_micros(50);
 const TAG: c_int = 1;
 
 struct UnderWay {
-    freight: Freight,
+    traced: Span,
     /// Messages that are not there yet.
     left: usize,
     began: Option<trace::Time>,
@@ -32,11 +32,11 @@ pub struct State {
     requests: Vec<ffi::MPI_Request>,
     /// Whose request each is.
     of: Vec<usize>,
-    journeys: BTreeMap<usize, UnderWay>,
+    handles: BTreeMap<usize, UnderWay>,
     next: usize,
     /// Somebody waits, and tests by himself.
     waiting: bool,
-    /// When the last journey ended: a link carries one after the other.
+    /// When the last transfer ended: a link carries one after the other.
     ended: trace::Time,
     indices: Vec<c_int>,
     statuses: Vec<ffi::MPI_Status>,
@@ -51,26 +51,26 @@ struct Shared {
 }
 
 /// This rank's messages.
-pub struct Travel {
+pub struct Transfers {
     shared: Arc<Shared>,
     thread: Once,
     comm: ffi::MPI_Comm,
 }
 
-impl Travel {
+impl Transfers {
     /// Over `comm`, which nothing else sends on.
-    pub fn new(comm: ffi::MPI_Comm) -> Travel {
+    pub fn new(comm: ffi::MPI_Comm) -> Transfers {
         let state = State {
             requests: Vec::new(),
             of: Vec::new(),
-            journeys: BTreeMap::new(),
+            handles: BTreeMap::new(),
             next: 0,
             waiting: false,
             ended: 0,
             indices: Vec::new(),
             statuses: Vec::new(),
         };
-        Travel { shared: Arc::new(Shared { state: Mutex::new(state), more: Condvar::new() }), thread: Once::new(), comm }
+        Transfers { shared: Arc::new(Shared { state: Mutex::new(state), more: Condvar::new() }), thread: Once::new(), comm }
     }
 
     /// This thread's turn to call MPI, as long as it holds what is returned.
@@ -79,10 +79,10 @@ impl Travel {
     }
 
     /// [`Transport::begin`](crate::exchange::Transport::begin).
-    pub unsafe fn begin(&self, freight: Freight, sends: &[Message], receives: &[Message]) -> Journey {
+    pub unsafe fn begin(&self, traced: Span, sends: &[Message], receives: &[Message]) -> Handle {
         if sends.is_empty() && receives.is_empty() {
             // None has this number.
-            return Journey(usize::MAX);
+            return Handle(usize::MAX);
         }
         // Not before: the thread then computes on the CPUs that this rank has taken.
         self.thread.call_once(|| {
@@ -91,7 +91,7 @@ impl Travel {
             builder.spawn(move || accompany(&shared)).expect("the system starts a thread");
         });
         let mut state = self.turn();
-        let journey = state.next;
+        let handle = state.next;
         state.next += 1;
         let before = state.requests.len();
         for message in receives {
@@ -113,19 +113,19 @@ impl Travel {
             }
         }
         let left = state.requests.len() - before;
-        state.of.extend(std::iter::repeat_n(journey, left));
+        state.of.extend(std::iter::repeat_n(handle, left));
         if left > 0 {
-            state.journeys.insert(journey, UnderWay { freight, left, began: trace::now() });
+            state.handles.insert(handle, UnderWay { traced, left, began: trace::now() });
             drop(state);
             self.shared.more.notify_one();
         }
-        Journey(journey)
+        Handle(handle)
     }
 
     /// [`Transport::wait`](crate::exchange::Transport::wait).
-    pub fn wait(&self, journey: Journey) {
+    pub fn wait(&self, handle: Handle) {
         let mut state = self.turn();
-        while state.journeys.contains_key(&journey.0) {
+        while state.handles.contains_key(&handle.0) {
             state.waiting = true;
             if !state.test() {
                 drop(state);
@@ -182,13 +182,13 @@ impl State {
         self.indices.sort_unstable();
         while let Some(index) = self.indices.pop() {
             self.requests.swap_remove(index as usize);
-            let journey = self.of.swap_remove(index as usize);
-            let Some(under_way) = self.journeys.get_mut(&journey) else { continue };
+            let handle = self.of.swap_remove(index as usize);
+            let Some(under_way) = self.handles.get_mut(&handle) else { continue };
             under_way.left -= 1;
             if under_way.left == 0 {
-                let Some(UnderWay { freight, began, .. }) = self.journeys.remove(&journey) else { continue };
+                let Some(UnderWay { traced, began, .. }) = self.handles.remove(&handle) else { continue };
                 if let (Some(began), Some(now)) = (began, trace::now()) {
-                    travelled(freight.doing, freight.layer, began.max(self.ended), now);
+                    transferred(traced.doing, traced.layer, began.max(self.ended), now);
                     self.ended = now;
                 }
             }

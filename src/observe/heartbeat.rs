@@ -1,4 +1,4 @@
-//! A rank's pulse: counters that other processes read to see whether it lives, and moves.
+//! A rank's heartbeat: counters that other processes read to see whether it lives, and moves.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
@@ -9,8 +9,8 @@ use super::trace;
 /// One rank's counters; a cache line in memory that all ranks of a host see.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub struct Pulse {
-    /// Rank + 1, once the pulse is in use.
+pub struct Heartbeat {
+    /// Rank + 1, once the heartbeat is in use.
     rank: AtomicU64,
     process: AtomicU64,
     /// Ticks of the rank's watchdog: they stop where the whole process does.
@@ -28,7 +28,7 @@ pub struct Pulse {
 
 const LEFT: u64 = 1 << 63;
 
-/// A pulse as it was read at one time.
+/// A heartbeat as it was read at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     pub rank: usize,
@@ -41,7 +41,7 @@ pub struct Reading {
     collectives: u64,
 }
 
-static OWN: Pulse = Pulse {
+static OWN: Heartbeat = Heartbeat {
     rank: AtomicU64::new(0),
     process: AtomicU64::new(0),
     alive: AtomicU64::new(0),
@@ -52,17 +52,17 @@ static OWN: Pulse = Pulse {
     collectives: AtomicU64::new(0),
 };
 
-/// This rank's pulse: its own until there is a place that other ranks see.
-static PULSE: AtomicPtr<Pulse> = AtomicPtr::new((&raw const OWN).cast_mut());
+/// This rank's heartbeat: its own until there is a place that other ranks see.
+static PULSE: AtomicPtr<Heartbeat> = AtomicPtr::new((&raw const OWN).cast_mut());
 
-fn pulse() -> &'static Pulse {
-    // SAFETY: a pulse is never taken back, and all its fields are atomic.
+fn heartbeat() -> &'static Heartbeat {
+    // SAFETY: a heartbeat is never taken back, and all its fields are atomic.
     unsafe { &*PULSE.load(Acquire) }
 }
 
-/// Whoever puts the pulse where other processes see it also says whose it is.
-pub fn publish(place: &'static Pulse, rank: usize) {
-    let own = pulse();
+/// Whoever publishes the heartbeat sets its rank too.
+pub fn publish(place: &'static Heartbeat, rank: usize) {
+    let own = heartbeat();
     place.process.store(u64::from(std::process::id()), Relaxed);
     for (to, from) in [(&place.alive, &own.alive), (&place.progress, &own.progress), (&place.loaded, &own.loaded)] {
         to.store(from.load(Relaxed), Relaxed);
@@ -74,24 +74,24 @@ pub fn publish(place: &'static Pulse, rank: usize) {
     PULSE.store(std::ptr::from_ref(place).cast_mut(), Release);
 }
 
-/// The place of a pulse that nobody else sees.
-pub fn own() -> &'static Pulse {
+/// The place of a heartbeat that nobody else sees.
+pub fn own() -> &'static Heartbeat {
     &OWN
 }
 
 /// A tick of the watchdog.
 pub fn tick() {
-    pulse().alive.fetch_add(1, Relaxed);
+    heartbeat().alive.fetch_add(1, Relaxed);
 }
 
 /// Notes that loading threads have made one more sample.
 pub fn loaded() {
-    pulse().loaded.fetch_add(1, Relaxed);
+    heartbeat().loaded.fetch_add(1, Relaxed);
 }
 
 /// Says that this rank needs nobody any more, nor will anyone wait for it: not to be missed from now on.
 pub fn leave() {
-    pulse().collectives.fetch_or(LEFT, Relaxed);
+    heartbeat().collectives.fetch_or(LEFT, Relaxed);
 }
 
 /// What a rank is doing while this lives.
@@ -115,48 +115,48 @@ fn parts(word: u64) -> (Doing, Option<usize>) {
 
 /// This rank does `doing`, of `layer` (counted from 0) where it belongs to one.
 pub fn span(doing: Doing, layer: Option<usize>) -> Span {
-    let pulse = pulse();
-    let before = pulse.doing.load(Relaxed);
+    let heartbeat = heartbeat();
+    let before = heartbeat.doing.load(Relaxed);
     let now = word(doing, layer);
-    pulse.doing.store(now | (before & HALF) << 24, Relaxed);
-    pulse.progress.fetch_add(1, Relaxed);
+    heartbeat.doing.store(now | (before & HALF) << 24, Relaxed);
+    heartbeat.progress.fetch_add(1, Relaxed);
     if doing.is_collective() {
-        pulse.collectives.fetch_add(1, Relaxed);
+        heartbeat.collectives.fetch_add(1, Relaxed);
     }
     Span { doing: now, before, started: trace::now() }
 }
 
 /// [`span`], unless the innermost one is of this kind already and says more.
 pub fn span_unless_in(doing: Doing) -> Option<Span> {
-    (parts(pulse().doing.load(Relaxed)).0 != doing).then(|| span(doing, None))
+    (parts(heartbeat().doing.load(Relaxed)).0 != doing).then(|| span(doing, None))
 }
 
 /// The step that begins, counted from 0.
 pub fn step(step: u64) -> Span {
-    pulse().step.store(step, Relaxed);
+    heartbeat().step.store(step, Relaxed);
     span(Doing::Step, None)
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let pulse = pulse();
-        pulse.doing.store(self.before, Relaxed);
-        pulse.progress.fetch_add(1, Relaxed);
+        let heartbeat = heartbeat();
+        heartbeat.doing.store(self.before, Relaxed);
+        heartbeat.progress.fetch_add(1, Relaxed);
         if let Some(started) = self.started {
             let (doing, layer) = parts(self.doing);
-            trace::record(doing, layer, pulse.step.load(Relaxed), started);
+            trace::record(doing, layer, heartbeat.step.load(Relaxed), started);
         }
     }
 }
 
-/// Notes in the trace that something has travelled in the background of the current step.
-pub fn travelled(doing: Doing, layer: Option<usize>, started: trace::Time, ended: trace::Time) {
+/// Notes in the trace that something was transferred in the background of the current step.
+pub fn transferred(doing: Doing, layer: Option<usize>, started: trace::Time, ended: trace::Time) {
     if doing.row() == Row::Background {
-        trace::keep(doing, layer, pulse().step.load(Relaxed), started, ended);
+        trace::keep(doing, layer, heartbeat().step.load(Relaxed), started, ended);
     }
 }
 
-impl Pulse {
+impl Heartbeat {
     /// As it is now; none where no rank has it.
     pub fn read(&self) -> Option<Reading> {
         let rank = self.rank.load(Acquire).checked_sub(1)? as usize;

@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::settings::ExchangeChoice;
-use super::transport::{Freight, Journey, Message, Transport};
+use super::transport::{Handle, Message, Span, Transport};
 use super::{AdamSteps, UpdateExchange, reduce};
 use crate::compute::cpu::{Arena, CpuBackend, Use};
 use crate::compute::profile::Phase;
@@ -28,7 +28,7 @@ use crate::observe::{Doing, span};
 /// Performs updates on all ranks, and keeps what that needs.
 pub struct Exchange {
     transport: Arc<dyn Transport>,
-    way: Way,
+    buffers: Buffers,
     rank: usize,
     size: usize,
     /// Ranks that see one copy of the parameters, this one among them.
@@ -47,16 +47,16 @@ pub struct Exchange {
     /// Updates of this step.
     taken: Vec<Update>,
     /// Factors of this step, by activity.
-    factors: BTreeMap<usize, Journey>,
+    factors: BTreeMap<usize, Handle>,
     /// Gradients of this step, by map.
-    gradients: BTreeMap<usize, Journey>,
+    gradients: BTreeMap<usize, Handle>,
 }
 
-enum Way {
+enum Buffers {
     /// The arena of all ranks' activities, where this rank has one of its own.
     Activities { _all: Option<Arena> },
-    /// Gradients in the layout of the parameters, and what other ranks send: by map, from the element that `landings` says.
-    Gradients { gradients: Arena, landed: Arena, landings: Vec<usize> },
+    /// Gradients in the layout of the parameters, and what other ranks send: by map, from the element that `recv_starts` says.
+    Gradients { gradients: Arena, recv: Arena, recv_starts: Vec<usize> },
 }
 
 // Addresses of arenas that live as long as the backend beside this.
@@ -90,31 +90,31 @@ impl Exchange {
             backend.parameters.make_private().context("not enough memory for the parameters")?;
             unsafe { transport.release_shared() };
         }
-        let (way, arena, bases) = if size > 1 && choice == ExchangeChoice::Gradients {
+        let (buffers, arena, bases) = if size > 1 && choice == ExchangeChoice::Gradients {
             let arena = private(room)?;
             let bases = vec![arena.at(0)];
-            let mut landings = vec![0];
-            landings.extend(elements.iter().map(|ranges| reduce::landing_elements(ranges, rank)).scan(0, |end, len| {
+            let mut recv_starts = vec![0];
+            recv_starts.extend(elements.iter().map(|ranges| reduce::recv_elements(ranges, rank)).scan(0, |end, len| {
                 *end += len;
                 Some(*end)
             }));
-            let landed = private(*landings.last().expect("there is a first"))?;
-            (Way::Gradients { gradients: private(backend.parameters.first.len())?, landed, landings }, arena, bases)
+            let recv = private(*recv_starts.last().expect("there is a first"))?;
+            (Buffers::Gradients { gradients: private(backend.parameters.first.len())?, recv, recv_starts }, arena, bases)
         } else if let Some(windows) = &host {
             // A rank's window holds its own activities, and those of its fellows on other hosts.
             let bases: Vec<*mut f32> = (0..size).map(|rank| windows[rank % local].at(rank / local * room)).collect();
-            (Way::Activities { _all: None }, unsafe { Arena::shared(bases[rank], room) }, bases)
+            (Buffers::Activities { _all: None }, unsafe { Arena::shared(bases[rank], room) }, bases)
         } else {
             let all = private(room * size)?;
             let bases: Vec<*mut f32> = (0..size).map(|rank| all.at(rank * room)).collect();
-            (Way::Activities { _all: Some(all) }, unsafe { Arena::shared(bases[rank], room) }, bases)
+            (Buffers::Activities { _all: Some(all) }, unsafe { Arena::shared(bases[rank], room) }, bases)
         };
         backend.allocate(arena);
         let sharing = if host.is_some() { local } else { 1 };
         let scale = 1.0 / (backend.batch() * size) as f32;
         Ok(Exchange {
             transport: transport.clone(),
-            way,
+            buffers,
             rank,
             size,
             sharing,
@@ -144,14 +144,14 @@ impl Exchange {
     pub fn gradients(&mut self, backend: &mut CpuBackend, updates: &[Update], to: &Arena) -> Result<()> {
         let to = to.at(0);
         let store = |_| Use::Store { gradients: to, scale: 1.0 };
-        match self.way {
-            Way::Activities { .. } => {
+        match self.buffers {
+            Buffers::Activities { .. } => {
                 self.await_factors(backend, updates);
                 backend.update(updates, &self.bases, |map| self.owned[map.0].clone(), store)?;
                 self.meet(backend);
                 self.factors.clear();
             }
-            Way::Gradients { .. } => {
+            Buffers::Gradients { .. } => {
                 backend.update(updates, &self.bases, |map| 0..self.items[map.0], store)?;
                 for update in updates {
                     unsafe { reduce::reduce_scatter(&*self.transport, backend.isa, &backend.pool, to, &self.elements[update.map.0]) };
@@ -176,9 +176,9 @@ impl Exchange {
                 let sends: Vec<Message> = if beyond(self.rank) { vec![message(0, self.rank)] } else { Vec::new() };
                 let from = if self.rank == 0 { self.sharing..self.size } else { 0..0 };
                 let receives: Vec<Message> = from.map(|rank| message(rank, rank)).collect();
-                let freight = Freight { doing: Doing::Gather, layer: Some(map.layer) };
-                let journey = unsafe { self.transport.begin(freight, &sends, &receives) };
-                self.transport.wait(journey);
+                let traced = Span { doing: Doing::Gather, layer: Some(map.layer) };
+                let handle = unsafe { self.transport.begin(traced, &sends, &receives) };
+                self.transport.wait(handle);
             }
         }
     }
@@ -200,11 +200,11 @@ impl Exchange {
             let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
             let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
             let layer = Some(backend.maps.get(update.map).layer);
-            let freight = Freight { doing: Doing::FactorsTravelling, layer };
-            let journey = exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe {
-                self.transport.begin(freight, &sends, &receives)
+            let traced = Span { doing: Doing::FactorsTransfer, layer };
+            let handle = exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe {
+                self.transport.begin(traced, &sends, &receives)
             });
-            self.factors.insert(activity.0, journey);
+            self.factors.insert(activity.0, handle);
         }
     }
 
@@ -214,8 +214,8 @@ impl Exchange {
             updates.iter().for_each(|update| self.send_factors(backend, *update));
             for update in updates {
                 let layer = Some(backend.maps.get(update.map).layer);
-                let journeys = [update.pre, update.post].map(|activity| self.factors[&activity.0]);
-                exchanging(backend, (Doing::AllGather, layer), 0, || journeys.into_iter().for_each(|journey| self.transport.wait(journey)));
+                let handles = [update.pre, update.post].map(|activity| self.factors[&activity.0]);
+                exchanging(backend, (Doing::AllGather, layer), 0, || handles.into_iter().for_each(|handle| self.transport.wait(handle)));
             }
         }
         self.meet(backend);
@@ -230,21 +230,21 @@ impl Exchange {
 
     /// Stores the mean gradient's part of this rank's samples.
     fn make_gradient(&self, backend: &mut CpuBackend, update: Update) -> Result<()> {
-        let Way::Gradients { gradients, .. } = &self.way else { return Ok(()) };
+        let Buffers::Gradients { gradients, .. } = &self.buffers else { return Ok(()) };
         let store = Use::Store { gradients: gradients.at(0), scale: self.scale };
         backend.update(&[update], &self.bases, |map| 0..self.items[map.0], |_| store)
     }
 
     fn send_gradient(&mut self, backend: &mut CpuBackend, map: MapId) {
-        let Way::Gradients { gradients, landed, landings } = &self.way else { return };
+        let Buffers::Gradients { gradients, recv, recv_starts } = &self.buffers else { return };
         let ranges = &self.elements[map.0];
         let layer = Some(backend.maps.get(map).layer);
-        let freight = Freight { doing: Doing::GradientTravelling, layer };
-        let bytes = 4 * reduce::landing_elements(ranges, self.rank);
-        let journey = exchanging(backend, (Doing::ReduceScatter, layer), bytes, || unsafe {
-            reduce::begin(&*self.transport, freight, gradients.at(0), ranges, landed.at(landings[map.0]))
+        let traced = Span { doing: Doing::GradientTransfer, layer };
+        let bytes = 4 * reduce::recv_elements(ranges, self.rank);
+        let handle = exchanging(backend, (Doing::ReduceScatter, layer), bytes, || unsafe {
+            reduce::begin(&*self.transport, traced, gradients.at(0), ranges, recv.at(recv_starts[map.0]))
         });
-        self.gradients.insert(map.0, journey);
+        self.gradients.insert(map.0, handle);
     }
 
     /// Returns when all ranks' gradients of `updates` in this rank's ranges are there.
@@ -258,21 +258,21 @@ impl Exchange {
             }
         }
         for update in updates {
-            let (layer, journey) = (Some(backend.maps.get(update.map).layer), self.gradients[&update.map.0]);
-            exchanging(backend, (Doing::ReduceScatter, layer), 0, || self.transport.wait(journey));
+            let (layer, handle) = (Some(backend.maps.get(update.map).layer), self.gradients[&update.map.0]);
+            exchanging(backend, (Doing::ReduceScatter, layer), 0, || self.transport.wait(handle));
         }
         Ok(())
     }
 
     /// Begins to send this rank's new parameters of `map`, and to receive the others'.
-    fn send_parameters(&self, backend: &mut CpuBackend, map: MapId) -> Journey {
+    fn send_parameters(&self, backend: &mut CpuBackend, map: MapId) -> Handle {
         let (weights, ranges) = (backend.parameters.weights.at(0), &self.elements[map.0]);
         let of = |peer: usize, owner: usize| unsafe { Message::of(peer, weights, &ranges[owner]) };
         let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
         let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
         let layer = Some(backend.maps.get(map).layer);
-        let freight = Freight { doing: Doing::ParametersTravelling, layer };
-        exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe { self.transport.begin(freight, &sends, &receives) })
+        let traced = Span { doing: Doing::ParametersTransfer, layer };
+        exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe { self.transport.begin(traced, &sends, &receives) })
     }
 }
 
@@ -284,12 +284,12 @@ impl UpdateExchange for Exchange {
         if !self.overlap || self.size == 1 {
             return Ok(());
         }
-        match self.way {
-            Way::Activities { .. } => {
+        match self.buffers {
+            Buffers::Activities { .. } => {
                 self.send_factors(backend, update);
                 Ok(())
             }
-            Way::Gradients { .. } => {
+            Buffers::Gradients { .. } => {
                 self.make_gradient(backend, update)?;
                 self.send_gradient(backend, update.map);
                 Ok(())
@@ -303,22 +303,22 @@ impl UpdateExchange for Exchange {
         let at_once = !self.overlap || self.peers().next().is_none();
         let mut parameters = Vec::with_capacity(updates.len());
         for some in if at_once { updates.chunks(updates.len().max(1)) } else { updates.chunks(1) } {
-            match self.way {
-                Way::Activities { .. } => {
+            match self.buffers {
+                Buffers::Activities { .. } => {
                     self.await_factors(backend, some);
                     let (maps, arenas) = (backend.maps.clone(), backend.parameters.at());
                     let adam =
                         |map: MapId| Use::Adam { weights: arenas[0], first: arenas[1], second: arenas[2], step: steps.of(&maps, map) };
                     backend.update(some, &self.bases, |map| self.owned[map.0].clone(), adam)?;
                 }
-                Way::Gradients { .. } => {
+                Buffers::Gradients { .. } => {
                     self.await_gradients(backend, some)?;
-                    let Way::Gradients { gradients, landed, landings } = &self.way else { continue };
+                    let Buffers::Gradients { gradients, recv, recv_starts } = &self.buffers else { continue };
                     for update in some {
                         let (map, ranges) = (update.map.0, &self.elements[update.map.0]);
                         let step = steps.of(&backend.maps, update.map);
                         unsafe {
-                            let parts = reduce::parts(self.rank, gradients.at(0), ranges, landed.at(landings[map]));
+                            let parts = reduce::parts(self.rank, gradients.at(0), ranges, recv.at(recv_starts[map]));
                             backend.adam(&parts, ranges[self.rank].clone(), step);
                         }
                     }
@@ -328,7 +328,7 @@ impl UpdateExchange for Exchange {
                 parameters.push(self.send_parameters(backend, update.map));
             }
         }
-        exchanging(backend, (Doing::AllGather, None), 0, || parameters.into_iter().for_each(|journey| self.transport.wait(journey)));
+        exchanging(backend, (Doing::AllGather, None), 0, || parameters.into_iter().for_each(|handle| self.transport.wait(handle)));
         self.meet(backend);
         self.factors.clear();
         self.gradients.clear();
@@ -338,7 +338,7 @@ impl UpdateExchange for Exchange {
     fn settle(&mut self) {
         self.taken.clear();
         let under_way = std::mem::take(&mut self.factors).into_values().chain(std::mem::take(&mut self.gradients).into_values());
-        under_way.for_each(|journey| self.transport.wait(journey));
+        under_way.for_each(|handle| self.transport.wait(handle));
     }
 }
 
