@@ -1,4 +1,30 @@
 //! Training with biologically motivated learning rules, data-parallel, on CPUs and GPUs.
+//!
+//! Most people use the program, `biodist`; the library is what it is made of, and what a program with a learning rule of its own links
+//! (docs/own_rules.md). A network is described by a [`network::Spec`], and its layers by the links between positions:
+//!
+//! ```
+//! use biodist::network::{LayerSpec, Maps, Network, Output, Spec};
+//! use biodist::rules::RuleChoice;
+//!
+//! let spec = Spec { output: Output::Softmax, layers: vec![LayerSpec::Dense { units: 256 }, LayerSpec::Dense { units: 128 }] };
+//! let network = Network::new([28, 28, 1], 10, &spec)?;
+//! assert_eq!(network.depth(), 3);
+//!
+//! // Forward maps, and the inverses of both layers above the first: 10 to 128 and 128 to 256 units.
+//! let maps = Maps::new(&network, &RuleChoice::SDTP.needs(None));
+//! let inverses = maps.all.iter().filter(|map| map.weight.name.contains("inverse"));
+//! assert_eq!(inverses.map(|map| map.parameters()).sum::<usize>(), 11 * 128 + 129 * 256);
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+//!
+//! The folders lie on floors, and imports point down (docs/development.md):
+//!
+//! * [`network`]: shapes, layers, maps; [`compute`]: the arithmetic on a device; [`exchange`]: how ranks share an update;
+//! * [`rules`]: which activities meet which errors; [`config`]: from TOML to checked settings; [`data`]: from shards to batches;
+//! * [`training`]: learner, loop, checkpoints, metrics; [`plan`]: what a run will take; [`agreement`]: that ranks were given the same;
+//! * [`search`], [`report`], [`commands`], [`cli`]: what a person asks for;
+//! * [`observe`] and [`watch`]: what ranks are doing, and who ends a job that no longer moves.
 
 pub mod agreement;
 pub mod cli;
