@@ -243,7 +243,7 @@ fn a_thousand_silent_connections_keep_no_rank_out_and_cost_few_descriptors() {
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
 
     let mut hub = Command::new(std::env::current_exe().unwrap());
-    hub.args(["--exact", "observe::watchdog::link::tests::a_hub_with_few_descriptors", "--nocapture"]);
+    hub.args(["--exact", "watch::link::tests::a_hub_with_few_descriptors", "--nocapture"]);
     let mut hub = hub.env(HUB, "yes").stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(hub.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut hear = |word: &str| said.find_map(|line| line.strip_prefix(word).map(str::to_owned)).unwrap_or_else(|| panic!("no {word}"));
