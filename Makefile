@@ -26,6 +26,7 @@ test: setup ## check formatting and lints, run every test; without libtorch thos
 	cargo test --release --package biodist --no-default-features --locked --lib
 	cargo test --release --package biodist --no-default-features --locked --test end_to_end -- builds:: same_bits::
 	cargo clippy --release --workspace --all-targets --locked -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" cargo doc --release --workspace --no-deps --document-private-items --locked
 	cargo test --release --workspace --locked
 
 test-cluster: setup ## test on clusters made here: two hosts, and a Slurm (as root)

@@ -1,6 +1,6 @@
 //! Shards of labelled images, and what prepares them.
 //!
-//! A data set is a folder of shards with a manifest. [`Dataset`] opens one for reading, [`DatasetWriter`] makes one; [`format`]
+//! A data set is a folder of shards with a manifest. [`Dataset`] opens one for reading, [`DatasetWriter`] makes one; [`mod@format`]
 //! says what the bytes are. The `data-prep` binary beside this library turns images of various origins into such folders.
 
 pub mod archive;

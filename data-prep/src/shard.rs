@@ -4,8 +4,8 @@
 //! altered later can then give wrong pixels, but never a position outside the map.
 //!
 //! A map needs no open file, and a data set may have more shards than a process may have descriptors, so none is held; the
-//! file is looked at by its name before each sample. Where another file has the name, or none, the map still holds the one
-//! that was opened. A new time of modification alone says little, since people touch files to save them from being purged:
+//! file is looked at by its name before each sample. Where another file has the name, the map still holds the one that
+//! was opened. One that was removed is missed: soon others may be, and a start would fail. A new time of modification alone says little, since people touch files to save them from being purged:
 //! then the header and the tables are compared, and of the data each block before a sample of it is used.
 
 use std::fs::File;
@@ -171,7 +171,9 @@ impl Shard {
         let metadata = match std::fs::metadata(&self.path) {
             Ok(metadata) if (metadata.dev(), metadata.ino()) == self.file => metadata,
             Ok(_) => return Ok(()),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                bail!("shard {path} was removed while it was in use; restore it and run again")
+            }
             Err(error) => return Err(error).with_context(|| format!("shard {path} can no longer be examined")),
         };
         let (now, length) = (metadata.len(), self.map.len());

@@ -227,9 +227,10 @@ fn a_shard_whose_bytes_are_the_same_stays_in_use() {
     fs::write(folder.path().join("other"), b"another file").unwrap();
     fs::rename(folder.path().join("other"), &path).unwrap();
     all_there();
-    fs::remove_file(&path).unwrap();
-    all_there();
     dataset.verify().unwrap();
+    fs::remove_file(&path).unwrap();
+    let error = dataset.sample(0).unwrap_err().to_string();
+    assert!(error.contains("00000.shard was removed while it was in use"), "{error}");
 }
 
 /// A data set of `count` shards that are copies of one with two samples.

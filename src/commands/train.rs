@@ -35,7 +35,7 @@ pub struct TrainArgs {
     /// Override a key, for instance --set training.epochs=10
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Folder of the run [default: runs/<experiment name>]
+    /// Folder of the run [default: runs/NAME, by the experiment's name]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Record what each rank does and when, for ui.perfetto.dev or chrome://tracing
@@ -53,9 +53,9 @@ pub struct TrainArgs {
     /// Train once for each of these seeds, one after another, in DIR/seed_N; then print mean and deviation of the test error
     #[arg(long, value_name = "SEED,...", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Train once with each of these values of KEY, one after another, in DIR/<last part of KEY>_<value>; then print their test errors
+    /// Train once with each of these values of KEY, one after another, in DIR/NAME_VALUE; then print their test errors
     ///
-    /// For instance --vary learning.auxiliary_units=2,8,32,128 for Figure 4.
+    /// NAME is the last part of KEY. For instance --vary learning.auxiliary_units=2,8,32,128 for Figure 4.
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with = "seeds")]
     vary: Option<Series>,
 }
@@ -63,10 +63,13 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// The run's folder. A run whose own configuration is given, and that is to go on, goes on where it is.
     fn folder(&self, config: &Config) -> PathBuf {
-        let own =
-            self.config.parent().filter(|folder| self.resume && self.config.ends_with(training::CONFIG) && training::holds_run(folder));
+        let beside = match self.config.parent() {
+            Some(here) if here.as_os_str().is_empty() => Path::new("."),
+            beside => beside.unwrap_or(Path::new("/")),
+        };
+        let own = (self.resume && self.config.ends_with(training::CONFIG) && training::holds_run(beside)).then(|| beside.to_owned());
         let usual = || Path::new("runs").join(&config.experiment.name);
-        self.out.clone().or_else(|| own.map(Path::to_owned)).unwrap_or_else(usual)
+        self.out.clone().or(own).unwrap_or_else(usual)
     }
 
     /// What must be the same on all ranks for them to do the same.

@@ -100,7 +100,7 @@ fn products(backend: &mut CpuBackend, exchange: &mut Exchange, transport: &dyn T
     Ok(total)
 }
 
-/// What one position of an activity holds for all samples of this rank, [sample][stride].
+/// What one position of an activity holds for all samples of this rank, `[sample][stride]`.
 fn position(backend: &CpuBackend, activity: Activity, position: usize) -> &[f32] {
     let len = backend.batch() * backend.place(activity).stride;
     unsafe { std::slice::from_raw_parts(backend.values_of(activity).add(position * len), len) }

@@ -94,7 +94,7 @@ pub struct Tallied {
 /// Measures on their way into a line.
 pub struct Tally {
     pub tallied: Tallied,
-    /// This rank's, [step][measure][sample].
+    /// This rank's, `[step][measure][sample]`.
     pending: Vec<f32>,
     /// Of each pending step, whether it trained an inverse.
     trained_inverse: Vec<bool>,

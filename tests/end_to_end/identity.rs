@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::site::{Outcome, Site, images, lines, wait_for, write_samples};
+use crate::site::{Job, Outcome, Site, images, lines, wait_for, write_samples};
 
 const STANDARDIZED: &str = "rule = \"bp\"";
 const SHORT: &str = "[training]\nepochs = 2\nlog_every_steps = 5";
@@ -126,8 +126,18 @@ fn only_a_runs_own_files_are_written_over() {
     // A run goes on where its own configuration lies.
     let again = site.succeed(2, &["train", "mine/config.toml", "--resume", "--set", "training.epochs=3"]);
     assert!(again.stdout.contains("from step 22 on"), "{again:?}");
-    assert!(!site.path("runs").exists());
-    assert_eq!(site.checkpoint_names("mine").last().unwrap(), "00000033");
+    let mut within = site.command(1, &["train", "config.toml", "--resume", "--set", "training.epochs=4"]);
+    let outcome = Job::start(
+        {
+            within.current_dir(site.path("mine"));
+            within
+        },
+        None,
+    )
+    .wait();
+    assert!(outcome.code == Some(0) && outcome.stdout.contains("from step 33 on"), "{outcome:?}");
+    assert!(!site.path("runs").exists() && !site.path("mine/runs").exists());
+    assert_eq!(site.checkpoint_names("mine").last().unwrap(), "00000044");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::writer::{DatasetWriter, Description};
 pub struct Options {
     /// [N, H, W] or [N, H, W, C] of unsigned bytes.
     pub images: PathBuf,
-    /// [N] of unsigned bytes.
+    /// `[N]` of unsigned bytes.
     pub labels: PathBuf,
     pub out: PathBuf,
     /// Class count; the largest label and one where absent.

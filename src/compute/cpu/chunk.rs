@@ -120,7 +120,7 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// `take` columns of a link's block, transposed to `to`: [V][columns][LANES].
+    /// `take` columns of a link's block, transposed to `to`: `[V][columns][LANES]`.
     #[inline(always)]
     unsafe fn transpose<S: Simd, const V: usize>(&self, link: &Link, take: usize, to: *mut f32) -> Piece {
         let pass = self.pass;

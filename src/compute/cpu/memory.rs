@@ -1,7 +1,7 @@
 //! How activities and parameters lie in memory.
 //!
 //! Activities are [positions, batch, stride]: what one position holds for all samples is contiguous. Weights are
-//! [block][panel][row][16 columns]: what a tile reads, or updates, is contiguous too. Interchange layouts are made when a checkpoint is
+//! `[block][panel][row][16 columns]`: what a tile reads, or updates, is contiguous too. Interchange layouts are made when a checkpoint is
 //! read or written.
 
 use std::ptr::NonNull;
