@@ -144,21 +144,22 @@ fn only_a_runs_own_files_are_written_over() {
 fn a_run_is_its_folder_and_not_its_path() {
     let site = Site::new();
     let config = site.configure("net", STANDARDIZED, "[training]\nepochs = 100000\nlog_every_steps = 50\ncheckpoint_every_steps = 200");
-    let start = |ranks: usize, run: &str| {
-        let job = site.start(ranks, &["train", &config, "--out", run]);
-        wait_for("a checkpoint", || lines(&site.path(run).join("metrics.jsonl")) > 5 || !job.runs());
+    let start = |ranks: usize, run: &str, more: &[&str]| {
+        let job = site.start(ranks, &[&["train", config.as_str(), "--out", run], more].concat());
+        wait_for("lines of metrics", || lines(&site.path(run).join("metrics.jsonl")) > 5 || !job.runs());
         job
     };
-    // Removed, and another run begun in its path: the other is let alone.
-    let job = start(2, "removed");
-    std::fs::remove_dir_all(site.path("removed")).unwrap_or_else(|_| std::fs::remove_dir_all(site.path("removed")).unwrap());
+    // Removed, between two files that it writes, and another run begun in its path: the other is let alone.
+    let never = ["--set", "training.checkpoint_every_steps=0", "--set", "training.checkpoint_every_epochs=0"];
+    let job = start(2, "removed", &[&never[..], &["--set", "training.eval_every_epochs=0"]].concat());
+    std::fs::remove_dir_all(site.path("removed")).unwrap();
     site.succeed(1, &["train", &config, "--out", "removed", "--set", "training.epochs=2", "--set", "experiment.seed=7"]);
     refused(&job.wait(), 1, &["removed", "was removed while the run in it trained"]);
     let other = ["train", config.as_str(), "--out", "removed", "--resume", "--set", "experiment.seed=7", "--set", "training.epochs=2"];
     assert!(site.succeed(1, &other).stdout.contains("is finished"));
 
     // Moved: it goes on, and ends where it is.
-    let job = start(1, "before");
+    let job = start(1, "before", &[]);
     rename(&site, "before", "after");
     wait_for("more lines", || lines(&site.path("after/metrics.jsonl")) > 20);
     job.signal(libc::SIGTERM);
