@@ -108,7 +108,8 @@ fn locked(folder: &Path) -> Result<File> {
     let path = folder.join(JOB);
     loop {
         if !path.exists()
-            && let Some(name) = names(folder)?.into_iter().find(|name| *name != format!("{JOB}.{PARTIAL}"))
+            // Another may create it between the two looks.
+            && let Some(name) = names(folder)?.into_iter().find(|name| *name != JOB && *name != format!("{JOB}.{PARTIAL}"))
         {
             return Err(not_empty(folder, &name));
         }

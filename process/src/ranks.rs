@@ -137,14 +137,14 @@ mod tests {
     #[test]
     fn a_rank_is_believed_where_its_launcher_is_there() {
         let rank = |launcher, script| below(launcher, script).map(|found| (found.name, found.rank));
-        let told = "OMPI_COMM_WORLD_RANK=3 sh -c 'echo $$; exec sleep 60' & wait";
+        let told = "OMPI_COMM_WORLD_RANK=3 sh -c 'echo $$; kill -STOP $$' & wait";
         assert_eq!(rank("mpirun", told), Some(("mpirun".to_owned(), Some(3))));
         // What a rank starts is of that rank; what it starts with another number, or what a shell was told since, is not.
-        let script = "OMPI_COMM_WORLD_RANK=3 sh -c 'sh -c \"echo \\$\\$; exec sleep 60\" & wait' & wait";
+        let script = "OMPI_COMM_WORLD_RANK=3 sh -c 'sh -c \"echo \\$\\$; kill -STOP \\$\\$\" & wait' & wait";
         assert_eq!(rank("orted", script), Some(("orted".to_owned(), Some(3))));
-        let changed = "OMPI_COMM_WORLD_RANK=0 sh -c 'OMPI_COMM_WORLD_RANK=3 sh -c \"echo \\$\\$; exec sleep 60\" & wait' & wait";
+        let changed = "OMPI_COMM_WORLD_RANK=0 sh -c 'OMPI_COMM_WORLD_RANK=3 sh -c \"echo \\$\\$; kill -STOP \\$\\$\" & wait' & wait";
         assert_eq!(rank("orted", changed), Some(("orted".to_owned(), None)));
-        let other = "SLURM_PROCID=3 sh -c 'echo $$; exec sleep 60' & wait";
+        let other = "SLURM_PROCID=3 sh -c 'echo $$; kill -STOP $$' & wait";
         assert_eq!(rank("mpirun", other), Some(("mpirun".to_owned(), None)));
         assert_eq!(rank("slurmstepd", other), Some(("slurmstepd".to_owned(), Some(3))));
     }
@@ -156,7 +156,7 @@ mod tests {
             return eprintln!("skipped: {} is above", launcher.name);
         }
         for variable in ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"] {
-            assert_eq!(below("shell", &format!("export {variable}=3; sh -c 'echo $$; exec sleep 60' & wait")), None);
+            assert_eq!(below("shell", &format!("export {variable}=3; sh -c 'echo $$; kill -STOP $$' & wait")), None);
         }
     }
 
