@@ -31,6 +31,7 @@ use data_prep::files::{read_regular, write_atomically};
 use serde_json::Value;
 
 pub use find::Found;
+pub use spread::Spread;
 
 use document::{ABSENT, Block, Content, Document, Row, Section, Table};
 use group::{Group, Panel, group};

@@ -1,7 +1,7 @@
 //! `biodist bench`: measurements of this machine.
 
 mod collectives;
-mod machine;
+pub mod machine;
 mod plot;
 mod scaling;
 mod step;

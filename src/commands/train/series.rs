@@ -10,6 +10,7 @@ use crate::config::{Config, Loaded, Output, Unused};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
+use crate::report::Spread;
 use crate::text::table;
 use crate::training::{Best, StopRequest, records};
 
@@ -147,21 +148,13 @@ fn report(series: &Series, config: &Config, folders: &[PathBuf]) -> Result<()> {
     // Of other keys' values a mean says nothing.
     if series.key == SEED {
         let known: Vec<Vec<f64>> = columns.iter().map(|column| column.iter().flatten().copied().collect()).collect();
-        rows.push(["mean".to_owned()].into_iter().chain(known.iter().map(|values| cell(mean(values)))).collect());
-        rows.push(["deviation".to_owned()].into_iter().chain(known.iter().map(|values| cell(deviation(values)))).collect());
+        let spreads: Vec<Option<Spread>> = known.iter().map(|values| Spread::of(values)).collect();
+        let of = |value: fn(&Spread) -> Option<f64>| spreads.iter().map(move |spread| cell(spread.as_ref().and_then(value)));
+        rows.push(["mean".to_owned()].into_iter().chain(of(|spread| Some(spread.mean))).collect());
+        rows.push(["deviation".to_owned()].into_iter().chain(of(|spread| spread.deviation)).collect());
     }
     say(format_args!("\n{}", table(&rows, 1).trim_end()));
     Ok(())
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-/// The sample's standard deviation, with n - 1; None of fewer than two values.
-fn deviation(values: &[f64]) -> Option<f64> {
-    let mean = mean(values)?;
-    (values.len() > 1).then(|| (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt())
 }
 
 #[cfg(test)]
@@ -177,12 +170,5 @@ mod tests {
         for wrong in ["learning.hybrid", "learning.hybrid=", "learning.hybrid=1,,2", "data.train=a/b,c", "data.crop=[28,28]"] {
             assert!(wrong.parse::<Series>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn means_and_deviations_are_of_the_sample() {
-        assert_eq!((mean(&[]), deviation(&[]), deviation(&[3.0])), (None, None, None));
-        let values = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0];
-        assert_eq!((mean(&values), deviation(&values)), (Some(5.0), Some((32.0f64 / 7.0).sqrt())));
     }
 }
