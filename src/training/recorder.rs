@@ -45,12 +45,22 @@ impl Recorder {
         Ok(moved)
     }
 
+    /// Writes the checkpoint of `state`.
     pub fn write(&mut self, engine: &Engine, state: &State) -> Result<()> {
-        self.follow()?;
         self.metrics.sync()?;
-        match self.checkpoints.write(engine, state) {
-            // Moved at this very moment.
-            Err(_) if self.follow()? => self.checkpoints.write(engine, state),
+        self.followed(|this| this.checkpoints.write(engine, state))
+    }
+
+    /// Names the checkpoint of `step` the best.
+    pub fn name_best(&mut self, step: u64) -> Result<()> {
+        self.followed(|this| this.best.name(step))
+    }
+
+    /// Writes in the run's folder, and once more where that is moved while it does.
+    fn followed(&mut self, mut write: impl FnMut(&mut Recorder) -> Result<()>) -> Result<()> {
+        self.follow()?;
+        match write(self) {
+            Err(_) if self.follow()? => write(self),
             written => written,
         }
     }

@@ -354,8 +354,7 @@ impl<'a> Trainer<'a> {
         {
             // Writes a file, for which there is more patience than for an evaluation.
             let _span = observe::span(Doing::Checkpoint, None);
-            record.follow()?;
-            record.best.name(best.step)?;
+            record.name_best(best.step)?;
             record.prune(self.config.training.keep_checkpoints, Some(best));
         }
         Ok(())
