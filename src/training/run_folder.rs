@@ -83,7 +83,7 @@ impl RunFolder {
         match OWN.iter().map(|name| self.path.join(name)).find(|path| path.symlink_metadata().is_ok()) {
             None => Ok(false),
             Some(there) => Err(Exit::Usage.error(format!(
-                "{} is there already and no run's of biodist, which would write over it: choose another --out, or move it away",
+                "{} is there already, and biodist did not write it: choose another --out, or move it away",
                 there.display()
             ))),
         }
