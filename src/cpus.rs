@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use biodist_process::ancestors;
 
 use crate::exchange::Transport;
 
@@ -139,30 +140,16 @@ fn bind(mask: &Mask) -> std::io::Result<()> {
 const LAUNCHERS: [&str; 9] =
     ["mpirun", "mpiexec", "mpiexec.hydra", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy", "slurmstepd"];
 
+/// Ancestors that are looked at for a launcher.
+const ANCESTORS: usize = 16;
+
 /// The process that started this rank as one of many: the nearest ancestor that is a launcher. A sweep's trial has none: the sweep, which
 /// is this very program, has given it its CPUs.
 fn launcher() -> Option<libc::pid_t> {
-    let mut id = std::process::id() as libc::pid_t;
-    let mut own = None;
-    for _ in 0..16 {
-        let (name, parent) = name_and_parent(&std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?;
-        if LAUNCHERS.contains(&name.as_str()) {
-            return Some(id);
-        }
-        if own.as_ref() == Some(&name) {
-            return None;
-        }
-        own.get_or_insert(name);
-        id = parent;
-    }
-    None
-}
-
-/// Fields 2 and 4 of /proc/PID/stat. The name is in parentheses, and may contain some.
-fn name_and_parent(stat: &str) -> Option<(String, libc::pid_t)> {
-    let (open, close) = (stat.find('(')?, stat.rfind(')')?);
-    let parent = stat.get(close + 1..)?.split_whitespace().nth(1)?.parse().ok()?;
-    Some((stat.get(open + 1..close)?.to_owned(), parent))
+    let mut line = ancestors::line(std::process::id());
+    let own = line.next()?.name;
+    let mut above = line.take(ANCESTORS).take_while(|ancestor| ancestor.name != own);
+    above.find(|ancestor| LAUNCHERS.contains(&ancestor.name.as_str())).map(|launcher| launcher.id.cast_signed())
 }
 
 #[cfg(test)]
@@ -201,12 +188,5 @@ mod tests {
     fn masks_list_their_members() {
         let cpus = [0, 1, 63, 64, 130, 1023];
         assert_eq!(members(&mask_from(&cpus)), cpus);
-    }
-
-    #[test]
-    fn process_names_may_hold_anything() {
-        let parsed = name_and_parent("123 (a (b) c) S 77 123 123 0 -1");
-        assert_eq!(parsed, Some(("a (b) c".to_owned(), 77)));
-        assert_eq!(name_and_parent("nonsense"), None);
     }
 }

@@ -98,8 +98,7 @@ fn is_program(name: &str, path: &OsStr) -> bool {
 
 /// Whether `name` is this machine: one of its names, or an address that a socket can be bound to.
 pub fn is_this_host(name: &str) -> bool {
-    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name == "localhost" || name == own.trim() {
+    if name == "localhost" || name == biodist_process::host::name() {
         return true;
     }
     let addresses: Vec<IpAddr> = match name.parse() {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ancestors::Process;
-use crate::ranks;
+use crate::{host, ranks};
 
 /// What is younger may belong to a job that is starting.
 const AGE: Duration = Duration::from_secs(10);
@@ -22,9 +22,8 @@ pub fn remove() -> usize {
     if !sees_all_users_of_a_name() {
         return 0;
     }
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     // SAFETY: geteuid has no preconditions.
-    let place = Place::new(host.trim(), unsafe { libc::geteuid() }, AGE);
+    let place = Place::new(&host::name(), unsafe { libc::geteuid() }, AGE);
     place.remove(Path::new("/dev/shm"), &std::env::temp_dir())
 }
 

@@ -4,6 +4,7 @@
 //! `biodist` and `biodist-launch` both need all of it, and neither is a part of the other.
 
 pub mod ancestors;
+pub mod host;
 pub mod leftovers;
 pub mod ranks;
 pub mod signals;

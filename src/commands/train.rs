@@ -63,10 +63,7 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// The run's folder. A run whose own configuration is given, and that is to go on, goes on where it is.
     fn folder(&self, config: &Config) -> PathBuf {
-        let beside = match self.config.parent() {
-            Some(here) if here.as_os_str().is_empty() => Path::new("."),
-            beside => beside.unwrap_or(Path::new("/")),
-        };
+        let beside = self.config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let own = (self.resume && self.config.ends_with(training::CONFIG) && training::holds_run(beside)).then(|| beside.to_owned());
         let usual = || Path::new("runs").join(&config.experiment.name);
         self.out.clone().or(own).unwrap_or_else(usual)
@@ -110,7 +107,6 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
 
 /// Trains one run in `out`, from its beginning or from where it stopped. Collective.
 fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
-    agree(&Facts::default().with_config(config), &*transport)?;
     let Start { mut folder, resumed, over } = find(out, resume, config, &*transport)?;
     if over {
         if folder.is_some() {

@@ -3,10 +3,12 @@
 //! Paths say neither. A folder can be removed and made anew, checkpoints can be copied, and other data can lie where a run's data lay. So a
 //! checkpoint keeps the configuration's keys that a run may not change, and stands by what its data hold.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use super::checkpoint::State;
 use super::trainer::Splits;
@@ -15,10 +17,10 @@ use crate::data::{DataSet, TrainingData};
 use crate::exit::Exit;
 
 /// The part of a [`State`] that says whose it is.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
     /// The configuration's keys that a run keeps to its end, as TOML.
-    pub settings: std::collections::BTreeMap<String, String>,
+    pub settings: BTreeMap<String, String>,
     pub trained: TrainingData,
     /// Checksum of the shards of the last test set that the run was given.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use biodist_process::ancestors::Process;
 use biodist_process::speech;
 
 use super::board::Board;
@@ -231,9 +232,7 @@ impl Watch {
 
 /// What the system says of a process of this host.
 fn process_state(process: u64) -> &'static str {
-    let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name, in parentheses, may hold anything.
-    match status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()) {
+    match u32::try_from(process).ok().and_then(Process::find).map(|process| process.state) {
         Some('T' | 't') => "its process was stopped, by SIGSTOP or a debugger",
         Some('D') => "its process waits for a disk or a device",
         Some('Z' | 'X') | None => "its process has ended",
