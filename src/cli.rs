@@ -64,6 +64,8 @@ impl Cli {
             // Every rank has the same command line, and one answer is enough.
             if job::speaks() {
                 let _ = error.print();
+            } else if error.exit_code() != 0 {
+                job::await_first_word();
             }
             ExitCode::from(error.exit_code() as u8)
         })

@@ -33,6 +33,12 @@ pub fn speaks() -> bool {
     TRANSPORT.get().map_or_else(|| ranks::told_rank() == 0, |transport| transport.rank() == 0)
 }
 
+/// For a rank that fails with the others and does not speak: its end, if it came first, would end the one that does, unheard. That one's
+/// ends this process.
+pub fn await_first_word() {
+    std::thread::sleep(FIRST_WORD);
+}
+
 /// Joins the job: logging, the panic hook, and the other ranks.
 pub fn connect() -> Result<Arc<dyn Transport>> {
     std::panic::set_hook(Box::new(|panic| {
@@ -89,6 +95,8 @@ fn give_up(message: &str, exit: Exit) -> ! {
     let Some(transport) = TRANSPORT.get().filter(|transport| transport.size() > 1) else {
         if speaks() {
             complain(message);
+        } else {
+            await_first_word();
         }
         speech::finish();
         std::process::exit(code)
