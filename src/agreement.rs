@@ -8,17 +8,20 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::config::Config;
+use crate::config::{Config, touches};
 use crate::data::DataSet;
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
+use crate::key::Touches;
 
 /// What a rank was given: values by what they are of, in the words of an error message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts(BTreeMap<String, String>);
 
-/// Keys whose values change nothing that ranks do together: rank 0 alone names a run, and data are compared by what they hold.
-const OF_ONE_RANK: [&str; 4] = ["experiment.name", "data.train", "data.test", "parallel.threads_per_rank"];
+/// Whether a key's value changes nothing that ranks do together: rank 0 alone names a run, and data are compared by what they hold.
+fn of_one_rank(key: &str) -> bool {
+    touches(key) == Touches::Place || key == "parallel.threads_per_rank"
+}
 
 /// Differences that an error message lists.
 const LISTED: usize = 4;
@@ -31,7 +34,7 @@ impl Facts {
 
     /// With the keys of `config` that all ranks must have alike.
     pub fn with_config(mut self, config: &Config) -> Facts {
-        let settings = config.settings().into_iter().filter(|(key, _)| !OF_ONE_RANK.contains(&key.as_str()));
+        let settings = config.settings().into_iter().filter(|(key, _)| !of_one_rank(key));
         self.0.extend(settings);
         let given = if config.data.test.is_some() { "given" } else { "absent" };
         self.with("data.test", given)

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::agreement::{self, Facts};
-use crate::commands::{bench, check, eval, report, sweep, train};
+use crate::commands::{bench, check, eval, keys, report, sweep, train};
 use crate::rules::{self, Definition};
 use crate::training::StopRequest;
 use crate::{job, versions};
@@ -38,6 +38,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Sweep(sweep::SweepArgs),
     Check(check::CheckArgs),
+    Keys(keys::KeysArgs),
     Report(report::ReportArgs),
     /// Measure speed
     #[command(subcommand)]
@@ -51,6 +52,7 @@ impl Command {
             Command::Eval(_) => "eval",
             Command::Sweep(_) => "sweep",
             Command::Check(_) => "check",
+            Command::Keys(_) => "keys",
             Command::Report(_) => "report",
             Command::Bench(_) => "bench",
         }
@@ -89,6 +91,10 @@ impl Cli {
             Command::Sweep(args) => sweep::run(args, stop, transport),
             Command::Check(args) => match transport.rank() {
                 0 => check::run(args),
+                _ => Ok(()),
+            },
+            Command::Keys(args) => match transport.rank() {
+                0 => keys::run(&args),
                 _ => Ok(()),
             },
             Command::Report(args) => match transport.rank() {

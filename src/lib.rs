@@ -37,6 +37,7 @@ pub mod exchange;
 pub mod exit;
 pub mod host;
 pub mod job;
+pub mod key;
 pub mod network;
 pub mod observe;
 pub mod plan;

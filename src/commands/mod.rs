@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check;
 pub mod eval;
 pub mod image;
+pub mod keys;
 mod memory;
 pub mod report;
 pub mod sweep;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::section::nearest;
 use super::source::usage;
+use crate::key::nearest;
 
 /// `path` if it is there, else the file of that name in `configs/` or among the installed configurations.
 pub(super) fn find(path: &Path) -> Result<PathBuf> {

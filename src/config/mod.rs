@@ -5,24 +5,22 @@
 mod combinations;
 mod files;
 mod find;
-mod keys;
 mod read;
 mod resolved;
 mod schema;
-mod section;
 mod source;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
+mod unknown;
 
 use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
 
-pub use resolved::{Difference, may_change};
+pub use resolved::{Difference, Settings, touches};
 pub use schema::*;
-pub(crate) use section::describe;
 
 /// What a configuration is loaded for, which decides what it must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

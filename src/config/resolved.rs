@@ -8,6 +8,10 @@ use toml::Value;
 
 use super::schema::Config;
 use super::source::usage;
+use crate::key::Touches;
+
+/// Every value of a configuration as TOML, by its dotted key; layers are told apart by their place.
+pub type Settings = BTreeMap<String, String>;
 
 /// A key in which two configurations differ, with both values as TOML.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,21 +37,20 @@ impl Config {
         Ok(self)
     }
 
-    /// Every value as TOML, by its dotted key; layers are told apart by their place.
-    pub fn settings(&self) -> BTreeMap<String, String> {
+    pub fn settings(&self) -> Settings {
         leaves(self).into_iter().map(|(key, value)| (key, value.to_string())).collect()
     }
 
-    /// Where this configuration asks for another run than that of `other`: what a run [may change](may_change) is left out.
+    /// Where this configuration asks for another run than that of `other`: what a run may change is left out.
     pub fn differences(&self, other: &Config) -> Vec<Difference> {
-        self.differences_from(&other.settings())
+        self.differences_in(|touches| !touches.may_change(), &other.settings())
     }
 
-    /// The same where only the other's [settings](Config::settings) are known.
-    pub fn differences_from(&self, theirs: &BTreeMap<String, String>) -> Vec<Difference> {
+    /// Where the keys that touch what is `compared` differ from [settings](Config::settings) of another.
+    pub fn differences_in(&self, compared: fn(Touches) -> bool, theirs: &Settings) -> Vec<Difference> {
         let ours = self.settings();
-        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).filter(|key| !may_change(key)).collect();
-        let show = |values: &BTreeMap<String, String>, key: &str| values.get(key).map_or("absent".to_owned(), String::clone);
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).filter(|key| compared(touches(key))).collect();
+        let show = |values: &Settings, key: &str| values.get(key).map_or("absent".to_owned(), String::clone);
         keys.into_iter()
             .filter(|key| ours.get(*key) != theirs.get(*key))
             .map(|key| Difference { key: key.clone(), ours: show(&ours, key), theirs: show(theirs, key) })
@@ -66,9 +69,9 @@ fn absolute(key: &str, path: &Path) -> Result<PathBuf> {
     Ok(absolute)
 }
 
-/// Whether a run may go on with another value of `key`: training length, intervals, `[parallel]` and data paths.
-pub fn may_change(key: &str) -> bool {
-    key.starts_with("training.") || key.starts_with("parallel.") || key == "data.train" || key == "data.test"
+/// What another value of the key at `path` makes different. Keys of layers and of rules decide what is computed.
+pub fn touches(path: &str) -> Touches {
+    Config::key(path).map_or(Touches::Result, |key| key.touches)
 }
 
 /// Every value by its dotted path; layers are told apart by their place.

@@ -68,6 +68,12 @@ impl Source {
         }
     }
 
+    /// The value at dotted `path`, where one is written.
+    pub(super) fn value(&self, path: &str) -> Option<&Value> {
+        let (first, rest) = path.split_once('.').map_or((path, ""), |(first, rest)| (first, rest));
+        rest.split('.').filter(|part| !part.is_empty()).try_fold(self.table.get(first)?, |value, part| value.get(part))
+    }
+
     /// Whether `key`, which was written, was written on the command line.
     pub(super) fn typed(&self, key: &str) -> bool {
         matches!(self.origin(key), Some(Origin::Override(_)))

@@ -2,7 +2,7 @@
 //!
 //! Maps are made once, from the network and what the rule needs. Rules address them by [`MapId`]; the backend stores their parameters.
 
-use super::{Connectivity, Feedback, Interchange, Inverses, Kind, Layer, Needs, Network, Shape};
+use super::{Connectivity, Feedback, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Shape};
 
 /// A map of [`Maps::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,13 +71,13 @@ impl Map {
     fn forward(index: usize, layer: &Layer) -> Map {
         let connectivity = layer.connectivity();
         let (rows, columns) = (connectivity.rows, connectivity.columns);
-        let conv = matches!(layer.kind, Kind::Conv { .. });
+        let conv = matches!(layer.kind, LayerSpec::Conv { .. });
         let (shape, strides, bias_shape) = match layer.kind {
-            Kind::Dense => {
+            LayerSpec::Dense { .. } => {
                 let inputs = layer.input.units();
                 (vec![columns, inputs], [0, rows, 1, inputs], vec![columns])
             }
-            Kind::Local { kernel, .. } | Kind::Conv { kernel, .. } => {
+            LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
                 let (per_row, per_offset) = (columns, rows * columns);
                 let strides = [kernel * kernel * per_offset, per_offset, per_row, 1];
                 let Shape { height, width, .. } = layer.output;
@@ -105,13 +105,13 @@ impl Map {
     /// The inverse of `layer`, from its output (with `extra` auxiliary units beside it) to its input.
     fn inverse(index: usize, layer: &Layer, extra: usize) -> Map {
         let (connectivity, shape, strides, bias_shape, fans) = match layer.kind {
-            Kind::Dense => {
+            LayerSpec::Dense { .. } => {
                 let outputs = layer.output.units() + extra;
                 let (inputs, channels) = (layer.input.units(), layer.input.channels);
                 let connectivity = Connectivity::broadcast(outputs, layer.input);
                 (connectivity, vec![inputs, outputs], [channels * outputs, 0, 1, outputs], vec![inputs], (outputs, inputs))
             }
-            Kind::Local { kernel, .. } | Kind::Conv { kernel, .. } => {
+            LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
                 let connectivity = layer.connectivity().reversed();
                 let (rows, columns) = (connectivity.rows, connectivity.columns);
                 let offsets = kernel * kernel;
@@ -138,14 +138,14 @@ impl Map {
     fn feedback(index: usize, layer: &Layer) -> Map {
         let forward = Map::forward(index, layer);
         let connectivity = match layer.kind {
-            Kind::Dense => Connectivity::broadcast(layer.output.units(), layer.input),
-            Kind::Local { .. } | Kind::Conv { .. } => layer.connectivity().reversed(),
+            LayerSpec::Dense { .. } => Connectivity::broadcast(layer.output.units(), layer.input),
+            LayerSpec::Local { .. } | LayerSpec::Conv { .. } => layer.connectivity().reversed(),
         };
         // Rows and columns change places, and a dense block is one destination position of the broadcast.
         let [position, offset, per_row, per_column] = forward.weight.strides;
         let strides = match layer.kind {
-            Kind::Dense => [offset, 0, per_column, per_row],
-            Kind::Local { .. } | Kind::Conv { .. } => [position, offset, per_column, per_row],
+            LayerSpec::Dense { .. } => [offset, 0, per_column, per_row],
+            LayerSpec::Local { .. } | LayerSpec::Conv { .. } => [position, offset, per_column, per_row],
         };
         Map {
             role: Role::Feedback,
@@ -178,7 +178,7 @@ impl Map {
     }
 
     fn auxiliary(index: usize, layer: &Layer, units: usize) -> Map {
-        let features = Layer { kind: Kind::Dense, input: layer.input, output: Shape::flat(units) };
+        let features = Layer { kind: LayerSpec::Dense { units }, input: layer.input, output: Shape::flat(units) };
         let mut map = Map::forward(index, &features);
         map.role = Role::Auxiliary;
         map.weight.name = "auxiliary.weight".into();

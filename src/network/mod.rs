@@ -50,24 +50,10 @@ impl std::fmt::Display for Shape {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Dense,
-    /// Locally connected: a kernel of its own at every output position.
-    Local {
-        kernel: usize,
-        stride: usize,
-    },
-    Conv {
-        kernel: usize,
-        stride: usize,
-    },
-}
-
 /// One trained affine map of the forward network, with the shapes on both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    pub kind: Kind,
+    pub kind: LayerSpec,
     pub input: Shape,
     pub output: Shape,
 }
@@ -76,8 +62,8 @@ impl Layer {
     /// Fans of the initialisation (in, out), as docs/algorithms.md gives them: k*k*C on both sides of spatial layers.
     pub fn fans(&self) -> (usize, usize) {
         match self.kind {
-            Kind::Dense => (self.input.units(), self.output.units()),
-            Kind::Local { kernel, .. } | Kind::Conv { kernel, .. } => {
+            LayerSpec::Dense { units } => (self.input.units(), units),
+            LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
                 (kernel * kernel * self.input.channels, kernel * kernel * self.output.channels)
             }
         }
@@ -85,18 +71,9 @@ impl Layer {
 
     pub fn connectivity(&self) -> Connectivity {
         match self.kind {
-            Kind::Dense => Connectivity::dense(self.input, self.output.units()),
-            Kind::Local { kernel, stride } => Connectivity::windows(self.input, self.output, kernel, stride, false),
-            Kind::Conv { kernel, stride } => Connectivity::windows(self.input, self.output, kernel, stride, true),
-        }
-    }
-
-    /// `dense 256`, `local 3x3, 64, stride 2`: as people write it.
-    pub fn describe(&self) -> String {
-        match self.kind {
-            Kind::Dense => format!("dense {}", self.output.units()),
-            Kind::Local { kernel, stride } => format!("local {kernel}x{kernel}, {}, stride {stride}", self.output.channels),
-            Kind::Conv { kernel, stride } => format!("conv {kernel}x{kernel}, {}, stride {stride}", self.output.channels),
+            LayerSpec::Dense { units } => Connectivity::dense(self.input, units),
+            LayerSpec::Local { kernel, stride, .. } => Connectivity::windows(self.input, self.output, kernel, stride, false),
+            LayerSpec::Conv { kernel, stride, .. } => Connectivity::windows(self.input, self.output, kernel, stride, true),
         }
     }
 }
@@ -122,16 +99,18 @@ impl Network {
         let mut shape = input;
         let mut flattened = !spatial;
         let mut layers = Vec::with_capacity(spec.layers.len() + 1);
-        for (index, layer) in spec.layers.iter().enumerate() {
-            let (kind, output) = match *layer {
-                LayerSpec::Dense { units } => (Kind::Dense, Shape::flat(units)),
-                LayerSpec::Local { kernel, channels, stride } => (Kind::Local { kernel, stride }, strided(shape, channels, stride)),
-                LayerSpec::Conv { kernel, channels, stride } => (Kind::Conv { kernel, stride }, strided(shape, channels, stride)),
-            };
-            if flattened && kind != Kind::Dense {
+        for (index, &kind) in spec.layers.iter().enumerate() {
+            let dense = matches!(kind, LayerSpec::Dense { .. });
+            if flattened && !dense {
                 bail!("network.layers[{index}]: a spatial layer cannot stand above a dense one; put local and conv layers first");
             }
-            flattened = kind == Kind::Dense;
+            let output = match kind {
+                LayerSpec::Dense { units } => Shape::flat(units),
+                LayerSpec::Local { channels, stride, .. } | LayerSpec::Conv { channels, stride, .. } => {
+                    Shape { height: shape.height.div_ceil(stride), width: shape.width.div_ceil(stride), channels }
+                }
+            };
+            flattened = dense;
             layers.push(Layer { kind, input: shape, output });
             shape = output;
         }
@@ -139,7 +118,7 @@ impl Network {
             Output::Softmax => classes,
             Output::Linear => input.units(),
         };
-        layers.push(Layer { kind: Kind::Dense, input: shape, output: Shape::flat(units) });
+        layers.push(Layer { kind: LayerSpec::Dense { units }, input: shape, output: Shape::flat(units) });
         Ok(Network { input, output: spec.output, layers })
     }
 
@@ -152,8 +131,4 @@ impl Network {
     pub fn shape(&self, l: usize) -> Shape {
         if l == 0 { self.input } else { self.layers[l - 1].output }
     }
-}
-
-fn strided(input: Shape, channels: usize, stride: usize) -> Shape {
-    Shape { height: input.height.div_ceil(stride), width: input.width.div_ceil(stride), channels }
 }

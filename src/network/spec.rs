@@ -2,11 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Spec {
-    pub output: Output,
-    /// Hidden layers, bottom up; the output layer is added by `output`.
-    pub layers: Vec<LayerSpec>,
+use crate::key::Default::{Is, Required};
+use crate::key::{Key, Kind, Touches, names_of, settings};
+
+settings! {
+    /// A network without the shapes that data give it.
+    pub struct Spec in "network" {
+        output: Output, Kind::Choice(names_of::<Output>), Is("\"softmax\""), Result,
+            "\"softmax\": a dense layer for the classes is added; \"linear\": one of the input's size, which is the target (an autoencoder)";
+        layers: Vec<LayerSpec>, Kind::Layers, Is("[]"), Result,
+            "hidden layers from below: `{kind = \"dense\", units}`, `{kind = \"local\", kernel, channels, stride}`, \
+             `{kind = \"conv\", kernel, channels, stride}`; `stride` is 1 by default, \"conv\" is for rule \"bp\"";
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,10 +25,46 @@ pub enum Output {
     Linear,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// What a layer is, apart from the shape that it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum LayerSpec {
-    Dense { units: usize },
-    Local { kernel: usize, channels: usize, stride: usize },
-    Conv { kernel: usize, channels: usize, stride: usize },
+    Dense {
+        units: usize,
+    },
+    /// Locally connected: a kernel of its own at every output position.
+    Local {
+        kernel: usize,
+        channels: usize,
+        stride: usize,
+    },
+    Conv {
+        kernel: usize,
+        channels: usize,
+        stride: usize,
+    },
+}
+
+const UNITS: Key = of_layer("units", Required, "the layer's width");
+const KERNEL: Key = of_layer("kernel", Required, "the side of the receptive field");
+const CHANNELS: Key = of_layer("channels", Required, "the number of output channels");
+const STRIDE: Key = of_layer("stride", Is("1"), "positions from one receptive field to the next");
+
+const fn of_layer(path: &'static str, default: crate::key::Default, meaning: &'static str) -> Key {
+    Key { path, kind: Kind::Size(1), default, touches: Touches::Result, meaning }
+}
+
+impl LayerSpec {
+    /// Each kind of layer, with its keys.
+    pub const KINDS: &'static [(&'static str, &'static [Key])] =
+        &[("dense", &[UNITS]), ("local", &[KERNEL, CHANNELS, STRIDE]), ("conv", &[KERNEL, CHANNELS, STRIDE])];
+
+    /// In a few words: "local 5x5, 32, stride 2".
+    pub fn describe(&self) -> String {
+        match self {
+            LayerSpec::Dense { units } => format!("dense {units}"),
+            LayerSpec::Local { kernel, channels, stride } => format!("local {kernel}x{kernel}, {channels}, stride {stride}"),
+            LayerSpec::Conv { kernel, channels, stride } => format!("conv {kernel}x{kernel}, {channels}, stride {stride}"),
+        }
+    }
 }

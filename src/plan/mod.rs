@@ -15,7 +15,7 @@ use crate::compute::cpu::spans;
 use crate::config::{Config, ExchangeChoice, Schedule, Wire};
 use crate::exchange::Sharing;
 use crate::exit::Exit;
-use crate::network::{Kind, Maps, Network, Role};
+use crate::network::{LayerSpec, Maps, Network, Role};
 use crate::rules::{Feedback, Phase, Setting};
 use count::Counted;
 pub use count::StepCost;
@@ -181,8 +181,8 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
     for (index, layer) in network.layers.iter().enumerate() {
         let (inputs, outputs) = (layer.input.units() as f64, layer.output.units() as f64);
         let (weights, offsets) = match layer.kind {
-            Kind::Dense => (inputs * outputs, layer.input.positions() as f64),
-            Kind::Local { kernel, .. } | Kind::Conv { kernel, .. } => {
+            LayerSpec::Dense { .. } => (inputs * outputs, layer.input.positions() as f64),
+            LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
                 let window = kernel as f64 * kernel as f64;
                 (window * layer.input.channels as f64 * outputs, window * layer.output.positions() as f64)
             }
@@ -194,7 +194,11 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
         let values = config.data.batch_size as f64 * inputs.max(outputs);
         let what = if index < top { format!("network.layers[{index}]") } else { "the output layer".to_owned() };
         let too_many = |number: f64, of: &str| {
-            Exit::Usage.error(format!("{what} ({} on {}) would have {number:.2e} {of}; make it smaller", layer.describe(), layer.input))
+            Exit::Usage.error(format!(
+                "{what} ({} on {}) would have {number:.2e} {of}; make it smaller",
+                layer.kind.describe(),
+                layer.input
+            ))
         };
         if weights.max(random) > MOST_VALUES {
             return Err(too_many(weights.max(random), "weights"));

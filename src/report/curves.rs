@@ -9,7 +9,7 @@ use super::paper::{DataSet, Method};
 use super::results::{capitalised, count, epochs, test, train};
 use super::run::Run;
 use super::spread::Spread;
-use crate::config::Rule;
+use crate::config::{Rule, Settings};
 
 /// Epochs from which on a chart may leave the first, large values outside.
 const LONG: f64 = 10.0;
@@ -184,7 +184,7 @@ impl<'a> Study<'a> {
 }
 
 /// Groups by [`Group::study`].
-type Studies<'a> = Vec<(String, Vec<&'a Group<'a>>)>;
+type Studies<'a> = Vec<(Settings, Vec<&'a Group<'a>>)>;
 
 /// Test error against the number of auxiliary outputs, for each network that was trained with several and otherwise alike.
 pub fn auxiliary_study(groups: &[Group]) -> Vec<Block> {

@@ -8,7 +8,7 @@ use super::label;
 use super::paper::{Cell, DataSet, Method, Network};
 use super::run::{Run, least};
 use super::spread::Spread;
-use crate::config::{Config, Difference, Layer, Output};
+use crate::config::{Config, Difference, Layer, Output, Settings, touches};
 
 /// What learning curves are drawn together for: a network on a data set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,10 +80,10 @@ impl Group<'_> {
     }
 
     /// Equal for groups that differ in the number of auxiliary outputs alone.
-    pub fn study(&self) -> String {
-        let mut config = self.config().clone();
-        config.learning.auxiliary_units = None;
-        key(config, self.runs[0])
+    pub fn study(&self) -> Settings {
+        let mut settings = key(self.runs[0]);
+        settings.remove("learning.auxiliary_units");
+        settings
     }
 
     pub fn finished(&self) -> bool {
@@ -126,9 +126,9 @@ impl Group<'_> {
 
 /// Sorts runs that have a result into groups, in the order of the paper's tables.
 pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
-    let mut groups: Vec<(String, Group)> = Vec::new();
+    let mut groups: Vec<(Settings, Group)> = Vec::new();
     for run in runs.iter().filter(|run| run.has_result()) {
-        let key = key(run.config.clone(), run);
+        let key = key(run);
         let (_, group) = find_or_add(
             &mut groups,
             |(known, _)| *known == key,
@@ -158,46 +158,19 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
 
 /// What must be equal for `run`, with this configuration, to be one experiment with others: all but the seed, names, places, intervals, how the
 /// work was divided, and what the rule does not use.
-fn key(mut config: Config, run: &Run) -> String {
-    config.experiment.seed = 0;
-    config.experiment.name.clear();
-    config.data.train = PathBuf::from(&run.data.identity);
-    config.data.test = None;
-    let training = &mut config.training;
-    training.eval_every_epochs = 1;
-    training.checkpoint_every_epochs = 1;
-    training.checkpoint_every_steps = 0;
-    training.checkpoint_every_minutes = 0.0;
-    training.keep_checkpoints = 2;
-    training.log_every_steps = 50;
-    training.diagnostics = false;
-    let rounding = (config.parallel.precision, config.parallel.wire);
-    let mut value = toml::Table::try_from(&config).expect("a configuration is TOML");
-    value.remove("parallel");
-    forget_unused(&mut value, "", &config);
-    format!("{value}{rounding:?}{:?}", run.steps_per_epoch)
-}
-
-/// Takes the keys that change nothing under `config` out of it, or out of its section at `path`.
-fn forget_unused(section: &mut toml::Table, path: &str, config: &Config) {
-    section.retain(|key, value| {
-        let key = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-        if let toml::Value::Table(inner) = value {
-            forget_unused(inner, &key, config);
-        }
-        config.unused(&key).is_none()
-    });
+fn key(run: &Run) -> Settings {
+    let mut settings = run.config.settings();
+    settings.retain(|key, _| touches(key).tells_runs_apart() && key != "experiment.seed" && run.config.unused(key).is_none());
+    settings.insert("data".to_owned(), run.data.identity.clone());
+    settings.insert("steps_per_epoch".to_owned(), format!("{:?}", run.steps_per_epoch));
+    settings
 }
 
 /// Hidden layers in short: "6 x dense 256".
 fn layers_text(layers: &[Layer]) -> String {
     let mut parts: Vec<(String, usize)> = Vec::new();
     for layer in layers {
-        let text = match layer {
-            Layer::Dense { units } => format!("dense {units}"),
-            Layer::Local { kernel, channels, stride } => format!("local {kernel}x{kernel}, {channels}, stride {stride}"),
-            Layer::Conv { kernel, channels, stride } => format!("conv {kernel}x{kernel}, {channels}, stride {stride}"),
-        };
+        let text = layer.describe();
         match parts.last_mut() {
             Some((last, count)) if *last == text => *count += 1,
             _ => parts.push((text, 1)),

@@ -6,6 +6,7 @@ use super::group::Group;
 use super::paper::AUXILIARY_UNITS;
 use super::run::Run;
 use crate::config::{BackwardWeights, Config, Difference};
+use crate::key::Touches;
 
 /// A key without the section that goes without saying, and a value, of ours.
 type Setting = (String, String);
@@ -82,21 +83,9 @@ fn variant(config: &Config) -> Vec<Setting> {
 /// Where `group` differs from `other`, with its own values.
 fn contrasts(group: &Group, other: &Group) -> Vec<Setting> {
     let (ours, theirs) = (group.config(), other.config());
-    let mut settings: Vec<Setting> =
-        differences(ours, theirs).iter().map(|difference| (short(&difference.key), shown(&difference.ours))).collect();
+    let differences = differences(Touches::tells_runs_apart, ours, theirs);
+    let mut settings: Vec<Setting> = differences.iter().map(|difference| (short(&difference.key), shown(&difference.ours))).collect();
     let mut add = |key: &str, value: String| settings.push((key.to_owned(), value));
-    if ours.training.epochs != theirs.training.epochs {
-        add("epochs", ours.training.epochs.map_or("any number".to_owned(), |epochs| epochs.to_string()));
-    }
-    if ours.training.max_steps != theirs.training.max_steps {
-        add("max_steps", ours.training.max_steps.map_or("none".to_owned(), |steps| steps.to_string()));
-    }
-    if ours.parallel.precision != theirs.parallel.precision {
-        add("precision", format!("{:?}", ours.parallel.precision).to_lowercase());
-    }
-    if ours.parallel.wire != theirs.parallel.wire {
-        add("wire", format!("{:?}", ours.parallel.wire).to_lowercase());
-    }
     let (ours, theirs) = (group.runs[0], other.runs[0]);
     if ours.data.identity != theirs.data.identity {
         add("data", ours.data.samples.map_or(ours.data.identity.clone(), |samples| format!("{samples} images")));
@@ -106,17 +95,18 @@ fn contrasts(group: &Group, other: &Group) -> Vec<Setting> {
     settings
 }
 
-/// Differences that matter to a result; a run's length is told elsewhere.
-fn differences(ours: &Config, theirs: &Config) -> Vec<Difference> {
+/// Differences that matter to a result, in keys that touch what is `compared`.
+fn differences(compared: fn(Touches) -> bool, ours: &Config, theirs: &Config) -> Vec<Difference> {
     let matters = |key: &str| !key.starts_with("experiment.") && (ours.unused(key).is_none() || theirs.unused(key).is_none());
-    ours.differences(theirs).into_iter().filter(|difference| matters(&difference.key)).collect()
+    ours.differences_in(compared, &theirs.settings()).into_iter().filter(|difference| matters(&difference.key)).collect()
 }
 
 /// What of the run's configuration is not as in the one that comes with the project for the same cell of the paper; None where there is
 /// no such cell or file.
 pub fn departures(run: &Run) -> Option<Vec<Difference>> {
     let shipped = Config::load(Path::new(&run.cell()?.configuration()), &[]).ok()?;
-    Some(differences(&run.config, &shipped))
+    // A run's length is told elsewhere.
+    Some(differences(|touches| touches == Touches::Result, &run.config, &shipped))
 }
 
 /// A departure as a note tells it: "sigma = 0.5 (0.3)".
@@ -125,7 +115,10 @@ pub fn departure(Difference { key, ours, theirs }: &Difference) -> String {
 }
 
 fn short(key: &str) -> String {
-    ["learning.", "optimizer.", "data."].iter().fold(key, |key, section| key.strip_prefix(section).unwrap_or(key)).to_owned()
+    ["learning.", "optimizer.", "data.", "training.", "parallel."]
+        .iter()
+        .fold(key, |key, section| key.strip_prefix(section).unwrap_or(key))
+        .to_owned()
 }
 
 /// A value of TOML as a person writes it.

@@ -55,6 +55,16 @@ impl Definition {
         Needs { inverses: self.inverses, feedback: self.feedback, auxiliary_units: features }
     }
 
+    /// Those of the common keys that it cannot do without, by their paths.
+    pub fn required_keys(&self) -> impl Iterator<Item = &'static str> {
+        self.settings.iter().filter_map(|setting| match setting {
+            Setting::Alpha => Some("learning.alpha"),
+            Setting::Sigma => Some("learning.sigma"),
+            Setting::AuxiliaryUnits => Some("learning.auxiliary_units"),
+            Setting::Hybrid | Setting::Own { .. } => None,
+        })
+    }
+
     /// Its own keys, and what they mean.
     pub fn own_keys(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.settings.iter().filter_map(|setting| match setting {

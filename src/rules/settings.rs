@@ -5,29 +5,34 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::RuleChoice;
+use crate::key::Default::{Absent, Is, Required};
+use crate::key::{FRACTION, Kind, NOT_NEGATIVE, names_of, settings};
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Learning {
-    pub rule: RuleChoice,
-    pub schedule: Schedule,
-    /// Step from the penultimate activity to its target, on the per-sample loss (dtp).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-    /// Deviation of the noise that inverses are trained with (the target propagation family).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma: Option<f64>,
-    /// Random output features beside the softmax (ao_sdtp).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub auxiliary_units: Option<usize>,
-    /// Weight of the back-propagated part in hidden targets, 0 to 1.
-    pub hybrid: f64,
-    /// What fixed feedback weights are at first, and for ever (fa).
-    pub feedback_weights: BackwardWeights,
-    /// What inverses begin with (the target propagation family).
-    pub inverse_weights: BackwardWeights,
-    /// Keys of the rule's own.
-    #[serde(flatten)]
-    pub own: BTreeMap<&'static str, f64>,
+settings! {
+    /// How a network learns.
+    pub struct Learning in "learning" {
+        rule: RuleChoice, Kind::Choice(names_of::<RuleChoice>), Required, Result,
+            "one of these, or one of [your own](own_rules.md)";
+        schedule: Schedule, Kind::Choice(names_of::<Schedule>), Is("\"parallel\""), Result,
+            "\"parallel\": forward model and inverses learn in every step; \"alternating\": in turns of an epoch, inverses first";
+        alpha: Option<f64>, Kind::Number(NOT_NEGATIVE), Absent, Result,
+            "step from the penultimate activity towards a lower loss, which is its target";
+        sigma: Option<f64>, Kind::Number(NOT_NEGATIVE), Absent, Result,
+            "deviation of the noise that inverses learn under";
+        auxiliary_units: Option<usize>, Kind::Size(1), Absent, Result,
+            "random output features beside the classes";
+        hybrid: f64, Kind::Number(FRACTION), Is("0.0"), Result,
+            "part of back-propagation in hidden targets";
+        feedback_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
+            "of fa, fixed: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
+        inverse_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
+            "what inverses begin with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
+    }
+    plus {
+        /// Keys of the rule's own.
+        #[serde(flatten)]
+        own: BTreeMap<String, f64>
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::rungs::Rungs;
 use super::space::Space;
-use crate::config::Config;
+use crate::config::{Config, touches};
 use crate::exit::Exit;
 use crate::versions;
 
@@ -116,15 +116,11 @@ fn job(config: &Config, space: &Space, seed: u64, rungs: &Rungs, data: &Fingerpr
 /// Whether a key of sweep.json may differ from what the sweep began with: it changes no trial's result, or is no part of the job. Data may
 /// be in another place, and are compared by what they hold.
 fn may_change(key: &str) -> bool {
-    let rounds = matches!(key, "configuration.parallel.precision" | "configuration.parallel.wire");
-    matches!(key, "biodist" | "commit" | "space_name" | "configuration.data.train" | "configuration.data.test")
+    // Which evaluation is a trial's best depends on when evaluations are.
+    let free = |path: &str| !touches(path).tells_runs_apart() && path != "training.eval_every_epochs";
+    matches!(key, "biodist" | "commit" | "space_name")
         || key.strip_prefix(DATA).is_some_and(|key| key.starts_with('.'))
-        || (key.starts_with("configuration.parallel.") && !rounds)
-        || key.starts_with("configuration.training.checkpoint_")
-        || matches!(
-            key,
-            "configuration.training.keep_checkpoints" | "configuration.training.log_every_steps" | "configuration.training.diagnostics"
-        )
+        || key.strip_prefix("configuration.").is_some_and(free)
 }
 
 fn refuse_another(path: &Path, there: &Value, here: &Value) -> Result<()> {

@@ -13,8 +13,9 @@ use data_prep::random::{below, philox};
 use serde::Serialize;
 use toml::{Table, Value};
 
-use crate::config::{Config, describe, text};
+use crate::config::{Config, text, touches};
 use crate::exit::Exit;
+use crate::key::{Touches, describe};
 
 /// The values that a key may take, and how likely they are.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -74,10 +75,8 @@ impl Space {
     pub fn check(&self, load: impl Fn(&[String]) -> Result<Config>) -> Result<()> {
         for (key, domain) in &self.domains {
             let wrong = |what: &str| Exit::Usage.error(format!("--space {}: {key}: {what}", self.name));
-            let section = key.split('.').next().unwrap_or_default();
-            if matches!(section, "experiment" | "training" | "parallel")
-                || matches!(key.as_str(), "data.train" | "data.test" | "data.validation")
-            {
+            // The seed decides what chance does, and the split what trials are compared on.
+            if touches(key) != Touches::Result || matches!(key.as_str(), "experiment.seed" | "data.validation") {
                 return Err(wrong("trials are compared with each other, so they all have the same; set it in the configuration"));
             }
             for value in domain.ends() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::State;
 use super::trainer::Splits;
-use crate::config::{Config, Difference, may_change};
+use crate::config::{Config, Difference, touches};
 use crate::data::{DataSet, TrainingData};
 use crate::exit::Exit;
 
@@ -32,7 +32,7 @@ impl Identity {
     pub fn new(config: &Config, splits: &Splits, resumed: Option<&State>) -> Identity {
         let earlier = resumed.and_then(|state| state.identity.as_ref()?.test.clone());
         Identity {
-            settings: config.settings().into_iter().filter(|(key, _)| !may_change(key)).collect(),
+            settings: config.settings().into_iter().filter(|(key, _)| !touches(key).may_change()).collect(),
             trained: TrainingData::clone(splits.train.trained()),
             test: splits.test.as_ref().map(|test| test.fingerprint()).or(earlier),
         }
@@ -47,7 +47,7 @@ impl State {
     pub fn refuse_another_run(&self, run: &Path, config: &Config, complete: bool, free: &[&str]) -> Result<()> {
         let Some(identity) = &self.identity else { return Ok(()) };
         let settings = &identity.settings;
-        let mut differences = config.differences_from(settings);
+        let mut differences = config.differences_in(|touches| !touches.may_change(), settings);
         differences.retain(|d| !free.contains(&d.key.as_str()) && (complete || settings.contains_key(&d.key)));
         if differences.is_empty() {
             return Ok(());

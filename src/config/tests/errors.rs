@@ -114,8 +114,8 @@ fn required_keys_are_asked_for_by_name() {
         (MINIMAL, "rule = \"bp\"", "learning.rule is required"),
         (MINIMAL, "learning_rate = 1e-3", "optimizer.forward.learning_rate is required"),
         (MINIMAL, "epochs = 3", "training.epochs is required: how long to train (or training.max_steps"),
-        (TARGETS, "alpha = 0.15", "learning.alpha is required: dtp"),
-        (TARGETS, "sigma = 0.2", "learning.sigma is required: dtp"),
+        (TARGETS, "alpha = 0.15", "learning.alpha is required by dtp: step from"),
+        (TARGETS, "sigma = 0.2", "learning.sigma is required by dtp: deviation of"),
     ];
     for (text, line, expected) in cases {
         let message = refused(&text.replace(line, ""), &[]);
@@ -123,7 +123,7 @@ fn required_keys_are_asked_for_by_name() {
     }
     for rule in ["tp", "sdtp", "ao_sdtp"] {
         let message = refused(MINIMAL, &[&format!("learning.rule={rule}")]);
-        assert!(message.contains(&format!("learning.sigma is required: {rule}")), "{message}");
+        assert!(message.contains(&format!("learning.sigma is required by {rule}")), "{message}");
     }
     let message = refused(TARGETS, &["learning.rule=ao_sdtp"]);
     assert!(message.contains("learning.auxiliary_units is required"), "{message}");
