@@ -22,7 +22,8 @@
 //!
 //! * [`network`]: shapes, layers, maps; [`compute`]: the arithmetic on a device; [`exchange`]: how ranks share an update;
 //! * [`rules`]: which activities meet which errors; [`config`]: from TOML to checked settings; [`data`]: from shards to batches;
-//! * [`training`]: learner, loop, checkpoints, metrics; [`plan`]: what a run will take; [`agreement`]: that ranks were given the same;
+//! * [`learner`]: one rank's steps; [`training`]: the loop round them, checkpoints, metrics;
+//! * [`plan`]: what a run will take; [`agreement`]: that ranks were given the same;
 //! * [`search`], [`report`], [`commands`], [`cli`]: what a person asks for;
 //! * [`observe`] and [`watch`]: what ranks are doing, and who ends a job that no longer moves.
 
@@ -38,6 +39,7 @@ pub mod exit;
 pub mod host;
 pub mod job;
 pub mod key;
+pub mod learner;
 pub mod network;
 pub mod observe;
 pub mod plan;

@@ -14,8 +14,9 @@ use crate::data::DataSet;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
+use crate::learner::Engine;
 use crate::plan::{self, DataFacts};
-use crate::training::{self, Best, Checkpoints, Engine, Evaluation, State, Sums, evaluate};
+use crate::training::{self, Best, Checkpoints, Evaluation, State, Sums, evaluate};
 use crate::watch;
 
 /// Evaluate a run's checkpoint on its test set

@@ -17,10 +17,11 @@ use crate::data::{DataSet, batches_per_epoch};
 use crate::exchange::{self, Sharing, Transport};
 use crate::exit::Exit;
 use crate::job::say;
+use crate::learner::Engine;
 use crate::network::Role;
 use crate::plan::{DataFacts, Plan};
 use crate::text::{grouped, scaled, table};
-use crate::training::{self, Best, Checkpoints, Engine, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
+use crate::training::{self, Best, Checkpoints, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
 use crate::watch::{self, Trace};
 
 /// Train a network, alone or as a rank under mpirun

@@ -13,8 +13,9 @@ use crate::config::{Device, KernelChoice, Parallel, Precision, TransportChoice};
 use crate::cpus;
 use crate::data::{DataSet, evenly, plain_batch};
 use crate::exchange::Single;
+use crate::learner::Engine;
 use crate::plan::{self, DataFacts};
-use crate::training::{Checkpoints, Engine};
+use crate::training::Checkpoints;
 
 /// Images in a row.
 const IMAGES: usize = 12;

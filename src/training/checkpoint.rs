@@ -12,13 +12,13 @@ use data_prep::files::{read_regular, sync_folder, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::engine::{Engine, OptimizerSteps};
 use super::identity::Identity;
 use super::metrics::Tallied;
 use super::tensor_file::{self, Entry, Fingerprint, TensorFile};
 use crate::compute::{Buffer, Part};
 use crate::exchange::Transport;
 use crate::exit::Exit;
+use crate::learner::{Engine, OptimizerSteps};
 use crate::network::{MapId, Maps};
 
 const MODEL: &str = "model.safetensors";

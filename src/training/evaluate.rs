@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::engine::Engine;
 use super::metrics::Sums;
 use crate::compute::{Batch, Measure};
 use crate::data::{DataSet, evaluation_batches, evaluation_part};
 use crate::exchange::Transport;
+use crate::learner::Engine;
 use crate::observe::{Doing, span};
 
 /// What an evaluation found.

@@ -12,12 +12,12 @@ use data_prep::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::diagnostics::LayerDiagnostics;
-use super::engine::{Engine, Seconds};
 use super::records::{FILE_NAME, read};
 use super::tensorboard::EventFile;
 use crate::compute::Measure;
 use crate::exchange::Transport;
+use crate::learner::LayerDiagnostics;
+use crate::learner::{Engine, Seconds};
 use crate::rules::Phase;
 
 /// Sums over the samples since the last line, in float64.

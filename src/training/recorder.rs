@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use super::best::{BestFile, Score};
 use super::checkpoint::{Checkpoints, State};
-use super::engine::Engine;
 use super::metrics::MetricsFile;
 use super::progress::Progress;
 use super::run_folder::RunFolder;
+use crate::learner::Engine;
 
 /// What rank 0 alone writes and shows.
 pub struct Recorder {

@@ -2,7 +2,7 @@
 
 use biodist::compute::Batch;
 use biodist::config::Output;
-use biodist::training::LayerDiagnostics;
+use biodist::learner::LayerDiagnostics;
 
 use crate::naive::{Naive, Parameters};
 use crate::support::{Learner, Samples, config, distance, kernels, norm};

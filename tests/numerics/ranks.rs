@@ -8,9 +8,9 @@ use biodist::compute::device::Device;
 use biodist::compute::{Batch, Buffer, Part};
 use biodist::config::{Config, ExchangeChoice};
 use biodist::exchange::{Handle, Message, Sharing, Single, Span, Transport};
+use biodist::learner::Engine;
 use biodist::network::{MapId, Maps, Network};
 use biodist::rules::Phase;
-use biodist::training::Engine;
 
 use crate::support::{Samples, config, distance, norm};
 

@@ -9,9 +9,9 @@ use biodist::compute::device::Device;
 use biodist::compute::{Batch, Buffer, Measure, Part};
 use biodist::config::{self, Config, Rule, Schedule};
 use biodist::exchange::Single;
+use biodist::learner::Engine;
 use biodist::network::{MapId, Network};
 use biodist::rules::Phase;
-use biodist::training::Engine;
 
 /// A file of `tests/data`: of the source tree that the variable names, as a program that was built elsewhere needs it.
 pub fn data(file: &str) -> PathBuf {

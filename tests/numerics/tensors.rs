@@ -7,8 +7,8 @@ use biodist::compute::device::Device;
 use biodist::compute::{Batch, Measure};
 use biodist::exchange::Single;
 use biodist::exit::Exit;
+use biodist::learner::Engine;
 use biodist::network::Network;
-use biodist::training::Engine;
 
 use crate::support::{Learner, Random, Samples, config, devices, distance};
 

@@ -21,8 +21,8 @@ use crate::cpus;
 use crate::exchange::{self, NCCL_WITHOUT_GPU, Transport};
 use crate::exit::Exit;
 use crate::job::say;
+use crate::learner::choose_device;
 use crate::text::{scaled, table};
-use crate::training::choose_device;
 use crate::watch;
 
 /// Measure the collective operations that ranks exchange by

@@ -16,10 +16,10 @@ use crate::config::{Config, Loaded, Output, Purpose, Schedule};
 use crate::cpus;
 use crate::exchange::Transport;
 use crate::job::say;
+use crate::learner::Engine;
 use crate::plan::Plan;
 use crate::rules::Phase;
 use crate::text::{scaled, table};
-use crate::training::Engine;
 use crate::watch;
 
 /// Steps between attempts of the link: few of them find caches that an attempt has emptied.

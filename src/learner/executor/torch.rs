@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::exchange::torch::TensorExchange;
 use crate::exchange::{AdamSteps, Sharing, Transport, UpdateExchange};
 use crate::exit::Exit;
+use crate::learner::diagnostics::LayerDiagnostics;
+use crate::learner::engine::{self, Engine};
 use crate::network::{Maps, Network};
 use crate::rules::{self, Phase, Rule};
-use crate::training::diagnostics::LayerDiagnostics;
-use crate::training::engine::{self, Engine};
 
 const ON_CPU_ALONE: &str =
     "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";

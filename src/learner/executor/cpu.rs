@@ -11,9 +11,9 @@ use crate::compute::profile::Profile;
 use crate::config::{Config, TransportChoice, Wire};
 use crate::exchange::{self, AdamSteps, Exchange, NCCL_WITHOUT_GPU, ParameterMemory, Transport, UpdateExchange};
 use crate::exit::Exit;
+use crate::learner::diagnostics::{self, LayerDiagnostics};
 use crate::network::{Maps, Network};
 use crate::rules::{self, Diagnosis, Phase, Rule};
-use crate::training::diagnostics::{self, LayerDiagnostics};
 
 const WIRE_OF_GPUS: &str =
     "parallel.wire = \"bf16\": this rank computes on the CPU, where the same bits on any number of ranks need whole float32; use \"f32\"";
