@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::agreement::{self, Facts};
-use crate::commands::{bench, check, eval, keys, report, sweep, train};
+use crate::commands::{bench, check, configs, eval, keys, report, sweep, train};
 use crate::rules::{self, Definition};
 use crate::training::StopRequest;
 use crate::{job, versions};
@@ -38,6 +38,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Sweep(sweep::SweepArgs),
     Check(check::CheckArgs),
+    Configs(configs::ConfigsArgs),
     Keys(keys::KeysArgs),
     Report(report::ReportArgs),
     /// Measure speed
@@ -52,6 +53,7 @@ impl Command {
             Command::Eval(_) => "eval",
             Command::Sweep(_) => "sweep",
             Command::Check(_) => "check",
+            Command::Configs(_) => "configs",
             Command::Keys(_) => "keys",
             Command::Report(_) => "report",
             Command::Bench(_) => "bench",
@@ -91,6 +93,10 @@ impl Cli {
             Command::Sweep(args) => sweep::run(args, stop, transport),
             Command::Check(args) => match transport.rank() {
                 0 => check::run(args),
+                _ => Ok(()),
+            },
+            Command::Configs(args) => match transport.rank() {
+                0 => configs::run(&args),
                 _ => Ok(()),
             },
             Command::Keys(args) => match transport.rank() {

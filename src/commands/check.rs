@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::image::{ImageShape, parse_classes};
+use super::overrides::Overrides;
 use super::{memory, train};
 use crate::config::{Config, Loaded, Purpose, Unused};
 use crate::exchange::Sharing;
@@ -17,11 +18,10 @@ use crate::text::{grouped, print, scaled, table};
 /// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// Configuration file, looked for in configs/ too
+    /// Configuration: a file, the name of one that comes with the program, or the folder of a run
     config: PathBuf,
-    /// Override a key, for instance --set training.epochs=10
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    overrides: Overrides,
     /// Number of processes to plan for
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     ranks: u32,
@@ -44,7 +44,7 @@ pub fn run(args: CheckArgs) -> Result<()> {
 /// The plan as [`run`] prints it.
 pub fn describe(args: &CheckArgs) -> Result<String> {
     let purpose = if args.input.is_some() { Purpose::Shapes } else { Purpose::Training };
-    let loaded = Loaded::read(&args.config, &args.set, purpose)?;
+    let loaded = Loaded::read(&args.config, &args.overrides.all(), purpose)?;
     let Loaded { config, unused } = if args.input.is_some() { loaded } else { loaded.with_absolute_paths()? };
     let facts = match args.input {
         Some(shape) => shape.facts(&config, args.classes)?,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::overrides::{Overrides, tell_unused};
 use crate::agreement::{Facts, agree};
-use crate::config::{Config, Output};
+use crate::config::{Config, Loaded, Output, Purpose};
 use crate::cpus;
 use crate::data::DataSet;
 use crate::exchange::Transport;
@@ -20,6 +21,9 @@ use crate::training::{self, Best, Checkpoints, Evaluation, State, Sums, evaluate
 use crate::watch;
 
 /// Evaluate a run's checkpoint on its test set
+///
+/// The checkpoint knows the classes and the scale of what it was trained on, and needs no data.train. Where the test set has moved, or for
+/// another one: data.test=DIR.
 #[derive(Debug, clap::Args)]
 pub struct EvalArgs {
     /// Folder of the run
@@ -27,21 +31,11 @@ pub struct EvalArgs {
     /// Which checkpoint: the step of one, "last" (the newest that is whole), or "best" (lowest error on the validation set)
     #[arg(long, value_name = "STEP", default_value = "last")]
     checkpoint: Choice,
-    /// Override a key, for instance --set data.test=data/mnist/test where the data have moved, or for other data
-    ///
-    /// The checkpoint knows the classes and the scale of what it was trained on, and needs no data.train.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    overrides: Overrides,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-impl EvalArgs {
-    /// Whether `key` is set on the command line.
-    fn names(&self, key: &str) -> bool {
-        self.set.iter().any(|set| set.split('=').next().is_some_and(|given| given.trim() == key))
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +63,10 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
     if !written.exists() {
         return Err(Exit::Usage.error(format!("{}: no run is there (it would have a {})", args.run.display(), training::CONFIG)));
     }
-    let config = Config::load(&written, &args.set)?;
-    agree(&Facts::default().with_config(&config).with("data.train", args.names("data.train").to_string()), &*transport)?;
+    let loaded = Loaded::read(&written, &args.overrides.all(), Purpose::Training)?;
+    tell_unused(std::slice::from_ref(&loaded), &*transport);
+    let config = loaded.config;
+    agree(&Facts::default().with_config(&config).with("data.train", args.overrides.name("data.train").to_string()), &*transport)?;
     watch::watch(&transport, config.parallel.stall_timeout)?;
     if config.data.test.is_none() {
         return Err(Exit::Usage.error(format!(
@@ -82,12 +78,12 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let mut chosen = if transport.rank() == 0 { serde_json::to_vec(&choose(&args)?)? } else { Vec::new() };
     transport.broadcast(&mut chosen);
     let state: State = serde_json::from_slice(&chosen)?;
-    if args.names("data.train") {
+    if args.overrides.name("data.train") {
         let (train, _) = DataSet::open_train(&config.data, config.experiment.seed)?;
         state.refuse_other_training_data(&train)?;
     }
     // Another test set may be asked for by name; the run's own must be what it was.
-    let own = !args.names("data.test");
+    let own = !args.overrides.name("data.test");
     let Tested { sums, seconds, classifies, data } = on_test(config, &args.run, &state, own, transport.clone())?;
     if transport.rank() > 0 {
         return Ok(());

@@ -2,10 +2,12 @@
 
 pub mod bench;
 pub mod check;
+pub mod configs;
 pub mod eval;
 pub mod image;
 pub mod keys;
 mod memory;
+mod overrides;
 pub mod report;
 pub mod sweep;
 pub mod train;

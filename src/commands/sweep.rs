@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use data_prep::files::write_atomically;
 
 use super::eval::{self, Tested};
-use super::train::series::tell_unused;
+use super::overrides::{Overrides, tell_unused};
 use crate::compute::device;
 use crate::config::{self, Config, Loaded, Purpose};
 use crate::data::DataSet;
@@ -38,14 +38,13 @@ const TRIAL: &str = "trial.toml";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SweepArgs {
-    /// Configuration file, looked for in configs/ too; keys of the space replace its values
+    /// Configuration: a file, the name of one that comes with the program, or the folder of a run; keys of the space replace its values
     config: PathBuf,
     /// Folder of the sweep
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Override a key for all trials, for instance --set training.epochs=20
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    overrides: Overrides,
     /// What is searched: "paper" (Table 4), "wide" (which holds every value of Table 5 too), or a TOML file that gives keys of the
     /// configuration a domain, such as learning.alpha = { uniform = [0.01, 0.2] }, { log_uniform = [a, b] } or { choice = [...] }. Keys that the rule does not use are left out
     #[arg(long, default_value = "paper", value_name = "NAME|FILE")]
@@ -79,7 +78,7 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     if transport.size() > 1 {
         return Err(Exit::Usage.error("a sweep starts its own processes: start it without mpirun, with --jobs N for several at a time"));
     }
-    let mut set = args.set.clone();
+    let mut set = args.overrides.all();
     set.extend(args.validation.map(|samples| format!("data.validation={samples}")));
     let read = |more: &[String]| -> Result<Loaded> {
         Loaded::read(&args.config, &[set.as_slice(), more].concat(), Purpose::Training)?.with_absolute_paths()

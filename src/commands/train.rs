@@ -10,6 +10,7 @@ use serde_json::json;
 
 use self::series::Series;
 use super::memory;
+use super::overrides::{Overrides, tell_unused};
 use crate::agreement::{Facts, agree};
 use crate::config::{Config, Loaded, Output, Purpose, Schedule as Turns};
 use crate::cpus::{self, Share};
@@ -31,11 +32,10 @@ use crate::watch::{self, Trace};
 /// kept, and best.json in the run's folder names it.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
-    /// Configuration file, looked for in configs/ too
+    /// Configuration: a file, the name of one that comes with the program, or the folder of a run
     config: PathBuf,
-    /// Override a key, for instance --set training.epochs=10
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    overrides: Overrides,
     /// Folder of the run [default: runs/NAME, by the experiment's name]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -48,7 +48,7 @@ pub struct TrainArgs {
     trace: Option<PathBuf>,
     /// Go on from the newest whole checkpoint, or start where there is none yet
     ///
-    /// `biodist train runs/a/config.toml --resume` goes on with the run in runs/a.
+    /// `biodist train runs/a --resume` goes on with the run in runs/a.
     #[arg(long)]
     resume: bool,
     /// Train once for each of these seeds, one after another, in DIR/seed_N; then print mean and deviation of the test error
@@ -62,10 +62,12 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// The run's folder. A run whose own configuration is given, and that is to go on, goes on where it is.
+    /// The run's folder. A run that is itself given, and that is to go on, goes on where it is.
     fn folder(&self, config: &Config) -> PathBuf {
-        let beside = self.config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let own = (self.resume && self.config.ends_with(training::CONFIG) && training::holds_run(beside)).then(|| beside.to_owned());
+        let parent = self.config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let given =
+            if self.config.is_dir() { Some(self.config.as_path()) } else { self.config.ends_with(training::CONFIG).then_some(parent) };
+        let own = given.filter(|folder| self.resume && training::holds_run(folder)).map(Path::to_owned);
         let usual = || Path::new("runs").join(&config.experiment.name);
         self.out.clone().or(own).unwrap_or_else(usual)
     }
@@ -93,7 +95,7 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     let out = args.folder(config);
     let result = match &series {
         None => {
-            series::tell_unused(std::slice::from_ref(&loaded), &*transport);
+            tell_unused(std::slice::from_ref(&loaded), &*transport);
             train(config, &out, args.resume, stop, transport.clone())
         }
         Some(series) => series::run(series, &out, load, args.resume, stop, transport.clone()),
@@ -128,7 +130,7 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
     let schedule = Schedule::new(config, steps_per_epoch);
     match &resumed {
         Some(state) => state.refuse_other_data(&splits, steps_per_epoch as u64)?,
-        None if resume => log::info!("{} has no checkpoint yet: the run begins", out.display()),
+        None if resume && transport.rank() == 0 => say(format_args!("nothing to resume in {}: the run begins", out.display())),
         None => {}
     }
 

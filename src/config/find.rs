@@ -1,33 +1,53 @@
 //! Finding a configuration by its name alone: `biodist train imagenet_dtp.toml` works wherever it is typed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::source::usage;
 use crate::key::nearest;
+use crate::quote;
 
-/// `path` if it is there, else the file of that name in `configs/` or among the installed configurations.
+/// A run's configuration, in its folder.
+pub const OF_RUN: &str = "config.toml";
+
+/// `path` if it is there, with or without its ending, or the configuration of the run in that folder; else the file of that name in `configs/`
+/// or among the installed configurations.
 pub(super) fn find(path: &Path) -> Result<PathBuf> {
+    find_in(path, &folders())
+}
+
+/// Every configuration that a name alone finds, by its name.
+pub fn all() -> BTreeMap<String, PathBuf> {
+    configurations(&folders())
+}
+
+/// Where names are looked for, the first to win at the front.
+fn folders() -> Vec<PathBuf> {
     let mut folders = vec![PathBuf::from("configs")];
     if let Some(beside) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
-        folders.push(beside.join("../share/biodist/configs"));
-        folders.push(beside.join("../../configs"));
+        folders.extend(["../share/biodist/configs", "../../configs"].iter().filter_map(|at| beside.join(at).canonicalize().ok()));
     }
-    find_in(path, &folders)
+    folders
 }
 
 fn find_in(path: &Path, folders: &[PathBuf]) -> Result<PathBuf> {
     if path.is_dir() {
-        return Err(usage(format!("{}: a folder, not a configuration; a run's is its config.toml", path.display())));
+        let own = path.join(OF_RUN);
+        return if own.is_file() {
+            Ok(own)
+        } else {
+            Err(usage(format!("{}: a folder without {OF_RUN}, so neither a configuration nor a run", path.display())))
+        };
     }
     // Where it cannot be looked at, opening it says why.
     if path.try_exists().unwrap_or(true) {
         return Ok(path.to_path_buf());
     }
-    if path.is_relative()
-        && let Some(found) = folders.iter().map(|folder| folder.join(path)).find(|candidate| candidate.is_file())
-    {
+    let ended = if path.extension().is_some_and(|ending| ending == "toml") { path.to_owned() } else { with_ending(path) };
+    let places = folders.iter().filter(|_| path.is_relative()).map(|folder| folder.join(&ended));
+    if let Some(found) = std::iter::once(ended.clone()).chain(places).find(|candidate| candidate.is_file()) {
         return Ok(found);
     }
     let looked: Vec<_> = folders.iter().filter(|folder| folder.is_dir()).map(|folder| folder.display().to_string()).collect();
@@ -36,22 +56,44 @@ fn find_in(path: &Path, folders: &[PathBuf]) -> Result<PathBuf> {
     Err(usage(format!("{}: no such configuration, {places}{}", path.display(), suggestion(path, folders))))
 }
 
+fn with_ending(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".toml");
+    name.into()
+}
+
+fn configurations(folders: &[PathBuf]) -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
+    for path in folders.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten().map(|entry| entry.path()) {
+        if path.extension().is_some_and(|ending| ending == "toml")
+            && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
+        {
+            found.entry(stem.to_owned()).or_insert(path);
+        }
+    }
+    found
+}
+
+/// Whether every part of `typed` is one of the parts of `name`, or begins one: mnist_dtp means mnist_fc_dtp_parallel and others.
+pub fn means(typed: &str, name: &str) -> bool {
+    let mut parts = name.split('_');
+    typed.split(['_', ' ']).all(|typed| parts.any(|part| part.starts_with(typed)))
+}
+
+/// Names that a message suggests.
+const SUGGESTED: usize = 4;
+
 fn suggestion(path: &Path, folders: &[PathBuf]) -> String {
-    let entries = folders.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten();
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.ends_with(".toml")).collect();
-    names.sort();
-    names.dedup();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    // A name cut short: mnist_fc_dtp for mnist_fc_dtp_parallel and mnist_fc_dtp_alternating.
-    let longer: Vec<&str> = names.iter().copied().filter(|name| name.starts_with(&*stem)).collect();
-    let meant = if (1..=4).contains(&longer.len()) {
-        longer
-    } else {
-        nearest(&path.file_name().unwrap_or_default().to_string_lossy(), &names).into_iter().collect()
-    };
-    if meant.is_empty() { String::new() } else { format!("; did you mean {}?", meant.join(" or ")) }
+    let known = configurations(folders);
+    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".toml").unwrap_or(&name);
+    let meant: Vec<&str> = names.iter().copied().filter(|name| means(stem, name)).collect();
+    match meant.len() {
+        0 => nearest(stem, &names).map_or(String::new(), |near| format!("; did you mean {near}?")),
+        1..=SUGGESTED => format!("; did you mean {}?", meant.join(" or ")),
+        many => format!("; biodist configs {} shows {many} that it may mean", quote::part(stem, 80)),
+    }
 }
 
 #[cfg(test)]
@@ -70,12 +112,26 @@ mod tests {
         assert_eq!(find_in(Path::new("both_here.toml"), &folders).unwrap(), folders[0].join("both_here.toml"));
         assert_eq!(find_in(Path::new("mnist_fc_bp.toml"), &folders).unwrap(), folders[1].join("mnist_fc_bp.toml"));
 
-        let error = find_in(Path::new("mnist_fc_pb.toml"), &folders).unwrap_err().to_string();
-        assert!(error.contains("did you mean mnist_fc_bp.toml?"), "{error}");
-        let error = find_in(Path::new("mnist_fc"), &folders).unwrap_err().to_string();
-        assert!(error.ends_with("did you mean mnist_fc_bp.toml?"), "{error}");
+        assert_eq!(find_in(Path::new("mnist_fc_bp"), &folders).unwrap(), folders[1].join("mnist_fc_bp.toml"), "without its ending");
+
+        let refused = |name: &str| find_in(Path::new(name), &folders).unwrap_err().to_string();
+        let error = refused("mnist_fc_pb.toml");
+        assert!(error.contains("did you mean mnist_fc_bp?"), "{error}");
         assert!(error.contains("first") && error.contains("second"), "{error}");
+        for typed in ["mnist_fc", "mnist_bp.toml", "mnist_b"] {
+            assert!(refused(typed).ends_with("did you mean mnist_fc_bp?"), "{}", refused(typed));
+        }
+        for number in 0..5 {
+            std::fs::write(folders[1].join(format!("mnist_fc_dtp_{number}.toml")), "").unwrap();
+        }
+        assert!(
+            refused("mnist_dtp.toml").ends_with("; biodist configs mnist_dtp shows 5 that it may mean"),
+            "{}",
+            refused("mnist_dtp.toml")
+        );
         assert!(find_in(&root.path().join("mnist_fc_bp.toml"), &folders).is_err(), "an absolute path is taken as it is");
-        assert!(find_in(root.path(), &folders).unwrap_err().to_string().contains("a folder"));
+        assert!(refused(root.path().to_str().unwrap()).contains("a folder without config.toml"));
+        std::fs::write(root.path().join(OF_RUN), "").unwrap();
+        assert_eq!(find_in(root.path(), &folders).unwrap(), root.path().join(OF_RUN), "a run's folder");
     }
 }

@@ -4,7 +4,7 @@
 
 mod combinations;
 mod files;
-mod find;
+pub mod find;
 mod read;
 mod resolved;
 mod schema;

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::versions;
 
-pub const CONFIG: &str = "config.toml";
+pub use crate::config::find::OF_RUN as CONFIG;
 pub const RUN: &str = "run.json";
 
 /// What a run writes into its folder.

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::commands::image::{ImageShape, parse_classes};
+use crate::commands::overrides::Overrides;
 use crate::exchange::Transport;
 
 /// The steps that are timed.
 #[derive(Debug, clap::Args)]
 struct Training {
-    /// Configuration file, looked for in configs/ too; it needs no data and no epochs
+    /// Configuration: a file, the name of one that comes with the program, or the folder of a run; it needs no data and no epochs
     config: PathBuf,
     /// Image as the network sees it
     #[arg(long, value_name = "HxWxC")]
@@ -28,9 +29,8 @@ struct Training {
     /// Steps to time, after one that is not
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Override a key, for instance --set data.batch_size=32
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    overrides: Overrides,
     /// Print one JSON object, as the last line
     #[arg(long)]
     json: bool,

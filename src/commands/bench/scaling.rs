@@ -96,7 +96,7 @@ pub fn run(args: ScalingArgs, transport: &dyn Transport) -> Result<()> {
     if !args.ranks.is_sorted_by(|a, b| a < b) {
         return Err(Exit::Usage.error("--ranks: the numbers must ascend, for instance 1,2,4,8"));
     }
-    let Loaded { config, .. } = Loaded::read(&args.training.config, &args.training.set, Purpose::Shapes)?;
+    let Loaded { config, .. } = Loaded::read(&args.training.config, &args.training.overrides.all(), Purpose::Shapes)?;
     let jobs = plan(&args, &config)?;
     if let Some(path) = &args.plot {
         // Not after minutes of measuring.
@@ -187,8 +187,8 @@ fn measure(args: &ScalingArgs, machine: &Machine, ranks: usize, batch: usize) ->
     if let Some(classes) = args.training.classes {
         command.args(["--classes", &classes.to_string()]);
     }
-    for set in &args.training.set {
-        command.args(["--set", set]);
+    for set in args.training.overrides.all() {
+        command.args(["--set", &set]);
     }
     command.args(["--set", &format!("data.batch_size={batch}")]);
     command.args(["--set", &format!("parallel.threads_per_rank={}", machine.threads_per_rank)]);

@@ -10,6 +10,7 @@ use super::Training;
 use super::machine::{self, Link, Machine, median};
 use crate::agreement::{Facts, agree};
 use crate::commands::memory;
+use crate::commands::overrides::tell_unused;
 use crate::compute::Batch;
 use crate::compute::profile::PHASES;
 use crate::config::{Config, Loaded, Output, Purpose, Schedule};
@@ -43,7 +44,9 @@ struct Timed {
 
 /// Prints what a step takes. Collective.
 pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
-    let Loaded { config, .. } = Loaded::read(&args.training.config, &args.training.set, Purpose::Shapes)?;
+    let loaded = Loaded::read(&args.training.config, &args.training.overrides.all(), Purpose::Shapes)?;
+    tell_unused(std::slice::from_ref(&loaded), &*transport);
+    let config = loaded.config;
     let facts = args.training.input.facts(&config, args.training.classes)?;
     let given = Facts::default()
         .with_config(&config)

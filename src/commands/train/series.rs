@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::config::{Config, Loaded, Output, Unused};
+use crate::commands::overrides::tell_unused;
+use crate::config::{Config, Loaded, Output};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
@@ -54,15 +55,6 @@ impl Series {
             }
         }
         Ok(())
-    }
-}
-
-/// Says which keys were written on the command line and change nothing in any of these configurations.
-pub fn tell_unused(loaded: &[Loaded], transport: &dyn Transport) {
-    let Some((first, others)) = loaded.split_first().filter(|_| transport.rank() == 0) else { return };
-    let everywhere = |unused: &&Unused| others.iter().all(|other| other.config.unused(&unused.key).is_some());
-    for Unused { key, reason, .. } in first.unused.iter().filter(|unused| unused.typed).filter(everywhere) {
-        log::warn!("{key} was given and changes nothing: {reason}");
     }
 }
 
