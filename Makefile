@@ -10,7 +10,7 @@ PREFIX ?= /usr/local
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-cluster demo install clean
+.PHONY: help setup build test test-cluster demo install dist manual clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -38,8 +38,14 @@ test-cluster: setup ## test on clusters made here: two hosts, and a Slurm (as ro
 demo: build ## fetch MNIST or Fashion-MNIST, train on it with two processes, evaluate
 	@scripts/demo
 
-install: build ## copy programs, libraries, configs and hosts to PREFIX=/usr/local
+install: manual ## copy programs, libraries, configs, hosts, documents, manual pages and completions to PREFIX=/usr/local
 	@scripts/install "$(PREFIX)"
+
+dist: manual ## the same as a tarball in dist/, for machines of this kind with Open MPI
+	@scripts/dist
+
+manual: build
+	cargo build --release --locked $$(. scripts/common.sh; features) --example manual
 
 clean: ## remove what was compiled; libtorch, data and runs stay
 	cargo clean

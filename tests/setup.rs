@@ -25,7 +25,9 @@ const LOOKED_AT: [&str; 16] = [
 
 /// What the check of `libtorch` says after `before`, and whether it lets the build begin.
 fn check(libtorch: &Path, variables: &[(&str, &str)], before: &str) -> (bool, String) {
-    let text = format!("set -euo pipefail; {before}; . scripts/common.sh; . scripts/environment.sh; check_environment; check_torch_environment \"$0\"");
+    let text = format!(
+        "set -euo pipefail; {before}; . scripts/common.sh; . scripts/environment.sh; check_environment; check_torch_environment \"$0\""
+    );
     let mut command = Command::new("bash");
     command.args(["-c", &text]).arg(libtorch).current_dir(env!("CARGO_MANIFEST_DIR"));
     for name in LOOKED_AT {
