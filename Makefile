@@ -8,26 +8,29 @@ export OMPI_MCA_rtc_hwloc_vmhole := none
 
 PREFIX ?= /usr/local
 
+SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-cluster demo install clean
+.PHONY: help setup build test test-cluster demo install dist manual clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
-setup: ## install what is missing: a C++ compiler, Open MPI, libclang, nasm, Python, libtorch
+setup: ## install what a build needs: a C compiler, Open MPI, libclang, nasm; where there is a GPU, or GPU=yes, libtorch too
 	@scripts/setup
 
 build: setup ## compile biodist, biodist-launch and data-prep into target/release
-	cargo build --release --workspace --locked
+	cargo build --release --workspace --locked $$(. scripts/common.sh; features)
 
-test: setup ## check formatting and lints, run every test; without libtorch those that could tell the difference
+# Every test of the program without libtorch, and with it those that could tell the difference.
+test: ## install what tests need, libtorch too, check formatting and lints, run every test
+	@scripts/setup tests
 	cargo fmt --all --check
-	cargo clippy --release --package biodist --all-targets --no-default-features --locked -- --deny warnings
-	cargo test --release --package biodist --no-default-features --locked --lib
-	cargo test --release --package biodist --no-default-features --locked --test end_to_end -- builds:: same_bits::
 	cargo clippy --release --workspace --all-targets --locked -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" cargo doc --release --workspace --no-deps --document-private-items --locked
 	cargo test --release --workspace --locked
+	cargo clippy --release --package biodist --all-targets --features torch --locked -- --deny warnings
+	cargo test --release --package biodist --features torch --locked --lib --test numerics
+	cargo test --release --package biodist --features torch --locked --test end_to_end -- bench:: builds:: same_bits::
+	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" cargo doc --release --workspace --features torch --no-deps --document-private-items --locked
 
 test-cluster: setup ## test on clusters made here: two hosts, and a Slurm (as root)
 	@scripts/test_cluster
@@ -35,8 +38,14 @@ test-cluster: setup ## test on clusters made here: two hosts, and a Slurm (as ro
 demo: build ## fetch MNIST or Fashion-MNIST, train on it with two processes, evaluate
 	@scripts/demo
 
-install: build ## copy programs, libraries, configs and hosts to PREFIX=/usr/local
+install: manual ## copy programs, libraries, configs, hosts, documents, manual pages and completions to PREFIX=/usr/local
 	@scripts/install "$(PREFIX)"
 
-clean: ## remove what was compiled (libtorch, data and runs stay)
+dist: manual ## the same as a tarball in dist/, for machines of this kind with Open MPI
+	@scripts/dist
+
+manual: build
+	cargo build --release --locked $$(. scripts/common.sh; features) --example manual
+
+clean: ## remove what was compiled; libtorch, data and runs stay
 	cargo clean

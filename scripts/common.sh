@@ -29,5 +29,18 @@ apt_install() {
     fi
 }
 
+# Whether libtorch is to compute on GPUs here: GPU=yes or GPU=no says so, else the NVIDIA driver or its device does.
+wants_gpu() {
+    case ${GPU:-auto} in
+        yes) return 0 ;;
+        no) return 1 ;;
+        auto) [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidia0 ] || ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' ;;
+        *) die "GPU is '$GPU': give yes or no" ;;
+    esac
+}
+
+# What cargo is to build biodist with.
+features() { ! wants_gpu || echo --features torch; }
+
 # The folder that cargo builds into: target, unless the user has it elsewhere.
 target_folder() { cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'; }

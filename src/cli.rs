@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::agreement::{self, Facts};
 use crate::commands::{bench, check, configs, eval, keys, report, sweep, train};
@@ -20,6 +20,11 @@ pub fn main(rules: &'static [&'static Definition]) -> ExitCode {
         Ok(cli) => job::end(cli.run()),
         Err(code) => code,
     }
+}
+
+/// The command line that [`main`] reads, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Train networks with biologically motivated learning rules, on one process or many

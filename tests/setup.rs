@@ -25,7 +25,9 @@ const LOOKED_AT: [&str; 16] = [
 
 /// What the check of `libtorch` says after `before`, and whether it lets the build begin.
 fn check(libtorch: &Path, variables: &[(&str, &str)], before: &str) -> (bool, String) {
-    let text = format!("set -euo pipefail; {before}; . scripts/common.sh; . scripts/environment.sh; check_environment \"$0\"");
+    let text = format!(
+        "set -euo pipefail; {before}; . scripts/common.sh; . scripts/environment.sh; check_environment; check_torch_environment \"$0\""
+    );
     let mut command = Command::new("bash");
     command.args(["-c", &text]).arg(libtorch).current_dir(env!("CARGO_MANIFEST_DIR"));
     for name in LOOKED_AT {
@@ -90,11 +92,42 @@ fn what_would_build_something_else_is_refused_with_a_command_that_helps() {
     }
 }
 
-/// Before it looks for, or installs, anything.
+/// What `scripts/setup` refuses, before it looks for, or installs, anything.
+fn setup(arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup");
+    let output = Command::new(setup).args(arguments).envs(variables.iter().copied()).env("PATH", "/usr/bin:/bin").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// libtorch is of no concern to a build for CPUs alone.
 #[test]
 fn setup_begins_with_the_check() {
-    let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup");
-    let output = Command::new(setup).env("LIBTORCH_USE_PYTORCH", "1").env("PATH", "/usr/bin:/bin").output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && said.starts_with("error: LIBTORCH_USE_PYTORCH is '1'"), "{said}");
+    let wrong_torch = |gpu: &'static str| [("LIBTORCH_USE_PYTORCH", "1"), ("GPU", gpu)];
+    for said in [setup(&[], &wrong_torch("yes")), setup(&["tests"], &wrong_torch("no"))] {
+        assert!(said.starts_with("error: LIBTORCH_USE_PYTORCH is '1'"), "{said}");
+    }
+    let wrong_both = [("LIBTORCH_USE_PYTORCH", "1"), ("GPU", "no"), ("RUSTC", "no-such-compiler")];
+    assert!(setup(&[], &wrong_both).starts_with("error: RUSTC is 'no-such-compiler'"));
+    assert!(setup(&[], &[("GPU", "maybe")]).starts_with("error: GPU is 'maybe': give yes or no"));
+    assert!(setup(&["test"], &[]).starts_with("error: usage: scripts/setup [tests]"));
+}
+
+/// A build has libtorch where it is asked for, and says nothing of it elsewhere.
+#[test]
+fn libtorch_is_built_in_where_a_gpu_is() {
+    let features = |gpu: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-c", "set -euo pipefail; . scripts/common.sh; features"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.env("GPU", gpu).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(features("yes"), (true, "--features torch\n".to_owned()));
+    assert_eq!(features("no"), (true, String::new()));
+    assert_eq!(features("maybe"), (false, String::new()));
+    let made = Command::new("make").args(["--dry-run", "--always-make", "build", "test"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let said = String::from_utf8(made.unwrap().stdout).unwrap();
+    let built = said.lines().filter(|line| line.starts_with("cargo build"));
+    assert!(built.clone().count() == 1 && built.clone().all(|line| line.ends_with(" $(. scripts/common.sh; features)")), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("cargo test") && line.contains("--features torch")), "{said}");
 }
