@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::job::say;
 use crate::quote;
 use crate::search::{
-    Children, Ended, Ending, Fingerprints, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent,
+    Children, Ended, Ending, Fingerprints, Jobs, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent,
     summary,
 };
 use crate::training::{Best, Checkpoints, StopRequest, records};
@@ -98,10 +98,10 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
     let results = Results::open(folder.path(), &rungs, |trial| space.draw(args.seed, trial))?;
     let gpus = if base.parallel.device == config::Device::Cpu { 0 } else { device::count() };
-    let children = Children::new(Slot::divide(args.jobs, gpus));
-    let mut sweep = Sweep { load: &load, folder, rungs, results, children, stop };
+    let mut children = Children::new(Slot::divide(args.jobs, gpus));
+    let mut sweep = Sweep { load: &load, folder, rungs, results, stop };
     for rung in 0..sweep.rungs.0.len() {
-        sweep.climb(rung)?;
+        sweep.climb(&mut children, rung)?;
     }
     sweep.conclude(transport)
 }
@@ -144,14 +144,13 @@ struct Sweep<'a> {
     folder: SweepFolder,
     rungs: Rungs,
     results: Results,
-    children: Children,
     stop: StopRequest,
 }
 
 impl Sweep<'_> {
     /// Trains the trials of rung `rung` to its end.
-    fn climb(&mut self, rung: usize) -> Result<()> {
-        let mut pending = self.results.pending(rung).into_iter();
+    fn climb(&mut self, children: &mut Children, rung: usize) -> Result<()> {
+        let pending = self.results.pending(rung);
         let total = pending.len();
         if total > 0 && self.rungs.0.len() > 1 {
             let epochs = self.rungs.0[rung].epochs.unwrap_or(0);
@@ -159,39 +158,14 @@ impl Sweep<'_> {
             let (trials, long) = (plural(total as u64), plural(epochs));
             say(format_args!("rung {} of {}: {total} trial{trials} to {epochs} epoch{long}", rung + 1, self.rungs.0.len()));
         }
-        let mut stopped = false;
-        loop {
-            while let Some(slot) = self.children.free().filter(|_| !stopped && !self.stop.received())
-                && let Some(trial) = pending.next()
-            {
-                self.start(slot, trial, rung)?;
-            }
-            if self.children.idle() {
-                break;
-            }
-            if self.stop.received() && !stopped {
-                stopped = true;
-                self.children.stop();
-            }
-            match self.children.poll()? {
-                // Somebody stopped this trial alone: a sweep that went on would start it again.
-                Some((_, Ended::Stopped)) if !stopped => {
-                    stopped = true;
-                    self.children.stop();
-                }
-                // A process that was asked to stop before it could listen, by this sweep or by Ctrl-C, which reaches all.
-                Some((_, Ended::Failed(_))) if stopped || self.stop.received() => {}
-                Some((trial, ended)) => self.record(trial, rung, ended)?,
-                None => {}
-            }
-        }
-        if stopped || self.stop.received() {
+        let stop = self.stop.clone();
+        if children.run(pending, &stop, &mut Climb { sweep: self, rung })? {
             return Err(Exit::Stopped.error("stopped on request, checkpoints written; the same command goes on"));
         }
         Ok(())
     }
 
-    fn start(&mut self, slot: usize, trial: usize, rung: usize) -> Result<()> {
+    fn start(&mut self, children: &mut Children, slot: usize, trial: usize, rung: usize) -> Result<()> {
         let run = self.folder.trial(trial);
         let written = run.join(TRIAL);
         let mut config = self.configuration(&self.results.trials()[trial].values)?;
@@ -203,12 +177,12 @@ impl Sweep<'_> {
             config.training.epochs = Some(epochs);
         }
         if config.parallel.threads_per_rank == 0 {
-            config.parallel.threads_per_rank = self.children.slot(slot).cpus.threads;
+            config.parallel.threads_per_rank = children.slot(slot).cpus.threads;
         }
         std::fs::create_dir_all(&run).with_context(|| format!("{} cannot be created", run.display()))?;
         write_atomically(&written, config.to_toml().as_bytes())?;
         let arguments = [OsStr::new("train"), written.as_os_str(), OsStr::new("--out"), run.as_os_str(), OsStr::new("--resume")];
-        self.children.start(slot, trial, &arguments, &run.join("train.log"))
+        children.start(slot, trial, &arguments, &run.join("train.log"))
     }
 
     fn configuration(&self, values: &Values) -> Result<Config> {
@@ -284,5 +258,21 @@ impl Sweep<'_> {
         write_atomically(&path, text.as_bytes())?;
         say(format_args!("{found}\nits configuration is {}", path.display()));
         Ok(())
+    }
+}
+
+/// The trials of a rung.
+struct Climb<'a, 'b> {
+    sweep: &'a mut Sweep<'b>,
+    rung: usize,
+}
+
+impl Jobs for Climb<'_, '_> {
+    fn start(&mut self, children: &mut Children, slot: usize, job: usize) -> Result<()> {
+        self.sweep.start(children, slot, job, self.rung)
+    }
+
+    fn ended(&mut self, job: usize, ended: Ended) -> Result<()> {
+        self.sweep.record(job, self.rung, ended)
     }
 }

@@ -1,6 +1,7 @@
 //! `biodist train`: from a configuration to a trained network, or from where an earlier start of the same run ended.
 
-pub(super) mod series;
+mod jobs;
+mod study;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde_json::json;
 
-use self::series::Series;
+use self::study::{Axis, Part, Study};
 use super::memory;
 use super::overrides::{Overrides, tell_unused};
 use crate::agreement::{Facts, agree};
@@ -51,14 +52,23 @@ pub struct TrainArgs {
     /// `biodist train runs/a --resume` goes on with the run in runs/a.
     #[arg(long)]
     resume: bool,
-    /// Train once for each of these seeds, one after another, in DIR/seed_N; then print mean and deviation of the test error
+    /// Train with each of these seeds, in DIR/seed_N; then show mean and deviation of the test error
     #[arg(long, value_name = "SEED,...", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Train once with each of these values of KEY, one after another, in DIR/NAME_VALUE; then print their test errors
+    /// Train with each of these values of KEY, in DIR/NAME_VALUE; then show their test errors
     ///
-    /// NAME is the last part of KEY. For instance --vary learning.auxiliary_units=2,8,32,128 for Figure 4.
-    #[arg(long, value_name = "KEY=VALUE,...", conflicts_with = "seeds")]
-    vary: Option<Series>,
+    /// NAME is the last part of KEY. For instance --vary learning.auxiliary_units=2,8,32,128 for Figure 4. Given several times, or with
+    /// --seeds, every combination is trained, in a folder within the folder of the first value.
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    vary: Vec<Axis>,
+    /// Of --vary and --seeds: runs at a time, each a process of its own; they divide this machine's CPUs, or its GPUs
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    jobs: Option<usize>,
+    /// Of --vary and --seeds: train every Nth run alone, from the Ith on (from 0)
+    ///
+    /// In a job array of Slurm with `--array=0-9`, all with the same command: --array $SLURM_ARRAY_TASK_ID/10.
+    #[arg(long, value_name = "I/N")]
+    array: Option<Part>,
 }
 
 impl TrainArgs {
@@ -73,32 +83,39 @@ impl TrainArgs {
     }
 
     /// What must be the same on all ranks for them to do the same.
-    fn facts(&self, series: &Option<Series>) -> Facts {
+    fn facts(&self, study: &Option<Study>) -> Facts {
         Facts::default()
             .with("--resume", self.resume.to_string())
             .with("--trace", if self.trace.is_some() { "given" } else { "absent" })
-            .with("--seeds or --vary", series.as_ref().map_or("absent".to_owned(), Series::to_string))
+            .with("--seeds and --vary", study.as_ref().map_or("absent".to_owned(), Study::to_string))
+            .with("--array", format!("{:?}", self.array))
     }
 }
 
-/// Trains to the end, one run after another where there are several; [`Exit::Stopped`] where a signal asked to stop before.
+/// Trains to the end, every run where there are several; [`Exit::Stopped`] where a signal asked to stop before.
 pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
     let load = |more: &[String]| -> Result<Loaded> {
-        Loaded::read(&args.config, &[args.set.as_slice(), more].concat(), Purpose::Training)?.with_absolute_paths()
+        Loaded::read(&args.config, &[args.overrides.all().as_slice(), more].concat(), Purpose::Training)?.with_absolute_paths()
     };
-    let series = args.vary.clone().or_else(|| (!args.seeds.is_empty()).then(|| Series::of_seeds(&args.seeds)));
+    let study = Study::new(&args.vary, &args.seeds)?;
+    if study.is_none() && (args.jobs.is_some() || args.array.is_some()) {
+        return Err(Exit::Usage.error("--jobs and --array divide several runs: name them with --vary or --seeds"));
+    }
+    if args.jobs.is_some() && (transport.size() > 1 || args.trace.is_some()) {
+        return Err(Exit::Usage.error("--jobs starts processes of its own: start it without mpirun, and without --trace"));
+    }
     let loaded = load(&[])?;
     let config = &loaded.config;
-    agree(&args.facts(&series).with_config(config), &*transport)?;
+    agree(&args.facts(&study).with_config(config), &*transport)?;
     watch::watch(&transport, config.parallel.stall_timeout)?;
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
     let out = args.folder(config);
-    let result = match &series {
+    let result = match &study {
         None => {
             tell_unused(std::slice::from_ref(&loaded), &*transport);
             train(config, &out, args.resume, stop, transport.clone())
         }
-        Some(series) => series::run(series, &out, load, args.resume, stop, transport.clone()),
+        Some(study) => several(study, &out, load, &args, stop, transport.clone()),
     };
     if let Some(trace) = trace
         && result.as_ref().err().is_none_or(|error| Exit::of(error) == Exit::Stopped)
@@ -106,6 +123,41 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
         trace.write(&*transport)?;
     }
     result
+}
+
+/// Trains the runs of `study` in folders within `out`, one after another or `--jobs` at a time, and says what they came to. Collective.
+fn several(
+    study: &Study,
+    out: &Path,
+    load: impl Fn(&[String]) -> Result<Loaded>,
+    args: &TrainArgs,
+    stop: StopRequest,
+    transport: Arc<dyn Transport>,
+) -> Result<()> {
+    let all = study.members(out);
+    let loaded: Vec<Loaded> = all.iter().map(|member| load(&member.assignments)).collect::<Result<_>>()?;
+    study.check(&all, &loaded)?;
+    tell_unused(&loaded, &*transport);
+    let members = study::part(all, args.array);
+    let configs: Vec<Config> = study::part(loaded, args.array).into_iter().map(|loaded| loaded.config).collect();
+    // Whatever is refused is refused before hours of training.
+    for (member, config) in members.iter().zip(&configs) {
+        find(&member.folder, args.resume, config, &*transport)?;
+    }
+    match args.jobs {
+        Some(jobs) => jobs::run(jobs, args, &members, &configs, &stop)?,
+        None => {
+            for (member, config) in members.iter().zip(&configs) {
+                train(config, &member.folder, args.resume, stop.clone(), transport.clone())?;
+                // SAFETY: the engine is gone, and with it all that used this memory.
+                unsafe { transport.release_shared() };
+            }
+        }
+    }
+    match configs.first().filter(|_| transport.rank() == 0) {
+        Some(config) => study.report(config, &members),
+        None => Ok(()),
+    }
 }
 
 /// Trains one run in `out`, from its beginning or from where it stopped. Collective.

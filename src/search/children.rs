@@ -13,6 +13,7 @@ use data_prep::files::read_regular;
 
 use crate::cpus::{self, Part};
 use crate::exit::Exit;
+use crate::training::StopRequest;
 
 /// What a process has of the machine.
 #[derive(Clone, Debug)]
@@ -48,6 +49,15 @@ pub enum Ended {
     Failed(String),
 }
 
+/// What is done in the processes.
+pub trait Jobs {
+    /// Starts `job` in a free slot of `children`.
+    fn start(&mut self, children: &mut Children, slot: usize, job: usize) -> Result<()>;
+
+    /// Takes down how `job` ended.
+    fn ended(&mut self, job: usize, ended: Ended) -> Result<()>;
+}
+
 /// Processes that are running, in slots.
 pub struct Children {
     slots: Vec<Slot>,
@@ -64,12 +74,44 @@ impl Children {
         Children { slots, running }
     }
 
+    /// Does `pending`, as many at a time as there are slots, until none is left or a request to stop has ended those that run; whether it has.
+    pub fn run(&mut self, pending: impl IntoIterator<Item = usize>, stop: &StopRequest, jobs: &mut impl Jobs) -> Result<bool> {
+        let mut pending = pending.into_iter();
+        let mut stopped = false;
+        loop {
+            while let Some(slot) = self.free().filter(|_| !stopped && !stop.received())
+                && let Some(job) = pending.next()
+            {
+                jobs.start(self, slot, job)?;
+            }
+            if self.idle() {
+                return Ok(stopped || stop.received());
+            }
+            if stop.received() && !stopped {
+                stopped = true;
+                self.stop();
+            }
+            match self.poll()? {
+                // Somebody stopped this process alone: the same command would start it again, so all stop.
+                Some((_, Ended::Stopped)) if !stopped => {
+                    stopped = true;
+                    self.stop();
+                }
+                Some((_, Ended::Stopped)) => {}
+                // A process that was asked to stop before it could listen, by this one or by Ctrl-C, which reaches all.
+                Some((_, Ended::Failed(_))) if stopped || stop.received() => {}
+                Some((job, ended)) => jobs.ended(job, ended)?,
+                None => {}
+            }
+        }
+    }
+
     /// A slot in which nothing runs.
-    pub fn free(&self) -> Option<usize> {
+    fn free(&self) -> Option<usize> {
         self.running.iter().position(Option::is_none)
     }
 
-    pub fn idle(&self) -> bool {
+    fn idle(&self) -> bool {
         self.running.iter().all(Option::is_none)
     }
 
@@ -98,14 +140,14 @@ impl Children {
     }
 
     /// Asks all to write a checkpoint and end.
-    pub fn stop(&self) {
+    fn stop(&self) {
         for (_, child, _) in self.running.iter().flatten() {
             unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGUSR1) };
         }
     }
 
     /// Waits a moment, and takes a process that has ended: its trial, and how.
-    pub fn poll(&mut self) -> Result<Option<(usize, Ended)>> {
+    fn poll(&mut self) -> Result<Option<(usize, Ended)>> {
         for running in &mut self.running {
             let Some((trial, child, log)) = running else { continue };
             if let Some(status) = child.try_wait().context("a trial's process cannot be waited for")? {

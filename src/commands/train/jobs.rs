@@ -1,0 +1,69 @@
+//! Several runs at a time, each in a process of its own: what `--jobs` asks for.
+
+use std::ffi::OsStr;
+
+use anyhow::{Context, Result};
+
+use super::TrainArgs;
+use super::study::Member;
+use crate::compute::device;
+use crate::config::{Config, Device};
+use crate::exit::Exit;
+use crate::job::say;
+use crate::search::{Children, Ended, Jobs, Slot};
+use crate::training::StopRequest;
+
+/// What the processes say, in their runs' folders.
+const LOG: &str = "train.log";
+
+/// Trains `members`, whose configurations are `configs`, `jobs` at a time. A run that fails leaves the others as they are.
+pub fn run(jobs: usize, args: &TrainArgs, members: &[Member], configs: &[Config], stop: &StopRequest) -> Result<()> {
+    let gpus = if configs.iter().all(|config| config.parallel.device == Device::Cpu) { 0 } else { device::count() };
+    let mut children = Children::new(Slot::divide(jobs, gpus));
+    let mut runs = Runs { args, members, configs, failed: Vec::new() };
+    if children.run(0..members.len(), stop, &mut runs)? {
+        return Err(Exit::Stopped.error("stopped on request, checkpoints written; the same command with --resume goes on"));
+    }
+    match runs.failed.as_slice() {
+        [] => Ok(()),
+        failed => Err(Exit::Failed.error(format!("{} of {} runs failed: {}", failed.len(), members.len(), failed.join("; ")))),
+    }
+}
+
+struct Runs<'a> {
+    args: &'a TrainArgs,
+    members: &'a [Member],
+    configs: &'a [Config],
+    failed: Vec<String>,
+}
+
+impl Jobs for Runs<'_> {
+    fn start(&mut self, children: &mut Children, slot: usize, job: usize) -> Result<()> {
+        let Member { assignments, folder, .. } = &self.members[job];
+        std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
+        let mut set = [self.args.overrides.all().as_slice(), assignments].concat();
+        if self.configs[job].parallel.threads_per_rank == 0 {
+            set.push(format!("parallel.threads_per_rank={}", children.slot(slot).cpus.threads));
+        }
+        let mut arguments = vec![OsStr::new("train"), self.args.config.as_os_str(), OsStr::new("--out"), folder.as_os_str()];
+        arguments.extend(self.args.resume.then_some(OsStr::new("--resume")));
+        arguments.extend(set.iter().map(OsStr::new));
+        say(format_args!("{} begins", folder.display()));
+        children.start(slot, job, &arguments, &folder.join(LOG))
+    }
+
+    fn ended(&mut self, job: usize, ended: Ended) -> Result<()> {
+        let folder = self.members[job].folder.display();
+        let why = match ended {
+            Ended::Done | Ended::Stopped => None,
+            Ended::Diverged => Some("its loss is not finite".to_owned()),
+            Ended::Refused(why) | Ended::Failed(why) => Some(why),
+        };
+        match &why {
+            None => say(format_args!("{folder} is done")),
+            Some(why) => say(format_args!("{folder}: {why}")),
+        }
+        self.failed.extend(why.map(|why| format!("{folder}: {why}")));
+        Ok(())
+    }
+}
