@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::compute::Measure;
 use crate::config::{Config, Loaded, Output, Unused};
 use crate::exchange::Transport;
 use crate::exit::Exit;
@@ -124,7 +125,7 @@ fn report(series: &Series, config: &Config, folders: &[PathBuf]) -> Result<()> {
         return Ok(());
     };
     let classifies = config.network.output == Output::Softmax;
-    let measure = |measured: &records::Measured| if classifies { measured.top1_error } else { measured.loss };
+    let measure = |measured: &records::Measured| measured.get(if classifies { Measure::Top1Error } else { Measure::Loss });
     let show = |value: f64| if classifies { format!("{:.2} %", 100.0 * value) } else { format!("{value:.5}") };
     let (mut last, mut best) = (Vec::new(), Vec::new());
     for folder in folders {
