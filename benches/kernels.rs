@@ -9,12 +9,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use biodist::commands::bench::machine::Machine;
 use biodist::compute::cpu::{self, CpuBackend, simd::Isa};
-use biodist::compute::profile::Phase;
 use biodist::compute::settings::{KernelChoice, Precision};
 use biodist::compute::{Activity, AdamStep, Backend, Batch, Nonlinearity, Update};
 use biodist::exchange::settings::ExchangeChoice;
 use biodist::exchange::{self, AdamSteps, Exchange, ParameterMemory, Single, Transport, UpdateExchange};
 use biodist::network::{Feedback, Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Spec};
+use biodist::observe::Doing;
 
 /// Times each kernel runs, after once that is not counted.
 const RUNS: usize = 30;
@@ -40,12 +40,12 @@ fn main() -> Result<()> {
     ];
     for (title, input, layers) in cases {
         let mut bench = Bench::new(input, &layers, isa, threads, batch)?;
-        for (kernel, phase, run) in KERNELS {
+        for (kernel, doing, run) in KERNELS {
             let name = format!("{title:<34} {kernel:<16}");
             if word.as_ref().is_some_and(|word| !name.contains(word.as_str())) {
                 continue;
             }
-            let (seconds, floor) = bench.time(phase, run, &machine)?;
+            let (seconds, floor) = bench.time(doing, run, &machine)?;
             println!("{name} {:>9.3} {:>9.3} {:>6.2}", 1e3 * seconds, 1e3 * floor, seconds / floor);
         }
     }
@@ -64,27 +64,27 @@ struct Bench {
 
 type Kernel = fn(&mut Bench) -> Result<()>;
 
-const KERNELS: [(&str, Phase, Kernel); 7] = [
-    ("forward", Phase::Forward, |this| this.apply(this.forward, &[(this.below[0], this.above[0])])),
-    ("forward, 2 jobs", Phase::Forward, |this| this.apply(this.forward, &[(this.below[0], this.above[0]), (this.below[1], this.above[1])])),
-    ("inverse, 3 jobs", Phase::Inverse, |this| {
+const KERNELS: [(&str, Doing, Kernel); 7] = [
+    ("forward", Doing::Forward, |this| this.apply(this.forward, &[(this.below[0], this.above[0])])),
+    ("forward, 2 jobs", Doing::Forward, |this| this.apply(this.forward, &[(this.below[0], this.above[0]), (this.below[1], this.above[1])])),
+    ("inverse, 3 jobs", Doing::Inverse, |this| {
         let jobs: Vec<_> = this.above.iter().copied().zip(this.below).collect();
         this.apply(this.inverse, &jobs)
     }),
-    ("transpose", Phase::Transpose, |this| {
+    ("transpose", Doing::Transpose, |this| {
         this.backend.apply_transposed(this.forward, this.above[0], this.below[1]);
         Ok(())
     }),
-    ("update with Adam", Phase::UpdateForward, |this| {
+    ("update with Adam", Doing::UpdateForward, |this| {
         this.exchange.take(&mut this.backend, Update { map: this.forward, pre: this.below[0], post: this.above[0] })?;
         let adam = AdamStep { scale: 1e-2, beta1: 0.9, beta2: 0.999, size: 1e-4, deviation_scale: 1.0, epsilon: 1e-8 };
         this.exchange.commit(&mut this.backend, AdamSteps { forward: adam, inverse: adam })
     }),
-    ("noise", Phase::Noise, |this| {
+    ("noise", Doing::Noise, |this| {
         this.backend.add_noise(this.below[0], this.below[1], 0.1, 1);
         Ok(())
     }),
-    ("elementwise", Phase::Elementwise, |this| {
+    ("elementwise", Doing::Elementwise, |this| {
         this.backend.difference_through_tanh(this.below[0], this.below[1], this.below[2]);
         Ok(())
     }),
@@ -118,19 +118,19 @@ impl Bench {
         Ok(())
     }
 
-    /// Median seconds of `run`, which the backend enters as `phase`, and the floor.
-    fn time(&mut self, phase: Phase, run: Kernel, machine: &Machine) -> Result<(f64, f64)> {
+    /// Median seconds of `run`, which the backend enters as `doing`, and the floor.
+    fn time(&mut self, doing: Doing, run: Kernel, machine: &Machine) -> Result<(f64, f64)> {
         let mut seconds = Vec::with_capacity(RUNS);
         for turn in 0..=RUNS {
             self.backend.profile.reset();
             run(self)?;
             if turn > 0 {
-                seconds.push(self.backend.profile.get(phase).seconds);
+                seconds.push(self.backend.profile.get(doing).seconds);
             }
         }
         seconds.sort_by(f64::total_cmp);
-        let account = self.backend.profile.get(phase);
-        Ok((seconds[RUNS / 2], machine.floor(phase, account.operations, account.bytes)))
+        let account = self.backend.profile.get(doing);
+        Ok((seconds[RUNS / 2], machine.floor(doing, account.operations, account.bytes)))
     }
 }
 

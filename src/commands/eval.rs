@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::overrides::{Overrides, tell_unused};
 use crate::agreement::{Facts, agree};
+use crate::compute::{Measure, Of};
 use crate::config::{Config, Loaded, Output, Purpose};
 use crate::cpus;
 use crate::data::DataSet;
@@ -92,12 +93,12 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
     if args.json {
         let mut line = json!({
             "run": args.run.to_string_lossy(), "checkpoint": step, "split": "test", "data": data,
-            "samples": sums.samples, "loss": sums.mean(sums.loss),
+            "samples": sums.samples,
         });
-        if classifies {
-            for (name, count) in [("top1", sums.top1_error), ("top5", sums.top5_error)] {
-                line[format!("{name}_error")] = json!(sums.mean(count));
-                line[format!("{name}_errors")] = json!(count as u64);
+        for (measure, mean) in sums.means(classifies) {
+            line[measure.key()] = json!(mean);
+            if measure.of() == Of::Classified {
+                line[format!("{}s", measure.key())] = json!(sums.sum(measure) as u64);
             }
         }
         line["seconds"] = json!(seconds);
@@ -105,10 +106,10 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
         return Ok(());
     }
     say(format_args!("{}, checkpoint {}, on {} test samples:", args.run.display(), step, sums.samples));
-    say(format_args!("loss         {:.6}", sums.mean(sums.loss)));
+    say(format_args!("loss         {:.6}", sums.mean(Measure::Loss)));
     if classifies {
-        for (name, count) in [("top-1", sums.top1_error), ("top-5", sums.top5_error)] {
-            say(format_args!("{name} error  {:.2} % ({count} wrong)", 100.0 * sums.mean(count)));
+        for (name, measure) in [("top-1", Measure::Top1Error), ("top-5", Measure::Top5Error)] {
+            say(format_args!("{name} error  {:.2} % ({} wrong)", 100.0 * sums.mean(measure), sums.sum(measure)));
         }
     }
     say(format_args!("time         {seconds:.2} s"));
@@ -154,7 +155,7 @@ pub fn on_test(mut config: Config, run: &Path, state: &State, own: bool, transpo
     let mut engine = Engine::new(&config, &network, transport.clone(), share.threads)?;
     Checkpoints::of(run).load_model(state.step, &mut engine, &*transport)?;
     let Evaluation { sums, seconds } = evaluate(&mut engine, &test, &*transport, || false)?.expect("nothing stops it");
-    let loss = sums.mean(sums.loss);
+    let loss = sums.mean(Measure::Loss);
     if !loss.is_finite() {
         return Err(Exit::NotFinite.error(format!(
             "the loss of checkpoint {} in {} on the test set is {loss}, so its errors mean nothing; an earlier checkpoint may do              (eval --checkpoint STEP)",

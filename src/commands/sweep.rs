@@ -9,7 +9,7 @@ use data_prep::files::write_atomically;
 
 use super::eval::{self, Tested};
 use super::overrides::{Overrides, tell_unused};
-use crate::compute::device;
+use crate::compute::{Measure, device};
 use crate::config::{self, Config, Loaded, Purpose};
 use crate::data::DataSet;
 use crate::exchange::Transport;
@@ -233,7 +233,7 @@ impl Sweep<'_> {
         if config.data.test.is_some() && self.results.trials()[best].test.is_none() {
             let state = Checkpoints::of(&run).verified(Best::required(&run)?.step)?;
             let Tested { sums, classifies, .. } = eval::on_test(config.clone(), &run, &state, true, transport)?;
-            let test = sums.mean(if classifies { sums.top1_error } else { sums.loss });
+            let test = sums.mean(if classifies { Measure::Top1Error } else { Measure::Loss });
             // One that was the best before a failed trial was tried again is it no more.
             let others: Vec<usize> = self.results.trials().iter().filter(|trial| trial.test.is_some()).map(|trial| trial.number).collect();
             for other in others {
@@ -247,7 +247,7 @@ impl Sweep<'_> {
         let show =
             |score: f64| if reached.validation_error.is_some() { format!("error {}", percent(score)) } else { format!("loss {score:.5}") };
         let test = trial.test.map_or(String::new(), |test| format!(", test {}", show(test)));
-        let found = format!("trial {best} of {}: validation {}{test}", self.results.trials().len(), show(reached.score()));
+        let found = format!("trial {best} of {}: validation {}{test}", self.results.trials().len(), show(reached.value()));
         let path = self.folder.path().join("best.toml");
         let text = format!(
             "# The best of `biodist sweep`, {found}.\n# Its run is {}; values that were searched: {}.\n\n{}",

@@ -6,12 +6,15 @@
 pub mod cpu;
 pub mod cuda;
 pub mod device;
+mod measure;
 pub mod profile;
 pub mod settings;
 #[cfg(feature = "torch")]
 pub mod torch;
 
 use anyhow::Result;
+
+pub use measure::{Measure, Of};
 
 use crate::network::{MapId, Shape};
 
@@ -73,18 +76,6 @@ pub enum Buffer {
     Weights,
     FirstMoment,
     SecondMoment,
-}
-
-/// Measures of the current batch, by sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Measure {
-    Loss,
-    /// Sum over layers.
-    InverseLoss,
-    /// 1 where the label is not the first choice.
-    Top1Error,
-    /// 1 where the label is not among the first five.
-    Top5Error,
 }
 
 /// The arithmetic of learning rules on one device.

@@ -20,7 +20,6 @@ use super::settings::ExchangeChoice;
 use super::transport::{Handle, Message, Span, Transport};
 use super::{AdamSteps, UpdateExchange, reduce};
 use crate::compute::cpu::{Arena, CpuBackend, Use};
-use crate::compute::profile::Phase;
 use crate::compute::{Activity, Update};
 use crate::network::MapId;
 use crate::observe::{Doing, span};
@@ -362,6 +361,6 @@ fn exchanging<T>(backend: &mut CpuBackend, (doing, layer): (Doing, Option<usize>
     let _span = span(doing, layer);
     let started = Instant::now();
     let result = communicate();
-    backend.profile.add(Phase::Exchange, started.elapsed().as_secs_f64(), 0.0, bytes as f64);
+    backend.profile.add(Doing::Device, started.elapsed().as_secs_f64(), 0.0, bytes as f64);
     result
 }

@@ -10,12 +10,13 @@ use super::devices;
 use super::diagnostics::LayerDiagnostics;
 use super::executor::{self, Executor, StepInFlight};
 use crate::agreement::{Facts, agree};
-use crate::compute::profile::{Phase as ProfilePhase, Profile};
+use crate::compute::profile::Profile;
 use crate::compute::{Backend, Batch, Buffer, Measure, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
 use crate::exchange::{AdamSteps, Transport};
 use crate::exit::Exit;
 use crate::network::{MapId, Maps, Network, Role};
+use crate::observe::{Doing, Row};
 use crate::rules::{Phase, Rule};
 
 /// Steps that each optimiser has taken: one stands still while the other's turn lasts.
@@ -241,11 +242,11 @@ impl Engine {
     /// Seconds since the profile was reset.
     pub fn seconds(&self) -> Seconds {
         let mut seconds = Seconds::default();
-        for (phase, _) in crate::compute::profile::PHASES {
-            let spent = self.profile().get(phase).seconds;
-            match phase {
-                ProfilePhase::Exchange => seconds.exchange += spent,
-                ProfilePhase::UpdateForward | ProfilePhase::UpdateInverse => seconds.update += spent,
+        for doing in Doing::all() {
+            let spent = self.profile().get(doing).seconds;
+            match doing.row() {
+                Row::Exchange => seconds.exchange += spent,
+                Row::Update => seconds.update += spent,
                 _ => seconds.compute += spent,
             }
         }

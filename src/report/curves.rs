@@ -2,13 +2,14 @@
 
 use super::chart::{Axis, Line, LineChart, Stroke, of_layer, of_method};
 use super::document::{Block, Content, Figure};
-use super::group::{Curve, Group, Measure, Panel};
+use super::group::{Curve, Group, Panel};
 use super::history::{Diagnostic, find_or_add};
 use super::label;
 use super::paper::{DataSet, Method};
 use super::results::{capitalised, count, epochs, test, train};
 use super::run::Run;
 use super::spread::Spread;
+use crate::compute::Measure;
 use crate::config::{Rule, Settings};
 
 /// Epochs from which on a chart may leave the first, large values outside.
@@ -26,12 +27,12 @@ struct Part {
 pub fn learning_curves(groups: &[Group]) -> Vec<Block> {
     let of_panel = |panel: &Panel| match panel.paper {
         Some((DataSet::ImageNet, _)) => [
-            Part { name: "top-1", curve: test, measure: |point| point.top1, stroke: Stroke::Solid },
-            Part { name: "top-5", curve: test, measure: |point| point.top5, stroke: Stroke::Dotted },
+            Part { name: "top-1", curve: test, measure: Measure::Top1Error, stroke: Stroke::Solid },
+            Part { name: "top-5", curve: test, measure: Measure::Top5Error, stroke: Stroke::Dotted },
         ],
         _ => [
-            Part { name: "test", curve: test, measure: |point| point.top1, stroke: Stroke::Solid },
-            Part { name: "train", curve: train, measure: |point| point.top1, stroke: Stroke::Dashed },
+            Part { name: "test", curve: test, measure: Measure::Top1Error, stroke: Stroke::Solid },
+            Part { name: "train", curve: train, measure: Measure::Top1Error, stroke: Stroke::Dashed },
         ],
     };
     let caption = |panel: &Panel| {
@@ -48,8 +49,8 @@ pub fn learning_curves(groups: &[Group]) -> Vec<Block> {
 pub fn reconstruction_curves(groups: &[Group]) -> Vec<Block> {
     let parts = |_: &Panel| {
         [
-            Part { name: "train", curve: train, measure: |point| point.loss, stroke: Stroke::Solid },
-            Part { name: "test", curve: test, measure: |point| point.loss, stroke: Stroke::Dashed },
+            Part { name: "train", curve: train, measure: Measure::Loss, stroke: Stroke::Solid },
+            Part { name: "test", curve: test, measure: Measure::Loss, stroke: Stroke::Dashed },
         ]
     };
     let caption = |_: &Panel| "Train (solid) and test (dashed) reconstruction errors, as in Figure 6 of the paper.".to_owned();
@@ -166,7 +167,7 @@ impl<'a> Study<'a> {
         let epochs = runs.filter_map(|run| run.tested()).map(|(epochs, _)| epochs).reduce(f64::max)?;
         let error = |run: &Run| {
             let (tested, point) = run.tested()?;
-            (tested == epochs).then_some(100.0 * point.top1?)
+            (tested == epochs).then_some(100.0 * point.measured.get(Measure::Top1Error)?)
         };
         let point = |group: &&Group| Some((group.config().learning.auxiliary_units? as f64, group.spread(error)?));
         let mut points: Vec<(f64, Spread)> = groups.iter().filter_map(point).collect();

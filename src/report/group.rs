@@ -8,6 +8,7 @@ use super::label;
 use super::paper::{Cell, DataSet, Method, Network};
 use super::run::{Run, least};
 use super::spread::Spread;
+use crate::compute::Measure;
 use crate::config::{Config, Difference, Layer, Output, Settings, touches};
 
 /// What learning curves are drawn together for: a network on a data set.
@@ -60,9 +61,6 @@ pub struct Group<'a> {
 /// Which points of a run.
 pub type Curve = fn(&Run) -> &[Point];
 
-/// Which number of a point.
-pub type Measure = fn(&Point) -> Option<f64>;
-
 impl Group<'_> {
     pub fn config(&self) -> &Config {
         &self.runs[0].config
@@ -97,12 +95,12 @@ impl Group<'_> {
 
     /// The last value of a curve.
     pub fn last(&self, curve: Curve, measure: Measure) -> Option<Spread> {
-        self.spread(|run| measure(curve(run).last()?))
+        self.spread(|run| curve(run).last()?.measured.get(measure))
     }
 
     /// The least value of a curve: chosen by what it measures.
     pub fn least(&self, curve: Curve, measure: Measure) -> Option<Spread> {
-        self.spread(|run| measure(least(curve(run), measure)?))
+        self.spread(|run| least(curve(run), measure)?.measured.get(measure))
     }
 
     /// The mean curve at the epochs that all runs with such a curve have. Of several evaluations in an epoch, as of a run that went on from
@@ -112,7 +110,7 @@ impl Group<'_> {
         let Some(first) = curves.first() else { return Vec::new() };
         let at = |points: &[Point], epoch: u64| {
             let end = points.partition_point(|point| point.epoch <= epoch);
-            points[..end].last().filter(|point| point.epoch == epoch).and_then(measure)
+            points[..end].last().filter(|point| point.epoch == epoch)?.measured.get(measure)
         };
         let mean = |epoch: u64| {
             let values: Option<Vec<f64>> = curves.iter().map(|points| at(points, epoch)).collect();
@@ -198,7 +196,7 @@ mod tests {
         let runs = [samples::run("mnist_fc_bp", &[], &lines), samples::run("mnist_fc_bp", &["experiment.seed=1"], &lines)];
         let groups = group(&runs);
         assert_eq!(groups.len(), 1);
-        let points: Vec<(f64, f64)> = groups[0].curve(test, |point| point.top1).iter().map(|(epoch, value)| (*epoch, value.mean)).collect();
+        let points: Vec<(f64, f64)> = groups[0].curve(test, Measure::Top1Error).iter().map(|(epoch, value)| (*epoch, value.mean)).collect();
         assert_eq!(points, [(1.0, 0.5), (2.0, 0.25), (3.0, 0.125)]);
     }
 

@@ -4,21 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use data_prep::files::read_regular;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::training::records::FILE_NAME as METRICS;
+use crate::training::records::{self, FILE_NAME as METRICS, Line, Measured};
 
 /// Measures at the end of an epoch: of an evaluation there, or the mean over the epoch's training steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {
     pub step: u64,
     pub epoch: u64,
-    pub loss: Option<f64>,
-    /// Fraction.
-    pub top1: Option<f64>,
-    pub top5: Option<f64>,
+    pub measured: Measured,
 }
 
 /// Something that was measured of each layer at evaluations, by the layer's name; of several in an epoch, at the last.
@@ -41,32 +36,14 @@ pub struct History {
     pub last_step: u64,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    split: String,
-    step: u64,
-    epoch: u64,
-    loss: Option<f64>,
-    top1_error: Option<f64>,
-    top5_error: Option<f64>,
-    #[serde(default)]
-    diagnostics: Map<String, Value>,
-}
-
 impl History {
     /// Reads the metrics of the run in `run`; there are none where it has just begun.
     ///
     /// A last line without its end is one that is being written, or was when the run was killed, and is left out. Anything else that is
     /// no line of metrics is an error that names the file and the line.
     pub fn read(run: &Path) -> Result<History> {
-        let path = run.join(METRICS);
-        let bytes = match read_regular(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(History::default()),
-            bytes => bytes.with_context(|| format!("{} cannot be read", path.display()))?,
-        };
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let text = std::str::from_utf8(&bytes[..whole]).with_context(|| format!("{} is damaged: it is not text", path.display()))?;
-        History::parse(text).with_context(|| format!("{} is damaged; leave the run out, or repair the file", path.display()))
+        History::parse(&records::read(run)?)
+            .with_context(|| format!("{} is damaged; leave the run out, or repair the file", run.join(METRICS).display()))
     }
 
     fn parse(text: &str) -> Result<History> {
@@ -74,16 +51,15 @@ impl History {
         let mut epochs = Epochs::default();
         let mut last_steps: HashMap<String, u64> = HashMap::new();
         let mut diagnosed = None;
-        for (number, text) in text.lines().enumerate() {
-            let number = number + 1;
-            let line: Line = serde_json::from_str(text).with_context(|| format!("line {number} is no line of metrics"))?;
+        for (number, line) in (1..).zip(records::lines(text)) {
+            let line = line.with_context(|| format!("line {number} is no line of metrics"))?;
             let last = last_steps.entry(line.split.clone()).or_default();
             ensure!(line.step >= *last, "line {number} is of step {}, after step {last}", line.step);
             *last = line.step;
             history.last_step = history.last_step.max(line.step);
-            let point = Point { step: line.step, epoch: line.epoch, loss: line.loss, top1: line.top1_error, top5: line.top5_error };
+            let point = Point { step: line.step, epoch: line.epoch, measured: line.measured };
             match line.split.as_str() {
-                "train" => epochs.add(&point),
+                Line::TRAIN => epochs.add(&point),
                 "validation" => history.validation.push(point),
                 "test" => history.test.push(point),
                 other => bail!("line {number} is of split {other:?}, expected train, validation or test"),
@@ -145,14 +121,10 @@ impl Epochs {
             Some(point) if point.epoch == line.epoch => {
                 self.steps += steps;
                 let share = if self.steps > 0.0 { steps / self.steps } else { 1.0 };
-                let mean = |mean: Option<f64>, value: Option<f64>| Some(mean? + share * (value? - mean?));
-                *point = Point {
-                    step: line.step,
-                    epoch: line.epoch,
-                    loss: mean(point.loss, line.loss),
-                    top1: mean(point.top1, line.top1),
-                    top5: mean(point.top5, line.top5),
-                };
+                point.step = line.step;
+                for (mean, value) in point.measured.0.iter_mut().zip(line.measured.0) {
+                    *mean = mean.zip(value).map(|(mean, value)| mean + share * (value - mean));
+                }
             }
             _ => {
                 self.points.push(*line);
@@ -165,6 +137,11 @@ impl Epochs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::Measure;
+
+    fn get(point: Point, measure: Measure) -> Option<f64> {
+        point.measured.get(measure)
+    }
 
     fn close(a: Option<f64>, b: f64) {
         assert!((a.unwrap() - b).abs() < 1e-12, "{a:?} for {b}");
@@ -179,10 +156,10 @@ mod tests {
 "#;
         let history = History::parse(text).unwrap();
         assert_eq!((history.train.len(), history.test.len(), history.last_step), (2, 1, 40));
-        close(history.train[0].loss, 2.0);
-        close(history.train[0].top1, 0.3);
-        close(history.train[1].loss, 0.5);
-        close(history.test[0].top5, 0.125);
+        close(get(history.train[0], Measure::Loss), 2.0);
+        close(get(history.train[0], Measure::Top1Error), 0.3);
+        close(get(history.train[1], Measure::Loss), 0.5);
+        close(get(history.test[0], Measure::Top5Error), 0.125);
     }
 
     #[test]

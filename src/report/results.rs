@@ -1,11 +1,12 @@
 //! Tables of results: the paper's, with ours beside the figure of the same cell, and those of runs that the paper has no cell for.
 
 use super::document::{ABSENT, Row, Table};
-use super::group::{Curve, Group, Measure};
+use super::group::{Curve, Group};
 use super::history::Point;
 use super::paper::{Cell, DataSet, EPOCHS, METHODS, Network};
 use super::run::Run;
 use super::spread::Spread;
+use crate::compute::Measure;
 
 const READING: &str = "Errors are in per cent: mean ± sample standard deviation where several runs differ in their seed alone. A train \
      error is the mean over an epoch's steps, each measured before its update; the few that share a line of metrics with the next \
@@ -30,12 +31,12 @@ struct Column {
     measure: Measure,
 }
 
-const TRAIN: Column = Column { title: "train", curve: train, measure: |point| point.top1 };
-const TEST: Column = Column { title: "test", curve: test, measure: |point| point.top1 };
-const TOP_1: Column = Column { title: "top-1", curve: test, measure: |point| point.top1 };
-const TOP_5: Column = Column { title: "top-5", curve: test, measure: |point| point.top5 };
-const TRAIN_LOSS: Column = Column { title: "train", curve: train, measure: |point| point.loss };
-const TEST_LOSS: Column = Column { title: "test", curve: test, measure: |point| point.loss };
+const TRAIN: Column = Column { title: "train", curve: train, measure: Measure::Top1Error };
+const TEST: Column = Column { title: "test", curve: test, measure: Measure::Top1Error };
+const TOP_1: Column = Column { title: "top-1", curve: test, measure: Measure::Top1Error };
+const TOP_5: Column = Column { title: "top-5", curve: test, measure: Measure::Top5Error };
+const TRAIN_LOSS: Column = Column { title: "train", curve: train, measure: Measure::Loss };
+const TEST_LOSS: Column = Column { title: "test", curve: test, measure: Measure::Loss };
 
 /// The columns that rows have in common.
 struct Columns {
@@ -73,7 +74,7 @@ impl Columns {
         let text = |spread: Option<Spread>| spread.map_or(ABSENT.to_owned(), self.format);
         let mut cells: Vec<String> = self.measured.iter().map(|column| text(group.last(column.curve, column.measure))).collect();
         if self.validation {
-            cells.extend(self.tested().map(|column| text(group.spread(|run| (column.measure)(run.chosen_by_validation()?)))));
+            cells.extend(self.tested().map(|column| text(group.spread(|run| run.chosen_by_validation()?.measured.get(column.measure)))));
         }
         cells.extend(self.measured.iter().map(|column| text(group.least(column.curve, column.measure))));
         cells.push(epochs(group));

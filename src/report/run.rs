@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::data::Data;
 use super::history::{History, Point};
 use super::paper::{Cell, Method};
+use crate::compute::Measure;
 use crate::config::Config;
 use crate::training::{CONFIG, Checkpoints, RUN, Schedule, records};
 
@@ -98,13 +99,9 @@ impl Run {
         Some((self.steps_per_epoch.map_or(point.epoch as f64, |steps| point.step as f64 / steps as f64), point))
     }
 
-    /// The test evaluation where the run did best on validation, chosen as `best.json` is: by the error, or the loss where there are no
-    /// errors, then the loss; of equals the earliest.
+    /// The test evaluation where the run did best on validation, chosen as `best.json` is.
     pub fn chosen_by_validation(&self) -> Option<&Point> {
-        let scored = self.history.validation.iter().filter_map(|point| {
-            let loss = point.loss?;
-            Some(((point.top1.unwrap_or(loss), loss), point.step))
-        });
+        let scored = self.history.validation.iter().filter_map(|point| Some((point.measured.score()?, point.step)));
         let (_, step) = scored.reduce(|best, other| if other.0 < best.0 { other } else { best })?;
         self.history.test.iter().find(|point| point.step == step)
     }
@@ -116,10 +113,10 @@ fn is_finished(config: &Config, history: &History, step: u64, steps_per_epoch: u
     step >= schedule.last_step() && evaluated
 }
 
-/// The first point with the least `key`.
-pub fn least(points: &[Point], key: impl Fn(&Point) -> Option<f64>) -> Option<&Point> {
-    let with_key = points.iter().filter_map(|point| Some((key(point)?, point)));
-    with_key.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, point)| point)
+/// The first point with the least of a measure.
+pub fn least(points: &[Point], measure: Measure) -> Option<&Point> {
+    let measured = points.iter().filter_map(|point| Some((point.measured.get(measure)?, point)));
+    measured.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, point)| point)
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! Random searches: how results spread over the hyperparameters that were drawn, as in the paper's Figure 5, and which came out best.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use data_prep::files::read_regular;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use anyhow::Result;
+use serde_json::Value;
 
 use super::chart::{Axis, Bars, Histogram, of_layer, of_method};
 use super::data::Data;
@@ -15,43 +14,15 @@ use super::history::find_or_add;
 use super::paper::Method;
 use super::spread::figures;
 use crate::config::Config;
+use crate::search::results::{self, Line as Trial};
 use crate::training::CONFIG;
+use crate::training::records::Score;
 
-const RESULTS: &str = "results.jsonl";
 const TRIALS: &str = "trials";
 const BEST_CONFIG: &str = "best.toml";
 /// Trials that the table shows.
 const BEST: usize = 5;
 const BINS: usize = 20;
-
-/// A trial, as a line of `results.jsonl` has it. A search tests its best trial alone, so most have no test error.
-#[derive(Clone, Debug, Deserialize)]
-struct Trial {
-    trial: u64,
-    values: Map<String, Value>,
-    /// Fractions; where nothing is classified there are losses instead.
-    validation_error: Option<f64>,
-    test_error: Option<f64>,
-    validation_loss: Option<f64>,
-    test_loss: Option<f64>,
-    epochs: u64,
-    status: String,
-}
-
-impl Trial {
-    fn error(&self, split: Split) -> Option<f64> {
-        if split == Split::Validation { self.validation_error } else { self.test_error }
-    }
-
-    /// Whether it may be chosen.
-    fn counts(&self) -> bool {
-        !matches!(self.status.as_str(), "diverged" | "failed")
-    }
-
-    fn loss(&self, split: Split) -> Option<f64> {
-        if split == Split::Validation { self.validation_loss } else { self.test_loss }
-    }
-}
 
 /// Images that a trial was judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +34,14 @@ enum Split {
 impl Split {
     fn name(self) -> &'static str {
         if self == Split::Validation { "validation" } else { "test" }
+    }
+
+    fn error(self, trial: &Trial) -> Option<f64> {
+        if self == Split::Validation { trial.validation_error } else { trial.test_error }
+    }
+
+    fn loss(self, trial: &Trial) -> Option<f64> {
+        if self == Split::Validation { trial.validation_loss } else { trial.test_loss }
     }
 }
 
@@ -81,7 +60,7 @@ pub struct Sweep {
 
 impl Sweep {
     /// Files of which a search has one at least.
-    pub const MARKS: [&str; 2] = ["sweep.json", RESULTS];
+    pub const MARKS: [&str; 2] = ["sweep.json", results::FILE_NAME];
 
     /// Whether `path` may be the folder of a search.
     pub fn is_at(path: &Path) -> bool {
@@ -93,26 +72,9 @@ impl Sweep {
         path.join(Sweep::MARKS[0]).is_file() || Sweep::read(path).is_ok_and(|sweep| !sweep.trials.is_empty())
     }
 
-    /// Reads the search in `path`, which may be running, or have no result yet. Of several lines about one trial the last counts.
+    /// Reads the search in `path`, which may be running, or have no result yet.
     pub fn read(path: &Path) -> Result<Sweep> {
-        let file = path.join(RESULTS);
-        let bytes = match read_regular(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            bytes => bytes.with_context(|| format!("{} cannot be read", file.display()))?,
-        };
-        let text = String::from_utf8(bytes).with_context(|| format!("{} is damaged: it is not text", file.display()))?;
-        let mut trials: Vec<Trial> = Vec::new();
-        // A last line without its end is being written.
-        for (index, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {
-            let damaged = || format!("{} is damaged: line {} is no result of a trial", file.display(), index + 1);
-            let trial: Trial = serde_json::from_str(line).with_context(damaged)?;
-            for error in [trial.validation_error, trial.test_error].into_iter().flatten() {
-                ensure!((0.0..=1.0).contains(&error), "{}: its error is {error}, expected is a fraction", damaged());
-            }
-            trials.retain(|known| known.trial != trial.trial);
-            trials.push(trial);
-        }
-        Ok(Sweep { path: path.to_owned(), subject: subject(path), trials })
+        Ok(Sweep { path: path.to_owned(), subject: subject(path), trials: results::read(path)? })
     }
 
     fn name(&self) -> String {
@@ -140,22 +102,18 @@ impl Sweep {
         self.trials
             .iter()
             .filter(|trial| trial.counts())
-            .filter_map(|trial| trial.error(split))
+            .filter_map(|trial| split.error(trial))
             .map(|error| 100.0 * (1.0 - error))
             .collect()
     }
 
-    /// Trials that have a result, from the best; as in the search itself, one that diverged after a good start has none, and of equal
-    /// errors the loss decides, then the number.
+    /// Trials that have a result, from the best; of equals the first counts.
     fn ranked(&self) -> Vec<&Trial> {
         let split = self.split();
-        let key = |trial: &Trial| {
-            let score = trial.error(split).or(trial.loss(split))?;
-            Some((score, trial.loss(split).unwrap_or(score)))
-        };
-        let mut ranked: Vec<((f64, f64), &Trial)> =
-            self.trials.iter().filter(|trial| trial.counts()).filter_map(|trial| Some((key(trial)?, trial))).collect();
-        ranked.sort_by(|(a, first), (b, second)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(first.trial.cmp(&second.trial)));
+        let score = |trial: &Trial| Score::of(split.error(trial), split.loss(trial).or(split.error(trial)));
+        let mut ranked: Vec<(Score, &Trial)> =
+            self.trials.iter().filter(|trial| trial.counts()).filter_map(|trial| Some((score(trial)?, trial))).collect();
+        ranked.sort_by(|(a, first), (b, second)| a.partial_cmp(b).unwrap_or(Ordering::Equal).then(first.trial.cmp(&second.trial)));
         ranked.into_iter().map(|(_, trial)| trial).collect()
     }
 }
@@ -237,7 +195,7 @@ fn lengths(sweeps: &[&Sweep]) -> String {
 /// The best trials.
 fn table(sweep: &Sweep) -> Table {
     let (ranked, split) = (sweep.ranked(), sweep.split());
-    let classifies = ranked.iter().any(|trial| trial.error(split).is_some());
+    let classifies = ranked.iter().any(|trial| split.error(trial).is_some());
     let mut keys: Vec<&String> = Vec::new();
     for key in ranked.iter().flat_map(|trial| trial.values.keys()) {
         find_or_add(&mut keys, |known| *known == key, || key);
@@ -247,7 +205,7 @@ fn table(sweep: &Sweep) -> Table {
     keys.retain(|key| ranked.len() == 1 || ranked.iter().any(|trial| trial.values.get(*key) != first.and_then(|values| values.get(*key))));
     let measured = |trial: &Trial, split: Split| {
         let text =
-            if classifies { trial.error(split).map(|error| format!("{:.2}", 100.0 * error)) } else { trial.loss(split).map(figures) };
+            if classifies { split.error(trial).map(|error| format!("{:.2}", 100.0 * error)) } else { split.loss(trial).map(figures) };
         text.unwrap_or(ABSENT.to_owned())
     };
     let row = |trial: &&Trial| {
@@ -296,18 +254,17 @@ mod tests {
 
     fn sweep(lines: &str) -> Result<Sweep> {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(RESULTS), lines).unwrap();
+        std::fs::write(folder.path().join(results::FILE_NAME), lines).unwrap();
         Sweep::read(folder.path())
     }
 
     #[test]
-    fn trials_are_ranked_by_validation_and_the_last_line_counts() {
+    fn trials_are_ranked_by_validation() {
         let sweep = sweep(
             r#"{"trial":0,"values":{"learning.sigma":0.1,"optimizer.forward.beta1":0.9},"validation_error":0.5,"test_error":0.1,"epochs":3,"status":"done"}
-{"trial":1,"values":{"learning.sigma":0.2},"validation_error":0.9,"test_error":0.9,"epochs":1,"status":"stopped"}
 {"trial":2,"values":{"learning.sigma":0.3},"validation_error":0.2,"epochs":1,"status":"diverged"}
 {"trial":1,"values":{"learning.sigma":0.2,"optimizer.forward.beta1":0.9},"validation_error":0.25,"test_error":0.3,"epochs":3,"status":"done"}
-{"trial":4,"val"#,
+"#,
         )
         .unwrap();
         // By the images set apart, of the trials that have a result.
@@ -321,7 +278,7 @@ mod tests {
 
     #[test]
     fn of_equal_errors_the_loss_decides_then_the_number() {
-        let line = |trial: u64, error: f64, loss: f64| {
+        let line = |trial: usize, error: f64, loss: f64| {
             format!(
                 "{{\"trial\":{trial},\"values\":{{}},\"validation_error\":{error},\"validation_loss\":{loss},\"epochs\":3,\"status\":\"done\"}}\n"
             )
@@ -365,7 +322,7 @@ mod tests {
     #[test]
     fn the_best_configuration_names_a_search_whose_trials_are_gone() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(RESULTS), "{\"trial\":0,\"values\":{},\"epochs\":1,\"status\":\"done\"}\n").unwrap();
+        std::fs::write(folder.path().join(results::FILE_NAME), "{\"trial\":0,\"values\":{},\"epochs\":1,\"status\":\"done\"}\n").unwrap();
         assert_eq!(Sweep::read(folder.path()).unwrap().name(), folder.path().display().to_string());
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
         let config = Config::load(&configs.join("mnist_fc_sdtp_alternating.toml"), &[]).unwrap();
@@ -385,11 +342,11 @@ mod tests {
     #[test]
     fn damage_is_named() {
         for (lines, words) in [
-            ("{\"trial\":0}\n", "line 1 is no result"),
+            ("{\"trial\":0}\n", "results.jsonl:1 is damaged"),
             ("{\"trial\":0,\"values\":{},\"test_error\":43.5,\"epochs\":1,\"status\":\"done\"}\n", "43.5"),
         ] {
             let error = format!("{:#}", sweep(lines).err().unwrap());
-            assert!(error.contains(words) && error.contains(RESULTS), "{error}");
+            assert!(error.contains(words) && error.contains(results::FILE_NAME), "{error}");
         }
     }
 }

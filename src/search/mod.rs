@@ -7,7 +7,7 @@
 
 mod children;
 mod folder;
-mod results;
+pub mod results;
 mod rungs;
 mod space;
 mod summary;

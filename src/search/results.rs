@@ -13,9 +13,14 @@ use serde_json::{Map, Value, json};
 
 use super::rungs::Rungs;
 use super::space::Values;
+use crate::compute::Measure;
 use crate::training::Best;
+use crate::training::records::Score;
 
-const FILE_NAME: &str = "results.jsonl";
+pub const FILE_NAME: &str = "results.jsonl";
+
+const DIVERGED: &str = "diverged";
+const FAILED: &str = "failed";
 
 /// How a trial did by the end of a rung: at its best checkpoint so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,12 +36,17 @@ pub struct Reached {
 impl Reached {
     /// None where no loss of a validation was finite.
     pub fn new(epochs: u64, best: &Best) -> Option<Reached> {
-        let validation_loss = best.validation.loss?;
-        Some(Reached { epochs, validation_error: best.validation.top1_error, validation_loss })
+        let validation_loss = best.validation.get(Measure::Loss)?;
+        Some(Reached { epochs, validation_error: best.validation.get(Measure::Top1Error), validation_loss })
     }
 
-    /// What trials are compared by: the error, or the loss where nothing is classified.
-    pub fn score(&self) -> f64 {
+    /// What trials are compared by.
+    pub fn score(&self) -> Option<Score> {
+        Score::of(self.validation_error, Some(self.validation_loss))
+    }
+
+    /// The error, or the loss where nothing is classified.
+    pub fn value(&self) -> f64 {
         self.validation_error.unwrap_or(self.validation_loss)
     }
 }
@@ -77,8 +87,8 @@ impl Trial {
 
     pub fn status(&self, rungs: &Rungs) -> &'static str {
         match &self.ending {
-            Some(Ending::Diverged { .. }) => "diverged",
-            Some(Ending::Failed { .. }) => "failed",
+            Some(Ending::Diverged { .. }) => DIVERGED,
+            Some(Ending::Failed { .. }) => FAILED,
             None if self.rungs.len() == rungs.0.len() => "done",
             None => "stopped",
         }
@@ -118,16 +128,21 @@ impl Trial {
     }
 }
 
-/// A line as it is read back: its trial's values follow from the seed.
-#[derive(Deserialize)]
-struct Line {
-    trial: usize,
-    validation_error: Option<f64>,
-    validation_loss: Option<f64>,
-    test_error: Option<f64>,
-    test_loss: Option<f64>,
-    epochs: u64,
-    status: String,
+/// A line as it is read back.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Line {
+    pub trial: usize,
+    /// By key. A search does not need them, for its trials' values follow from the seed.
+    #[serde(default)]
+    pub values: Map<String, Value>,
+    pub validation_error: Option<f64>,
+    pub validation_loss: Option<f64>,
+    /// A search tests its best trial alone, so most have neither.
+    pub test_error: Option<f64>,
+    pub test_loss: Option<f64>,
+    pub epochs: u64,
+    pub status: String,
+    #[serde(default)]
     rungs: Vec<Reached>,
 }
 
@@ -142,9 +157,37 @@ impl Line {
             }),
         };
         // One that failed is tried again.
-        let ending = (self.status == "diverged").then(diverged);
+        let ending = (self.status == DIVERGED).then(diverged);
         Trial { number: self.trial, values, ending, test: self.test_error.or(self.test_loss), rungs: self.rungs }
     }
+
+    /// Whether the trial may be chosen, however well it did before.
+    pub fn counts(&self) -> bool {
+        self.status != DIVERGED && self.status != FAILED
+    }
+}
+
+/// The lines of the search in `folder`, in the order of its trials' numbers; none where there is no file yet.
+///
+/// # Errors
+/// Names the file, and the first line that is none.
+pub fn read(folder: &Path) -> Result<Vec<Line>> {
+    let path = folder.join(FILE_NAME);
+    let bytes = match read_regular(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        bytes => bytes.with_context(|| format!("{} cannot be read", path.display()))?,
+    };
+    let text = String::from_utf8(bytes).with_context(|| format!("{} is damaged: it is not text", path.display()))?;
+    let read = |(number, line): (usize, &str)| -> Result<Line> {
+        let damaged =
+            |what: String| anyhow!("{}:{number} is damaged: {what}; without that line its trial is trained again", path.display());
+        let line: Line = serde_json::from_str(line).map_err(|error| damaged(error.to_string()))?;
+        match [line.validation_error, line.test_error].into_iter().flatten().find(|error| !(0.0..=1.0).contains(error)) {
+            Some(error) => Err(damaged(format!("an error of {error}, where a fraction is expected"))),
+            None => Ok(line),
+        }
+    };
+    (1..).zip(text.lines()).map(read).collect()
 }
 
 pub struct Results {
@@ -159,16 +202,9 @@ impl Results {
     pub fn open(folder: &Path, rungs: &Rungs, values: impl Fn(usize) -> Values) -> Result<Results> {
         let path = folder.join(FILE_NAME);
         let mut trials: Vec<Trial> = (0..rungs.trials()).map(|number| Trial::new(number, values(number))).collect();
-        let bytes = match read_regular(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            bytes => bytes.with_context(|| format!("{} cannot be read", path.display()))?,
-        };
-        let text = String::from_utf8(bytes).with_context(|| format!("{} is damaged: it is not text", path.display()))?;
-        for (index, line) in text.lines().enumerate() {
-            let damaged =
-                |what: String| anyhow!("{}:{} is damaged: {what}; without that line its trial is trained again", path.display(), index + 1);
-            let line: Line = serde_json::from_str(line).map_err(|error| damaged(error.to_string()))?;
-            let trial = trials.get_mut(line.trial).ok_or_else(|| damaged(format!("there is no trial {}", line.trial)))?;
+        for (number, line) in (1..).zip(read(folder)?) {
+            let unknown = || anyhow!("{}:{number} is damaged: there is no trial {}; remove that line", path.display(), line.trial);
+            let trial = trials.get_mut(line.trial).with_context(unknown)?;
             *trial = line.into_trial(std::mem::take(&mut trial.values));
         }
         Ok(Results { path, rungs: rungs.clone(), trials })
@@ -189,8 +225,8 @@ impl Results {
     /// Those that passed rung `rung`, from the best: by error, then loss, then number.
     pub fn ranking(&self, rung: usize) -> Vec<usize> {
         let mut passed: Vec<&Trial> = self.trials.iter().filter(|trial| trial.passed(rung)).collect();
-        let key = |trial: &Trial| (trial.rungs[rung].score(), trial.rungs[rung].validation_loss);
-        passed.sort_by(|a, b| key(a).partial_cmp(&key(b)).unwrap_or(Ordering::Equal).then(a.number.cmp(&b.number)));
+        let score = |trial: &Trial| trial.rungs[rung].score();
+        passed.sort_by(|a, b| score(a).partial_cmp(&score(b)).unwrap_or(Ordering::Equal).then(a.number.cmp(&b.number)));
         passed.into_iter().map(|trial| trial.number).collect()
     }
 

@@ -6,13 +6,10 @@ use super::results::{Results, Trial};
 use super::rungs::Rungs;
 use crate::text::table;
 
-const BINS: usize = 8;
-/// Characters of the longest bar.
-const WIDTH: usize = 40;
 const BEST: usize = 5;
 
-/// How many trials there were and how they ended, the distribution of their validation errors (as in Figure 5 of the paper), and the
-/// best ones with their values. Trials that diverged or failed have no error here, however well they did before: none of them may be chosen.
+/// How many trials there were and how they ended, and the best ones with their values; how results are spread, the report shows. Trials that
+/// diverged or failed are not among the best, however well they did before: none of them may be chosen.
 pub fn summary(results: &Results, rungs: &Rungs) -> String {
     let trials = results.trials();
     let count = |status: &str| trials.iter().filter(|trial| trial.status(rungs) == status).count();
@@ -24,51 +21,14 @@ pub fn summary(results: &Results, rungs: &Rungs) -> String {
         .map(|(n, words)| format!("{n} {words}"))
         .collect();
     let mut out = format!("{} trials: {}\n", trials.len(), kinds.join(", "));
-    let reached = || trials.iter().filter(|trial| trial.ending.is_none()).filter_map(|trial| trial.reached());
-    let mut scores: Vec<f64> = reached().map(|reached| reached.score()).collect();
-    scores.sort_by(f64::total_cmp);
-    if scores.is_empty() {
-        return out;
-    }
-    let classifies = reached().any(|reached| reached.validation_error.is_some());
-    let show = |score: f64| if classifies { percent(score) } else { format!("{score:.5}") };
-    let name = if classifies { "validation error" } else { "validation loss" };
-    let quantiles = [("best", 0.0), ("25 %", 0.25), ("median", 0.5), ("75 %", 0.75), ("worst", 1.0)];
-    let quantiles: Vec<String> = quantiles.iter().map(|(name, at)| format!("{name} {}", show(quantile(&scores, *at)))).collect();
-    out += &format!("{name}: {}\n\n{}\n", quantiles.join("   "), histogram(&scores, show));
-    out += &best(results, rungs, name, show);
+    let classifies = trials.iter().filter_map(Trial::reached).any(|reached| reached.validation_error.is_some());
+    out += &best(results, rungs, classifies);
     out
 }
 
-/// Of ascending values, between neighbours in proportion.
-fn quantile(sorted: &[f64], at: f64) -> f64 {
-    let place = at * (sorted.len() - 1) as f64;
-    let (below, part) = (place as usize, place.fract());
-    let above = (below + 1).min(sorted.len() - 1);
-    sorted[below] + part * (sorted[above] - sorted[below])
-}
-
-fn histogram(sorted: &[f64], show: impl Fn(f64) -> String) -> String {
-    let (low, high) = (sorted[0], sorted[sorted.len() - 1]);
-    let bins = if high > low { BINS } else { 1 };
-    let width = (high - low) / bins as f64;
-    let mut counts = vec![0usize; bins];
-    for score in sorted {
-        counts[(((score - low) / width.max(f64::MIN_POSITIVE)) as usize).min(bins - 1)] += 1;
-    }
-    let most = counts.iter().copied().max().unwrap_or(1);
-    let rows: Vec<Vec<String>> = counts
-        .iter()
-        .enumerate()
-        .map(|(bin, count)| {
-            let edges = [low + bin as f64 * width, low + (bin + 1) as f64 * width].map(&show);
-            vec![format!("{} to {}", edges[0], edges[1]), format!("{count:3}"), "#".repeat((count * WIDTH).div_ceil(most))]
-        })
-        .collect();
-    table(&rows, 3)
-}
-
-fn best(results: &Results, rungs: &Rungs, name: &str, show: impl Fn(f64) -> String) -> String {
+fn best(results: &Results, rungs: &Rungs, classifies: bool) -> String {
+    let show = |value: f64| if classifies { percent(value) } else { format!("{value:.5}") };
+    let name = if classifies { "validation error" } else { "validation loss" };
     // From those that were trained longest down.
     let mut order: Vec<usize> = Vec::new();
     for rung in (0..rungs.0.len()).rev() {
@@ -84,7 +44,7 @@ fn best(results: &Results, rungs: &Rungs, name: &str, show: impl Fn(f64) -> Stri
     let mut rows = vec![header];
     for trial in chosen {
         let reached = trial.reached().expect("it has passed a rung");
-        let mut row = vec![trial.number.to_string(), show(reached.score()), reached.epochs.to_string()];
+        let mut row = vec![trial.number.to_string(), show(reached.value()), reached.epochs.to_string()];
         row.extend(varied.iter().map(|at| plain(&trial.values[*at].1)));
         rows.push(row);
     }
@@ -125,12 +85,6 @@ mod tests {
     use crate::search::results::{Ending, Reached};
 
     #[test]
-    fn quantiles_are_between_neighbours() {
-        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|at| quantile(&[1.0, 2.0, 3.0, 10.0], at)), [1.0, 1.75, 2.5, 10.0]);
-        assert_eq!([0.0, 0.5, 1.0].map(|at| quantile(&[4.0], at)), [4.0; 3]);
-    }
-
-    #[test]
     fn numbers_are_short_and_right() {
         let cases = [(0.000132457, "1.325e-4"), (0.150084, "0.1501"), (0.9, "0.9"), (1e-8, "1e-8"), (0.0, "0"), (128.0, "128")];
         for (number, text) in cases {
@@ -168,12 +122,9 @@ mod tests {
         let text = summary(&results, &rungs);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "12 trials: 1 trained to the end, 9 stopped at an earlier rung, 1 diverged, 1 failed");
-        assert_eq!(lines[1], "validation error: best 2.00 %   25 % 12.25 %   median 14.50 %   75 % 16.75 %   worst 19.00 %");
-        let bars: Vec<usize> = lines[3..11].iter().map(|line| line.matches('#').count()).collect();
-        assert_eq!((bars[0], bars[1], bars[7]), (14, 0, 40), "{text}");
-        assert_eq!(lines[12..14], ["the best:", "trial   validation error   epochs   alpha"], "{text}");
-        assert_eq!(lines[14].split_whitespace().collect::<Vec<_>>(), ["0", "2.00", "%", "9", "0"]);
-        assert_eq!(lines[15].split_whitespace().collect::<Vec<_>>(), ["1", "11.00", "%", "1", "0.1"]);
-        assert_eq!(lines.len(), 14 + BEST);
+        assert_eq!(lines[1..3], ["the best:", "trial   validation error   epochs   alpha"], "{text}");
+        assert_eq!(lines[3].split_whitespace().collect::<Vec<_>>(), ["0", "2.00", "%", "9", "0"]);
+        assert_eq!(lines[4].split_whitespace().collect::<Vec<_>>(), ["1", "11.00", "%", "1", "0.1"]);
+        assert_eq!(lines.len(), 3 + BEST);
     }
 }

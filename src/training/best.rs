@@ -11,42 +11,37 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoints;
 use super::metrics::Sums;
-use super::records::{Evaluated, Measured, evaluations};
+use super::records::{Line, Measured, Score, evaluations};
+use crate::compute::Measure;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 
 pub const FILE_NAME: &str = "best.json";
 
-/// What checkpoints are compared by: the error on the validation set (its loss where nothing is classified), then the loss.
+/// A checkpoint and what it is compared by: how it did on the validation set.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Score {
+pub struct Scored {
     pub step: u64,
-    error: f64,
-    loss: f64,
+    score: Score,
 }
 
-impl Score {
+impl Scored {
     /// None where the loss is not finite.
-    pub fn new(step: u64, sums: &Sums, classifies: bool) -> Option<Score> {
-        let loss = sums.mean(sums.loss);
-        Score::of(step, classifies.then(|| sums.mean(sums.top1_error)), Some(loss))
-    }
-
-    fn of(step: u64, error: Option<f64>, loss: Option<f64>) -> Option<Score> {
-        let loss = loss.filter(|loss| loss.is_finite())?;
-        Some(Score { step, error: error.unwrap_or(loss), loss })
+    pub fn new(step: u64, sums: &Sums, classifies: bool) -> Option<Scored> {
+        let score = Score::of(classifies.then(|| sums.mean(Measure::Top1Error)), Some(sums.mean(Measure::Loss)))?;
+        Some(Scored { step, score })
     }
 
     /// Whether this is better; of equals the earlier stays.
-    pub fn beats(&self, other: Option<&Score>) -> bool {
-        other.is_none_or(|other| (self.error, self.loss) < (other.error, other.loss))
+    pub fn beats(&self, other: Option<&Scored>) -> bool {
+        other.is_none_or(|other| self.score < other.score)
     }
 
-    /// Rank 0's score, on all ranks. Collective.
-    pub fn shared(score: Option<Score>, transport: &dyn Transport) -> Option<Score> {
-        let words = score.map_or([0; 4], |score| [1, score.step, score.error.to_bits(), score.loss.to_bits()]);
+    /// Rank 0's, on all ranks. Collective.
+    pub fn shared(scored: Option<Scored>, transport: &dyn Transport) -> Option<Scored> {
+        let words = scored.map_or([0; 4], |Scored { step, score }| [1, step, score.error.to_bits(), score.loss.to_bits()]);
         let all = transport.all_gather_words(&words);
-        (all[0] == 1).then(|| Score { step: all[1], error: f64::from_bits(all[2]), loss: f64::from_bits(all[3]) })
+        (all[0] == 1).then(|| Scored { step: all[1], score: Score { error: f64::from_bits(all[2]), loss: f64::from_bits(all[3]) } })
     }
 }
 
@@ -97,18 +92,18 @@ impl Best {
 }
 
 /// The best of the checkpoints that are there, with its score.
-fn find(checkpoints: &Checkpoints) -> Result<Option<(Best, Score)>> {
+fn find(checkpoints: &Checkpoints) -> Result<Option<(Best, Scored)>> {
     let lines = evaluations(checkpoints.run())?;
     let steps = checkpoints.steps()?;
-    let mut best: Option<Score> = None;
+    let mut best: Option<Scored> = None;
     for line in lines.iter().filter(|line| line.split == "validation" && steps.contains(&line.step)) {
-        let score = Score::of(line.step, line.measured.top1_error, line.measured.loss);
-        best = score.filter(|score| score.beats(best.as_ref())).or(best);
+        let scored = line.measured.score().map(|score| Scored { step: line.step, score });
+        best = scored.filter(|scored| scored.beats(best.as_ref())).or(best);
     }
-    Ok(best.and_then(|score| Some((compose(&lines, score.step)?, score))))
+    Ok(best.and_then(|scored| Some((compose(&lines, scored.step)?, scored))))
 }
 
-fn compose(lines: &[Evaluated], step: u64) -> Option<Best> {
+fn compose(lines: &[Line], step: u64) -> Option<Best> {
     let of = |split: &str| lines.iter().find(|line| line.split == split && line.step == step);
     let validation = of("validation")?;
     Some(Best { step, epoch: validation.epoch, validation: validation.measured, test: of("test").map(|line| line.measured) })
@@ -129,7 +124,7 @@ pub struct BestFile {
 
 impl BestFile {
     /// Puts the file right, once metrics and checkpoints are as the run goes on from; and the score to beat.
-    pub fn open(checkpoints: &Checkpoints) -> Result<(BestFile, Option<Score>)> {
+    pub fn open(checkpoints: &Checkpoints) -> Result<(BestFile, Option<Scored>)> {
         let run = checkpoints.run().to_owned();
         let found = find(checkpoints)?;
         match &found {
@@ -169,20 +164,15 @@ impl BestFile {
 mod tests {
     use super::*;
 
-    fn score(step: u64, error: f64, loss: f64) -> Score {
-        Score::of(step, Some(error), Some(loss)).unwrap()
+    fn scored(step: u64, error: f64, loss: f64) -> Scored {
+        Scored { step, score: Score { error, loss } }
     }
 
     #[test]
-    fn the_error_decides_then_the_loss_then_who_was_first() {
-        assert!(score(2, 0.1, 9.0).beats(None));
-        assert!(score(2, 0.1, 9.0).beats(Some(&score(1, 0.2, 1.0))));
-        assert!(score(2, 0.1, 0.5).beats(Some(&score(1, 0.1, 0.6))));
-        assert!(!score(2, 0.1, 0.5).beats(Some(&score(1, 0.1, 0.5))));
-        // Without classes the loss is all there is.
-        assert!(Score::of(2, None, Some(0.4)).unwrap().beats(Score::of(1, None, Some(0.5)).as_ref()));
-        assert_eq!(Score::of(1, Some(0.1), Some(f64::NAN)), None);
-        assert_eq!(Score::of(1, Some(0.1), None), None);
+    fn of_equals_the_earlier_stays() {
+        assert!(scored(2, 0.1, 9.0).beats(None));
+        assert!(scored(2, 0.1, 0.5).beats(Some(&scored(1, 0.1, 0.6))));
+        assert!(!scored(2, 0.1, 0.5).beats(Some(&scored(1, 0.1, 0.5))));
     }
 
     #[test]
@@ -201,9 +191,12 @@ mod tests {
         }
         assert!(!is_current(&checkpoints).unwrap());
         let (file, best) = BestFile::open(&checkpoints).unwrap();
-        assert_eq!((file.named(), best), (Some(1), Some(score(1, 0.2, 0.5))));
+        assert_eq!((file.named(), best), (Some(1), Some(scored(1, 0.2, 0.5))));
         let read = Best::read(run.path()).unwrap().unwrap();
-        assert_eq!((read.step, read.validation.top1_error, read.test.unwrap().top1_error), (1, Some(0.2), Some(0.7)));
+        assert_eq!(
+            (read.step, read.validation.get(Measure::Top1Error), read.test.unwrap().get(Measure::Top1Error)),
+            (1, Some(0.2), Some(0.7))
+        );
         assert!(is_current(&checkpoints).unwrap());
         std::fs::write(run.path().join(FILE_NAME), "{\"step\": 1").unwrap();
         assert!(Best::read(run.path()).unwrap_err().to_string().contains("damaged"));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::metrics::Sums;
-use crate::compute::{Batch, Measure};
+use crate::compute::{Batch, Measure, Of};
 use crate::data::{DataSet, evaluation_batches, evaluation_part};
 use crate::exchange::Transport;
 use crate::learner::Engine;
@@ -18,8 +18,6 @@ pub struct Evaluation {
     pub sums: Sums,
     pub seconds: f64,
 }
-
-const MEASURES: [Measure; 3] = [Measure::Loss, Measure::Top1Error, Measure::Top5Error];
 
 /// Runs the network on all of `data`. Collective.
 ///
@@ -37,7 +35,9 @@ pub fn evaluate(
     // Ranks have parts of different length, and must ask the same number of times.
     let rounds = longest.div_ceil(engine.capacity());
     let mut batches = evaluation_batches(data.clone(), rank, size, engine.capacity());
-    let mut measures = MEASURES.map(|_| Vec::with_capacity(longest));
+    // Nothing trains an inverse here.
+    let evaluated = |measure: &Measure| measure.of() != Of::TrainedInverse;
+    let mut measures = [const { Vec::new() }; Measure::COUNT];
     for _ in 0..rounds {
         if stopped() {
             return Ok(None);
@@ -49,14 +49,17 @@ pub fn evaluate(
         let Some(batch) = next else { continue };
         let (places, batch) = batch?;
         engine.evaluate(&Batch { pixels: &batch.pixels, labels: &batch.labels, samples: places.len(), first: 0, step: 0 })?;
-        for (values, measure) in measures.iter_mut().zip(MEASURES) {
-            values.extend_from_slice(engine.measure(measure));
+        for measure in Measure::ALL.into_iter().filter(evaluated) {
+            measures[measure as usize].extend_from_slice(engine.measure(measure));
         }
         batches.recycle(batch);
     }
-    let [loss, top1, top5] = measures.map(|values| in_order(values, &parts, transport));
+    for measure in Measure::ALL.into_iter().filter(evaluated) {
+        let own = std::mem::take(&mut measures[measure as usize]);
+        measures[measure as usize] = in_order(own, &parts, transport);
+    }
     let mut sums = Sums::default();
-    sums.add([&loss, &top1, &top5, &[]], false);
+    sums.add(measures.each_ref().map(Vec::as_slice), false);
     Ok(Some(Evaluation { sums, seconds: started.elapsed().as_secs_f64() }))
 }
 

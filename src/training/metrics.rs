@@ -12,9 +12,9 @@ use data_prep::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::records::{FILE_NAME, read};
+use super::records::{self, FILE_NAME, Line, evaluations, read};
 use super::tensorboard::EventFile;
-use crate::compute::Measure;
+use crate::compute::{Measure, Of};
 use crate::exchange::Transport;
 use crate::learner::LayerDiagnostics;
 use crate::learner::{Engine, Seconds};
@@ -27,59 +27,61 @@ use crate::rules::Phase;
 #[serde(from = "StoredSums", into = "StoredSums")]
 pub struct Sums {
     pub samples: u64,
-    pub loss: f64,
-    pub top1_error: f64,
-    pub top5_error: f64,
     /// Samples that trained an inverse.
-    pub inverse_samples: u64,
-    pub inverse_loss: f64,
+    inverse_samples: u64,
+    sums: [f64; Measure::COUNT],
 }
 
 #[derive(Serialize, Deserialize)]
 struct StoredSums {
     samples: u64,
     inverse_samples: u64,
-    bits: [u64; 4],
+    bits: [u64; Measure::COUNT],
 }
 
 impl From<StoredSums> for Sums {
-    fn from(stored: StoredSums) -> Sums {
-        let [loss, top1_error, top5_error, inverse_loss] = stored.bits.map(f64::from_bits);
-        Sums { samples: stored.samples, loss, top1_error, top5_error, inverse_samples: stored.inverse_samples, inverse_loss }
+    fn from(StoredSums { samples, inverse_samples, bits }: StoredSums) -> Sums {
+        Sums { samples, inverse_samples, sums: bits.map(f64::from_bits) }
     }
 }
 
 impl From<Sums> for StoredSums {
-    fn from(sums: Sums) -> StoredSums {
-        let bits = [sums.loss, sums.top1_error, sums.top5_error, sums.inverse_loss].map(f64::to_bits);
-        StoredSums { samples: sums.samples, inverse_samples: sums.inverse_samples, bits }
+    fn from(Sums { samples, inverse_samples, sums }: Sums) -> StoredSums {
+        StoredSums { samples, inverse_samples, bits: sums.map(f64::to_bits) }
     }
 }
 
-/// Measures of a batch by sample; the order of [`Sums`]' fields.
-const MEASURES: [Measure; 4] = [Measure::Loss, Measure::Top1Error, Measure::Top5Error, Measure::InverseLoss];
-
 impl Sums {
     /// Adds samples in their order. `inverse` where they trained one.
-    pub fn add(&mut self, [loss, top1, top5, inverse]: [&[f32]; 4], trained_inverse: bool) {
-        let sum = |into: &mut f64, values: &[f32]| values.iter().for_each(|value| *into += f64::from(*value));
-        self.samples += loss.len() as u64;
-        sum(&mut self.loss, loss);
-        sum(&mut self.top1_error, top1);
-        sum(&mut self.top5_error, top5);
-        if trained_inverse {
-            self.inverse_samples += inverse.len() as u64;
-            sum(&mut self.inverse_loss, inverse);
+    pub fn add(&mut self, values: [&[f32]; Measure::COUNT], trained_inverse: bool) {
+        let samples = values[Measure::Loss as usize].len() as u64;
+        self.samples += samples;
+        self.inverse_samples += if trained_inverse { samples } else { 0 };
+        for (measure, values) in Measure::ALL.into_iter().zip(values) {
+            if trained_inverse || measure.of() != Of::TrainedInverse {
+                values.iter().for_each(|value| self.sums[measure as usize] += f64::from(*value));
+            }
         }
     }
 
-    pub fn mean(&self, sum: f64) -> f64 {
-        sum / self.samples as f64
+    pub fn sum(&self, measure: Measure) -> f64 {
+        self.sums[measure as usize]
     }
 
-    /// None where no inverse was trained.
-    pub fn mean_inverse_loss(&self) -> Option<f64> {
-        (self.inverse_samples > 0).then(|| self.inverse_loss / self.inverse_samples as f64)
+    /// Over the samples that it has a meaning for.
+    pub fn mean(&self, measure: Measure) -> f64 {
+        let samples = if measure.of() == Of::TrainedInverse { self.inverse_samples } else { self.samples };
+        self.sum(measure) / samples as f64
+    }
+
+    /// The measures that have a meaning, with their means.
+    pub fn means(&self, classifies: bool) -> impl Iterator<Item = (Measure, f64)> {
+        let has_meaning = move |measure: &Measure| match measure.of() {
+            Of::All => true,
+            Of::Classified => classifies,
+            Of::TrainedInverse => self.inverse_samples > 0,
+        };
+        Measure::ALL.into_iter().filter(has_meaning).map(|measure| (measure, self.mean(measure)))
     }
 }
 
@@ -111,7 +113,7 @@ impl Tally {
 
     /// Takes the measures of the step that `engine` has just done. Collective, now and then.
     pub fn add(&mut self, engine: &Engine, phase: Phase, transport: &dyn Transport) {
-        for measure in MEASURES {
+        for measure in Measure::ALL {
             self.pending.extend_from_slice(engine.measure(measure));
         }
         self.trained_inverse.push(self.has_inverses && phase.trains_inverse());
@@ -129,12 +131,12 @@ impl Tally {
         let mut all = vec![0.0; self.pending.len() * transport.size()];
         transport.all_gather(&self.pending, &mut all);
         let (of_rank, of_step) = (self.pending.len(), self.pending.len() / steps);
-        let samples = of_step / MEASURES.len();
+        let samples = of_step / Measure::COUNT;
         for (step, trained_inverse) in self.trained_inverse.iter().enumerate() {
             for rank in all.chunks_exact(of_rank) {
                 let measures = &rank[step * of_step..(step + 1) * of_step];
-                let measure = |index: usize| &measures[index * samples..(index + 1) * samples];
-                self.tallied.sums.add([measure(0), measure(1), measure(2), measure(3)], *trained_inverse);
+                let of = |measure: Measure| &measures[measure as usize * samples..(measure as usize + 1) * samples];
+                self.tallied.sums.add(Measure::ALL.map(of), *trained_inverse);
             }
         }
         self.pending.clear();
@@ -203,10 +205,7 @@ impl TrainLine {
     }
 
     fn to_json(&self) -> Value {
-        let mut line = begin("train", self.step, self.epoch, &self.sums, self.classifies);
-        if let Some(loss) = self.sums.mean_inverse_loss() {
-            line.insert("inverse_loss".into(), json!(loss));
-        }
+        let mut line = begin(Line::TRAIN, self.step, self.epoch, &self.sums, self.classifies);
         let [load, compute, exchange, update] = self.step_seconds();
         line.insert("samples_per_second".into(), json!(self.samples_per_second()));
         line.insert("seconds".into(), json!({ "load": load, "compute": compute, "exchange": exchange, "update": update }));
@@ -246,11 +245,7 @@ fn begin(split: &str, step: u64, epoch: u64, sums: &Sums, classifies: bool) -> M
     line.insert("split".into(), json!(split));
     line.insert("step".into(), json!(step));
     line.insert("epoch".into(), json!(epoch));
-    line.insert("loss".into(), json!(sums.mean(sums.loss)));
-    if classifies {
-        line.insert("top1_error".into(), json!(sums.mean(sums.top1_error)));
-        line.insert("top5_error".into(), json!(sums.mean(sums.top5_error)));
-    }
+    line.extend(sums.means(classifies).map(|(measure, mean)| (measure.key().to_owned(), json!(mean))));
     line
 }
 
@@ -267,7 +262,8 @@ impl MetricsFile {
     pub fn resume(run: &Path, step: u64, last_regular: u64) -> Result<MetricsFile> {
         let path = run.join(FILE_NAME);
         let text = read(run)?;
-        let kept: String = text.split_inclusive('\n').filter(|line| keeps(line, step, last_regular)).collect();
+        let kept: String =
+            text.split_inclusive('\n').filter(|text| whole(text).is_some_and(|line| keeps(&line, step, last_regular))).collect();
         if kept != text {
             write_atomically(&path, kept.as_bytes())?;
         }
@@ -277,8 +273,8 @@ impl MetricsFile {
         // begin anew where the last regular line is.
         let since = if EventFile::exists(run)? { last_regular } else { 0 };
         let mut events = EventFile::begin(run, since)?;
-        for line in kept.lines().filter(|line| place(line).is_some_and(|(_, at)| at >= since)) {
-            events.add(&serde_json::from_str(line)?)?;
+        for text in kept.split_inclusive('\n').filter(|text| whole(text).is_some_and(|line| line.step >= since)) {
+            events.add(&serde_json::from_str(text)?)?;
         }
         Ok(MetricsFile { path, file, events })
     }
@@ -309,22 +305,16 @@ impl MetricsFile {
 
 /// Whether the run in `run` has been evaluated on `split` at `step`.
 pub fn has_evaluation(run: &Path, split: &str, step: u64) -> Result<bool> {
-    Ok(read(run)?.lines().filter_map(place).any(|line| line == (split.to_owned(), step)))
+    Ok(evaluations(run)?.iter().any(|line| line.split == split && line.step == step))
 }
 
-/// Split and step of a line; none of one that a crash cut.
-fn place(line: &str) -> Option<(String, u64)> {
-    let value: Value = serde_json::from_str(line).ok()?;
-    Some((value.get("split")?.as_str()?.to_owned(), value.get("step")?.as_u64()?))
+/// The line that `text` is; none of one that a crash cut.
+fn whole(text: &str) -> Option<Line> {
+    records::lines(text).next()?.ok()
 }
 
-fn keeps(line: &str, step: u64, last_regular: u64) -> bool {
-    line.ends_with('\n')
-        && match place(line) {
-            Some((split, at)) if split == "train" => at <= last_regular,
-            Some((_, at)) => at <= step,
-            None => false,
-        }
+fn keeps(line: &Line, step: u64, last_regular: u64) -> bool {
+    line.step <= if line.is_training() { last_regular } else { step }
 }
 
 #[cfg(test)]
@@ -333,15 +323,12 @@ mod tests {
 
     #[test]
     fn sums_keep_their_bits_in_a_checkpoint() {
-        let sums = Sums {
-            samples: 3,
-            loss: 0.1 + 0.2,
-            top1_error: 1.0 / 3.0,
-            top5_error: f64::MIN_POSITIVE,
-            inverse_samples: 2,
-            inverse_loss: 1e300,
-        };
+        let sums = Sums { samples: 3, inverse_samples: 2, sums: [0.1 + 0.2, 1.0 / 3.0, f64::MIN_POSITIVE, 1e300] };
         let text = serde_json::to_string(&Tallied { since: 7, sums }).unwrap();
+        // Loss, top-1, top-5, inverse loss, whatever becomes of the list of measures: checkpoints have them so.
+        assert!(
+            text.contains(&format!("\"bits\":[{}", (0.1f64 + 0.2).to_bits())) && text.ends_with(&format!("{}]}}}}", 1e300f64.to_bits()))
+        );
         assert_eq!(serde_json::from_str::<Tallied>(&text).unwrap(), Tallied { since: 7, sums });
     }
 
@@ -349,13 +336,13 @@ mod tests {
     fn resuming_keeps_what_the_checkpoint_has_seen() {
         let run = tempfile::tempdir().unwrap();
         let path = run.path().join(FILE_NAME);
-        let line = |split: &str, step: u64| format!("{{\"split\":\"{split}\",\"step\":{step}}}\n");
+        let line = |split: &str, step: u64| format!("{{\"split\":\"{split}\",\"step\":{step},\"epoch\":1}}\n");
         let kept = line("train", 10) + &line("train", 20) + &line("test", 20) + &line("test", 25);
         let cut = line("train", 25) + &line("train", 30) + &line("validation", 30) + "{\"split\":\"train\",\"st";
         std::fs::write(&path, kept.clone() + &cut).unwrap();
         let mut metrics = MetricsFile::resume(run.path(), 25, 20).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
-        metrics.append(&json!({ "split": "train", "step": 30 })).unwrap();
+        metrics.append(&json!({ "split": "train", "step": 30, "epoch": 1 })).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), kept + &line("train", 30));
         assert!(has_evaluation(run.path(), "test", 25).unwrap());
         assert!(!has_evaluation(run.path(), "validation", 25).unwrap() && !has_evaluation(run.path(), "test", 30).unwrap());

@@ -9,6 +9,7 @@ use biodist_process::speech::{self, Stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::metrics::{EvaluationLine, TrainLine};
+use crate::compute::Measure;
 use crate::job::say;
 
 pub struct Progress {
@@ -57,9 +58,9 @@ impl Progress {
 
     pub fn evaluation(&self, line: &EvaluationLine) {
         let sums = &line.sums;
-        let mut text = format!("{} after step {} (epoch {}): loss {:.5}", line.split, line.step, line.epoch, sums.mean(sums.loss));
+        let mut text = format!("{} after step {} (epoch {}): loss {:.5}", line.split, line.step, line.epoch, sums.mean(Measure::Loss));
         if line.classifies {
-            let (top1, top5) = (100.0 * sums.mean(sums.top1_error), 100.0 * sums.mean(sums.top5_error));
+            let (top1, top5) = (100.0 * sums.mean(Measure::Top1Error), 100.0 * sums.mean(Measure::Top5Error));
             text += &format!("  top-1 error {top1:.2} %  top-5 error {top5:.2} %");
         }
         self.say(&format!("{text}  {:.1} s", line.seconds));
@@ -144,12 +145,11 @@ impl TermLike for Screen {
 
 fn losses(line: &TrainLine) -> String {
     let sums = &line.sums;
-    let mut text = format!("loss {:.5}", sums.mean(sums.loss));
-    if let Some(loss) = sums.mean_inverse_loss() {
-        text += &format!("  inverse {loss:.5}");
-    }
-    if line.classifies {
-        text += &format!("  error {:.2} %", 100.0 * sums.mean(sums.top1_error));
-    }
-    text
+    let told = sums.means(line.classifies).filter_map(|(measure, mean)| match measure {
+        Measure::Loss => Some(format!("loss {mean:.5}")),
+        Measure::InverseLoss => Some(format!("inverse {mean:.5}")),
+        Measure::Top1Error => Some(format!("error {:.2} %", 100.0 * mean)),
+        Measure::Top5Error => None,
+    });
+    told.collect::<Vec<_>>().join("  ")
 }

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 
-use super::best::{BestFile, Score};
+use super::best::{BestFile, Scored};
 use super::checkpoint::{Checkpoints, State};
 use super::metrics::MetricsFile;
 use super::progress::Progress;
@@ -23,7 +23,7 @@ pub struct Recorder {
 impl Recorder {
     /// For a run of `last` steps that goes on after `step`, and had its last regular line of metrics after `last_regular`; with the score of
     /// the best checkpoint so far.
-    pub fn open(folder: RunFolder, step: u64, last: u64, last_regular: u64) -> Result<(Recorder, Option<Score>)> {
+    pub fn open(folder: RunFolder, step: u64, last: u64, last_regular: u64) -> Result<(Recorder, Option<Scored>)> {
         // A run that is over has lost nothing but what a crash cut from its last line.
         let (step_kept, regular_kept) = if step >= last { (u64::MAX, u64::MAX) } else { (step, last_regular) };
         let metrics = MetricsFile::resume(folder.path(), step_kept, regular_kept)?;
@@ -66,7 +66,7 @@ impl Recorder {
     }
 
     /// Removes the checkpoints that have had their time. `best` must stay, and so must the one that is still named the best.
-    pub fn prune(&self, keep: usize, best: Option<Score>) {
+    pub fn prune(&self, keep: usize, best: Option<Scored>) {
         let kept: Vec<u64> = best.map(|score| score.step).into_iter().chain(self.best.named()).collect();
         self.checkpoints.prune(keep, &kept);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::best::Score;
+use super::best::Scored;
 use super::checkpoint::State;
 use super::evaluate::evaluate;
 use super::identity::Identity;
@@ -60,7 +60,7 @@ pub struct Trainer<'a> {
     saved: Option<u64>,
     saved_at: Instant,
     /// Of the checkpoint that did best on the validation set so far.
-    best: Option<Score>,
+    best: Option<Scored>,
     tally: Tally,
     clock: Clock,
     record: Option<Recorder>,
@@ -83,7 +83,7 @@ impl<'a> Trainer<'a> {
             }
             None => (None, None),
         };
-        let best = Score::shared(best, &*transport);
+        let best = Scored::shared(best, &*transport);
         Ok(Trainer {
             config: run.config,
             schedule: run.schedule,
@@ -323,7 +323,7 @@ impl<'a> Trainer<'a> {
                 record.metrics.evaluation(&line)?;
                 record.progress.evaluation(&line);
             }
-            let score = Score::new(self.step, &evaluation.sums, classifies).filter(|score| score.beats(self.best.as_ref()));
+            let score = Scored::new(self.step, &evaluation.sums, classifies).filter(|score| score.beats(self.best.as_ref()));
             if let (Some(score), "validation") = (score, split) {
                 self.best = Some(score);
                 self.save()?;

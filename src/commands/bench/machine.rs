@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 
 use crate::compute::cpu::Arena;
 use crate::compute::cpu::pool::Pool;
-use crate::compute::profile::Phase;
 use crate::exchange::{Message, Span, Transport};
 use crate::observe::Doing;
 
@@ -37,10 +36,10 @@ impl Machine {
         Ok(Machine { operations: sgemm(threads, transport), bytes, link: link.map(Link::bandwidth) })
     }
 
-    /// Least seconds for so much work of `phase`: bytes of the exchange go over the link, all others through memory.
-    pub fn floor(&self, phase: Phase, operations: f64, bytes: f64) -> f64 {
-        match (phase, self.link) {
-            (Phase::Exchange, Some(link)) => bytes / link,
+    /// Least seconds for so much work of one kind: bytes of the exchange go over the link, all others through memory.
+    pub fn floor(&self, doing: Doing, operations: f64, bytes: f64) -> f64 {
+        match (doing, self.link) {
+            (Doing::Device, Some(link)) => bytes / link,
             _ => (operations / self.operations).max(bytes / self.bytes),
         }
     }

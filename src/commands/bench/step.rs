@@ -12,12 +12,12 @@ use crate::agreement::{Facts, agree};
 use crate::commands::memory;
 use crate::commands::overrides::tell_unused;
 use crate::compute::Batch;
-use crate::compute::profile::PHASES;
 use crate::config::{Config, Loaded, Output, Purpose, Schedule};
 use crate::cpus;
 use crate::exchange::Transport;
 use crate::job::say;
 use crate::learner::Engine;
+use crate::observe::Doing;
 use crate::plan::Plan;
 use crate::rules::Phase;
 use crate::text::{scaled, table};
@@ -39,7 +39,7 @@ pub struct StepArgs {
 struct Timed {
     seconds: f64,
     /// Of each phase of a step: seconds, operations, bytes.
-    phases: [[f64; 3]; PHASES.len()],
+    phases: [[f64; 3]; Doing::COUNT],
 }
 
 /// Prints what a step takes. Collective.
@@ -111,7 +111,7 @@ impl Run<'_> {
     /// Medians over `steps` steps of one kind, with attempts of the link between them. Collective.
     fn time(&mut self, phase: Phase, steps: usize, link: &mut Option<Link>) -> Result<Timed> {
         let mut seconds = Vec::with_capacity(steps);
-        let mut phases: [[Vec<f64>; 3]; PHASES.len()] = Default::default();
+        let mut phases = [const { [const { Vec::new() }; 3] }; Doing::COUNT];
         for index in 0..steps {
             if index.is_multiple_of(LINK_EVERY)
                 && let Some(link) = link
@@ -119,8 +119,8 @@ impl Run<'_> {
                 (0..LINK_ATTEMPTS).for_each(|_| link.attempt());
             }
             seconds.push(self.step(phase)?);
-            for (measured, (phase, _)) in phases.iter_mut().zip(PHASES) {
-                let account = self.engine.profile().get(phase);
+            for (measured, doing) in phases.iter_mut().zip(Doing::all()) {
+                let account = self.engine.profile().get(doing);
                 for (values, value) in measured.iter_mut().zip([account.seconds, account.operations, account.bytes]) {
                     values.push(value);
                 }
@@ -184,11 +184,12 @@ impl Report {
     /// Phases that a step has.
     fn phases(&self) -> Vec<PhaseReport> {
         let kinds = self.kinds.len() as f64;
-        let all = PHASES.iter().enumerate().map(|(index, (phase, name))| {
+        let all = Doing::all().filter_map(|doing| {
+            let (name, index) = (doing.phase()?, doing as usize);
             let mean = |what: usize| self.kinds.iter().map(|kind| kind.phases[index][what]).sum::<f64>() / kinds;
             let floor =
-                self.kinds.iter().map(|kind| self.machine.floor(*phase, kind.phases[index][1], kind.phases[index][2])).sum::<f64>() / kinds;
-            PhaseReport { name, seconds: mean(0), floor, operations: mean(1), bytes: mean(2) }
+                self.kinds.iter().map(|kind| self.machine.floor(doing, kind.phases[index][1], kind.phases[index][2])).sum::<f64>() / kinds;
+            Some(PhaseReport { name, seconds: mean(0), floor, operations: mean(1), bytes: mean(2) })
         });
         all.filter(|phase| phase.seconds > 0.0).collect()
     }

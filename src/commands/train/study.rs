@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 
+use crate::compute::Measure;
 use crate::config::{Config, Loaded, Output};
 use crate::exit::Exit;
 use crate::job::say;
@@ -219,7 +220,7 @@ impl fmt::Display for Study {
 
 /// Error or loss of a run's last evaluation on `split`, and at its best checkpoint.
 fn reached(folder: &Path, split: &str, classifies: bool) -> Result<(Option<f64>, Option<f64>)> {
-    let measure = |measured: &records::Measured| if classifies { measured.top1_error } else { measured.loss };
+    let measure = |measured: &records::Measured| measured.get(if classifies { Measure::Top1Error } else { Measure::Loss });
     let lines = records::evaluations(folder)?;
     let last = lines.iter().rev().find(|line| line.split == split).and_then(|line| measure(&line.measured));
     let best = Best::read(folder)?.and_then(|best| if split == "test" { best.test } else { Some(best.validation) });

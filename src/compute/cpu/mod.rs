@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
-use crate::compute::profile::{Phase, Profile};
+use crate::compute::profile::Profile;
 use crate::compute::{Activity, AdamStep, Measure, Update};
 use crate::network::{MapId, Maps, Network, Output, Role, Shape};
 use crate::observe::{Doing, span};
@@ -68,7 +68,7 @@ pub struct CpuBackend {
     first: usize,
     step: u64,
     labels: Vec<u32>,
-    measures: [Vec<f32>; 4],
+    measures: [Vec<f32>; Measure::COUNT],
     factors: Vec<Factors>,
 }
 
@@ -100,10 +100,10 @@ impl CpuBackend {
             first: 0,
             step: 0,
             labels: Vec::new(),
-            measures: [const { Vec::new() }; 4],
+            measures: [const { Vec::new() }; Measure::COUNT],
             factors: Vec::new(),
         };
-        backend.measures = [(); 4].map(|()| vec![0.0; setup.capacity]);
+        backend.measures = [(); Measure::COUNT].map(|()| vec![0.0; setup.capacity]);
         // The input is never a vector operand: without padding, three channels take three floats.
         backend.slot(network.input, network.input.channels);
         backend
@@ -185,7 +185,7 @@ impl CpuBackend {
         purpose: impl Fn(MapId) -> Use,
     ) -> Result<()> {
         let started = std::time::Instant::now();
-        let _span = span(Doing::Update, None);
+        let _span = span(Doing::UpdateForward, None);
         let mut factors = std::mem::take(&mut self.factors);
         factors.clear();
         for update in updates {
@@ -230,9 +230,9 @@ impl CpuBackend {
         self.factors = factors;
         let seconds = started.elapsed().as_secs_f64();
         // One pass over both models: its time is shared out by arithmetic.
-        for (kind, phase) in [Phase::UpdateForward, Phase::UpdateInverse].into_iter().enumerate() {
+        for (kind, doing) in [Doing::UpdateForward, Doing::UpdateInverse].into_iter().enumerate() {
             let share = operations[kind] / (operations[0] + operations[1]).max(1.0);
-            self.profile.add(phase, share * seconds, operations[kind], bytes[kind]);
+            self.profile.add(doing, share * seconds, operations[kind], bytes[kind]);
         }
         Ok(())
     }
@@ -242,7 +242,7 @@ impl CpuBackend {
     /// # Safety
     /// Each part must hold as many elements as the range, a multiple of [`simd::LANES`].
     pub unsafe fn adam(&self, parts: &[*const f32], range: std::ops::Range<usize>, step: AdamStep) {
-        let _span = span(Doing::Update, None);
+        let _span = span(Doing::UpdateForward, None);
         let parts: Vec<Values> = parts.iter().map(|part| Values(part.cast_mut())).collect();
         let at = [&self.parameters.weights, &self.parameters.first, &self.parameters.second].map(|arena| Values(arena.at(range.start)));
         let isa = self.isa;

@@ -13,7 +13,7 @@ use super::noise::AddNoise;
 use super::output;
 use super::simd::LANES;
 use super::{CpuBackend, MOST_JOBS};
-use crate::compute::profile::Phase;
+use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::network::{MapId, Output, Shape};
 use crate::observe::{Doing, span};
@@ -25,8 +25,8 @@ impl CpuBackend {
     fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
         let started = Instant::now();
         let spec = self.maps.get(map);
-        let phase = Phase::of_pass(spec.role, transposed);
-        let _span = span(phase.into(), Some(spec.layer));
+        let doing = profile::pass(spec.role, transposed);
+        let _span = span(doing, Some(spec.layer));
         let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
         let mut uses = [Job { source: std::ptr::null(), destination: std::ptr::null_mut() }; MOST_JOBS];
         for (place, (source, destination)) in uses.iter_mut().zip(jobs) {
@@ -51,7 +51,7 @@ impl CpuBackend {
         self.pool.run(cut.items, |item| unsafe { pass.run(isa, cut, item) });
         let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
         let bytes = apply::bytes(connectivity, self.batch, jobs.len());
-        self.profile.add(phase, started.elapsed().as_secs_f64(), operations, bytes);
+        self.profile.add(doing, started.elapsed().as_secs_f64(), operations, bytes);
     }
 
     /// Runs `operation` over all elements of activities shaped as `like`; `operands` counts those read and written.
@@ -66,7 +66,7 @@ impl CpuBackend {
         self.pool.run_ranges(vectors, parts, |range| unsafe {
             isa.run(Range { operation: &operation, begin: range.start, end: range.end });
         });
-        self.profile.add(Phase::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
+        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
     }
 
     /// Runs `body(begin, end)` over ranges of samples, in parallel where the activity is large.
@@ -149,7 +149,7 @@ impl Backend for CpuBackend {
                 }
             }
         });
-        self.profile.add(Phase::Output, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(pre_activation)) as f64);
+        self.profile.add(Doing::Output, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(pre_activation)) as f64);
     }
 
     fn output(&mut self, pre_activation: Activity, output: Activity) {
@@ -167,7 +167,7 @@ impl Backend for CpuBackend {
                 }
             }
         });
-        self.profile.add(Phase::Output, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(pre_activation)) as f64);
+        self.profile.add(Doing::Output, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(pre_activation)) as f64);
     }
 
     fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {
@@ -194,7 +194,7 @@ impl Backend for CpuBackend {
                 first: this.first,
             });
         });
-        self.profile.add(Phase::Noise, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(source)) as f64);
+        self.profile.add(Doing::Noise, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(source)) as f64);
     }
 
     fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
@@ -218,7 +218,7 @@ impl Backend for CpuBackend {
                 loss,
             });
         });
-        self.profile.add(Phase::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(y)) as f64);
+        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(y)) as f64);
     }
 
     fn through_tanh(&mut self, delta: Activity, y: Activity) {
@@ -292,7 +292,7 @@ impl Backend for CpuBackend {
                 }
             }
         });
-        self.profile.add(Phase::Load, started.elapsed().as_secs_f64(), 0.0, (8 * batch.pixels.len()) as f64);
+        self.profile.add(Doing::Input, started.elapsed().as_secs_f64(), 0.0, (8 * batch.pixels.len()) as f64);
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::compute::cuda::driver::{Driver, Event, Stream};
-use crate::compute::profile::{Phase, Profile};
+use crate::compute::profile::Profile;
+use crate::observe::Doing;
 
 pub struct Clock {
     pub profile: Profile,
@@ -19,7 +20,7 @@ pub struct Clock {
 }
 
 struct Pending {
-    phase: Phase,
+    doing: Doing,
     from: Event,
     to: Event,
     operations: f64,
@@ -45,12 +46,12 @@ impl Clock {
     }
 
     /// Ends what `start` began: so many floating-point operations, and bytes moved at least.
-    pub fn stop(&mut self, start: Start, phase: Phase, operations: f64, bytes: f64) -> Result<()> {
+    pub fn stop(&mut self, start: Start, doing: Doing, operations: f64, bytes: f64) -> Result<()> {
         match start {
-            Start::Host(started) => self.profile.add(phase, started.elapsed().as_secs_f64(), operations, bytes),
+            Start::Host(started) => self.profile.add(doing, started.elapsed().as_secs_f64(), operations, bytes),
             Start::Device(from) => {
                 let to = self.event()?.expect("a clock with one event makes more");
-                self.pending.push(Pending { phase, from, to, operations, bytes });
+                self.pending.push(Pending { doing, from, to, operations, bytes });
             }
         }
         Ok(())
@@ -62,8 +63,8 @@ impl Clock {
         if let Some(last) = self.pending.last() {
             driver.synchronize(last.to)?;
         }
-        for Pending { phase, from, to, operations, bytes } in self.pending.drain(..) {
-            self.profile.add(phase, driver.seconds(from, to)?, operations, bytes);
+        for Pending { doing, from, to, operations, bytes } in self.pending.drain(..) {
+            self.profile.add(doing, driver.seconds(from, to)?, operations, bytes);
             self.free.extend([from, to]);
         }
         Ok(())

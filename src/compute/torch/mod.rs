@@ -33,11 +33,11 @@ use self::precision::Products;
 use self::windows::Windows;
 use super::cuda::driver::Driver;
 use super::device::Device;
-use super::profile::{Phase, Profile};
+use super::profile::Profile;
 use super::settings::Precision;
-use super::{Activity, AdamStep, Buffer, Nonlinearity, Update};
+use super::{Activity, AdamStep, Buffer, Measure, Nonlinearity, Update};
 use crate::network::{Bias, MapId, Maps, Network, Output, Shape};
-use crate::observe::span_unless_in;
+use crate::observe::{Doing, span_unless_in};
 
 /// What a [`TorchBackend`] is made from.
 pub struct Setup {
@@ -84,9 +84,9 @@ pub struct TorchBackend {
     labels: Tensor,
     /// Page-locked memory through which batches reach a GPU: it fetches them from there while the program goes on.
     staging: Option<Tensor>,
-    /// By [`Measure`](super::Measure) and sample, on the device and as [`TorchBackend::finish`] brought them here.
+    /// By [`Measure`] and sample, on the device and as [`TorchBackend::finish`] brought them here.
     measured: Tensor,
-    measures: [Vec<f32>; 4],
+    measures: [Vec<f32>; Measure::COUNT],
     /// Whole moments of maps of which this rank owns a part.
     gathered: RefCell<HashMap<(usize, Buffer), Tensor>>,
     failed: Option<anyhow::Error>,
@@ -132,7 +132,7 @@ impl TorchBackend {
             labels: Tensor::new(),
             staging: None,
             measured: Tensor::new(),
-            measures: [const { Vec::new() }; 4],
+            measures: [const { Vec::new() }; Measure::COUNT],
             gathered: RefCell::default(),
             failed: None,
             maps,
@@ -206,19 +206,19 @@ impl TorchBackend {
         self.driver.as_ref()
     }
 
-    /// Does `operation`, timed as `phase`, unless one has failed before.
-    fn attempt(&mut self, phase: Phase, operations: f64, bytes: f64, operation: impl FnOnce(&mut Self) -> Result<()>) {
+    /// Does `operation`, timed as `doing`, unless one has failed before.
+    fn attempt(&mut self, doing: Doing, operations: f64, bytes: f64, operation: impl FnOnce(&mut Self) -> Result<()>) {
         if self.failed.is_none() {
-            self.failed = self.timed(phase, operations, bytes, operation).err();
+            self.failed = self.timed(doing, operations, bytes, operation).err();
         }
     }
 
-    /// Does `operation` and enters its time as `phase`.
-    pub fn timed<T>(&mut self, phase: Phase, operations: f64, bytes: f64, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        let _span = span_unless_in(phase.into());
+    /// Does `operation` and enters its time as `doing`.
+    pub fn timed<T>(&mut self, doing: Doing, operations: f64, bytes: f64, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let _span = span_unless_in(doing);
         let start = self.clock.start()?;
         let result = operation(self)?;
-        self.clock.stop(start, phase, operations, bytes)?;
+        self.clock.stop(start, doing, operations, bytes)?;
         Ok(result)
     }
 
@@ -301,11 +301,11 @@ impl TorchBackend {
         self.timed(phase, 0.0, bytes, |this| this.kernels.adam(&mut this.parameters[id.0], range, gradients, step))
     }
 
-    fn cost_of_update(&self, id: MapId, samples: usize) -> (Phase, f64, f64) {
+    fn cost_of_update(&self, id: MapId, samples: usize) -> (Doing, f64, f64) {
         let map = self.maps.get(id);
-        let phase = if map.role == crate::network::Role::Inverse { Phase::UpdateInverse } else { Phase::UpdateForward };
+        let doing = if map.role == crate::network::Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
         let factors = samples * (map.source.units() + map.destination.units());
-        (phase, samples as f64 * map.connectivity.operations(), 4.0 * (factors + map.parameters()) as f64)
+        (doing, samples as f64 * map.connectivity.operations(), 4.0 * (factors + map.parameters()) as f64)
     }
 
     /// The factors of an update, checked against its map.

@@ -5,10 +5,10 @@ use tch::{Kind, TchError, Tensor};
 
 use super::{TorchBackend, explained, to_host};
 use crate::compute::cpu::Place;
-use crate::compute::profile::Phase;
+use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::network::{MapId, Output, Shape};
-use crate::observe::span;
+use crate::observe::{Doing, span};
 
 /// `1 - y^2`.
 fn slope(y: &Tensor) -> Result<Tensor, TchError> {
@@ -20,7 +20,7 @@ impl TorchBackend {
     /// A pass over elements: `operation` yields the new values of `destination`; `operands` counts activities read and written.
     fn elementwise(&mut self, destination: Activity, operands: usize, operation: impl FnOnce(&Self) -> Result<Tensor, TchError>) {
         let bytes = (4 * operands * self.slots[destination.0].shape.units() * self.batch) as f64;
-        self.attempt(Phase::Elementwise, 0.0, bytes, |this| {
+        self.attempt(Doing::Elementwise, 0.0, bytes, |this| {
             this.slots[destination.0].values = operation(this)?;
             Ok(())
         });
@@ -28,13 +28,13 @@ impl TorchBackend {
 
     fn timed_pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
         let spec = self.maps.get(map);
-        let phase = Phase::of_pass(spec.role, transposed);
-        let _span = span(phase.into(), Some(spec.layer));
+        let doing = profile::pass(spec.role, transposed);
+        let _span = span(doing, Some(spec.layer));
         let samples = jobs.len() * self.batch;
         let operations = samples as f64 * spec.connectivity.operations();
         let activities = samples * (spec.source.units() + spec.destination.units());
         let bytes = 4.0 * (spec.connectivity.weights() + activities) as f64;
-        self.attempt(phase, operations, bytes, |this| this.pass(map, jobs, nonlinearity, transposed));
+        self.attempt(doing, operations, bytes, |this| this.pass(map, jobs, nonlinearity, transposed));
     }
 
     /// A dense activity as [batch, units].
@@ -92,7 +92,7 @@ impl Backend for TorchBackend {
     }
 
     fn wanted_output(&mut self, destination: Activity) {
-        self.attempt(Phase::Output, 0.0, 0.0, |this| {
+        self.attempt(Doing::Output, 0.0, 0.0, |this| {
             this.slots[destination.0].values = this.wanted()?;
             Ok(())
         });
@@ -100,7 +100,7 @@ impl Backend for TorchBackend {
 
     fn output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
         let bytes = (12 * self.batch * self.slots[output.0].shape.units()) as f64;
-        self.attempt(Phase::Output, 0.0, bytes, |this| {
+        self.attempt(Doing::Output, 0.0, bytes, |this| {
             let logits = this.dense(pre_activation)?;
             let (h, delta) = match this.output {
                 Output::Softmax => {
@@ -128,7 +128,7 @@ impl Backend for TorchBackend {
 
     fn output(&mut self, pre_activation: Activity, output: Activity) {
         let bytes = (8 * self.batch * self.slots[output.0].shape.units()) as f64;
-        self.attempt(Phase::Output, 0.0, bytes, |this| {
+        self.attempt(Doing::Output, 0.0, bytes, |this| {
             let a = this.values(pre_activation);
             this.slots[output.0].values = match this.output {
                 Output::Softmax => a.f_softmax(2, Kind::Float)?,
@@ -140,7 +140,7 @@ impl Backend for TorchBackend {
 
     fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {
         let bytes = (8 * self.batch * self.slots[source.0].shape.units()) as f64;
-        self.attempt(Phase::Noise, 0.0, bytes, |this| {
+        self.attempt(Doing::Noise, 0.0, bytes, |this| {
             let place = Place { seed: this.seed, step: this.step, layer, first: this.first };
             this.slots[destination.0].values = this.kernels.add_noise(this.values(source), sigma, place)?;
             Ok(())
@@ -210,7 +210,7 @@ impl Backend for TorchBackend {
         self.failed.take().map_or(Ok(()), |error| Err(explained(error)))?;
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
         let samples = batch.samples as i64;
-        let loaded = self.timed(Phase::Load, 0.0, (8 * batch.pixels.len()) as f64, |this| {
+        let loaded = self.timed(Doing::Input, 0.0, (8 * batch.pixels.len()) as f64, |this| {
             let pixels = match &this.staging {
                 None => Tensor::f_from_slice(batch.pixels)?.f_to_device(this.device)?,
                 Some(staging) => {
@@ -224,7 +224,7 @@ impl Backend for TorchBackend {
             let by_sample = pixels.f_view([samples, shape.positions() as i64, shape.channels as i64])?;
             this.slots[0].values = by_sample.f_permute([1, 0, 2])?.f_contiguous()?;
             this.labels = Tensor::f_from_slice(&labels)?.f_to_device(this.device)?;
-            this.measured = Tensor::f_zeros([4, samples], (Kind::Float, this.device))?;
+            this.measured = Tensor::f_zeros([Measure::COUNT as i64, samples], (Kind::Float, this.device))?;
             Ok(())
         });
         loaded.map_err(explained)

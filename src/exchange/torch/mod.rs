@@ -27,7 +27,6 @@ use self::staged::Staged;
 use super::settings::{Settings, TransportChoice, Wire};
 use super::{AdamSteps, NCCL_WITHOUT_GPU, Sharing, Span, Transport, UpdateExchange};
 use crate::compute::cuda::driver::Driver;
-use crate::compute::profile::Phase;
 use crate::compute::torch::TorchBackend;
 use crate::compute::{Activity, Buffer, Update};
 use crate::exit::Exit;
@@ -305,5 +304,5 @@ fn joined(all: &Tensor) -> Result<Tensor> {
 
 /// Enters the time that `communicate` takes as exchange, and the bytes that it brings.
 fn exchanging<T>(backend: &mut TorchBackend, bytes: usize, communicate: impl FnOnce(&mut TorchBackend) -> Result<T>) -> Result<T> {
-    backend.timed(Phase::Exchange, 0.0, bytes as f64, communicate)
+    backend.timed(Doing::Device, 0.0, bytes as f64, communicate)
 }
