@@ -44,6 +44,19 @@ pub fn scaled(number: f64) -> String {
     format!("{number:.decimals$} {}", PREFIXES[prefix])
 }
 
+/// Seconds as a person says them: "45 s", "12 min", "3 h 12 min", "2 d 4 h".
+pub fn duration(seconds: f64) -> String {
+    // As far as a clock goes; more is for ever.
+    let seconds = seconds.clamp(0.0, 1e12).round() as u64;
+    let (minutes, hours, days) = (seconds.div_ceil(60), seconds / 3600, seconds / 86400);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{minutes} min"),
+        7200..172_800 => format!("{hours} h {} min", seconds % 3600 / 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
 /// Rows in columns as wide as their widest cell: the first `left` columns begin at the left, the rest end at the right.
 pub fn table(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -66,6 +79,14 @@ pub fn table(rows: &[Vec<String>], left: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_as_a_person_says_them() {
+        let cases = [(0.4, "0 s"), (119.4, "119 s"), (120.0, "2 min"), (121.0, "3 min"), (7199.0, "120 min"), (11_520.0, "3 h 12 min")];
+        for (seconds, text) in [&cases[..], &[(187_200.0, "2 d 4 h"), (f64::INFINITY, "11574074 d 1 h"), (-1.0, "0 s")]].concat() {
+            assert_eq!(duration(seconds), text);
+        }
+    }
 
     #[test]
     fn numbers_keep_their_value() {

@@ -6,13 +6,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use data_prep::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::records::{self, FILE_NAME, Line, evaluations, read};
+use super::records::{self, FILE_NAME, Line, TIME, evaluations, read};
 use super::tensorboard::EventFile;
 use crate::compute::{Measure, Of};
 use crate::exchange::Transport;
@@ -253,6 +254,8 @@ fn begin(split: &str, step: u64, epoch: u64, sums: &Sums, classifies: bool) -> M
 pub struct MetricsFile {
     path: PathBuf,
     file: File,
+    /// When the run went on, and the seconds that it had trained before, by the last line that it keeps.
+    began: (Instant, f64),
     events: EventFile,
 }
 
@@ -276,21 +279,29 @@ impl MetricsFile {
         for text in kept.split_inclusive('\n').filter(|text| whole(text).is_some_and(|line| line.step >= since)) {
             events.add(&serde_json::from_str(text)?)?;
         }
-        Ok(MetricsFile { path, file, events })
+        let before = records::lines(&kept).flatten().last().and_then(|line| line.time).unwrap_or(0.0);
+        Ok(MetricsFile { path, file, began: (Instant::now(), before), events })
     }
 
     pub fn train(&mut self, line: &TrainLine) -> Result<()> {
-        self.append(&line.to_json())
+        self.append(line.to_json())
     }
 
     pub fn evaluation(&mut self, line: &EvaluationLine) -> Result<()> {
-        self.append(&line.to_json())
+        self.append(line.to_json())
     }
 
-    fn append(&mut self, line: &Value) -> Result<()> {
+    /// Seconds that the run has trained, over all its starts.
+    pub fn seconds(&self) -> f64 {
+        let (began, before) = self.began;
+        before + began.elapsed().as_secs_f64()
+    }
+
+    fn append(&mut self, mut line: Value) -> Result<()> {
+        line[TIME] = json!((self.seconds() * 1e3).round() / 1e3);
         let text = format!("{line}\n");
         self.file.write_all(text.as_bytes()).with_context(|| self.unwritable())?;
-        self.events.add(line)
+        self.events.add(&line)
     }
 
     /// Brings all lines to disk: a checkpoint must not outlive the lines before it.
@@ -337,13 +348,17 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let path = run.path().join(FILE_NAME);
         let line = |split: &str, step: u64| format!("{{\"split\":\"{split}\",\"step\":{step},\"epoch\":1}}\n");
-        let kept = line("train", 10) + &line("train", 20) + &line("test", 20) + &line("test", 25);
+        let timed = line("test", 25).replace('}', ",\"time\":40.5}");
+        let kept = line("train", 10) + &line("train", 20) + &line("test", 20) + &timed;
         let cut = line("train", 25) + &line("train", 30) + &line("validation", 30) + "{\"split\":\"train\",\"st";
         std::fs::write(&path, kept.clone() + &cut).unwrap();
         let mut metrics = MetricsFile::resume(run.path(), 25, 20).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
-        metrics.append(&json!({ "split": "train", "step": 30, "epoch": 1 })).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), kept + &line("train", 30));
+        metrics.append(json!({ "split": "train", "step": 30, "epoch": 1 })).unwrap();
+        let written = std::fs::read_to_string(&path).unwrap();
+        let last: Value = serde_json::from_str(written.strip_prefix(&kept).unwrap()).unwrap();
+        assert_eq!((&last["split"], &last["step"]), (&json!("train"), &json!(30)));
+        assert!((40.5..100.0).contains(&last["time"].as_f64().unwrap()), "time goes on: {last}");
         assert!(has_evaluation(run.path(), "test", 25).unwrap());
         assert!(!has_evaluation(run.path(), "validation", 25).unwrap() && !has_evaluation(run.path(), "test", 30).unwrap());
     }

@@ -1,69 +1,115 @@
-//! What a person sees of a run: a bar on a terminal, otherwise a dense line an interval. On rank 0.
+//! What a person sees of a run: a bar on a terminal, otherwise a line every ten seconds; and a line for each evaluation, or for each epoch
+//! where there is none. On rank 0.
 //!
 //! The bar is drawn like lines are said, without waiting for a terminal that stands still.
 
 use std::io::{IsTerminal, Result};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use biodist_process::speech::{self, Stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::metrics::{EvaluationLine, TrainLine};
+use super::schedule::Schedule;
 use crate::compute::Measure;
 use crate::job::say;
+use crate::text::duration;
+
+/// Between two lines. The first comes sooner: it says how long the run will take.
+const INTERVAL: Duration = Duration::from_secs(10);
+const FIRST: Duration = Duration::from_secs(2);
+/// Between two pictures of the bar's numbers.
+const REDRAWN: Duration = Duration::from_millis(200);
 
 pub struct Progress {
     bar: Option<ProgressBar>,
-    last_step: u64,
+    schedule: Schedule,
+    batch_size: usize,
+    /// When the run went on, and after how many steps.
+    began: (Instant, u64),
+    /// When something was last shown, and after how many steps.
+    shown: (Instant, u64),
+    losses: String,
+    /// Of the last evaluation, on the test set where there is one.
+    result: Option<String>,
 }
 
 impl Progress {
-    /// Progress from `step` to `last_step`. There is a bar where both outputs are a terminal's.
-    pub fn new(step: u64, last_step: u64) -> Progress {
+    /// Progress from `step` on. There is a bar where both outputs are a terminal's.
+    pub fn new(step: u64, schedule: Schedule, batch_size: usize) -> Progress {
         let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         let bar = terminal.then(|| {
-            let bar = ProgressBar::with_draw_target(Some(last_step), ProgressDrawTarget::term_like(Box::new(Screen::default())));
+            let target = ProgressDrawTarget::term_like(Box::new(Screen::default()));
+            let bar = ProgressBar::with_draw_target(Some(schedule.last_step()), target);
             bar.set_position(step);
-            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} {msg}").expect("the template is well formed");
+            let style =
+                ProgressStyle::with_template("{percent:>3} % {wide_bar} step {pos}/{len}{msg}").expect("the template is well formed");
             bar.set_style(style);
-            bar.reset_eta();
             bar
         });
-        Progress { bar, last_step }
+        let now = (Instant::now(), step);
+        Progress { bar, schedule, batch_size, began: now, shown: now, losses: String::new(), result: None }
     }
 
-    pub fn step(&self, step: u64) {
+    /// After `step` steps.
+    pub fn step(&mut self, step: u64) {
+        let since = self.shown.0.elapsed();
         if let Some(bar) = &self.bar {
             bar.set_position(step);
-        }
-    }
-
-    pub fn train(&self, line: &TrainLine) {
-        match &self.bar {
-            Some(bar) => bar.set_message(losses(line)),
-            None => {
-                let [load, compute, exchange, update] = line.step_seconds().map(|seconds| seconds * 1e3);
-                let digits = self.last_step.to_string().len();
-                say(format_args!(
-                    "step {:digits$}/{}  epoch {}  {}  {:.0} samples/s  ms/step: load {load:.2} compute {compute:.2} exchange {exchange:.2} update {update:.2}",
-                    line.step,
-                    self.last_step,
-                    line.epoch,
-                    losses(line),
-                    line.samples_per_second(),
-                ));
+            if since >= REDRAWN {
+                bar.set_message(self.numbers(step));
+                self.shown = (Instant::now(), step);
             }
+            return;
+        }
+        let interval = if self.shown == self.began { FIRST } else { INTERVAL };
+        if since >= interval || self.schedule.every_epochs(1, step) && !self.schedule.evaluates(step) {
+            let last = self.schedule.last_step();
+            say(format_args!("{:3} %  step {step}{}", 100 * step / last.max(1), self.numbers(step)));
+            self.shown = (Instant::now(), step);
         }
     }
 
-    pub fn evaluation(&self, line: &EvaluationLine) {
-        let sums = &line.sums;
-        let mut text = format!("{} after step {} (epoch {}): loss {:.5}", line.split, line.step, line.epoch, sums.mean(Measure::Loss));
+    /// What is known at `step`: losses, speed since the last time, time left.
+    fn numbers(&self, step: u64) -> String {
+        let (since, before) = self.shown;
+        let speed = ((step - before) * self.batch_size as u64) as f64 / since.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+        let left = self.left(step).map_or(String::new(), |left| format!("  {left} left"));
+        format!("{}  {speed:.0} samples/s{left}", self.losses)
+    }
+
+    /// How long the steps after `step` will take, evaluations included.
+    fn left(&self, step: u64) -> Option<String> {
+        let (began, first) = self.began;
+        let each = began.elapsed().as_secs_f64() / step.checked_sub(first).filter(|steps| *steps > 0)? as f64;
+        let left = self.schedule.last_step().checked_sub(step).filter(|left| *left > 0)?;
+        Some(duration(left as f64 * each))
+    }
+
+    pub fn train(&mut self, line: &TrainLine) {
+        self.losses = losses(line);
+    }
+
+    pub fn evaluation(&mut self, line: &EvaluationLine) {
+        let mut text = format!("epoch {}, step {}: {}", line.epoch, line.step, result(line));
         if line.classifies {
-            let (top1, top5) = (100.0 * sums.mean(Measure::Top1Error), 100.0 * sums.mean(Measure::Top5Error));
-            text += &format!("  top-1 error {top1:.2} %  top-5 error {top5:.2} %");
+            text += &format!("  top-5 {:.2} %", 100.0 * line.sums.mean(Measure::Top5Error));
         }
-        self.say(&format!("{text}  {:.1} s", line.seconds));
+        let left = self.left(line.step).map_or(String::new(), |left| format!("  {left} left"));
+        self.say(&format!("{text}  loss {:.4}  in {:.1} s{left}", line.sums.mean(Measure::Loss), line.seconds));
+        self.result = Some(result(line));
+        // Speed is that of training.
+        self.shown = (Instant::now(), line.step);
+    }
+
+    /// That the run in `folder` is over, `seconds` after it began.
+    pub fn done(&self, folder: &Path, seconds: f64) {
+        self.finish();
+        let result = self.result.as_ref().map_or(String::new(), |result| format!(", {result}"));
+        let (folder, steps) = (folder.display(), self.schedule.last_step());
+        say(format_args!("done: {folder}, {steps} steps in {}{result}; biodist report {folder} shows it", duration(seconds)));
     }
 
     /// A line of its own, above the bar.
@@ -143,13 +189,21 @@ impl TermLike for Screen {
     }
 }
 
+/// "test error 2.91 %", or the loss where nothing is classified.
+fn result(line: &EvaluationLine) -> String {
+    match line.classifies {
+        true => format!("{} error {:.2} %", line.split, 100.0 * line.sums.mean(Measure::Top1Error)),
+        false => format!("{} loss {:.5}", line.split, line.sums.mean(Measure::Loss)),
+    }
+}
+
 fn losses(line: &TrainLine) -> String {
     let sums = &line.sums;
     let told = sums.means(line.classifies).filter_map(|(measure, mean)| match measure {
-        Measure::Loss => Some(format!("loss {mean:.5}")),
-        Measure::InverseLoss => Some(format!("inverse {mean:.5}")),
-        Measure::Top1Error => Some(format!("error {:.2} %", 100.0 * mean)),
+        Measure::Loss => Some(format!("  loss {mean:.4}")),
+        Measure::InverseLoss => Some(format!("  inverse {mean:.4}")),
+        Measure::Top1Error => Some(format!("  error {:.2} %", 100.0 * mean)),
         Measure::Top5Error => None,
     });
-    told.collect::<Vec<_>>().join("  ")
+    told.collect()
 }

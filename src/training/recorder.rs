@@ -9,6 +9,7 @@ use super::checkpoint::{Checkpoints, State};
 use super::metrics::MetricsFile;
 use super::progress::Progress;
 use super::run_folder::RunFolder;
+use super::schedule::Schedule;
 use crate::learner::Engine;
 
 /// What rank 0 alone writes and shows.
@@ -21,16 +22,22 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// For a run of `last` steps that goes on after `step`, and had its last regular line of metrics after `last_regular`; with the score of
-    /// the best checkpoint so far.
-    pub fn open(folder: RunFolder, step: u64, last: u64, last_regular: u64) -> Result<(Recorder, Option<Scored>)> {
+    /// For a run in batches of `batch_size` that goes on after `step`, and had its last regular line of metrics after `last_regular`; with
+    /// the score of the best checkpoint so far.
+    pub fn open(
+        folder: RunFolder,
+        step: u64,
+        schedule: Schedule,
+        batch_size: usize,
+        last_regular: u64,
+    ) -> Result<(Recorder, Option<Scored>)> {
         // A run that is over has lost nothing but what a crash cut from its last line.
-        let (step_kept, regular_kept) = if step >= last { (u64::MAX, u64::MAX) } else { (step, last_regular) };
+        let (step_kept, regular_kept) = if step >= schedule.last_step() { (u64::MAX, u64::MAX) } else { (step, last_regular) };
         let metrics = MetricsFile::resume(folder.path(), step_kept, regular_kept)?;
         let checkpoints = Checkpoints::of(folder.path());
         checkpoints.set_aside_beyond(step)?;
         let (best, score) = BestFile::open(&checkpoints)?;
-        Ok((Recorder { folder, checkpoints, best, metrics, progress: Progress::new(step, last) }, score))
+        Ok((Recorder { folder, checkpoints, best, metrics, progress: Progress::new(step, schedule, batch_size) }, score))
     }
 
     /// Before anything is written: the run is its folder, which may have been moved, and not whatever is now at its path.

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::compute::Measure;
 
+/// Key of the seconds that the run had trained, over all its starts.
+pub const TIME: &str = "time";
 pub const FILE_NAME: &str = "metrics.jsonl";
 
 /// Means over samples. Absent is what has no meaning (errors of an autoencoder) or was not finite.
@@ -62,6 +64,9 @@ pub struct Line {
     pub step: u64,
     /// Epochs begun.
     pub epoch: u64,
+    /// Seconds of training. Absent in lines older than this entry.
+    #[serde(default)]
+    pub time: Option<f64>,
     /// By layer, then by quantity.
     #[serde(default)]
     pub diagnostics: Map<String, Value>,

@@ -21,7 +21,6 @@ use crate::config::{Config, Output};
 use crate::data::{BatchPlan, DataSet, Loader, Position, evenly, plain_batch};
 use crate::exchange::Transport;
 use crate::exit::Exit;
-use crate::job::say;
 use crate::learner::Engine;
 use crate::learner::LayerDiagnostics;
 use crate::learner::replicas;
@@ -78,9 +77,8 @@ impl<'a> Trainer<'a> {
         let step = run.resumed.map_or(0, |state| state.step);
         let tallied = run.resumed.map_or_else(Tallied::default, |state| state.metrics);
         let (record, best) = match run.folder.take() {
-            Some(folder) => {
-                Recorder::open(folder, step, run.schedule.last_step(), tallied.since).map(|(record, best)| (Some(record), best))?
-            }
+            Some(folder) => Recorder::open(folder, step, run.schedule, run.config.data.batch_size, tallied.since)
+                .map(|(record, best)| (Some(record), best))?,
             None => (None, None),
         };
         let best = Scored::shared(best, &*transport);
@@ -125,8 +123,7 @@ impl<'a> Trainer<'a> {
         }
         self.train(self.schedule.last_step())?;
         if let Some(record) = &self.record {
-            record.progress.finish();
-            say(format_args!("done: {}", record.folder.path().display()));
+            record.progress.done(record.folder.path(), record.metrics.seconds());
         }
         Ok(())
     }
@@ -199,7 +196,7 @@ impl<'a> Trainer<'a> {
         self.tally.add(&self.engine, phase, &*self.transport);
         self.step += 1;
         self.clock.step(self.config.data.batch_size, started.elapsed().as_secs_f64(), load);
-        if let Some(record) = &self.record {
+        if let Some(record) = &mut self.record {
             record.progress.step(self.step);
         }
         Ok(())

@@ -21,6 +21,7 @@ mod reading;
 mod replicas;
 mod report;
 mod resume;
+mod running;
 mod same_bits;
 mod seeds;
 mod shards;

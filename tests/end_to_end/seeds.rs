@@ -63,6 +63,55 @@ fn values_of_a_key_are_trained_one_after_another() {
 }
 
 #[test]
+fn every_combination_is_trained_several_at_a_time_and_in_parts() {
+    let site = Site::new();
+    let config = site.configure("grid", "rule = \"bp\"\nsigma = 0.2", "[training]\nepochs = 1");
+    let study = ["train", &config, "--vary", "learning.rule=bp,fa", "--seeds", "0,1"];
+    let outcome = site.succeed(1, &[&study[..], &["--out", "all", "--jobs", "2"]].concat());
+    site.succeed(1, &["train", &config, "--out", "alone", "learning.rule=fa", "experiment.seed=1"]);
+    site.assert_same("alone", "all/rule_fa/seed_1");
+    let of = |rule: &str| {
+        let errors = [0, 1].map(|seed| {
+            let lines = site.metrics(&format!("all/rule_{rule}/seed_{seed}"));
+            lines.iter().rev().find(|line| line["split"] == "test").unwrap()["top1_error"].as_f64().unwrap()
+        });
+        let (mean, deviation) = ((errors[0] + errors[1]) / 2.0, (errors[0] - errors[1]).abs() / 2f64.sqrt());
+        format!("{:.2} ± {:.2} %", 100.0 * mean, 100.0 * deviation)
+    };
+    for rule in ["bp", "fa"] {
+        let row = outcome.stdout.lines().find(|line| line.starts_with(&format!("{rule} "))).unwrap();
+        assert!(row.contains(&of(rule)), "{row}: {}", of(rule));
+    }
+    // Parts that end apart are the same runs.
+    for part in ["0/2", "1/2"] {
+        site.succeed(1, &[&study[..], &["--out", "parts", "--array", part]].concat());
+        assert!(!site.path(&format!("parts/rule_bp/seed_{}", if part == "0/2" { 1 } else { 2 })).exists());
+    }
+    site.assert_same("alone", "parts/rule_fa/seed_1");
+    // What fails leaves the others as they are, and is named; what is finished stays.
+    std::fs::remove_dir_all(site.path("all/rule_fa/seed_0")).unwrap();
+    std::fs::write(site.path("all/rule_fa/seed_0"), "").unwrap();
+    let refused = site.run(1, &[&study[..], &["--out", "all", "--jobs", "2", "--resume"]].concat());
+    assert!(refused.code == Some(2) && refused.stderr.contains("rule_fa/seed_0: this is a file"), "{refused:?}");
+    std::fs::remove_file(site.path("all/rule_fa/seed_0")).unwrap();
+    let more = site.succeed(1, &[&study[..], &["--out", "all", "--jobs", "2", "--resume"]].concat());
+    assert_eq!(more.stdout.matches(" is done").count(), 4, "{more:?}");
+    for (more, expected) in [
+        (&["--vary", "experiment.seed=5"][..], "experiment.seed: it is varied twice"),
+        (&["--vary", "learning.sigma=0.1,0.2"], "learning.sigma: its values would make no difference with learning.rule=bp, experiment.seed=0"),
+        (&["--array", "2/2"], "write I/N"),
+    ] {
+        let refused = site.run(1, &[&study[..], more, &["--out", "none"]].concat());
+        assert!(refused.code == Some(2) && refused.stderr.contains(expected), "{refused:?}");
+    }
+    let refused = site.run(2, &[&study[..], &["--out", "none", "--jobs", "2"]].concat());
+    assert!(refused.code == Some(2) && refused.stderr.contains("start it without mpirun"), "{refused:?}");
+    let refused = site.run(1, &["train", &config, "--jobs", "2"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("name them with --vary or --seeds"), "{refused:?}");
+    assert!(!site.path("none").exists());
+}
+
+#[test]
 fn keys_that_were_typed_in_vain_are_named() {
     let site = Site::new();
     let config = site.configure("keys", "rule = \"bp\"\nsigma = 0.2", "[training]\nmax_steps = 1");

@@ -140,11 +140,14 @@ impl Site {
     /// The lines of `run`'s metrics, without what depends on the clock.
     pub fn metrics(&self, run: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
+        let mut before = 0.0;
         let parse = |line: &str| {
             let mut value: Value = serde_json::from_str(line).unwrap();
             let fields = value.as_object_mut().unwrap();
             assert!(fields.shift_remove("samples_per_second").unwrap().as_f64().unwrap() > 0.0);
             fields.shift_remove("seconds");
+            let time = fields.shift_remove("time").unwrap().as_f64().unwrap();
+            assert!(time >= std::mem::replace(&mut before, time), "time goes on, over resumes too: {line}");
             value
         };
         text.lines().map(parse).collect()

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::checkpoint::create_folder;
+use super::records::TIME;
 use crate::host;
 
 /// Folder of the files, in the run's.
@@ -24,7 +25,7 @@ pub const FOLDER: &str = "tensorboard";
 const NAME: &str = "events.out.tfevents.";
 
 /// Keys of a line that say what it is of, instead of what was measured.
-const NOT_MEASURED: [&str; 3] = ["step", "epoch", "samples"];
+const NOT_MEASURED: [&str; 4] = ["step", "epoch", "samples", TIME];
 
 /// A file of events that is being written, on rank 0.
 pub struct EventFile {
