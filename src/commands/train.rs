@@ -59,6 +59,9 @@ pub struct TrainArgs {
     /// NAME is the last part of KEY. For instance --vary learning.auxiliary_units=2,8,32,128 for Figure 4.
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with = "seeds")]
     vary: Option<Series>,
+    /// Print data.batch_size and nothing else: what biodist-launch asks where it goes on with fewer hosts
+    #[arg(long, hide = true)]
+    print_batch_size: bool,
 }
 
 impl TrainArgs {
@@ -87,6 +90,10 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     let series = args.vary.clone().or_else(|| (!args.seeds.is_empty()).then(|| Series::of_seeds(&args.seeds)));
     let loaded = load(&[])?;
     let config = &loaded.config;
+    if args.print_batch_size {
+        say(config.data.batch_size);
+        return Ok(());
+    }
     agree(&args.facts(&series).with_config(config), &*transport)?;
     watch::watch(&transport, config.parallel.stall_timeout)?;
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
