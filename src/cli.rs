@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use biodist_process::last_word::LastWord;
+use biodist_process::speech::{self, Stream};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::agreement::{self, Facts};
 use crate::commands::{bench, check, configs, eval, keys, report, sweep, train};
+use crate::exit::Exit;
 use crate::rules::{self, Definition};
 use crate::training::StopRequest;
 use crate::{job, versions};
@@ -73,6 +76,9 @@ impl Cli {
             // Every rank has the same command line, and one answer is enough.
             if job::speaks() {
                 let _ = error.print();
+                if error.exit_code() != 0 {
+                    speech::speak(Stream::Err, LastWord::line(Exit::Usage, 0, "the command line"));
+                }
             } else if error.exit_code() != 0 {
                 job::await_first_word();
             }

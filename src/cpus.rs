@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
-use biodist_process::ancestors;
+use biodist_process::{ancestors, ranks};
 
 use crate::exchange::Transport;
 
@@ -136,20 +136,13 @@ fn bind(mask: &Mask) -> std::io::Result<()> {
     }
 }
 
-/// Programs that start ranks and bind them, but are not bound themselves.
-const LAUNCHERS: [&str; 9] =
-    ["mpirun", "mpiexec", "mpiexec.hydra", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy", "slurmstepd"];
-
-/// Ancestors that are looked at for a launcher.
-const ANCESTORS: usize = 16;
-
-/// The process that started this rank as one of many: the nearest ancestor that is a launcher. A sweep's trial has none: the sweep, which
-/// is this very program, has given it its CPUs.
+/// The process that started this rank as one of many, and bound it, but is not bound itself: the nearest ancestor that is a launcher. A
+/// sweep's trial has none: the sweep, which is this very program, has given it its CPUs.
 fn launcher() -> Option<libc::pid_t> {
     let mut line = ancestors::line(std::process::id());
     let own = line.next()?.name;
-    let mut above = line.take(ANCESTORS).take_while(|ancestor| ancestor.name != own);
-    above.find(|ancestor| LAUNCHERS.contains(&ancestor.name.as_str())).map(|launcher| launcher.id.cast_signed())
+    let mut above = line.take_while(|ancestor| ancestor.name != own);
+    above.find(|ancestor| ranks::starts_ranks(&ancestor.name)).map(|launcher| launcher.id.cast_signed())
 }
 
 #[cfg(test)]

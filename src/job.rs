@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Error, Result};
+use biodist_process::last_word::LastWord;
 use biodist_process::speech::{self, Lines, Stream};
 use biodist_process::{leftovers, ranks};
 
@@ -66,7 +67,8 @@ pub fn end(result: Result<()>) -> ExitCode {
         // All ranks agreed on it, and all leave in good order.
         Err(error) if Exit::of(&error) == Exit::Stopped => {
             if speaks() {
-                complain(&describe(&error));
+                let message = describe(&error);
+                complain(0, Exit::Stopped, &message, &message);
             }
             finish();
             ExitCode::from(Exit::Stopped as u8)
@@ -94,7 +96,7 @@ fn give_up(message: &str, exit: Exit) -> ! {
     std::mem::forget(observe::span(Doing::Ending, None));
     let Some(transport) = TRANSPORT.get().filter(|transport| transport.size() > 1) else {
         if speaks() {
-            complain(message);
+            complain(0, exit, message, message);
         } else {
             await_first_word();
         }
@@ -102,13 +104,13 @@ fn give_up(message: &str, exit: Exit) -> ! {
         std::process::exit(code)
     };
     match transport.rank() {
-        0 => complain(message),
+        0 => complain(0, exit, message, message),
         rank => {
             // Most errors happen on all ranks at once, and rank 0's report ends this process during the wait; a request to stop in good
             // order comes too late.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
             std::thread::sleep(FIRST_WORD + NEXT_WORD * (rank - 1).min(20) as u32);
-            complain_as_rank(rank, message);
+            complain(rank, exit, message, message);
         }
     }
     speech::finish();
@@ -117,17 +119,11 @@ fn give_up(message: &str, exit: Exit) -> ! {
     transport.abort(code)
 }
 
-/// One line on stderr that says whose it is; rank 0 speaks for the job.
-pub fn complain_as_rank(rank: usize, message: &str) {
-    match rank {
-        0 => complain(message),
-        _ => complain(&format!("rank {rank} on {}: {message}", host::name())),
-    }
-}
-
-/// One line on stderr, written at once so that lines of several ranks do not mix; where that is closed, nobody listens.
-fn complain(message: &str) {
-    speech::speak(Stream::Err, format!("biodist: {message}\n"));
+/// One line on stderr that says whose it is, rank 0 speaking for the job, and the word for a launcher, with the cause alone. Written at
+/// once, so that lines of several ranks do not mix; where stderr is closed, nobody listens.
+pub fn complain(rank: usize, exit: Exit, message: &str, cause: &str) {
+    let who = if rank == 0 { String::new() } else { format!("rank {rank} on {}: ", host::name()) };
+    speech::speak(Stream::Err, format!("biodist: {who}{message}\n{}", LastWord::line(exit, rank, cause)));
 }
 
 /// One line on stdout; where that is closed, training goes on all the same.

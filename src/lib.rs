@@ -27,6 +27,8 @@
 //! * [`search`], [`report`], [`commands`], [`cli`]: what a person asks for;
 //! * [`observe`] and [`watch`]: what ranks are doing, and who ends a job that no longer moves.
 
+pub use biodist_process::exit;
+
 pub mod agreement;
 pub mod cli;
 pub mod commands;
@@ -35,7 +37,6 @@ pub mod config;
 pub mod cpus;
 pub mod data;
 pub mod exchange;
-pub mod exit;
 pub mod host;
 pub mod job;
 pub mod key;

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use biodist_process::last_word::LAUNCH;
 use biodist_process::speech::{self, Lines, Stream};
 use biodist_process::{ranks, signals};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::ending::Ending;
-use crate::mpirun::LAUNCH_VARIABLE;
 use crate::output::{Author, Journal, follow};
 use crate::speech::say;
 
@@ -27,6 +27,8 @@ const AFTER_TERM: Duration = Duration::from_secs(10);
 const AFTER_ITS_WORD: Duration = Duration::from_secs(8);
 /// How often mpirun's messages are looked at.
 const GLANCE: Duration = Duration::from_millis(500);
+/// mpirun's messages are shown when they are this old: by then it is known whether they are of the job's end.
+const HOLD: Duration = Duration::from_secs(1);
 /// A rank that nobody could end keeps its end of the pipes open; what it still says is not waited for longer than this.
 const AFTER_EXIT: Duration = Duration::from_secs(2);
 
@@ -99,7 +101,14 @@ impl Attempt<'_> {
                 let _ = sender.send(Event::Exited(status));
             }
         });
-        let says_it_ends = || journal.lock().is_ok_and(|journal| journal.recent(Author::Mpirun).any(announces_the_end));
+        let says_it_ends = || {
+            let Ok(mut journal) = journal.lock() else { return false };
+            let ends = journal.recent(Author::Mpirun).any(announces_the_end);
+            if !ends {
+                speech::speak(Stream::Err, journal.release(HOLD));
+            }
+            ends
+        };
         let (status, stop_requested) = self.supervise(process, says_it_ends)?;
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         let mut ending = Ending { code, stop_requested, lasted: started.elapsed(), signal: status.signal(), ..Ending::default() };
@@ -108,10 +117,13 @@ impl Attempt<'_> {
         while !followers.iter().all(|follower| follower.is_finished()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let journal = journal.lock().map_err(|_| anyhow!("a thread that follows mpirun's output has failed"))?;
+        let mut journal = journal.lock().map_err(|_| anyhow!("a thread that follows mpirun's output has failed"))?;
         journal.recent(Author::Mpirun).for_each(|line| ending.note(line));
-        journal.recent_of_ranks().for_each(|line| ending.hear(line));
+        journal.words().iter().for_each(|word| ending.hear(word));
         ending.settle();
+        if !ending.is_understood() {
+            speech::speak(Stream::Err, journal.release(Duration::ZERO));
+        }
         let speaker = ending.rank.unwrap_or(0);
         let last_words = journal.recent(Author::Rank(speaker)).map(str::to_owned).collect();
         Ok(Outcome { ending, speaker, last_words, log_error: journal.file_error().map(str::to_owned) })
@@ -120,7 +132,7 @@ impl Attempt<'_> {
     /// mpirun in a process group of its own, so that Ctrl-C reaches the launcher alone; it ends with the launcher.
     fn start(&self) -> Result<Child> {
         let mut command = Command::new(&self.line[0]);
-        command.args(&self.line[1..]).envs(self.variables.iter().map(|(name, value)| (name, value))).env(LAUNCH_VARIABLE, self.launch_id);
+        command.args(&self.line[1..]).envs(self.variables.iter().map(|(name, value)| (name, value))).env(LAUNCH, self.launch_id);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         for name in ranks::variables() {
             command.env_remove(name);

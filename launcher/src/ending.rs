@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use biodist_process::exit::Exit;
+use biodist_process::last_word::LastWord;
+
 /// Codes that biodist ends with, which mpirun passes on.
-pub const STOPPED: i32 = 75;
-pub const STALLED: i32 = 76;
-pub const NOT_FINITE: i32 = 77;
+pub const USAGE: i32 = Exit::Usage as i32;
+pub const STOPPED: i32 = Exit::Stopped as i32;
+pub const STALLED: i32 = Exit::Stalled as i32;
+pub const NOT_FINITE: i32 = Exit::NotFinite as i32;
+const FAILED: i32 = Exit::Failed as i32;
 
 /// Codes by which mpirun, or a shell, tells the signal that ended a process.
 const SIGNALS: std::ops::RangeInclusive<i32> = 129..=192;
@@ -18,7 +23,7 @@ pub struct Ending {
     pub lasted: Duration,
     /// Somebody asked the launcher to stop while it ran.
     pub stop_requested: bool,
-    /// The rank that mpirun holds responsible.
+    /// The rank that says why, or that mpirun holds responsible.
     pub rank: Option<usize>,
     /// Its host.
     pub host: Option<String>,
@@ -26,10 +31,10 @@ pub struct Ending {
     pub signal: Option<i32>,
     /// Hosts that mpirun lost its connection to.
     pub lost_hosts: Vec<String>,
-    /// The code that a rank said it ends with.
+    /// The code that mpirun has of a rank.
     pub reported: Option<i32>,
-    /// Who holds up the job, in the words of a rank's watchdog.
-    pub verdict: Option<String>,
+    /// What a rank says itself, the first that does.
+    pub word: Option<LastWord>,
     /// Why nothing was started, where a person has to mend that.
     pub hindrance: Option<&'static str>,
 }
@@ -83,47 +88,42 @@ impl Ending {
         }
     }
 
-    /// Takes note of one line of a rank's: what biodist says last tells its code, which mpirun may not get to do.
-    pub fn hear(&mut self, line: &str) {
-        // PMIx, with Open MPI 5, puts a blank between its tag and the line.
-        let Some(said) = line.trim_start().strip_prefix("biodist: ") else { return };
-        if let Some((_, stall)) = said.split_once("stalled (parallel.stall_timeout = ") {
-            self.reported = Some(STALLED);
-            let verdict = stall.split_once("): ").map_or(stall, |(_, verdict)| verdict);
-            self.verdict.get_or_insert_with(|| verdict.split(". The job ends").next().unwrap_or(verdict).to_owned());
-        } else if said.starts_with("stopped on request") {
-            self.reported = Some(STOPPED);
-        }
+    /// Takes note of a rank's last word. Those after the first are of ranks that it took along.
+    pub fn hear(&mut self, word: &LastWord) {
+        self.word.get_or_insert_with(|| word.clone());
     }
 
     /// Puts the cause in the place of its consequences. An mpirun that waits for a lost host has to be killed, and itself kills the ranks
     /// that do not end: what a rank ended with says more than such signals, and a lost host is a stall that nobody was left to report.
     pub fn settle(&mut self) {
-        let stopped = self.stop_requested && self.reported == Some(STOPPED) && self.code != 0;
         let lost = (!self.lost_hosts.is_empty()).then_some(STALLED);
-        if let Some(cause) = self.reported.or(lost).filter(|_| stopped || self.code >= 128) {
-            self.code = cause;
-            self.signal = None;
+        if let Some(word) = self.word.as_ref().filter(|_| self.code != 0) {
+            (self.code, self.rank, self.host, self.signal) = (word.code, Some(word.rank), Some(word.host.clone()), None);
+        } else if let Some(cause) = self.reported.or(lost).filter(|_| self.code >= 128) {
+            (self.code, self.signal) = (cause, None);
         }
         // A rank ends so before there is one.
         match self.code {
             NOT_FOUND => self.hindrance = self.hindrance.or(Some("the program, or something that it needs, was not found")),
             NOT_EXECUTABLE => self.hindrance = self.hindrance.or(Some("the program cannot be executed")),
             // mpirun's own numbers are no signals'.
-            _ if self.hindrance.is_some() => self.code = 1,
+            _ if self.hindrance.is_some() => self.code = FAILED,
             _ => {}
         }
     }
 
     /// Whether the same command can succeed when it is started again from the last checkpoint.
     pub fn is_worth_a_restart(&self) -> bool {
-        !self.stop_requested && !matches!(self.code, 0 | 2 | STOPPED | NOT_FINITE)
+        !self.stop_requested && !matches!(self.code, 0 | USAGE | STOPPED | NOT_FINITE)
     }
 
     /// A process that says itself that it failed, at once, will most likely do so again.
     pub fn failed_at_once(&self) -> bool {
         let mpirun_itself = self.rank.is_none() && !SIGNALS.contains(&self.code);
-        (self.code == 1 || mpirun_itself) && self.signal.is_none() && self.lost_hosts.is_empty() && self.lasted < Duration::from_secs(60)
+        (self.code == FAILED || mpirun_itself)
+            && self.signal.is_none()
+            && self.lost_hosts.is_empty()
+            && self.lasted < Duration::from_secs(60)
     }
 
     /// The code that the launcher ends with. A run that is told to stop before it can handle the signal has lost nothing: it was stopped.
@@ -131,6 +131,11 @@ impl Ending {
         let before_training = [128 + libc::SIGUSR1, 128 + libc::SIGTERM].contains(&self.code);
         let code = if self.stop_requested && before_training { STOPPED } else { self.code };
         u8::try_from(code).unwrap_or(1)
+    }
+
+    /// Whether it is known without mpirun's messages why the job has ended.
+    pub fn is_understood(&self) -> bool {
+        self.code != 0 && (self.stop_requested || self.rank.is_some() || !self.lost_hosts.is_empty())
     }
 
     /// One clause for the report.
@@ -152,12 +157,12 @@ impl Ending {
             0 => "done".to_owned(),
             STOPPED => "stopped on request, checkpoint written".to_owned(),
             _ if self.stop_requested => "stopped on request".to_owned(),
-            STALLED => match &self.verdict {
-                Some(verdict) => format!("stalled (code {STALLED}): {verdict}"),
+            STALLED => match &self.word {
+                Some(word) => format!("stalled (code {STALLED}): {}", word.cause),
                 None => format!("{who} reported a stall or replicas that differ (code {STALLED})"),
             },
             NOT_FINITE => format!("{who} met a loss that is not finite (code {NOT_FINITE})"),
-            2 => format!("{who} refused the command line or the configuration (code 2)"),
+            USAGE => format!("{who} refused the command line or the configuration (code {USAGE})"),
             code => match self.signal {
                 Some(signal) => format!("{who} was killed by signal {signal}"),
                 // mpirun does not always get to say which one it was.
@@ -181,11 +186,15 @@ mod tests {
         ending_after(code, lines, &[])
     }
 
+    fn word(code: i32, rank: usize, cause: &str) -> LastWord {
+        LastWord { code, rank, host: format!("h{rank}"), cause: cause.to_owned() }
+    }
+
     /// After what mpirun said, and what ranks did.
-    fn ending_after(code: i32, lines: &[&str], heard: &[&str]) -> Ending {
+    fn ending_after(code: i32, lines: &[&str], heard: &[LastWord]) -> Ending {
         let mut ending = Ending { code, lasted: Duration::from_secs(1), ..Ending::default() };
         lines.iter().for_each(|line| ending.note(line));
-        heard.iter().for_each(|line| ending.hear(line));
+        heard.iter().for_each(|word| ending.hear(word));
         ending.settle();
         ending
     }
@@ -203,9 +212,8 @@ mod tests {
 
     #[test]
     fn a_stop_that_ranks_have_told_of_is_one_whatever_mpirun_ends_with() {
-        let heard = ["biodist: stopped on request after step 9 of 10, checkpoint written"];
         let mut ending = Ending { code: 1, stop_requested: true, ..Ending::default() };
-        heard.iter().for_each(|line| ending.hear(line));
+        ending.hear(&word(75, 0, "stopped on request after step 9 of 10, checkpoint written"));
         ending.settle();
         assert_eq!((ending.exit_code(), ending.describe().as_str()), (75, "stopped on request, checkpoint written"));
     }
@@ -240,10 +248,10 @@ mod tests {
 
     #[test]
     fn what_a_rank_ended_with_counts_and_not_the_signals_that_follow() {
-        let stall = "biodist: rank 1 on h2: stalled (parallel.stall_timeout = 5 s): rank 0 on h1 has given no sign of life for 5.1 s \
-                     (stopped); last seen in step 9, barrier. The job ends; --resume goes on from the last checkpoint";
-        let killed = ending_after(137, &["Primary job  terminated normally, but 1 process returned"], &["step 9", stall]);
-        assert_eq!(killed.exit_code(), 76);
+        let stall = word(76, 1, "rank 0 on h1 has given no sign of life for 5.1 s (stopped); last seen in step 9, barrier");
+        let killed =
+            ending_after(137, &["Primary job  terminated normally, but 1 process returned"], &[stall.clone(), word(76, 2, "late")]);
+        assert_eq!((killed.exit_code(), killed.rank, killed.host.as_deref()), (76, Some(1), Some("h1")));
         assert_eq!(
             killed.describe(),
             "stalled (code 76): rank 0 on h1 has given no sign of life for 5.1 s (stopped); last seen in step 9, barrier"
@@ -251,11 +259,24 @@ mod tests {
         let aborted = ["MPI_ABORT was invoked on rank 5 in communicator MPI_COMM_WORLD", "with errorcode 77."];
         assert_eq!(ending(137, &aborted).exit_code(), 77);
         assert_eq!(ending(143, &["  Process name: [[21673,1],3]", "  Exit code:    2"]).exit_code(), 2);
-        let stopped = ending_after(137, &[], &["biodist: stopped on request after step 9 of 20, checkpoint written"]);
+        let stopped = ending_after(137, &[], &[word(75, 0, "stopped on request after step 9 of 20, checkpoint written")]);
         assert!(stopped.exit_code() == 75 && !stopped.is_worth_a_restart());
-        // mpirun's own word stands where it has one, and so does a signal that nobody explains.
-        assert_eq!(ending_after(1, &aborted[..1], &[stall]).exit_code(), 1);
-        assert_eq!(ending_after(137, &[], &["a metric called 'stalled (parallel.stall_timeout = 5 s): '"]).exit_code(), 137);
+        // The first word stands, also against mpirun's; where all have ended well it was about something else.
+        assert_eq!(
+            ending_after(1, &aborted, &[word(2, 0, "alpha"), stall.clone()]).describe(),
+            "rank 0 on h0 refused the command line or the configuration (code 2)"
+        );
+        assert_eq!(ending_after(0, &[], &[stall]).exit_code(), 0);
+    }
+
+    #[test]
+    fn mpiruns_messages_are_for_ends_that_nothing_else_explains() {
+        assert!(ending_after(2, &[], &[word(2, 0, "alpha")]).is_understood());
+        assert!(ending(137, &["mpirun noticed that process rank 1 with PID 0 on node vm exited on signal 9 (Killed)."]).is_understood());
+        assert!(Ending { stop_requested: true, ..ending(75, &[]) }.is_understood());
+        assert!(!ending(1, &["ORTE was unable to reliably start one or more daemons."]).is_understood());
+        assert!(!ending(1, &["There are not enough slots available in the system"]).is_understood());
+        assert!(!ending(0, &["A high-performance transport is missing"]).is_understood());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::usage::usage;
+use biodist_process::exit::Exit;
 
 /// A host and, where the file says so, how many processes it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,10 +24,10 @@ pub struct Host {
 /// # Errors
 /// A file that cannot be read or holds no host; a line that is not understood.
 pub fn read(path: &Path) -> Result<Vec<Host>> {
-    let unreadable = |reason: String| usage(format!("cannot read the host file {}: {reason}", path.display()));
+    let unreadable = |reason: String| Exit::Usage.error(format!("cannot read the host file {}: {reason}", path.display()));
     let bytes = bytes(path).map_err(unreadable)?;
     let text = decode(&bytes).map_err(unreadable)?;
-    parse(text).map_err(|message| usage(format!("{}:{message}", path.display())))
+    parse(text).map_err(|message| Exit::Usage.error(format!("{}:{message}", path.display())))
 }
 
 /// A list of hosts is far shorter.
@@ -215,6 +215,6 @@ mod tests {
         std::fs::write(&path, "a slots=x").unwrap();
         let wrong = read(&path).unwrap_err();
         assert!(wrong.to_string().ends_with("hosts.txt:1: slots is 'x'; give a whole number from 1 on"), "{wrong}");
-        assert_eq!(crate::usage::exit_code(&wrong), 2);
+        assert_eq!(Exit::of(&wrong), Exit::Usage);
     }
 }

@@ -11,14 +11,14 @@ use biodist_process::{leftovers, ranks};
 use crate::attempt::{Attempt, Event, Outcome, listen};
 use crate::cli::Cli;
 use crate::command;
-use crate::ending::{Ending, NOT_FINITE, STOPPED};
+use crate::ending::{Ending, NOT_FINITE, STOPPED, USAGE};
 use crate::mpirun::{self, Job, Reach};
 use crate::placement::{Share, largest_divisor, place, total};
 use crate::remote::{self, Agent};
 use crate::resources;
 use crate::slurm;
 use crate::speech::say;
-use crate::usage::usage;
+use biodist_process::exit::Exit;
 
 /// Between a failure and the next start: GPUs and ports of dead processes become free.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ const LAST_WORDS: usize = 10;
 pub fn run(cli: &Cli) -> Result<u8> {
     let variable = |name: &str| std::env::var(name).ok();
     if cli.arguments()[0] == "biodist" {
-        return Err(usage("leave the word biodist out: biodist-launch train CONFIG"));
+        return Err(Exit::Usage.error("leave the word biodist out: biodist-launch train CONFIG"));
     }
     refuse_copies(variable)?;
     let gpus = cli.gpus.map(|count| count as usize);
@@ -92,7 +92,7 @@ impl Launch<'_> {
             return Ok(());
         }
         if self.job.reach == Reach::Local {
-            return Err(usage(format!("{}; --program names what is started", unusable[0].1)));
+            return Err(Exit::Usage.error(format!("{}; --program names what is started", unusable[0].1)));
         }
         let reasons: Vec<String> = unusable.iter().map(|(host, reason)| format!("{host}: {reason}")).collect();
         Err(anyhow!("cannot start on every host\n  {}", reasons.join("\n  ")))
@@ -181,7 +181,7 @@ impl Launch<'_> {
 
     /// Ends what mpirun left behind, which it does only when it fails itself or loses a host.
     fn sweep(&self, code: i32) {
-        if matches!(code, 0 | 2 | STOPPED | NOT_FINITE) {
+        if matches!(code, 0 | USAGE | STOPPED | NOT_FINITE) {
             return;
         }
         let hosts = match self.job.reach {
@@ -231,7 +231,8 @@ impl Launch<'_> {
             lines[0].push_str(&format!("; not started again: {reason}"));
         }
         if !matches!(ending.code, 0 | STOPPED) {
-            if !last_words.is_empty() {
+            // A rank that has said why it ends has just been heard.
+            if ending.word.is_none() && !last_words.is_empty() {
                 lines.push(format!("last lines of rank {speaker}:"));
                 lines.extend(last_words[last_words.len().saturating_sub(LAST_WORDS)..].iter().map(|line| format!("  {line}")));
             }
@@ -257,12 +258,12 @@ fn refuse_copies(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
     };
     let copies = variable(size).and_then(|copies| copies.parse::<usize>().ok()).unwrap_or(1);
     let name = if launcher.name == "slurmstepd" { "srun" } else { &launcher.name };
-    if copies > 1 { Err(usage(format!("biodist-launch was started several times by {name}; {remedy}"))) } else { Ok(()) }
+    if copies > 1 { Err(Exit::Usage.error(format!("biodist-launch was started several times by {name}; {remedy}"))) } else { Ok(()) }
 }
 
 /// Whether the same command, resumed, is what to do next.
 fn can_go_on(ending: &Ending) -> bool {
-    !matches!(ending.code, 0 | 2 | NOT_FINITE) && ending.hindrance.is_none()
+    !matches!(ending.code, 0 | USAGE | NOT_FINITE) && ending.hindrance.is_none()
 }
 
 fn names(shares: &[Share]) -> Vec<String> {

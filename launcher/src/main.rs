@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use biodist_process::exit::Exit;
 use biodist_process::ranks;
 use clap::Parser;
 
@@ -17,11 +18,11 @@ mod launch;
 mod mpirun;
 mod output;
 mod placement;
+mod question;
 mod remote;
 mod resources;
 mod slurm;
 mod speech;
-mod usage;
 
 fn main() -> ExitCode {
     // Where it was started several times, which is refused, one answer is enough.
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         if speaks {
             speech::say(&format!("{error:#}"));
         }
-        usage::exit_code(&error)
+        Exit::of(&error) as u8
     });
     biodist_process::speech::finish();
     ExitCode::from(code)

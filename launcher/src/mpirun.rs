@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::placement::{Share, total};
-use crate::usage::usage;
-
-/// Marks every process of one launch, so that what mpirun leaves behind can be found on any host.
-pub const LAUNCH_VARIABLE: &str = "BIODIST_LAUNCH";
+use biodist_process::exit::Exit;
+use biodist_process::last_word;
 
 /// A closed connection to a host is noticed after 5 + 5 x 2 seconds: without these, a cut link leaves ranks and mpirun hanging for ever.
 const KEEP_ALIVE: [(&str, &str); 3] =
@@ -92,7 +90,7 @@ pub fn command_line(job: &Job, environment: &[(String, OsString)]) -> Vec<OsStri
         }
     }
     job.variables.iter().for_each(|variable| line.option("-x", variable));
-    line.option("-x", LAUNCH_VARIABLE);
+    line.option("-x", last_word::LAUNCH);
     line.0.extend(job.program.iter().chain(&job.arguments).cloned());
     line.0
 }
@@ -126,7 +124,7 @@ pub fn quoted(variables: &[(&str, String)], line: &[OsString]) -> String {
 pub fn program(given: Option<&str>, launcher: Option<&Path>) -> Result<Vec<OsString>> {
     if let Some(given) = given {
         let words = shell_words::split(given).ok().filter(|words| !words.is_empty());
-        let words = words.ok_or_else(|| usage(format!("--program is '{given}'; give a program, in the words of a shell")))?;
+        let words = words.ok_or_else(|| Exit::Usage.error(format!("--program is '{given}'; give a program, in the words of a shell")))?;
         return Ok(words.into_iter().map(OsString::from).collect());
     }
     let beside = launcher.and_then(Path::parent).map(|folder| folder.join("biodist")).filter(|path| path.is_file());

@@ -8,8 +8,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use biodist_process::last_word::LastWord;
 
 /// Who wrote a line: a rank, or mpirun itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +104,10 @@ pub struct Journal {
     folder: Option<PathBuf>,
     files: BTreeMap<Author, File>,
     recent: BTreeMap<Author, VecDeque<String>>,
+    /// The last words of ranks, as they came.
+    words: Vec<LastWord>,
+    /// What mpirun has said and the terminal does not show yet, and since when.
+    held: VecDeque<(Instant, String)>,
     file_error: Option<String>,
 }
 
@@ -117,7 +123,7 @@ impl Journal {
         if let Some(folder) = &folder {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder for logs {}", folder.display()))?;
         }
-        Ok(Journal { folder, files: BTreeMap::new(), recent: BTreeMap::new(), file_error: None })
+        Ok(Journal { folder, files: BTreeMap::new(), recent: BTreeMap::new(), words: Vec::new(), held: VecDeque::new(), file_error: None })
     }
 
     /// The last lines of `author`, oldest first.
@@ -125,10 +131,16 @@ impl Journal {
         self.recent.get(&author).into_iter().flatten().map(String::as_str)
     }
 
-    /// The last lines of every rank, oldest first, rank after rank.
-    pub fn recent_of_ranks(&self) -> impl Iterator<Item = &str> {
-        let ranks = self.recent.iter().filter(|(author, _)| matches!(author, Author::Rank(_)));
-        ranks.flat_map(|(_, lines)| lines).map(String::as_str)
+    /// What ranks have said of their ends, in the order in which it came.
+    pub fn words(&self) -> &[LastWord] {
+        &self.words
+    }
+
+    /// mpirun's lines that the terminal has not shown, those that came at least `ago` ago; each is given once. At the end of a job mpirun
+    /// has paragraphs on what ranks say in a line, so they are held until it is known whether anybody needs them.
+    pub fn release(&mut self, ago: Duration) -> String {
+        let due = self.held.iter().take_while(|(since, _)| since.elapsed() >= ago).count();
+        self.held.drain(..due).map(|(_, line)| line).collect()
     }
 
     /// The first reason for which a line could not be kept in its file: training goes on without.
@@ -138,13 +150,24 @@ impl Journal {
 
     /// Takes a line; returns what the terminal shows of it.
     fn add(&mut self, author: Author, line: &[u8]) -> String {
+        let (said, word) = LastWord::take(line);
+        self.words.extend(word);
+        // A word alone, whole or not.
+        if said.is_empty() && !line.is_empty() {
+            return String::new();
+        }
+        let line = said;
         if let Err(error) = self.keep(author, line) {
             self.file_error.get_or_insert(format!("{error:#}"));
         }
         let text = String::from_utf8_lossy(line).into_owned();
         let shown = match author {
-            Author::Rank(rank) if rank > 0 => format!("[rank {rank}] {text}\n"),
-            _ => format!("{text}\n"),
+            Author::Rank(0) => format!("{text}\n"),
+            Author::Rank(rank) => format!("[rank {rank}] {text}\n"),
+            Author::Mpirun => {
+                self.held.push_back((Instant::now(), format!("{text}\n")));
+                String::new()
+            }
         };
         let recent = self.recent.entry(author).or_default();
         if recent.len() == REMEMBERED {
@@ -243,13 +266,38 @@ mod tests {
             journal.add(Author::Rank(0), number.to_string().as_bytes());
         }
         let last: [(Author, &[u8]); 3] = [(Author::Rank(0), b"100"), (Author::Rank(3), b"error"), (Author::Mpirun, b"ended")];
-        assert_eq!(last.map(|(author, line)| journal.add(author, line)), ["100\n", "[rank 3] error\n", "ended\n"]);
+        assert_eq!(last.map(|(author, line)| journal.add(author, line)), ["100\n", "[rank 3] error\n", ""]);
+        assert_eq!((journal.release(Duration::from_secs(60)).as_str(), journal.release(Duration::ZERO).as_str()), ("", "ended\n"));
+        assert_eq!(journal.release(Duration::ZERO), "");
         let read = |name: &str| std::fs::read_to_string(folder.path().join("logs").join(name)).unwrap();
         assert_eq!(read("rank-0.log").lines().count(), REMEMBERED + 1);
         assert_eq!(read("rank-3.log"), "error\n");
         assert_eq!(read("mpirun.log"), "ended\n");
         assert_eq!(journal.recent(Author::Rank(0)).next(), Some("1"));
         assert_eq!(journal.file_error(), None);
+    }
+
+    #[test]
+    fn last_words_are_kept_apart_whatever_comes_between() {
+        let word = |rank: usize| format!("biodist-ended {{\"code\":76,\"rank\":{rank},\"host\":\"n{rank}\",\"cause\":\"rank 3 is late\"}}");
+        let (first, second) = (word(1), word(2));
+        // Two ranks at once, over two connections: cut in the middle, one of them in two places, the last word of a third not whole.
+        let text = format!(
+            "[1,1]<stderr>:biodist: stalled\n[1,1]<stderr>:{}[1,2]<stderr>:{}[1,1]<stderr>:{}\n[1,2]<stderr>:{}\n[1,3]<stderr>:{}\n",
+            &first[..20],
+            &second[..50],
+            &first[20..],
+            &second[50..],
+            &first[..60]
+        );
+        for size in [1, 7, 1000] {
+            let mut journal = Journal::new(None).unwrap();
+            let mut shown = String::new();
+            let mut demultiplexer = Demultiplexer::default();
+            text.as_bytes().chunks(size).for_each(|piece| demultiplexer.push(piece, |author, line| shown += &journal.add(author, line)));
+            assert_eq!(journal.words().iter().map(|word| (word.rank, word.host.as_str())).collect::<Vec<_>>(), [(1, "n1"), (2, "n2")]);
+            assert_eq!(shown, "[rank 1] biodist: stalled\n");
+        }
     }
 
     #[test]

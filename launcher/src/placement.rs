@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use crate::hosts::Host;
-use crate::usage::usage;
+use biodist_process::exit::Exit;
 
 /// A host and the number of processes that run on it, or may.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +31,11 @@ pub fn place(slots: &[Share], ranks: Option<usize>) -> Result<Vec<Share>> {
     let available = total(slots);
     let ranks = ranks.unwrap_or(available);
     if ranks == 0 {
-        return Err(usage("--ranks is 0; give 1 or more"));
+        return Err(Exit::Usage.error("--ranks is 0; give 1 or more"));
     }
     if ranks > available {
         let hosts = if slots.len() == 1 { "the host has" } else { "the hosts have" };
-        return Err(usage(format!(
+        return Err(Exit::Usage.error(format!(
             "{ranks} ranks were asked for, but {hosts} {available} slots; ask for fewer ranks or give the hosts more slots"
         )));
     }

@@ -4,15 +4,16 @@
 //! They go the way that mpirun goes: ssh, or the program that Open MPI's `plm_rsh_agent` names.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::mpirun::{LAUNCH_VARIABLE, SSH_OPTIONS};
+use biodist_process::last_word::LAUNCH;
+
+use crate::mpirun::SSH_OPTIONS;
+use crate::question::Question;
 
 /// A command that takes longer has failed. Above ssh's own limit, whose message says more.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,22 +68,17 @@ impl Agent {
 
     /// `script` for `sh`, on `host`.
     fn command(&self, host: &str, script: &str) -> Command {
-        let mut command = if is_this_host(host) {
+        if is_this_host(host) {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            command
-        } else {
-            let mut command = Command::new(&self.words[0]);
-            command.args(&self.words[1..]).arg(host);
-            match self.has_shell {
-                true => command.arg(format!("sh -c {}", shell_words::quote(script))),
-                false => command.args(["sh", "-c", script]),
-            };
-            command
+            return command;
+        }
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]).arg(host);
+        match self.has_shell {
+            true => command.arg(format!("sh -c {}", shell_words::quote(script))),
+            false => command.args(["sh", "-c", script]),
         };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A terminal's Ctrl-C is the launcher's to act upon: a question that it ended would look like a lost host.
-        command.process_group(0);
         command
     }
 }
@@ -129,7 +125,7 @@ pub fn gpus(agent: &Agent, hosts: &[String]) -> Vec<usize> {
 /// to the ranks' own watchdogs.
 pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
     let script = format!(
-        "found=1; for file in $(grep -lszxF {LAUNCH_VARIABLE}={id} /proc/[0-9]*/environ); do \
+        "found=1; for file in $(grep -lszxF {LAUNCH}={id} /proc/[0-9]*/environ); do \
          process=${{file#/proc/}}; kill -9 ${{process%/environ}} 2>/dev/null && found=0; done; exit $found"
     );
     on_all(agent, hosts, &script, SHORT_PATIENCE).iter().filter(|(_, result)| result.is_ok()).count()
@@ -137,34 +133,10 @@ pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
 
 /// What `script` prints on each of `hosts`, which is little: an error is what the host, or the way to it, says.
 fn on_all(agent: &Agent, hosts: &[String], script: &str, patience: Duration) -> Vec<(String, Result<String, String>)> {
-    let started: Vec<_> = hosts.iter().map(|host| (host.clone(), agent.command(host, script).spawn())).collect();
+    let asked: Vec<_> = hosts.iter().map(|host| (host.clone(), Question::ask(&mut agent.command(host, script)))).collect();
     let until = Instant::now() + patience;
-    let finish =
-        |child: std::io::Result<Child>| child.map_err(|error| agent.lack(&error)).and_then(|child| outcome(child, until, patience));
-    started.into_iter().map(|(host, child)| (host, finish(child))).collect()
-}
-
-fn outcome(mut child: Child, until: Instant, patience: Duration) -> Result<String, String> {
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("no answer in {} s", patience.as_secs()));
-            }
-            Err(error) => return Err(error.to_string()),
-        }
-    };
-    let mut said = String::new();
-    if status.success() {
-        let _ = child.stdout.take().map(|mut stream| stream.read_to_string(&mut said));
-        return Ok(said);
-    }
-    let _ = child.stderr.take().map(|mut stream| stream.read_to_string(&mut said));
-    let last = said.trim().lines().last().unwrap_or_default().trim();
-    Err(if last.is_empty() { status.to_string() } else { last.to_owned() })
+    let answer = |asked: std::io::Result<Question>| asked.map_err(|error| agent.lack(&error)).and_then(|question| question.answer(until));
+    asked.into_iter().map(|(host, asked)| (host, answer(asked))).collect()
 }
 
 #[cfg(test)]
@@ -249,7 +221,7 @@ mod tests {
         use std::os::unix::process::ExitStatusExt;
         let folder = tempfile::tempdir().unwrap();
         let id = format!("test-{}", std::process::id());
-        let sleep = |id: &str| Command::new("sleep").arg("60").env(LAUNCH_VARIABLE, id).spawn().unwrap();
+        let sleep = |id: &str| Command::new("sleep").arg("60").env(LAUNCH, id).spawn().unwrap();
         let (mut ours, mut other) = (sleep(&id), sleep(&format!("{id}0")));
         assert_eq!(sweep(&agent(folder.path()), &["there".to_owned(), "gone".to_owned()], &id), 1);
         assert_eq!(ours.wait().unwrap().signal(), Some(libc::SIGKILL));

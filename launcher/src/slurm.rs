@@ -1,12 +1,18 @@
 //! The allocation of a Slurm job, read from the variables that Slurm sets in it: nodes, and processes for each.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::hosts::Host;
 use crate::placement::Share;
-use crate::usage::usage;
+use crate::question::Question;
+use crate::speech::say;
+use biodist_process::exit::Exit;
+
+/// A controller that takes longer is down, or busy with others.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The variable that names the nodes of a job.
 pub const NODES: &str = "SLURM_JOB_NODELIST";
@@ -37,18 +43,18 @@ impl Allocation {
     pub fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Allocation>> {
         let Some(job) = variable("SLURM_JOB_ID") else { return Ok(None) };
         let list = variable(NODES).ok_or_else(|| {
-            usage(format!(
+            Exit::Usage.error(format!(
                 "SLURM_JOB_ID is {job}, but {NODES} is not set; give the hosts with --hosts, or unset SLURM_JOB_ID for this machine"
             ))
         })?;
-        let names = expand_nodes(&list).map_err(|message| usage(format!("SLURM_JOB_NODELIST is '{list}': {message}")))?;
+        let names = expand_nodes(&list).map_err(|message| Exit::Usage.error(format!("SLURM_JOB_NODELIST is '{list}': {message}")))?;
         let tasks = match variable("SLURM_TASKS_PER_NODE") {
             Some(text) => expand_counts(&text)
-                .ok_or_else(|| usage(format!("SLURM_TASKS_PER_NODE is '{text}', which is not of the form '2(x3),1'")))?,
+                .ok_or_else(|| Exit::Usage.error(format!("SLURM_TASKS_PER_NODE is '{text}', which is not of the form '2(x3),1'")))?,
             None => vec![1; names.len()],
         };
         if tasks.len() != names.len() {
-            return Err(usage(format!("Slurm names {} nodes, but tasks for {}", names.len(), tasks.len())));
+            return Err(Exit::Usage.error(format!("Slurm names {} nodes, but tasks for {}", names.len(), tasks.len())));
         }
         let asked_for_tasks = variable("SLURM_NTASKS").or_else(|| variable("SLURM_NTASKS_PER_NODE")).is_some();
         let gpus = variable("SLURM_GPUS_ON_NODE").and_then(|text| text.parse().ok()).filter(|&gpus: &usize| gpus > 0 && !asked_for_tasks);
@@ -71,7 +77,7 @@ impl Allocation {
         for slot in slots {
             let index = self.nodes.iter().position(|node| node.name == slot.host).ok_or_else(|| {
                 let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
-                usage(format!(
+                Exit::Usage.error(format!(
                     "{} is not a node of this Slurm job, which has {}; where that job has ended, unset SLURM_JOB_ID",
                     slot.host,
                     names.join(", ")
@@ -88,8 +94,20 @@ impl Allocation {
 ///
 /// mpirun is no witness here: when a node fails, Slurm ends Open MPI's daemons on all of them, and mpirun names the first that it misses.
 pub fn lost_nodes(nodes: &[String]) -> Vec<(String, String)> {
-    let output = Command::new("sinfo").args(["--noheader", "--Node", "--format=%N %T", "--nodes"]).arg(nodes.join(",")).output();
-    output.map(|output| lost(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
+    let mut sinfo = Command::new("sinfo");
+    sinfo.args(["--noheader", "--Node", "--format=%N %T", "--nodes"]).arg(nodes.join(","));
+    lost_by(&mut sinfo, PATIENCE)
+}
+
+fn lost_by(sinfo: &mut Command, patience: Duration) -> Vec<(String, String)> {
+    let Ok(question) = Question::ask(sinfo) else { return Vec::new() };
+    match question.answer(Instant::now() + patience) {
+        Ok(list) => lost(&list),
+        Err(reason) => {
+            say(&format!("Slurm cannot be asked for lost nodes, sinfo: {reason}"));
+            Vec::new()
+        }
+    }
 }
 
 /// The nodes of a list of `NAME STATE` that do not answer (`*`) or are down.
@@ -242,6 +260,16 @@ mod tests {
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["n2", "n5"]);
         assert_eq!(found[0].1, "Slurm has it as 'down*'");
+    }
+
+    #[test]
+    fn a_slurm_that_does_not_answer_is_not_waited_for() {
+        let started = Instant::now();
+        let lost = |script| lost_by(Command::new("sh").args(["-c", script]), Duration::from_millis(200));
+        assert_eq!(lost("echo n1 down; sleep 60"), []);
+        assert_eq!(lost("echo n1 down; exit 1"), []);
+        assert_eq!(lost_by(&mut Command::new("/no/such/sinfo"), PATIENCE), []);
+        assert!(started.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

@@ -46,6 +46,38 @@ fn what_cannot_be_cured_is_not_started_again() {
     }
 }
 
+/// A rank's word, its end, and what the others do about it, as far as mpirun lets them.
+#[test]
+fn what_a_rank_says_last_counts_and_is_not_shown() {
+    let folder = Folder::new();
+    let word = |code: i32| format!(r#"{{\"code\":{code},\"rank\":1,\"host\":\"h2\",\"cause\":\"rank 0 is late\"}}"#);
+    let script = |code: i32, cut: usize| {
+        let word = &word(code)[..word(code).len() - cut];
+        let of_1 = format!("echo 'biodist: reason' >&2; echo \"biodist-ended {word}\" >&2; sleep 0.3; kill -9 $$");
+        format!("#!/bin/sh\n[ \"$OMPI_COMM_WORLD_RANK\" = 0 ] || {{ {of_1}; }}\nsleep 60\n")
+    };
+    for (code, cut, exit, described) in [
+        (77, 0, 77, "rank 1 on h2 met a loss that is not finite (code 77)\n"),
+        (2, 0, 2, "rank 1 on h2 refused the command line or the configuration (code 2)\n"),
+        (76, 0, 76, "stalled (code 76): rank 0 is late; not started again: --max-restarts is 0\n"),
+        (76, 9, 137, "was killed by signal 9; not started again"),
+    ] {
+        fs::write(folder.path("stand-in"), script(code, cut)).unwrap();
+        let (ended, said) = run(&mut folder.command(&["--ranks", "2", "--max-restarts", "0", "train", "a.toml"]));
+        assert_eq!(ended, Some(exit), "{said}");
+        assert!(said.contains("[rank 1] biodist: reason\n") && said.contains(described), "{said}");
+        assert_eq!(said.matches("reason").count(), if cut > 0 { 2 } else { 1 }, "repeated where nothing else explains it: {said}");
+        assert!(!said.contains("biodist-ended") && !said.contains("mpirun noticed"), "{said}");
+    }
+}
+
+#[test]
+fn what_mpirun_says_is_shown_where_it_alone_knows() {
+    let folder = Folder::new();
+    let (code, said) = run(folder.command(&["--ranks", "1", "train", "a.toml"]).env("OMPI_MCA_rmaps", "none-of-these"));
+    assert!(code != Some(0) && said.contains("none-of-these"), "{said}");
+}
+
 #[test]
 fn a_signal_asks_every_rank_for_a_checkpoint() {
     for signal in [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {

@@ -1,10 +1,12 @@
 //! What the project's programs share as processes of a system: which signals they listen to, how they speak without waiting for whoever
-//! reads, what started them, and what processes before them left behind.
+//! reads, how they end and tell of it, what started them, and what processes before them left behind.
 //!
 //! `biodist` and `biodist-launch` both need all of it, and neither is a part of the other.
 
 pub mod ancestors;
+pub mod exit;
 pub mod host;
+pub mod last_word;
 pub mod leftovers;
 pub mod ranks;
 pub mod signals;

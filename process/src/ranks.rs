@@ -25,6 +25,20 @@ const LAUNCHERS: [(&str, &str); 12] = [
 ];
 const OPEN_MPI: &str = "OMPI_COMM_WORLD_RANK";
 
+/// Whether a program of this name starts ranks.
+pub fn starts_ranks(program: &str) -> bool {
+    variable_of(program).is_some()
+}
+
+/// Whether it is Open MPI's: mpirun, under its names, or the daemon that it has on other hosts.
+pub fn is_open_mpis(program: &str) -> bool {
+    variable_of(program) == Some(OPEN_MPI)
+}
+
+fn variable_of(program: &str) -> Option<&'static str> {
+    LAUNCHERS.iter().find(|(name, _)| program.starts_with(name)).map(|(_, variable)| *variable)
+}
+
 /// A job's launcher, above this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launcher {
@@ -43,7 +57,7 @@ pub fn launcher() -> Option<Launcher> {
 fn find(line: &[Process]) -> Option<Launcher> {
     line.windows(2).find_map(|pair| {
         let [child, parent] = pair else { return None };
-        let (_, variable) = LAUNCHERS.iter().find(|(name, _)| parent.name.starts_with(name))?;
+        let variable = variable_of(&parent.name)?;
         let told = child.variable(variable).filter(|told| line[0].variable(variable).as_ref() == Some(told));
         Some(Launcher { name: parent.name.clone(), rank: told.and_then(|told| told.parse().ok()) })
     })
@@ -158,6 +172,14 @@ mod tests {
         for variable in ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"] {
             assert_eq!(below("shell", &format!("export {variable}=3; sh -c 'echo $$; kill -STOP $$' & wait")), None);
         }
+    }
+
+    #[test]
+    fn launchers_are_known_by_their_names() {
+        assert!(["orted", "mpiexec.hydra", "prterun", "slurmstepd", "flux-shell"].iter().all(|name| starts_ranks(name)));
+        assert!(["orted", "mpirun.openmpi", "prted"].iter().all(|name| is_open_mpis(name)));
+        assert!(!["hydra_pmi_proxy", "slurmstepd", "sh", "mpi"].iter().any(|name| is_open_mpis(name)));
+        assert!(!starts_ranks("srun"), "what it starts is slurmstepd's child");
     }
 
     #[test]

@@ -69,6 +69,9 @@ pub struct TrainArgs {
     /// In a job array of Slurm with `--array=0-9`, all with the same command: --array $SLURM_ARRAY_TASK_ID/10.
     #[arg(long, value_name = "I/N")]
     array: Option<Part>,
+    /// Print data.batch_size and nothing else: what biodist-launch asks where it goes on with fewer hosts
+    #[arg(long, hide = true)]
+    print_batch_size: bool,
 }
 
 impl TrainArgs {
@@ -106,6 +109,10 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     }
     let loaded = load(&[])?;
     let config = &loaded.config;
+    if args.print_batch_size {
+        say(config.data.batch_size);
+        return Ok(());
+    }
     agree(&args.facts(&study).with_config(config), &*transport)?;
     watch::watch(&transport, config.parallel.stall_timeout)?;
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;

@@ -8,15 +8,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use biodist_process::ancestors::{self, Process};
+use biodist_process::ranks;
 
 /// Seconds that the daemon has to end by itself. mpirun needs a few to end ranks that were stopped, and `biodist-launch`, which looks
 /// after its own mpirun, a few more.
 const PATIENCE: u32 = 12;
-/// What Open MPI starts ranks with, the names of version 5 last: its daemon on other hosts, and mpirun, under its names, on its own.
-const DAEMONS: [&str; 6] = ["orted", "mpirun", "mpiexec", "orterun", "prted", "prterun"];
-/// Generations between a rank and the daemon: programs that start containers are among them.
-const GENERATIONS: usize = 8;
-
 /// Lets process $1, which began at time $2, end by itself for $3 seconds, then ends it and its children: what mpirun reaches a lost host
 /// with would wait for it as long. The number may be another's by then, the time is not.
 const SCRIPT: &str = r#"
@@ -43,10 +39,9 @@ pub fn leave() {
     }
 }
 
-/// The nearest of the process's ancestors that is one of [`DAEMONS`].
+/// The nearest of the process's ancestors that is Open MPI's; programs that start containers may be between them.
 fn daemon_above(process: u32) -> Option<Process> {
-    let ancestors = ancestors::line(process).skip(1).take(GENERATIONS);
-    ancestors.into_iter().find(|ancestor| DAEMONS.iter().any(|daemon| ancestor.name.starts_with(daemon)))
+    ancestors::line(process).skip(1).find(|ancestor| ranks::is_open_mpis(&ancestor.name))
 }
 
 /// In a process group of its own, as the daemon ends the groups of its ranks, and without their pipes, whose end it waits for.

@@ -207,13 +207,10 @@ impl Watch {
         // The reader of what this process says may be what holds it up.
         speech::never_wait();
         let is_first_here = self.board.publish(verdict);
-        job::complain_as_rank(
-            self.rank,
-            &format!(
-                "stalled (parallel.stall_timeout = {} s): {verdict}. The job ends; --resume goes on from the last checkpoint",
-                self.limit
-            ),
-        );
+        let limit = self.limit;
+        let message =
+            format!("stalled (parallel.stall_timeout = {limit} s): {verdict}. The job ends; --resume goes on from the last checkpoint");
+        job::complain(self.rank, Exit::Stalled, &message, verdict);
         // Whoever ends first takes the others along: they must have read it by then, and their launcher what they say.
         let enough = Instant::now() + 4 * self.interval + Duration::from_millis(300);
         while Instant::now() < enough {

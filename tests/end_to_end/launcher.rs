@@ -17,6 +17,47 @@ pub fn launcher(site: &Site, arguments: &[&str]) -> Job {
 }
 
 #[test]
+fn a_refusal_is_said_once_and_without_what_mpirun_makes_of_it() {
+    let site = Site::new();
+    let config = site.configure("config", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", "[training]\nepochs = 1");
+    let wrong = ["train", &config, "--set", "learning.alhpa=1"];
+    let alone = site.run(2, &wrong);
+    assert_eq!((alone.code, alone.stderr.contains("biodist-ended")), (Some(2), false), "{alone:?}");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    for (arguments, refused) in [(&wrong[..], "unknown key"), (&["train", &config, "--sett", "a=b"], "unexpected argument '--sett'")] {
+        let outcome = launcher(&site, &[&["--ranks", "2"], arguments].concat()).wait();
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert_eq!(outcome.stderr.matches(refused).count(), 1, "{outcome:?}");
+        let report = format!("biodist-launch: rank 0 on {} refused the command line or the configuration (code 2)\n", host.trim());
+        assert!(outcome.stderr.contains(&report), "{outcome:?}");
+        assert!(!["MPI_ABORT", "mpirun", "ORTE", "biodist-ended"].iter().any(|words| outcome.stderr.contains(words)), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_request_to_stop_shows_no_messages_of_mpiruns() {
+    let site = Site::new();
+    let more = "[training]\nmax_steps = 100000000\nlog_every_steps = 20\neval_every_epochs = 0";
+    let config = site.configure("endless", "rule = \"bp\"", more);
+    let job = launcher(&site, &["--ranks", "2", "train", &config, "--out", "run"]);
+    wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 0);
+    job.signal(libc::SIGINT);
+    let outcome = job.wait();
+    assert_eq!(outcome.code, Some(75), "{outcome:?}");
+    assert!(!outcome.stderr.contains("----") && !outcome.stderr.contains("mpirun"), "{outcome:?}");
+    assert!(outcome.stderr.contains("biodist-launch: stopped on request, checkpoint written\n"), "{outcome:?}");
+}
+
+#[test]
+fn the_launcher_can_ask_for_the_batch_size() {
+    let site = Site::new();
+    let config = site.configure("config", "rule = \"bp\"", "[training]\nepochs = 1");
+    let more = ["--seeds", "0,1", "--out", "runs/a", "--trace", "t.json", "--set", "data.batch_size=8", "--print-batch-size"];
+    assert_eq!(site.succeed(1, &[&["train", &config], &more[..]].concat()).stdout, "8\n");
+    assert!(!site.path("runs").exists() && !site.path("t.json").exists());
+}
+
+#[test]
 fn ranks_killed_at_any_moment_change_nothing() {
     kill_ranks(2, 3);
     kill_ranks(4, 1);

@@ -66,7 +66,10 @@ fn what_is_said_of_a_run_is_short_and_ends_with_its_result() {
     assert_eq!((at(" 25 %  step 11  loss "), at(" 75 %  step 33  loss "), at("epoch 2, step 22: test error ")), (1, 1, 1), "{said}");
     assert!(lines.iter().filter(|line| line.contains("step")).all(|line| line.chars().count() <= 100), "{said}");
     let last = lines.last().unwrap();
-    assert!(last.starts_with("done: a, 44 steps in ") && last.contains(", test error ") && last.ends_with("; biodist report a shows it"), "{last}");
+    assert!(
+        last.starts_with("done: a, 44 steps in ") && last.contains(", test error ") && last.ends_with("; biodist report a shows it"),
+        "{last}"
+    );
     let error = site.metrics("a").iter().rev().find(|line| line["split"] == "test").unwrap()["top1_error"].as_f64().unwrap();
     assert!(last.contains(&format!("test error {:.2} %", 100.0 * error)), "{last}");
     site.succeed(1, &["report", "a", "--out", "pages"]);

@@ -98,7 +98,10 @@ fn every_combination_is_trained_several_at_a_time_and_in_parts() {
     assert_eq!(more.stdout.matches(" is done").count(), 4, "{more:?}");
     for (more, expected) in [
         (&["--vary", "experiment.seed=5"][..], "experiment.seed: it is varied twice"),
-        (&["--vary", "learning.sigma=0.1,0.2"], "learning.sigma: its values would make no difference with learning.rule=bp, experiment.seed=0"),
+        (
+            &["--vary", "learning.sigma=0.1,0.2"],
+            "learning.sigma: its values would make no difference with learning.rule=bp, experiment.seed=0",
+        ),
         (&["--array", "2/2"], "write I/N"),
     ] {
         let refused = site.run(1, &[&study[..], more, &["--out", "none"]].concat());

@@ -1,6 +1,6 @@
 //! How a command ends: the exit codes of docs/configuration.md, carried through `anyhow` so that any depth of the program can choose one.
 //!
-//! An error without a code ends with 1. `main` alone turns errors into exit codes.
+//! An error without a code ends with 1. `main` alone turns errors into exit codes, of which the launcher makes restarts.
 
 use std::fmt;
 
