@@ -1,6 +1,5 @@
 //! Lets the program and its tests find libtorch and MPI without LD_LIBRARY_PATH, by rpaths: first where `make install` puts libtorch,
 //! relative to the program, then the folders that it was linked against; libtorch only where the program is built with it. And lets the program say what it was built from.
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,7 +35,7 @@ fn commit(root: &Path) -> Option<String> {
     for path in [
         git(&["rev-parse", "--git-path", "logs/HEAD"])?,
         "src".to_owned(),
-        "data-prep/src".to_owned(),
+        "shards/src".to_owned(),
         "process/src".to_owned(),
         "Cargo.lock".to_owned(),
     ] {

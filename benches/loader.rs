@@ -2,7 +2,6 @@
 //!
 //! Without a folder that data-prep made, images of random pixels are used. Photographs are cropped to 224 x 224, mirrored and
 //! standardised; digits are scaled only, and what counts there is the processor time that loading takes from training.
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use biodist::config::{Augment, Data, Scaling};
 use biodist::data::{BatchPlan, DataSet, Loader, Position};
-use data_prep::format::Encoding;
-use data_prep::{DatasetWriter, Description, PixelSums};
+use shards::format::Encoding;
+use shards::{DatasetWriter, Description, PixelSums};
 
 fn main() -> Result<()> {
     let (threads, folder) = arguments()?;

@@ -2,7 +2,6 @@
 //!
 //! A rank that returns early or panics leaves the others waiting in a collective call for ever, so every way out passes through here and
 //! takes the whole job along. Rank 0 alone speaks, unless the trouble is another's.
-
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Error, Result};
+use biodist_process::quote;
 use biodist_process::speech::{self, Lines, Stream};
 use biodist_process::{leftovers, ranks};
 
@@ -17,7 +17,6 @@ use crate::exchange::{self, Transport};
 use crate::exit::Exit;
 use crate::host;
 use crate::observe::{self, Doing};
-use crate::quote;
 
 static TRANSPORT: OnceLock<Arc<dyn Transport>> = OnceLock::new();
 

@@ -40,7 +40,6 @@ pub mod job;
 pub mod network;
 pub mod observe;
 pub mod plan;
-pub mod quote;
 pub mod report;
 pub mod rules;
 pub mod search;

@@ -3,18 +3,19 @@
 //! `job.json` is written before the first shard and removed after the last manifest. While it is there the folder belongs to
 //! that job alone: the same command goes on, anything else is refused. A lock on it keeps two processes apart; it is taken
 //! before anything is looked at. A job that made nothing leaves nothing that another one could be refused for.
-
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use biodist_process::files::{PARTIAL, open_at_once, open_regular, sync_folder};
+use biodist_process::quote::excerpt;
 use serde_json::{Value, json};
+use shards::error::usage;
+use shards::manifest::PARTS;
 
-use crate::error::{excerpt, usage};
-use crate::files::{PARTIAL, open_at_once, open_regular, sync_folder};
-use crate::prepare::{PARTS, base_name, journal};
+use crate::prepare::{base_name, journal};
 
 const JOB: &str = "job.json";
 /// Inputs up to this many bytes are known by their content, larger ones by size and time of modification.

@@ -1,10 +1,9 @@
 //! JPEGs of every legal form against Pillow's pixels, and files that are damaged or of forms that are not decoded.
-
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use data_prep::jpeg::decode_stored;
 use data_prep::photo::Photo;
+use shards::jpeg::decode_stored;
 
 /// A file, and its height, width and CRC-32 after Pillow decoded it to RGB.
 struct Sample {

@@ -1,12 +1,11 @@
 //! `biodist report`: tables and figures of runs, finished or not.
-
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use biodist_process::quote;
 
 use crate::exit::Exit;
 use crate::job::say;
-use crate::quote;
 use crate::report::{self, Found};
 
 /// Make tables and figures of runs, beside the paper's results

@@ -2,14 +2,13 @@
 //!
 //! Each is read once, wherever it is included: what comes later wins, so of several places of a file the last decides. A configuration is a
 //! few kilobytes; what is beyond all reason, or would never come to an end, is refused.
-
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
-use data_prep::files::open_regular;
+use biodist_process::files::open_regular;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 

@@ -1,12 +1,11 @@
 //! Reading typed values out of a merged configuration, with errors that name the key, what was expected and what was found.
-
 use anyhow::Result;
+use biodist_process::quote;
 use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
 use toml::{Table, Value};
 
 use super::source::{Source, join};
-use crate::quote;
 
 /// The range of a real number, in words and as a test.
 pub(super) struct Bound {

@@ -1,19 +1,18 @@
 //! Configuration text: a file, the files that it includes, and `--set` on top, merged into one table.
 //!
 //! Every key remembers where it came from, so that an error found later can name the file and line to edit.
-
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
+use biodist_process::quote;
 use toml::{Table, Value};
 
 use super::files::{self, File};
 use super::text;
 use crate::exit::Exit;
-use crate::quote;
 
 /// Characters of an override that a message shows.
 const SHOWN: usize = 200;

@@ -4,10 +4,9 @@
 //! batches and those among the ranks. So it is the same for any number of ranks, and a position in training is one integer: the
 //! number of batches before it. A whole permutation of a million samples takes some hundredths of a second, once an epoch, which a
 //! loading thread spends ahead of time.
-
 use std::ops::Range;
 
-use data_prep::random::{permutation, philox};
+use shards::random::{permutation, philox};
 
 /// How a data set is divided into batches, and which part of each is this rank's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

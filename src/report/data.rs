@@ -3,11 +3,10 @@
 //! Names decide, because a report is often made where the data are not: the folder's (`data/mnist/train`), else the experiment's
 //! (`mnist_fc_bp`). Where the data are there, their manifest has a veto. A run records what its data held, so that whatever lies in their
 //! place later is not taken for them, nor a part of a data set for the whole. JPEG copies of a data set (`data/cifar10-jpeg/train`) are lossy, and told from it wherever it is named.
-
 use std::path::{Component, Path};
 
-use data_prep::manifest::Manifest;
 use serde_json::Value;
+use shards::manifest::Manifest;
 
 use super::paper;
 use crate::config::Config;

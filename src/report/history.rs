@@ -1,10 +1,9 @@
 //! What a run measured: its `metrics.jsonl` as curves against epochs.
-
 use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use data_prep::files::read_regular;
+use biodist_process::files::read_regular;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

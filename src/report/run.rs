@@ -1,9 +1,8 @@
 //! A run's folder, read: what was trained, how far it has come, and what was measured.
-
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use data_prep::files::read_regular;
+use biodist_process::files::read_regular;
 use serde_json::Value;
 
 use super::data::Data;

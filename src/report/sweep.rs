@@ -1,9 +1,8 @@
 //! Random searches: how results spread over the hyperparameters that were drawn, as in the paper's Figure 5, and which came out best.
-
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use data_prep::files::read_regular;
+use biodist_process::files::read_regular;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

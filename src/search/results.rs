@@ -2,12 +2,11 @@
 //!
 //! The file is replaced whenever a trial ends, so its content depends on what has been trained and not on when, or on how often the sweep
 //! was interrupted.
-
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use data_prep::files::{read_regular, write_atomically};
+use biodist_process::files::{read_regular, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 

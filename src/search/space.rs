@@ -2,15 +2,14 @@
 //!
 //! A value depends on the seed, the trial's number and the key alone. So any trial can be made again, in any order, and taking a key out of the
 //! space leaves the values of the others as they were.
-
 use std::fmt::Display;
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use data_prep::files::open_regular;
-use data_prep::random::{below, philox};
+use biodist_process::files::open_regular;
 use serde::Serialize;
+use shards::random::{below, philox};
 use toml::{Table, Value};
 
 use crate::config::{Config, describe, text};

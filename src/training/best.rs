@@ -2,11 +2,10 @@
 //!
 //! What is best follows from metrics.jsonl and the checkpoints that exist, so a file that an interruption left behind is put right when the
 //! run goes on. All ranks know the score to beat, for they write a checkpoint together; the file is rank 0's.
-
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use data_prep::files::{read_regular, write_atomically};
+use biodist_process::files::{read_regular, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoints;

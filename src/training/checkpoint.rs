@@ -3,12 +3,11 @@
 //! A checkpoint is written and synced in a folder of its own, which takes its name only then. `state.json` holds a fingerprint of each file
 //! beside it and of itself, so that damage is found before anything is trained on it. Its files depend on nothing but the configuration
 //! and the step: not on the ranks, nor on interruptions.
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use data_prep::files::{read_regular, sync_folder, write_atomically};
+use biodist_process::files::{read_regular, sync_folder, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -2,13 +2,12 @@
 //!
 //! Each rank keeps its samples' measures until a line is due; then they are added up on all ranks in one order, that of steps and of samples
 //! within the global batch. So a mean has the same bits on any number of ranks. What a checkpoint interrupts is kept in it.
-
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use data_prep::files::write_atomically;
+use biodist_process::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 

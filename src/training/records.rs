@@ -1,9 +1,8 @@
 //! Reading `metrics.jsonl` back.
-
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use data_prep::files::read_regular;
+use biodist_process::files::read_regular;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

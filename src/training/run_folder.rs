@@ -1,12 +1,11 @@
 //! A run's folder: whose it is, and what it says about its run.
-
 use std::fs::{File, TryLockError};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use data_prep::files::{read_regular, write_atomically};
+use biodist_process::files::{read_regular, write_atomically};
 use serde_json::{Value, json};
 
 use super::checkpoint::{Checkpoints, State};

@@ -2,13 +2,12 @@
 //!
 //! The crate's own writer and reader want all tensors at once; networks here have tensors of a gigabyte, and no run should need memory for
 //! its parameters twice. The format is a length, a JSON header (the crate's), and the tensors in its order.
-
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use data_prep::files::open_regular;
+use biodist_process::files::open_regular;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,8 @@
 //! `check` says of a configuration what `train` would: the same questions have the same answers.
-
 use std::path::Path;
 
-use data_prep::format::Encoding;
-use data_prep::{DatasetWriter, Description, PixelSums};
+use shards::format::Encoding;
+use shards::{DatasetWriter, Description, PixelSums};
 
 use crate::site::{Site, write_images};
 

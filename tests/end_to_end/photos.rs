@@ -1,9 +1,8 @@
 //! Photographs: frames that differ, random crops, mirroring and standardisation on the way into locally connected layers.
-
 use std::time::Duration;
 
-use data_prep::format::Encoding;
-use data_prep::{DatasetWriter, Description, PixelSums};
+use shards::format::Encoding;
+use shards::{DatasetWriter, Description, PixelSums};
 
 use crate::resume::kill_while_training;
 use crate::site::{Site, lines, wait_for};

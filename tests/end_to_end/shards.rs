@@ -1,12 +1,11 @@
 //! Data sets of more shards than a process may open files, and shards that are touched or altered while they are trained on.
-
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use data_prep::Manifest;
-use data_prep::manifest::ShardRecord;
+use shards::Manifest;
+use shards::manifest::ShardRecord;
 
 use crate::site::{Site, lines, wait_for, write_images};
 

@@ -1,6 +1,5 @@
 //! Tar archives read in place: the members' positions are listed once, their bytes are then read from anywhere, by any
 //! thread, without unpacking. An archive within an archive is a section of the same file.
-
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::files::open_regular;
+use biodist_process::quote::excerpt;
+use shards::error::usage;
 
-use crate::error::{excerpt, usage};
-use crate::files::open_regular;
 use crate::stray::is_stray_path;
 
 const BLOCK: u64 = 512;

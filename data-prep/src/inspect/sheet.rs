@@ -1,13 +1,11 @@
 //! A contact sheet: pictures in a grid, a line of text under each.
-
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use biodist_process::files::write_atomically;
 use font8x8::UnicodeFonts;
 use image::imageops::FilterType;
 use image::{ImageEncoder, Rgb, RgbImage};
-
-use crate::files::write_atomically;
 
 /// Small pictures are enlarged by whole factors until their long side comes near this, large ones shrunk to it.
 const SIDE: u32 = 160;

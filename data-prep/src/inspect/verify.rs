@@ -1,12 +1,11 @@
 //! All checksums of a data set, compared in parallel.
-
 use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
+use shards::dataset::Dataset;
 
-use crate::dataset::Dataset;
 use crate::progress::Progress;
 
 /// Faults that are listed; the others are only counted.

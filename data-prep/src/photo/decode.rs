@@ -1,16 +1,15 @@
 //! Files to pixels, whatever their form: collections of photos hold CMYK and gray JPEGs, PNGs that are named .JPEG, 16 bits
 //! per value, palettes. The name is never looked at, only the first bytes. All become 8-bit RGB; opacity is dropped.
-
 use std::io::Cursor;
 
 use anyhow::{Context, Result, bail, ensure};
 use image::codecs::png::PngDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, Limits, RgbImage};
+use shards::format::{MAX_PIXELS, MAX_SIDE};
+use shards::jpeg::Jpeg;
 
 use super::CHANNELS;
-use crate::format::{MAX_PIXELS, MAX_SIDE};
-use crate::jpeg::Jpeg;
 
 /// Bytes that a PNG's colour profile and texts may take when they are unpacked.
 const MAX_BESIDES: u64 = 64 << 20;

@@ -2,16 +2,14 @@
 //!
 //! While a preparation runs they are lines of JSON, written before the shard that they are missing from is complete; at the
 //! end they become `unreadable.txt` beside the shards, in the photos' order.
-
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use biodist_process::files::{open_at_once, read_regular, sync_folder, write_atomically};
+use biodist_process::quote::plain;
 use serde::{Deserialize, Serialize};
-
-use crate::files::{open_at_once, read_regular, sync_folder, write_atomically};
-use crate::text::one_line;
 
 /// The list while the preparation runs.
 pub const WORKING: &str = "unreadable.jsonl";
@@ -84,7 +82,7 @@ impl Journal {
         self.entries.sort_by_key(|entry| entry.shard);
         if !self.entries.is_empty() {
             let lines: Vec<String> =
-                self.entries.iter().map(|entry| format!("{}: {}\n", one_line(&entry.file), one_line(&entry.reason))).collect();
+                self.entries.iter().map(|entry| format!("{}: {}\n", plain(&entry.file), plain(&entry.reason))).collect();
             write_atomically(&self.folder.join(REPORT), lines.concat().as_bytes())?;
         }
         Ok(&self.entries)

@@ -5,7 +5,6 @@
 //! from the file that is read to the result that waits for the writer, may take a bounded number of bytes, so that large ones are
 //! decoded few at a time; the photo that the writer waits for is always let through, alone it has room. Shards are synced to disk by
 //! a thread of their own.
-
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,12 +12,12 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Condvar, Mutex};
 
 use anyhow::{Result, ensure};
+use biodist_process::quote::excerpt;
+use shards::writer::{DatasetWriter, FinishedShard, ShardWriter};
 
 use super::journal::{Journal, Unreadable};
-use crate::error::excerpt;
 use crate::photo::{Prepared, Treatment};
 use crate::progress::Progress;
-use crate::writer::{DatasetWriter, FinishedShard, ShardWriter};
 
 /// Photos per thread that may be finished or under way before the writer has taken the first of them.
 const AHEAD: usize = 16;

@@ -3,7 +3,6 @@
 //! Reading a mapped page that the file no longer has (it was truncated, its disk failed, its server forgot it) raises SIGBUS.
 //! Lengths are compared before each access, which catches almost all of it; the handler is for what happens in between.
 //! A handler may neither allocate nor lock, so the maps are kept in a list of nodes that are never freed, only used again.
-
 use std::ffi::{CString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

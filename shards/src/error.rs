@@ -1,5 +1,4 @@
 //! The one distinction between errors that the exit code shows: a wrong command line against everything else.
-
 use std::fmt;
 
 /// An error that the user corrects on the command line; it ends the program with 2 instead of 1.
@@ -17,15 +16,6 @@ impl std::error::Error for UsageError {}
 /// A [`UsageError`] as `anyhow` carries it.
 pub fn usage(message: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(UsageError(message.into()))
-}
-
-/// What a message quotes of a file, which may hold millions of characters where a few are expected.
-pub fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 200;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
-        None => text.to_owned(),
-    }
 }
 
 /// The exit code of `error`: 2 where a [`UsageError`] is its cause, else 1.

@@ -2,7 +2,6 @@
 //!
 //! Sums of integers do not depend on the order of summation, so the statistics are the same whatever the number of threads
 //! and shards; 2^64 holds the squares of 2.8e14 pixels.
-
 use serde::{Deserialize, Serialize};
 
 /// Mean and population deviation of each channel of x / 255, over all pixels of all samples.

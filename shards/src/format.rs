@@ -14,7 +14,6 @@
 //! whose loads cost the same at any address; padding would cost MNIST 6% of its size, and dense samples of one shape need no
 //! offset table: sample i lies at i times the sample's size. The tables come after the data because a writer that streams
 //! knows them last.
-
 use anyhow::{Result, bail, ensure};
 
 /// First bytes of each shard. The high bit and the line ends show a file that went through a text-mode transfer.

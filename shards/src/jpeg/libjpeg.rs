@@ -2,7 +2,6 @@
 //!
 //! The library reports an error through a callback that must not return: here it unwinds, up to the call that the library was entered
 //! by. (It is compiled so that this is allowed.) Warnings come through another callback, and those of damage end the decoding as well.
-
 use std::ffi::c_int;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -24,7 +23,7 @@ const MAX_SCANS: c_int = 500;
 const MESSAGE: usize = 200;
 
 /// A JPEG file whose header has been read.
-pub(crate) struct Jpeg<'a> {
+pub struct Jpeg<'a> {
     /// Owned: the library keeps pointers into it, so it is only reached through this one.
     state: *mut State<'a>,
 }

@@ -1,6 +1,5 @@
 //! Files that are whole or not there: written under a temporary name, synced, renamed. And files that are files: opening a
 //! named pipe waits for its other end, for ever where there is none.
-
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
@@ -29,7 +28,7 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// A regular file, or an error at once. Looked at after opening: between a look and an opening another file may take the name.
-pub(crate) fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+pub fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let found = match options.custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => {
             let kind = file.metadata()?.file_type();
