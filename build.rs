@@ -36,7 +36,7 @@ fn commit(root: &Path) -> Option<String> {
     for path in [
         git(&["rev-parse", "--git-path", "logs/HEAD"])?,
         "src".to_owned(),
-        "data-prep/src".to_owned(),
+        "shards/src".to_owned(),
         "process/src".to_owned(),
         "Cargo.lock".to_owned(),
     ] {

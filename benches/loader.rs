@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use biodist::config::{Augment, Data, Scaling};
 use biodist::data::{BatchPlan, DataSet, Loader, Position};
-use data_prep::format::Encoding;
-use data_prep::{DatasetWriter, Description, PixelSums};
+use shards::format::Encoding;
+use shards::{DatasetWriter, Description, PixelSums};
 
 fn main() -> Result<()> {
     let (threads, folder) = arguments()?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Error, Result};
 use biodist_process::last_word::LastWord;
+use biodist_process::quote;
 use biodist_process::speech::{self, Lines, Stream};
 use biodist_process::{leftovers, ranks};
 
@@ -18,7 +19,6 @@ use crate::exchange::{self, Transport};
 use crate::exit::Exit;
 use crate::host;
 use crate::observe::{self, Doing};
-use crate::quote;
 
 static TRANSPORT: OnceLock<Arc<dyn Transport>> = OnceLock::new();
 

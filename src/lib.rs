@@ -44,7 +44,6 @@ pub mod learner;
 pub mod network;
 pub mod observe;
 pub mod plan;
-pub mod quote;
 pub mod report;
 pub mod rules;
 pub mod search;

@@ -5,23 +5,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use data_prep::augment::Augmentation;
-use data_prep::error::exit_code;
-use data_prep::format::Encoding;
+use biodist_process::quote::{self, lines};
 use data_prep::inspect::{info, parts, show, verify};
 use data_prep::photo::Treatment;
 use data_prep::prepare::{cifar10, folder, idx, imagenet, photos};
-use data_prep::text::printable;
-use data_prep::{Dataset, Manifest};
 use serde_json::Value;
+use shards::augment::Augmentation;
+use shards::error::exit_code;
+use shards::format::Encoding;
+use shards::{Dataset, Manifest};
 
 use crate::arguments::{Arguments, Cifar10, Command, Folder, Idx, Imagenet, Inspect, Show, Store, Storing, Verify};
 
 /// Runs the command line and gives the exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn run(arguments: Arguments) -> ExitCode {
-    data_prep::install_fault_handler();
+    shards::install_fault_handler();
     let log = env_logger::Env::default().default_filter_or("warn");
-    env_logger::Builder::from_env(log).format(|line, record| writeln!(line, "warning: {}", printable(&record.args().to_string()))).init();
+    env_logger::Builder::from_env(log).format(|line, record| writeln!(line, "warning: {}", lines(&record.args().to_string()))).init();
     let result = match arguments.command {
         Command::Idx(arguments) => idx(arguments),
         Command::Cifar10(arguments) => cifar10(arguments),
@@ -36,7 +36,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to do where even stderr is closed.
-            let _ = writeln!(std::io::stderr(), "{}", printable(&format!("error: {error:#}")));
+            let _ = writeln!(std::io::stderr(), "{}", lines(&format!("error: {error:#}")));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -99,11 +99,11 @@ fn inspect(arguments: &Inspect, json: fn(&Dataset) -> Value, describe: fn(&Datas
         return datasets.iter().try_for_each(|dataset| say(describe(dataset).trim_end()));
     }
     if let [dataset] = &datasets[..] {
-        return say(&json(dataset).to_string());
+        return say_json(&json(dataset));
     }
     let name = |dataset: &Dataset| dataset.folder().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let all: serde_json::Map<String, Value> = datasets.iter().map(|dataset| (name(dataset), json(dataset))).collect();
-    say(&Value::from(all).to_string())
+    say_json(&all.into())
 }
 
 fn verify(arguments: &Verify) -> Result<()> {
@@ -146,9 +146,17 @@ fn summary(folder: &Path, manifest: &Manifest) -> String {
     format!("{}: {} samples of {shape}, {} classes", folder.display(), manifest.samples, manifest.classes)
 }
 
-/// Prints to stdout; a reader that went away is no error.
+fn say_json(value: &Value) -> Result<()> {
+    print(&quote::json(&value.to_string()))
+}
+
 fn say(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout(), "{}", printable(text)) {
+    print(&lines(text))
+}
+
+/// Prints to stdout; a reader that went away is no error.
+fn print(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

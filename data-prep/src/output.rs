@@ -10,11 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use biodist_process::files::{PARTIAL, open_at_once, open_regular, sync_folder};
+use biodist_process::quote::excerpt;
 use serde_json::{Value, json};
+use shards::error::usage;
+use shards::manifest::PARTS;
 
-use crate::error::{excerpt, usage};
-use crate::files::{PARTIAL, open_at_once, open_regular, sync_folder};
-use crate::prepare::{PARTS, base_name, journal};
+use crate::prepare::{base_name, journal};
 
 const JOB: &str = "job.json";
 /// Inputs up to this many bytes are known by their content, larger ones by size and time of modification.

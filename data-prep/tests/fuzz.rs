@@ -8,11 +8,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use data_prep::archive::matlab;
-use data_prep::format::{BLOCK_LENGTH, ENTRY_LENGTH, Encoding, Entry, HEADER_LENGTH, Header};
-use data_prep::manifest::Manifest;
 use data_prep::photo::Photo;
-use data_prep::random::{below, philox};
-use data_prep::shard::Tables;
+use shards::format::{BLOCK_LENGTH, ENTRY_LENGTH, Encoding, Entry, HEADER_LENGTH, Header};
+use shards::manifest::Manifest;
+use shards::random::{below, philox};
+use shards::shard::Tables;
 
 /// The system's allocator, which remembers the largest request of each thread.
 struct Watched;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use data_prep::jpeg::decode_stored;
 use data_prep::photo::Photo;
+use shards::jpeg::decode_stored;
 
 /// A file, and its height, width and CRC-32 after Pillow decoded it to RGB.
 struct Sample {

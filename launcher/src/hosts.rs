@@ -3,12 +3,11 @@
 //! They are read here and not by mpirun, since after the loss of a host the next start needs the list without it. What is not
 //! understood is refused with its line, as mpirun reports such lines without saying what is wrong with them.
 
-use std::fs::{self, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::Result;
+use biodist_process::files::open_regular;
 
 use biodist_process::exit::Exit;
 
@@ -35,24 +34,14 @@ const LONGEST: u64 = 16 << 20;
 
 /// The content of a file, and of nothing that would be waited for, or read without end.
 fn bytes(path: &Path) -> Result<Vec<u8>, String> {
-    // A named pipe is opened at once, and then seen to be none.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| error.to_string())?;
+    let file = open_regular(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => format!("{error}; write the hosts into a file"),
+        _ => error.to_string(),
+    })?;
     let facts = file.metadata().map_err(|error| error.to_string())?;
-    if !facts.is_file() {
-        return Err(format!("it is {}; write the hosts into a file", kind(facts.file_type())));
-    }
     let mut bytes = Vec::new();
     file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > LONGEST { Err(format!("it has {} bytes, and no list of hosts is so long", facts.len())) } else { Ok(bytes) }
-}
-
-fn kind(kind: fs::FileType) -> &'static str {
-    match kind {
-        _ if kind.is_dir() => "a folder",
-        _ if kind.is_fifo() => "a pipe",
-        _ if kind.is_socket() => "a socket",
-        _ => "a device",
-    }
 }
 
 /// The text of a file as editors write it: UTF-8, with or without a byte-order mark.
@@ -190,9 +179,12 @@ mod tests {
         let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
         // SAFETY: the name is a C string.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-        for (path, what) in [(pipe.as_path(), "a pipe"), (Path::new("/dev/zero"), "a device"), (folder.path(), "a folder")] {
+        for (path, what) in [(pipe.as_path(), "a named pipe"), (Path::new("/dev/zero"), "a device"), (folder.path(), "a folder")] {
             let error = read(path).unwrap_err().to_string();
-            assert_eq!(error, format!("cannot read the host file {}: it is {what}; write the hosts into a file", path.display()));
+            assert_eq!(
+                error,
+                format!("cannot read the host file {}: this is {what}, not a file; write the hosts into a file", path.display())
+            );
         }
     }
 

@@ -197,7 +197,7 @@ fn a_host_file_that_is_a_pipe_is_refused_and_not_waited_for() {
     let mut err = launcher.stderr.take().unwrap();
     assert_eq!(code(launcher), Some(2));
     err.read_to_string(&mut said).unwrap();
-    assert_eq!(said, "biodist-launch: cannot read the host file pipe: it is a pipe; write the hosts into a file\n");
+    assert_eq!(said, "biodist-launch: cannot read the host file pipe: this is a named pipe, not a file; write the hosts into a file\n");
 }
 
 /// The environment of a rank of a job that has ended.

@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::Result;
-use data_prep::files::open_regular;
+use biodist_process::files::open_regular;
 
 use crate::config::find;
 use crate::exit::Exit;
-use crate::quote;
 use crate::text::{print, table};
+use biodist_process::quote;
 
 /// Show the configurations that can be named without a path
 ///

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::key::{Default, FINITE, Key, Kind, Touches, nearest};
-use crate::quote;
 use crate::rules::definitions;
 use crate::text::{print, table};
+use biodist_process::quote;
 
 /// Show the keys of a configuration: values, default, meaning
 ///

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use biodist_process::quote;
 
 use crate::exit::Exit;
 use crate::job::say;
-use crate::quote;
 use crate::report::{self, Found};
 
 /// Make tables and figures of runs, beside the paper's results

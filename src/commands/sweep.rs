@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use data_prep::files::write_atomically;
+use biodist_process::files::write_atomically;
+use biodist_process::quote;
 
 use super::eval::{self, Tested};
 use super::overrides::{Overrides, tell_unused};
@@ -15,7 +16,6 @@ use crate::data::DataSet;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
-use crate::quote;
 use crate::search::{
     Children, Ended, Ending, Fingerprints, Jobs, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent,
     summary,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
-use data_prep::files::open_regular;
+use biodist_process::files::open_regular;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 

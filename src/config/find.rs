@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::source::usage;
 use crate::key::nearest;
-use crate::quote;
+use biodist_process::quote;
 
 /// A run's configuration, in its folder.
 pub const OF_RUN: &str = "config.toml";

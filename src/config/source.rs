@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
+use biodist_process::quote;
 use toml::{Table, Value};
 
 use super::files::{self, File};
 use super::text;
 use crate::exit::Exit;
-use crate::quote;
 
 /// Characters of an override that a message shows.
 const SHOWN: usize = 200;

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use data_prep::{AugmentKey, Augmentation, ChannelStatistics, Dataset};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use shards::{AugmentKey, Augmentation, ChannelStatistics, Dataset};
 
 use super::order::split;
 use super::pipeline::Loaded;
@@ -202,7 +202,7 @@ fn open(key: &str, path: &Path) -> Result<Dataset> {
     Dataset::open(path).and_then(whole).map_err(|error| {
         let message = format!("{key} = {path:?}: {error:#}");
         // A wrong path is the configuration's fault, a damaged file is not.
-        if data_prep::error::exit_code(&error) == 2 { Exit::Usage.error(message) } else { anyhow!(message) }
+        if shards::error::exit_code(&error) == 2 { Exit::Usage.error(message) } else { anyhow!(message) }
     })
 }
 

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use data_prep::random::{permutation, philox};
+use shards::random::{permutation, philox};
 
 /// How a data set is divided into batches, and which part of each is this rank's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use data_prep::format::Encoding;
-use data_prep::{Dataset, DatasetWriter, Description, PixelSums};
+use shards::format::Encoding;
+use shards::{Dataset, DatasetWriter, Description, PixelSums};
 
 use super::*;
 use crate::config::{Augment, Data, Scaling};

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
 use toml::Value;
 
-use crate::quote;
+use biodist_process::quote;
 
 /// The range of a real number, in words and as a test.
 #[derive(Clone, Copy, Debug)]

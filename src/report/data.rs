@@ -6,8 +6,8 @@
 
 use std::path::{Component, Path};
 
-use data_prep::manifest::Manifest;
 use serde_json::Value;
+use shards::manifest::Manifest;
 
 use super::paper;
 use crate::config::Config;

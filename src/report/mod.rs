@@ -27,7 +27,7 @@ mod sweep;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use data_prep::files::{read_regular, write_atomically};
+use biodist_process::files::{read_regular, write_atomically};
 use serde_json::Value;
 
 pub use find::Found;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use data_prep::files::read_regular;
+use biodist_process::files::read_regular;
 use serde_json::Value;
 
 use super::data::Data;

@@ -8,8 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use biodist_process::files::read_regular;
 use biodist_process::ranks;
-use data_prep::files::read_regular;
 
 use crate::cpus::{self, Part};
 use crate::exit::Exit;

@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use data_prep::files::{PARTIAL, read_regular, write_atomically};
+use biodist_process::files::{PARTIAL, read_regular, write_atomically};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 

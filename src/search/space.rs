@@ -8,9 +8,9 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use data_prep::files::open_regular;
-use data_prep::random::{below, philox};
+use biodist_process::files::open_regular;
 use serde::Serialize;
+use shards::random::{below, philox};
 use toml::{Table, Value};
 
 use crate::config::{Config, text, touches};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use data_prep::files::{read_regular, sync_folder, write_atomically};
+use biodist_process::files::{read_regular, sync_folder, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

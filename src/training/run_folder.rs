@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use data_prep::files::{read_regular, write_atomically};
+use biodist_process::files::{read_regular, write_atomically};
 use serde_json::{Value, json};
 
 use super::checkpoint::{Checkpoints, State};

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use data_prep::format::Encoding;
-use data_prep::{DatasetWriter, Description, PixelSums};
+use shards::format::Encoding;
+use shards::{DatasetWriter, Description, PixelSums};
 
 use crate::site::{Site, write_images};
 

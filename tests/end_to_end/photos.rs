@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use data_prep::format::Encoding;
-use data_prep::{DatasetWriter, Description, PixelSums};
+use shards::format::Encoding;
+use shards::{DatasetWriter, Description, PixelSums};
 
 use crate::resume::kill_while_training;
 use crate::site::{Site, lines, wait_for};

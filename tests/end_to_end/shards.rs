@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use data_prep::Manifest;
-use data_prep::manifest::ShardRecord;
+use shards::Manifest;
+use shards::manifest::ShardRecord;
 
 use crate::site::{Site, lines, wait_for, write_images};
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use data_prep::format::Encoding;
-use data_prep::{DatasetWriter, Description, PixelSums};
 use serde_json::Value;
+use shards::format::Encoding;
+use shards::{DatasetWriter, Description, PixelSums};
 use tempfile::TempDir;
 
 /// Longer than any job here takes, on a machine busy with others.

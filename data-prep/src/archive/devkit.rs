@@ -6,11 +6,12 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::files::open_regular;
+use biodist_process::quote::excerpt;
 use flate2::read::MultiGzDecoder;
+use shards::error::usage;
 
 use super::matlab::{self, Value};
-use crate::error::{excerpt, usage};
-use crate::files::open_regular;
 
 const META: &str = "meta.mat";
 const TRUTH: &str = "ILSVRC2012_validation_ground_truth.txt";
@@ -54,7 +55,7 @@ impl Devkit {
         let indices: HashMap<u32, u32> = numbered.iter().zip(0..).map(|((number, _), index)| (*number, index)).collect();
         let parse = |(line, text): (usize, &str)| {
             let index = text.trim().parse().ok().and_then(|number: u32| indices.get(&number).copied());
-            index.with_context(|| format!("{TRUTH} has {:?} in line {}, which is no class of {META}", excerpt(text.trim()), line + 1))
+            index.with_context(|| format!("{TRUTH} has \"{}\" in line {}, which is no class of {META}", excerpt(text.trim()), line + 1))
         };
         let truth = truth.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()).map(parse).collect::<Result<Vec<_>>>()?;
         Ok(Devkit { classes: numbered.into_iter().map(|(_, class)| class).collect(), truth })

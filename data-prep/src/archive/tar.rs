@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::files::open_regular;
+use biodist_process::quote::excerpt;
+use shards::error::usage;
 
-use crate::error::{excerpt, usage};
-use crate::files::open_regular;
 use crate::stray::is_stray_path;
 
 const BLOCK: u64 = 512;

@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
+use biodist_process::quote::plain;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
-
-use crate::dataset::Dataset;
-use crate::format::Encoding;
-use crate::text::one_line;
+use shards::dataset::Dataset;
+use shards::format::Encoding;
 
 /// Classes that are listed by name.
 const LISTED: usize = 20;
@@ -52,12 +51,12 @@ pub fn describe(dataset: &Dataset) -> String {
         manifest.classes
     );
     for (name, count) in manifest.class_names.iter().zip(samples_per_class(dataset)).take(LISTED) {
-        let _ = writeln!(text, "            {:>9}  {}", HumanCount(count).to_string(), one_line(name));
+        let _ = writeln!(text, "            {:>9}  {}", HumanCount(count).to_string(), plain(name));
     }
     if manifest.class_names.len() > LISTED {
         let _ = writeln!(text, "            ... and {} more (all with --json)", manifest.class_names.len() - LISTED);
     }
-    let made = |key: &str| one_line(manifest.made_by[key].as_str().unwrap_or("?"));
+    let made = |key: &str| plain(manifest.made_by[key].as_str().unwrap_or("?"));
     let _ = writeln!(text, "  made by   {} {}", made("program"), made("command"));
     if let Some(unreadable) = manifest.made_by["unreadable"].as_u64() {
         let _ = writeln!(text, "  left out  {unreadable} unreadable photos, listed in unreadable.txt");

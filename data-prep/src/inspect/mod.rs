@@ -4,11 +4,9 @@ pub mod info;
 pub mod sheet;
 pub mod show;
 pub mod verify;
-
 use std::path::{Path, PathBuf};
 
-use crate::manifest::FILE_NAME;
-use crate::prepare::PARTS;
+use shards::manifest::{FILE_NAME, PARTS};
 
 /// The data sets that a folder stands for: itself, or those that one preparation put below it.
 pub fn parts(folder: &Path) -> Vec<PathBuf> {

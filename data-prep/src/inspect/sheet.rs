@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use biodist_process::files::write_atomically;
 use font8x8::UnicodeFonts;
 use image::imageops::FilterType;
 use image::{ImageEncoder, Rgb, RgbImage};
-
-use crate::files::write_atomically;
 
 /// Small pictures are enlarged by whole factors until their long side comes near this, large ones shrunk to it.
 const SIDE: u32 = 160;

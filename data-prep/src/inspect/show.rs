@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use image::{Rgb, RgbImage};
+use shards::augment::{AugmentKey, Augmentation};
+use shards::dataset::Dataset;
+use shards::error::usage;
+use shards::random::permutation;
 
 use super::sheet::{self, Cell};
-use crate::augment::{AugmentKey, Augmentation};
-use crate::dataset::Dataset;
-use crate::error::usage;
-use crate::random::permutation;
 
 /// Most samples on one sheet.
 const MAX_COUNT: usize = 2000;

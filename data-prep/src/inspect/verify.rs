@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
+use shards::dataset::Dataset;
 
-use crate::dataset::Dataset;
 use crate::progress::Progress;
 
 /// Faults that are listed; the others are only counted.

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use image::codecs::png::PngDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, Limits, RgbImage};
+use shards::format::{MAX_PIXELS, MAX_SIDE};
+use shards::jpeg::Jpeg;
 
 use super::CHANNELS;
-use crate::format::{MAX_PIXELS, MAX_SIDE};
-use crate::jpeg::Jpeg;
 
 /// Bytes that a PNG's colour profile and texts may take when they are unpacked.
 const MAX_BESIDES: u64 = 64 << 20;

@@ -5,10 +5,9 @@ mod encode;
 mod resize;
 
 use anyhow::Result;
-
-use crate::format::Encoding;
-use crate::jpeg;
-use crate::statistics::PixelSums;
+use shards::format::Encoding;
+use shards::jpeg;
+use shards::statistics::PixelSums;
 
 pub use decode::{Photo, Picture};
 pub use resize::{centre_crop, resize, resized_frame};

@@ -6,9 +6,9 @@ use std::f64::consts::PI;
 use anyhow::{Context, Result, ensure};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{Filter, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use shards::format::{MAX_PIXELS, MAX_SIDE};
 
 use super::{CHANNELS, Picture};
-use crate::format::{MAX_PIXELS, MAX_SIDE};
 
 thread_local! {
     /// Keeps its intermediate rows from one picture to the next.

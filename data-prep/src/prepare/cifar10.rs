@@ -4,16 +4,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use biodist_process::files::{open_regular, read_regular};
 use serde_json::json;
+use shards::error::usage;
+use shards::format::Encoding;
+use shards::manifest::Manifest;
+use shards::writer::{DatasetWriter, Description};
 
 use super::stream::Stream;
 use super::{base_name, made_by};
-use crate::error::usage;
-use crate::files::{open_regular, read_regular};
-use crate::format::Encoding;
-use crate::manifest::Manifest;
 use crate::output::{Output, identity, require_apart};
-use crate::writer::{DatasetWriter, Description};
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;

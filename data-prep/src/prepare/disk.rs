@@ -6,9 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use biodist_process::quote::lines;
 use indicatif::HumanBytes;
-
-use crate::text::printable;
 
 /// Room for headers, tables and manifests, as a part of the samples' bytes.
 const OVERHEAD: f64 = 0.01;
@@ -21,7 +20,7 @@ pub fn require(folder: &Path, what: &str, bytes: u64, advice: &str) -> Result<()
     let need = (bytes as f64 * (1.0 + OVERHEAD)) as u64;
     let Some(free) = free(folder) else { return Ok(()) };
     let said = format!("{what}: {} of disk needed in {}, {} free", HumanBytes(need), folder.display(), HumanBytes(free));
-    let _ = writeln!(std::io::stderr(), "{}", printable(&said));
+    let _ = writeln!(std::io::stderr(), "{}", lines(&said));
     ensure!(
         need <= free,
         "{} has {} free, but {} are needed; free some space or {advice}",

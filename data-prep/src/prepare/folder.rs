@@ -5,18 +5,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use biodist_process::files::open_regular;
 use rayon::prelude::*;
 use serde_json::{Value, json};
+use shards::error::usage;
+use shards::manifest::Manifest;
+use shards::random::permutation;
 
 use super::photos::{self, Options as Storing, Part, require_disk};
 use super::pipeline::Photos;
 use super::tree::Found;
 use super::{base_name, made_by};
-use crate::error::usage;
-use crate::files::open_regular;
-use crate::manifest::Manifest;
 use crate::output::{COMPARED, Output, hash, require_apart};
-use crate::random::permutation;
 
 /// Larger files are no photos.
 const MAX_FILE: u64 = 1 << 30;

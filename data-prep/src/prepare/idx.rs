@@ -5,17 +5,17 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::files::open_regular;
 use flate2::bufread::MultiGzDecoder;
 use serde_json::json;
+use shards::error::usage;
+use shards::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, MAX_SIDE};
+use shards::manifest::Manifest;
+use shards::writer::{DatasetWriter, Description};
 
 use super::stream::Stream;
 use super::{base_name, made_by, numbered_classes};
-use crate::error::usage;
-use crate::files::open_regular;
-use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, MAX_SIDE};
-use crate::manifest::Manifest;
 use crate::output::{Output, identity, require_apart};
-use crate::writer::{DatasetWriter, Description};
 
 /// What `data-prep idx` is asked for.
 #[derive(Clone, Debug)]

@@ -4,18 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::quote::excerpt;
 use rayon::prelude::*;
 use serde_json::{Value, json};
+use shards::manifest::Manifest;
+use shards::random::permutation;
 
 use super::photos::{self, Part, require_disk};
 use super::pipeline::Photos;
 use super::{base_name, made_by};
 use crate::archive::devkit::Devkit;
 use crate::archive::tar::{Member, Section};
-use crate::error::excerpt;
-use crate::manifest::Manifest;
 use crate::output::{Output, identity, require_apart};
-use crate::random::permutation;
 
 /// Larger members are no photos: the largest of ImageNet has 15 MB.
 const MAX_PHOTO: u64 = 1 << 30;

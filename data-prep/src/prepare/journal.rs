@@ -8,10 +8,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use biodist_process::files::{open_at_once, read_regular, sync_folder, write_atomically};
+use biodist_process::quote::plain;
 use serde::{Deserialize, Serialize};
-
-use crate::files::{open_at_once, read_regular, sync_folder, write_atomically};
-use crate::text::one_line;
 
 /// The list while the preparation runs.
 pub const WORKING: &str = "unreadable.jsonl";
@@ -84,7 +83,7 @@ impl Journal {
         self.entries.sort_by_key(|entry| entry.shard);
         if !self.entries.is_empty() {
             let lines: Vec<String> =
-                self.entries.iter().map(|entry| format!("{}: {}\n", one_line(&entry.file), one_line(&entry.reason))).collect();
+                self.entries.iter().map(|entry| format!("{}: {}\n", plain(&entry.file), plain(&entry.reason))).collect();
             write_atomically(&self.folder.join(REPORT), lines.concat().as_bytes())?;
         }
         Ok(&self.entries)

@@ -4,17 +4,17 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use biodist_process::quote::excerpt;
 use serde_json::Value;
+use shards::format::Encoding;
+use shards::manifest::{FILE_NAME, Manifest};
+use shards::writer::{DatasetWriter, Description};
 
 use super::disk;
 use super::journal::{Journal, REPORT};
 use super::pipeline::{self, Photos, Settings};
 use super::samples_per_shard;
-use crate::error::excerpt;
-use crate::format::Encoding;
-use crate::manifest::{FILE_NAME, Manifest};
 use crate::photo::{CHANNELS, Treatment};
-use crate::writer::{DatasetWriter, Description};
 
 /// Photos prepared beforehand to learn how large they become.
 const PROBES: usize = 24;

@@ -13,12 +13,12 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Condvar, Mutex};
 
 use anyhow::{Result, ensure};
+use biodist_process::quote::excerpt;
+use shards::writer::{DatasetWriter, FinishedShard, ShardWriter};
 
 use super::journal::{Journal, Unreadable};
-use crate::error::excerpt;
 use crate::photo::{Prepared, Treatment};
 use crate::progress::Progress;
-use crate::writer::{DatasetWriter, FinishedShard, ShardWriter};
 
 /// Photos per thread that may be finished or under way before the writer has taken the first of them.
 const AHEAD: usize = 16;

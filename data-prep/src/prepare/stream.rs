@@ -1,10 +1,10 @@
 //! Raw samples of one shape, one after the other, into shards.
 
 use anyhow::Result;
+use shards::statistics::PixelSums;
+use shards::writer::{DatasetWriter, FinishedShard};
 
 use super::samples_per_shard;
-use crate::statistics::PixelSums;
-use crate::writer::{DatasetWriter, FinishedShard};
 
 /// What is known of the samples.
 pub struct Stream {

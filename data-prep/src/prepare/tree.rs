@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use biodist_process::quote::plain;
+use shards::error::usage;
 
-use crate::error::usage;
 use crate::stray::is_stray;
-use crate::text::one_line;
 
 /// Endings of files that are taken for photos, in any case.
 const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -66,7 +66,7 @@ impl Found {
             found.enter(&folder, link)?;
             found.photos[before..].sort();
             if found.photos.len() == before {
-                log::warn!("class folder {} has no photos (.jpg, .jpeg, .png)", one_line(&folder.to_string_lossy()));
+                log::warn!("class folder {} has no photos (.jpg, .jpeg, .png)", plain(&folder.to_string_lossy()));
             }
         }
         Ok(found)
@@ -120,7 +120,7 @@ impl Found {
             ("folders to which another path has led before", &self.again),
         ] {
             let mut names: Vec<String> =
-                paths.iter().map(|path| one_line(&path.strip_prefix(root).unwrap_or(path).to_string_lossy())).collect();
+                paths.iter().map(|path| plain(&path.strip_prefix(root).unwrap_or(path).to_string_lossy())).collect();
             names.sort();
             let more = names.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };

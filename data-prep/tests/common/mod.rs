@@ -1,12 +1,12 @@
 //! Photos, archives and commands for the tests, all made on the spot.
-#![allow(dead_code)]
 
+#![allow(dead_code)]
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use data_prep::Dataset;
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use shards::Dataset;
 
 /// Runs `data-prep` with arguments separated by blanks, in `folder`.
 pub fn data_prep(folder: &Path, arguments: &str) -> Output {

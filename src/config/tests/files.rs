@@ -117,7 +117,7 @@ fn messages_show_a_part_of_what_is_long() {
         format!("include = [\"{long}\"]\n{MINIMAL}"),
     ] {
         let error = load(&text, &[]).unwrap_err().to_string();
-        assert!(crate::quote::message(&error).len() < 4100, "{}", error.len());
+        assert!(biodist_process::quote::message(&error).len() < 4100, "{}", error.len());
     }
     let named = |length: usize| format!("experiment.name={}", &long[..length]);
     loaded(MINIMAL, &[&named(255)]);

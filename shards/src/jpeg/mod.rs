@@ -1,4 +1,4 @@
-//! JPEG decoding, for preparation and for data sets that are stored as JPEG.
+//! JPEG decoding, for data sets that are stored as JPEG, and for their preparation.
 //!
 //! Both use libjpeg-turbo, which Pillow and torchvision use as well: its pixels are what everyone expects of a file, for every form that
 //! JPEG has, and they are the same bits on every processor. It goes on after damage with a warning; here most warnings are errors.
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use crate::format::MAX_PIXELS;
 
-pub(crate) use libjpeg::Jpeg;
+pub use libjpeg::Jpeg;
 
 /// Decodes a stored sample, whose frame is known, to [height, width, channels] with one or three channels.
 pub fn decode_stored(bytes: &[u8], height: usize, width: usize, channels: usize) -> Result<Vec<u8>> {

@@ -7,16 +7,18 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::files::{open_regular, write_atomically};
+use biodist_process::quote::excerpt;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{excerpt, usage};
-use crate::files::{open_regular, write_atomically};
+use crate::error::usage;
 use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, VERSION};
-use crate::prepare::PARTS;
 use crate::statistics::ChannelStatistics;
 
 /// The manifest's name in its folder.
 pub const FILE_NAME: &str = "manifest.json";
+/// The folders of a data set's parts.
+pub const PARTS: [&str; 3] = ["train", "val", "test"];
 /// Larger files are refused unread.
 const MAX_LENGTH: u64 = 64 << 20;
 /// Bytes of a file name.
@@ -87,13 +89,13 @@ impl Manifest {
             version: u32,
         }
         let version: Version = serde_json::from_str(text).map_err(reason).context("it is not a whole manifest of shards")?;
-        ensure!(version.format == FORMAT, "its format is {:?}, expected is {FORMAT:?}", excerpt(&version.format));
+        ensure!(version.format == FORMAT, "its format is \"{}\", expected is {FORMAT:?}", excerpt(&version.format));
         ensure!(version.version == VERSION, "it has format version {}, this program reads version {VERSION}", version.version);
         let Some(at) = text.rfind(CHECKSUM_LINE) else { bail!("its last line has no checksum") };
         let (body, last) = text.split_at(at + 1);
         let computed = crc32fast::hash(body.as_bytes());
         let expected = format!("\"crc32\": \"{computed:08x}\"}}\n");
-        ensure!(last == expected, "it is altered: its checksum is {computed:08x}, where its last line is {:?}", excerpt(last.trim_end()));
+        ensure!(last == expected, "it is altered: its checksum is {computed:08x}, where its last line is \"{}\"", excerpt(last.trim_end()));
         let mut value: serde_json::Map<_, _> = serde_json::from_str(text).map_err(reason)?;
         value.remove("crc32");
         let manifest: Manifest = serde_json::from_value(value.into()).map_err(reason)?;
@@ -146,9 +148,9 @@ impl Manifest {
             let name = &shard.file;
             // The reader must not be led out of the folder.
             let plain = (1..=MAX_NAME).contains(&name.len()) && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-            ensure!(plain, "shards lists {:?}, which is no plain file name", excerpt(name));
-            ensure!(seen.insert(name.as_str()), "shards lists {:?} twice", excerpt(name));
-            ensure!(shard.header_crc32.len() == 8, "shards lists {:?} for the checksum of {name:?}", excerpt(&shard.header_crc32));
+            ensure!(plain, "shards lists \"{}\", which is no plain file name", excerpt(name));
+            ensure!(seen.insert(name.as_str()), "shards lists \"{}\" twice", excerpt(name));
+            ensure!(shard.header_crc32.len() == 8, "shards lists \"{}\" for the checksum of {name:?}", excerpt(&shard.header_crc32));
             samples = samples.saturating_add(shard.samples);
         }
         ensure!(samples == self.samples, "samples is {}, but the shards listed have {samples}", self.samples);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::format::Encoding;
 use crate::manifest::Manifest;
-use crate::shard::Shard;
+use crate::shard::{Folder, Shard};
 use crate::statistics::ChannelStatistics;
 
 /// Data sets up to this many bytes are brought into memory whole at the first prefetch, one call per shard instead of one per sample.
@@ -44,6 +44,7 @@ impl Dataset {
     /// Names the first file that is missing, truncated, altered, of another version or foreign, what was found, and what to do.
     pub fn open(dir: &Path) -> Result<Dataset> {
         let manifest = Manifest::read(dir)?;
+        let folder = Folder::open(dir)?;
         let mut shards = Vec::with_capacity(manifest.shards.len());
         let mut starts = Vec::with_capacity(manifest.shards.len());
         let mut samples = 0;
@@ -55,7 +56,7 @@ impl Dataset {
                     path.display()
                 )
             };
-            let shard = Shard::open(&path).map_err(|error| match error.downcast_ref::<std::io::Error>() {
+            let shard = Shard::open(&folder, &path).map_err(|error| match error.downcast_ref::<std::io::Error>() {
                 Some(cause) if cause.kind() == std::io::ErrorKind::NotFound => anyhow::anyhow!(missing()),
                 _ => error,
             })?;

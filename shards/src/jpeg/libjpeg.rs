@@ -24,7 +24,7 @@ const MAX_SCANS: c_int = 500;
 const MESSAGE: usize = 200;
 
 /// A JPEG file whose header has been read.
-pub(crate) struct Jpeg<'a> {
+pub struct Jpeg<'a> {
     /// Owned: the library keeps pointers into it, so it is only reached through this one.
     state: *mut State<'a>,
 }

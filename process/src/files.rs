@@ -29,7 +29,7 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// A regular file, or an error at once. Looked at after opening: between a look and an opening another file may take the name.
-pub(crate) fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+pub fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let found = match options.custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => {
             let kind = file.metadata()?.file_type();

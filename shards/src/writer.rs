@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use biodist_process::files::{AtomicFile, PARTIAL};
 
-use crate::files::{AtomicFile, PARTIAL};
 use crate::format::{BLOCK_LENGTH, Encoding, Entry, HEADER_LENGTH, Header};
 use crate::manifest::{FILE_NAME, Manifest, ShardRecord};
-use crate::shard::{Shard, header_crc32};
+use crate::shard::{Folder, Shard, header_crc32};
 use crate::statistics::PixelSums;
 
 /// What is known of a data set before its samples are.
@@ -84,7 +84,7 @@ impl DatasetWriter {
         if !path.exists() {
             return Ok(None);
         }
-        let shard = match Shard::open(&path) {
+        let shard = match Shard::open(&Folder::open(&self.folder)?, &path) {
             Ok(shard) => shard,
             Err(_) => {
                 log::warn!("{} was damaged since it was made, and is made again", path.display());
