@@ -4,13 +4,13 @@
 //! that job alone: the same command goes on, anything else is refused. A lock on it keeps two processes apart; it is taken
 //! before anything is looked at. A job that made nothing leaves nothing that another one could be refused for.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use biodist_process::files::{PARTIAL, open_at_once, open_regular, sync_folder};
+use biodist_process::files::{self, PARTIAL, open_at_once, open_regular, sync_folder};
 use biodist_process::quote::excerpt;
 use serde_json::{Value, json};
 use shards::error::usage;
@@ -117,8 +117,7 @@ fn locked(folder: &Path) -> Result<File> {
         }
         let file = open_at_once(&path, OpenOptions::new().read(true).write(true).create(true));
         let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;
-        // File systems without locks have no protection against two processes; all else works there.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if !files::lock(&file) {
             bail!("another data-prep is at work in {}; wait until it ends, or give another folder", folder.display());
         }
         // Whoever had the lock has ended, and may have taken the file along.

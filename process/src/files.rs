@@ -1,7 +1,7 @@
 //! Files that are whole or not there: written under a temporary name, synced, renamed. And files that are files: opening a
 //! named pipe waits for its other end, for ever where there is none.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -46,6 +46,11 @@ pub fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> 
         },
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("this is {}, not a file", name(found))))
+}
+
+/// Locks a file or folder for as long as it is open; false where another process has it. A file system without locks has none to respect.
+pub fn lock(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// Says how many files a process may have open, and where that is decided.

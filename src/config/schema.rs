@@ -6,11 +6,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 pub use crate::compute::settings::{DeviceChoice as Device, KernelChoice, Precision};
 use crate::exchange::settings::Settings;
 pub use crate::exchange::settings::{ExchangeChoice, TransportChoice, Wire};
+use crate::exit::Exit;
 use crate::key::Default::{Absent, FileName, Is, Of, Required};
 use crate::key::{DECAY, Key, Kind, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, names_of, settings};
 use crate::network::Inverses;
@@ -84,6 +86,24 @@ settings! {
             "of what the network sees: at random where \"random_crop\" is asked for, else the centre";
         crop_padding: usize, Kind::Size(0), Is("0"), Result,
             "pixels of black border that a random crop may reach into";
+    }
+}
+
+impl Data {
+    /// Samples of a step on each of `ranks` ranks.
+    ///
+    /// # Errors
+    /// Of usage, where they do not divide the batch.
+    pub fn samples_per_rank(&self, ranks: usize) -> Result<usize> {
+        let batch = self.batch_size;
+        if batch.is_multiple_of(ranks) {
+            return Ok(batch / ranks);
+        }
+        let below = batch / ranks * ranks;
+        let near = if below == 0 { ranks.to_string() } else { format!("{below} or {}", below + ranks) };
+        Err(Exit::Usage.error(format!(
+            "data.batch_size = {batch} cannot be divided among {ranks} ranks; --set data.batch_size={near}, or another number of ranks"
+        )))
     }
 }
 

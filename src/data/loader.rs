@@ -31,7 +31,11 @@ impl Loader {
     }
 
     /// As [`Loader::train`], with this range for the number of threads.
+    ///
+    /// # Panics
+    /// Where the ranks do not divide the batch, which [`config::Data::samples_per_rank`](crate::config::Data::samples_per_rank) refuses.
     pub fn with_threads(data: Arc<DataSet>, plan: BatchPlan, start: Position, threads: RangeInclusive<usize>) -> Loader {
+        assert!(plan.batch_size.is_multiple_of(plan.world_size), "ranks divide the batch");
         let per_epoch = batches_per_epoch(data.len(), plan.batch_size);
         let first = start.batches_before(per_epoch);
         Loader { pipeline: Pipeline::new(Training { data, plan, per_epoch, first, orders: Mutex::default() }, threads) }
@@ -79,13 +83,9 @@ impl Source for Training {
     }
 
     fn fill(&self, number: u64, batch: &mut Loaded) -> Result<()> {
-        let BatchPlan { batch_size, world_size, .. } = self.plan;
         if self.per_epoch == 0 {
-            let samples = self.data.len();
+            let (batch_size, samples) = (self.plan.batch_size, self.data.len());
             return Err(Exit::Usage.error(format!("data.batch_size = {batch_size} is more than the {samples} samples of data.train")));
-        }
-        if !batch_size.is_multiple_of(world_size) {
-            return Err(Exit::Usage.error(format!("data.batch_size = {batch_size} cannot be divided among {world_size} ranks")));
         }
         let ahead = if number == 0 { 0..=PREFETCH } else { number + PREFETCH..=number + PREFETCH };
         for number in ahead {

@@ -275,10 +275,7 @@ impl Engine {
 
 /// The maps of a network whose batch the ranks divide.
 pub(super) fn prepare(config: &Config, network: &Network, transport: &dyn Transport) -> Result<Arc<Maps>> {
-    let (batch, size) = (config.data.batch_size, transport.size());
-    if !batch.is_multiple_of(size) {
-        return Err(Exit::Usage.error(format!("data.batch_size = {batch} cannot be divided among {size} ranks")));
-    }
+    config.data.samples_per_rank(transport.size())?;
     Ok(Arc::new(Maps::new(network, &config.learning.rule.needs(config.learning.auxiliary_units))))
 }
 

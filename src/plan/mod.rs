@@ -88,14 +88,11 @@ impl Plan {
     ///
     /// Errors are [`Exit::Usage`]: ranks that do not divide the batch, fewer samples than one batch, shapes beyond reason.
     pub fn new(config: &Config, facts: &DataFacts, ranks: usize) -> Result<Plan> {
-        let batch = config.data.batch_size;
-        if !batch.is_multiple_of(ranks) {
-            return Err(Exit::Usage.error(indivisible(batch, ranks)));
-        }
+        let samples = config.data.samples_per_rank(ranks)?;
         let epoch = epoch(config, facts)?;
         let network = network(config, facts)?;
         let maps = Arc::new(Maps::new(&network, &config.learning.rule.needs(config.learning.auxiliary_units)));
-        let mut counted = Counted::new(config, &network, &maps, batch / ranks)?;
+        let mut counted = Counted::new(config, &network, &maps, samples)?;
         let phases: &[Phase] = match config.learning.schedule {
             Schedule::Parallel => &[Phase::Both],
             Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
@@ -211,12 +208,6 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
         }
     }
     Ok(network)
-}
-
-fn indivisible(batch: usize, ranks: usize) -> String {
-    let below = batch / ranks * ranks;
-    let near = if below == 0 { ranks.to_string() } else { format!("{below} or {}", below + ranks) };
-    format!("data.batch_size = {batch} cannot be divided among {ranks} ranks; --set data.batch_size={near}, or another number of ranks")
 }
 
 fn epoch(config: &Config, facts: &DataFacts) -> Result<Option<Epoch>> {

@@ -1,11 +1,11 @@
 //! A sweep's folder: whose it is, and where its trials are.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use biodist_process::files::{PARTIAL, read_regular, write_atomically};
+use biodist_process::files::{self, PARTIAL, read_regular, write_atomically};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -83,14 +83,10 @@ impl SweepFolder {
 
 fn lock(path: &Path) -> Result<Option<File>> {
     let Ok(folder) = File::open(path) else { return Ok(None) };
-    match folder.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            Err(Exit::Failed.error(format!("another sweep is running in {}; wait for it, or choose another --out", path.display())))
-        }
-        // A file system without locks has none to respect.
-        Err(TryLockError::Error(_)) => Ok(None),
-        Ok(()) => Ok(Some(folder)),
+    if files::lock(&folder) {
+        return Ok(Some(folder));
     }
+    Err(Exit::Failed.error(format!("another sweep is running in {}; wait for it, or choose another --out", path.display())))
 }
 
 fn write(file: &Path, job: &Value) -> Result<()> {

@@ -1,12 +1,12 @@
 //! A run's folder: whose it is, and what it says about its run.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use biodist_process::files::{read_regular, write_atomically};
+use biodist_process::files::{self, read_regular, write_atomically};
 use serde_json::{Value, json};
 
 use super::checkpoint::{Checkpoints, State};
@@ -119,12 +119,11 @@ impl RunFolder {
     /// Opens the folder and locks it: two runs in one folder would write each other's files.
     fn lock(&mut self) -> Result<()> {
         let folder = File::open(&self.path).with_context(|| format!("{} cannot be opened", self.path.display()))?;
-        if let Err(TryLockError::WouldBlock) = folder.try_lock() {
+        if !files::lock(&folder) {
             return Err(
                 Exit::Failed.error(format!("another process is training in {}; wait for it, or choose another --out", self.path.display()))
             );
         }
-        // A file system without locks has none to respect.
         self.folder = Some(folder);
         Ok(())
     }
