@@ -102,7 +102,7 @@ impl Plan {
             ExchangeChoice::Gradients => Sharing::Gradients,
             ExchangeChoice::Auto | ExchangeChoice::Activities => Sharing::Activities,
         };
-        let between_gpus = Sharing::plan(&maps, ranks, config.parallel.exchange, batch / ranks);
+        let between_gpus = Sharing::plan(&maps, ranks, config.parallel.exchange, samples);
         let (_, sizes) = spans(&maps);
         let bytes = |elements: usize| 4 * elements as u64;
         let memory = Memory {
@@ -116,7 +116,7 @@ impl Plan {
         let trained = (maps.parameters(Role::Forward) + maps.parameters(Role::Inverse)) as u64;
         Ok(Plan {
             ranks,
-            local_batch: batch / ranks,
+            local_batch: samples,
             memory,
             disk: Disk { model: 4 * parameters, optimizer: 8 * trained, checkpoints: config.training.keep_checkpoints + 2 },
             steps: phases.iter().map(|&phase| counted.step(phase, &between_gpus, ranks)).collect(),
