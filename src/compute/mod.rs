@@ -120,12 +120,13 @@ pub trait Backend {
     /// `destination = y + scale * change`.
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity);
 
-    /// `destination = h + hybrid * back + (1 - hybrid) * (of_target - of_activity)`; without `back`, hybrid is 0.
+    /// `destination = h + share * (of_target - of_activity) + hybrid * back`; without `back`, hybrid is 0.
     fn difference_target(
         &mut self,
         h: Activity,
         of_activity: Activity,
         of_target: Activity,
+        share: f32,
         back: Option<(f32, Activity)>,
         destination: Activity,
     );

@@ -103,6 +103,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.alpha" => {
             by_rule(rule.uses(Setting::Alpha)).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned()))
         }
+        "learning.target_step" => by_rule(rule.uses(Setting::TargetStep)).or_else(by_inverses),
         "learning.auxiliary_units" => by_rule(rule.uses(Setting::AuxiliaryUnits)).or_else(by_inverses),
         "learning.sigma" | "learning.schedule" | "learning.inverse_weights" => by_inverses(),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))

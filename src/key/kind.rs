@@ -17,6 +17,7 @@ pub struct Bound {
 
 pub const FINITE: Bound = Bound { words: "a finite number", holds: f64::is_finite };
 pub const NOT_NEGATIVE: Bound = Bound { words: "a finite number, 0 or more", holds: |x| x.is_finite() && x >= 0.0 };
+pub const POSITIVE: Bound = Bound { words: "a finite number above 0", holds: |x| x.is_finite() && x > 0.0 };
 pub const FRACTION: Bound = Bound { words: "a number from 0 to 1", holds: |x| (0.0..=1.0).contains(&x) };
 pub const DECAY: Bound = Bound { words: "a number from 0 to below 1", holds: |x| (0.0..1.0).contains(&x) };
 /// Seconds or minutes; a billion stands for "never" and still fits every clock type.

@@ -7,7 +7,8 @@
 mod kind;
 
 pub use kind::{
-    Bound, DECAY, FINITE, FRACTION, Kind, LONGEST_NAME, NOT_NEGATIVE, Names, POSITIVE_SPAN, SPAN, describe, names_of, nearest, one_of,
+    Bound, DECAY, FINITE, FRACTION, Kind, LONGEST_NAME, NOT_NEGATIVE, Names, POSITIVE, POSITIVE_SPAN, SPAN, describe, names_of, nearest,
+    one_of,
 };
 
 /// A key of the configuration.

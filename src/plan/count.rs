@@ -140,7 +140,7 @@ impl Backend for Counter {
 
     fn step_along(&mut self, _: Activity, _: f32, _: Activity, _: Activity) {}
 
-    fn difference_target(&mut self, _: Activity, _: Activity, _: Activity, _: Option<(f32, Activity)>, _: Activity) {}
+    fn difference_target(&mut self, _: Activity, _: Activity, _: Activity, _: f32, _: Option<(f32, Activity)>, _: Activity) {}
 
     fn concatenate(&mut self, _: Activity, _: Activity, _: Activity) {}
 

@@ -36,6 +36,8 @@ pub enum Setting {
     Alpha,
     /// `learning.sigma`, required.
     Sigma,
+    /// `learning.target_step`, 1 where absent.
+    TargetStep,
     /// `learning.auxiliary_units`, required: fixed random features of the penultimate activity beside the output.
     AuxiliaryUnits,
     /// `learning.hybrid`, 0 where absent.
@@ -61,7 +63,7 @@ impl Definition {
             Setting::Alpha => Some("learning.alpha"),
             Setting::Sigma => Some("learning.sigma"),
             Setting::AuxiliaryUnits => Some("learning.auxiliary_units"),
-            Setting::Hybrid | Setting::Own { .. } => None,
+            Setting::TargetStep | Setting::Hybrid | Setting::Own { .. } => None,
         })
     }
 

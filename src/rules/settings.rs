@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RuleChoice;
 use crate::key::Default::{Absent, Is, Required};
-use crate::key::{FRACTION, Kind, NOT_NEGATIVE, names_of, settings};
+use crate::key::{FRACTION, Kind, NOT_NEGATIVE, POSITIVE, names_of, settings};
 
 settings! {
     /// How a network learns.
@@ -19,6 +19,8 @@ settings! {
             "step from the penultimate activity towards a lower loss, which is its target";
         sigma: Option<f64>, Kind::Number(NOT_NEGATIVE), Absent, Result,
             "deviation of the noise that inverses learn under";
+        target_step: f64, Kind::Number(POSITIVE), Is("1.0"), Result,
+            "of sdtp and ao_sdtp: how much of the way to the inverse of what is wanted the first target goes; 1 in the paper";
         auxiliary_units: Option<usize>, Kind::Size(1), Absent, Result,
             "random output features beside the classes";
         hybrid: f64, Kind::Number(FRACTION), Is("0.0"), Result,

@@ -20,7 +20,7 @@ use crate::compute::{Activity, Backend, Nonlinearity, Update};
 use crate::network::{MapId, Maps, Network};
 
 pub const TP: Definition = family("tp", Inverses::HiddenAndOutput, &[Setting::Sigma], |learning, forward, network, maps, backend| {
-    let top = TopTarget::inverted(network, maps, backend, false);
+    let top = TopTarget::inverted(network, maps, backend, None);
     TargetPropagation::of(learning, forward, network, maps, top, backend)
 });
 
@@ -31,10 +31,14 @@ pub const DTP: Definition =
         TargetPropagation::of(learning, forward, network, maps, top, backend)
     });
 
-pub const SDTP: Definition = family("sdtp", Inverses::HiddenAndOutput, &[Setting::Sigma, Setting::Hybrid], simplified);
+pub const SDTP: Definition = family("sdtp", Inverses::HiddenAndOutput, &[Setting::Sigma, Setting::TargetStep, Setting::Hybrid], simplified);
 
-pub const AO_SDTP: Definition =
-    family("ao_sdtp", Inverses::HiddenAndOutput, &[Setting::Sigma, Setting::AuxiliaryUnits, Setting::Hybrid], simplified);
+pub const AO_SDTP: Definition = family(
+    "ao_sdtp",
+    Inverses::HiddenAndOutput,
+    &[Setting::Sigma, Setting::TargetStep, Setting::AuxiliaryUnits, Setting::Hybrid],
+    simplified,
+);
 
 const fn family(name: &'static str, inverses: Inverses, settings: &'static [Setting], build: Build) -> Definition {
     Definition { name, inverses, feedback: Feedback::None, settings, convolutions: false, build }
@@ -48,7 +52,7 @@ fn simplified(
     maps: &Arc<Maps>,
     backend: &mut dyn Backend,
 ) -> Result<Box<dyn Rule>> {
-    let top = TopTarget::inverted(network, maps, backend, true);
+    let top = TopTarget::inverted(network, maps, backend, Some(learning.target_step as f32));
     TargetPropagation::of(learning, forward, network, maps, top, backend)
 }
 
@@ -158,7 +162,8 @@ impl TargetPropagation {
         corrupted
     }
 
-    /// Step 2: `t_l = h_l - g(h_{l+1}) + g(t_{l+1})`, with back-propagation mixed in where the target is a hybrid (5.6).
+    /// Step 2: `t_l = h_l - g(h_{l+1}) + g(t_{l+1})`, with back-propagation mixed in where the target is a hybrid (5.6), and at the top a
+    /// share of the difference where that is asked for.
     fn compute_target(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse) {
         if !self.top.difference() {
             return;
@@ -169,7 +174,12 @@ impl TargetPropagation {
             backend.apply_transposed(forward.maps[layer], error, change);
             (self.hybrid, change)
         });
-        backend.difference_target(forward.h[layer], inverse.of_activity, inverse.of_target, back, self.target(layer));
+        let share = match (self.top_of(layer), back) {
+            (Some(top), _) => top.step(),
+            (None, Some((hybrid, _))) => 1.0 - hybrid,
+            (None, None) => 1.0,
+        };
+        backend.difference_target(forward.h[layer], inverse.of_activity, inverse.of_target, share, back, self.target(layer));
     }
 
     /// Step 3: the inverse's update from its reconstruction of the goal.

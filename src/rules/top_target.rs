@@ -2,7 +2,7 @@
 //!
 //! * tp: `t_{L-1} = g_L(y)`; below it targets are inverses alone, without the difference.
 //! * dtp: `t_{L-1} = h_{L-1} - alpha dLoss/dh_{L-1}`: one step of gradient at the top, and no g_L. The inverse's goal keeps the noise.
-//! * sdtp (Algorithm 1): `t_{L-1} = h_{L-1} - g_L(h_L) + g_L(y)`, without any gradient.
+//! * sdtp (Algorithm 1): `t_{L-1} = h_{L-1} - s (g_L(h_L) - g_L(y))`, without any gradient; s is 1 in the paper.
 //! * ao_sdtp (equation 3): the same, with fixed random features z of h_{L-1} beside the output on both sides.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::compute::{Activity, Backend, Nonlinearity};
 use crate::network::{MapId, Maps, Network, Shape};
 
-/// The first target, and the four questions that tell the variants apart. Those about the output layer's inverse are asked where there
+/// The first target, and the questions that tell the variants apart. Those about the output layer's inverse are asked where there
 /// is one: never of dtp.
 pub enum TopTarget {
     GradientStep(GradientStep),
@@ -26,7 +26,8 @@ pub struct GradientStep {
 
 /// The top of tp, sdtp and ao_sdtp: an inverse of the output layer, given the composite top activity.
 pub struct Inverted {
-    difference: bool,
+    /// s; none where targets are inverses alone.
+    step: Option<f32>,
     wanted: Activity,
     /// Pre-activation and output of the corrupted penultimate activity.
     corrupted: (Activity, Activity),
@@ -50,8 +51,8 @@ impl TopTarget {
         TopTarget::GradientStep(GradientStep { output_map: maps.forward[depth - 1], alpha, gradient })
     }
 
-    /// `difference` is false for tp alone.
-    pub fn inverted(network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend, difference: bool) -> TopTarget {
+    /// `step` is the share of the difference that the first target takes; none for tp, which has no difference.
+    pub fn inverted(network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend, step: Option<f32>) -> TopTarget {
         let output = network.shape(network.depth());
         let mut make = |shape: Shape| backend.activity(shape);
         let wanted = make(output);
@@ -68,7 +69,7 @@ impl TopTarget {
                 of_corrupted: make(top),
             }
         });
-        TopTarget::Inverted(Inverted { difference, wanted, corrupted, auxiliary })
+        TopTarget::Inverted(Inverted { step, wanted, corrupted, auxiliary })
     }
 
     /// `t_{L-1} = h_{L-1} - alpha W_L^T error`, where the first target is a step of gradient; elsewhere it comes down through g_L.
@@ -83,8 +84,13 @@ impl TopTarget {
     pub fn difference(&self) -> bool {
         match self {
             TopTarget::GradientStep(_) => true,
-            TopTarget::Inverted(top) => top.difference,
+            TopTarget::Inverted(top) => top.step.is_some(),
         }
+    }
+
+    /// The share of the difference of the output layer's inverses that the first target takes.
+    pub fn step(&self) -> f32 {
+        self.output().step.unwrap_or(1.0)
     }
 
     /// What an inverse should make of the corrupted activity above: the clean activity below, or in dtp the noisy one.

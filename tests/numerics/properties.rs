@@ -47,6 +47,33 @@ fn dtp_with_backpropagated_targets_doubles_the_gradient_of_hidden_layers() {
 }
 
 #[test]
+fn the_first_target_goes_a_part_of_the_way() {
+    const AUXILIARY: &str = "learning.auxiliary_units=13";
+    for (rule, layers) in [("sdtp", DENSE), ("sdtp", LOCAL), ("ao_sdtp", MIXED)] {
+        let rule = format!("learning.rule={rule}");
+        for isa in kernels() {
+            let whole = stepped(&[&rule, AUXILIARY], layers, isa, None, |_| {});
+            let quarter = stepped(&[&rule, AUXILIARY, "learning.target_step=0.25"], layers, isa, None, |_| {});
+            let top = whole.engine.maps().forward.len() - 1;
+            let mut compared = 0;
+            for (name, _, _) in whole.tensors() {
+                let (below, inverse) = (name.starts_with(&format!("layers.{}.", top - 1)), name.contains("inverse"));
+                // The penultimate layer learns from h - t alone; the output and inverses do not see the target.
+                let factor = if below && !inverse { 0.25 } else { 1.0 };
+                if !(below || inverse || name.starts_with(&format!("layers.{top}."))) || name.contains("auxiliary") {
+                    continue;
+                }
+                compared += usize::from(factor < 1.0);
+                let expected: Vec<f64> = whole.first_gradient(&name, BETA1).iter().map(|gradient| factor * gradient).collect();
+                let found = distance(&quarter.first_gradient(&name, BETA1), &expected);
+                assert!(found < 1e-5, "{isa}, {rule}, {layers}: {name}: {found:.1e} from {factor} times the gradient");
+            }
+            assert_eq!(compared, 2, "weight and bias of the penultimate layer");
+        }
+    }
+}
+
+#[test]
 fn feedback_that_equals_the_weights_is_backprop() {
     for layers in [DENSE, LOCAL, MIXED] {
         let bp = stepped(&["learning.rule=bp"], layers, "auto", None, |_| {});

@@ -102,6 +102,7 @@ pub struct DifferenceTarget {
     pub h: Values,
     pub of_activity: Values,
     pub of_target: Values,
+    pub share: f32,
     pub back: Option<(f32, Values)>,
     pub out: Values,
 }
@@ -110,10 +111,10 @@ impl Elementwise for DifferenceTarget {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, i: usize) {
         unsafe {
-            let difference = self.of_target.load::<S>(i).sub(self.of_activity.load(i));
+            let difference = self.of_target.load::<S>(i).sub(self.of_activity.load(i)).mul(S::splat(self.share));
             let change = match self.back {
                 None => difference,
-                Some((hybrid, back)) => back.load::<S>(i).mul_add(S::splat(hybrid), difference.mul(S::splat(1.0 - hybrid))),
+                Some((hybrid, back)) => back.load::<S>(i).mul_add(S::splat(hybrid), difference),
             };
             self.h.load::<S>(i).add(change).store(self.out.0.add(i));
         }

@@ -241,6 +241,7 @@ impl Backend for CpuBackend {
         h: Activity,
         of_activity: Activity,
         of_target: Activity,
+        share: f32,
         back: Option<(f32, Activity)>,
         destination: Activity,
     ) {
@@ -248,6 +249,7 @@ impl Backend for CpuBackend {
             h: self.values(h),
             of_activity: self.values(of_activity),
             of_target: self.values(of_target),
+            share,
             back: back.map(|(hybrid, back)| (hybrid, self.values(back))),
             out: self.values(destination),
         };

@@ -181,17 +181,15 @@ impl Backend for TorchBackend {
         h: Activity,
         of_activity: Activity,
         of_target: Activity,
+        share: f32,
         back: Option<(f32, Activity)>,
         destination: Activity,
     ) {
         self.elementwise(destination, 4, |this| {
-            let difference = this.values(of_target).f_sub(this.values(of_activity))?;
+            let difference = this.values(of_target).f_sub(this.values(of_activity))?.f_mul_scalar(f64::from(share))?;
             let change = match back {
                 None => difference,
-                Some((hybrid, back)) => {
-                    let back = this.values(back).f_mul_scalar(f64::from(hybrid))?;
-                    difference.f_mul_scalar(f64::from(1.0 - hybrid))?.f_add(&back)?
-                }
+                Some((hybrid, back)) => difference.f_add(&this.values(back).f_mul_scalar(f64::from(hybrid))?)?,
             };
             this.values(h).f_add(&change)
         });

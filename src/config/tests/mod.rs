@@ -91,6 +91,7 @@ fn defaults_are_the_documented_ones() {
         schedule: Schedule::Parallel,
         alpha: None,
         sigma: None,
+        target_step: 1.0,
         auxiliary_units: None,
         hybrid: 0.0,
         feedback_weights: BackwardWeights::Random,

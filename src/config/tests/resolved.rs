@@ -90,6 +90,8 @@ fn keys_that_change_nothing_are_named() {
         (&["learning.inverse_weights=transposed"], &[]),
         (&["learning.rule=dfa", "learning.inverse_weights=transposed"], &["learning.alpha", "learning.inverse_weights", "learning.sigma"]),
         (&["learning.rule=sdtp"], &["learning.alpha"]),
+        (&["learning.target_step=0.1"], &["learning.target_step"]),
+        (&["learning.rule=sdtp", "learning.target_step=0.1"], &["learning.alpha"]),
         (&["learning.rule=tp", "learning.auxiliary_units=3"], &["learning.alpha", "learning.auxiliary_units"]),
         (&["learning.rule=ao_sdtp", "learning.auxiliary_units=3", "learning.hybrid=0.1"], &["learning.alpha"]),
         (&["learning.hybrid=0.1"], &[]),
