@@ -46,7 +46,11 @@ def keep_run(run, out):
     facts = json.loads((run / "run.json").read_text())
     facts.setdefault("steps_per_epoch", kept[-1]["step"] // kept[-1]["epoch"])
     told = ["commit", "versions", "world_size", "threads_per_rank", "kernels", "steps_per_epoch"]
-    (out / "run.json").write_text(json.dumps({key: facts[key] for key in told}, indent=1) + "\n")
+    kept_facts = {key: facts[key] for key in told}
+    note = facts.get("data", {}).get("train", {}).get("note")
+    if note:
+        kept_facts["data"] = {"train": {"note": note}}
+    (out / "run.json").write_text(json.dumps(kept_facts, indent=1) + "\n")
 
 
 def keep_search(search, out):

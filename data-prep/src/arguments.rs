@@ -92,6 +92,9 @@ pub struct Folder {
     /// Store the samples in a random order that depends on this number alone
     #[arg(long, value_name = "SEED")]
     pub shuffle_seed: Option<u64>,
+    /// What whoever sees results on these data must know, in a few words: "JPEG copies"; reports show it beside the data's name
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
     #[command(flatten)]
     pub storing: Storing,
     #[command(flatten)]

@@ -56,8 +56,8 @@ fn cifar10(arguments: Cifar10) -> Result<()> {
 fn folder(arguments: Folder) -> Result<()> {
     let storing = storing(&arguments.storing, arguments.size, arguments.out.shard_mib);
     let out = arguments.out.out;
-    let Folder { images, shuffle_seed, .. } = arguments;
-    let manifest = going_on(folder::run(&folder::Options { images, out: out.clone(), storing, shuffle_seed }))?;
+    let Folder { images, shuffle_seed, note, .. } = arguments;
+    let manifest = going_on(folder::run(&folder::Options { images, out: out.clone(), storing, shuffle_seed, note }))?;
     done(&[(out, manifest)])
 }
 

@@ -92,7 +92,7 @@ fn unreadable_photos_are_left_out_and_listed() {
     for other in ["p/b/9.webp", "p/a/8.gif", "p/a/.DS_Store"] {
         put(folder.path(), other, b"of another kind");
     }
-    let output = data_prep(folder.path(), "folder --images p --out out");
+    let output = data_prep(folder.path(), "folder --images p --out out --note copies");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("4 of 6 photos left out, listed in out/unreadable.txt"), "{said}");
@@ -102,11 +102,13 @@ fn unreadable_photos_are_left_out_and_listed() {
     assert_eq!(names, ["a/2.jpg", "a/3.jpg", "b/4.jpg", "b/7.jpg"], "{report}");
     let dataset = open(&folder.path().join("out"));
     assert_eq!((dataset.len(), dataset.classes()), (2, 2));
-    assert!(expect(folder.path(), "info out", 0).contains("left out  4 unreadable photos"));
+    let info = expect(folder.path(), "info out", 0);
+    assert!(info.contains("left out  4 unreadable photos") && info.contains("note      copies"), "{info}");
+    assert_eq!(dataset.manifest().note(), Some("copies"));
     let strict = expect(folder.path(), "folder --images p --out strict --strict", 1);
     assert!(strict.contains("a/2.jpg cannot be used"), "{strict}");
     assert!(!folder.path().join("strict").exists());
-    expect(folder.path(), "folder --images p --out strict", 0);
+    expect(folder.path(), "folder --images p --out strict --note copies", 0);
     assert!(files(&folder.path().join("strict")) == files(&folder.path().join("out")));
     fs::remove_file(folder.path().join("p/a/1.jpg")).unwrap();
     fs::remove_file(folder.path().join("p/b/5.jpg")).unwrap();

@@ -42,7 +42,7 @@ pub struct Manifest {
     pub encoding: Encoding,
     pub statistics: ChannelStatistics,
     pub shards: Vec<ShardRecord>,
-    /// Program, command and options that made the data set.
+    /// Program, command and options that made the data set, and a note on it.
     pub made_by: serde_json::Value,
 }
 
@@ -118,6 +118,11 @@ impl Manifest {
     pub fn write(&self, folder: &Path) -> Result<()> {
         self.check()?;
         write_atomically(&folder.join(FILE_NAME), &self.to_bytes())
+    }
+
+    /// What whoever sees results on these data must know.
+    pub fn note(&self) -> Option<&str> {
+        self.made_by["note"].as_str()
     }
 
     /// Stands for all that the shards hold, in their order: a CRC-32 of their headers' checksums, which cover those of labels and pixels.

@@ -7,24 +7,27 @@ use biodist_process::quote;
 
 use crate::exit::Exit;
 use crate::job::say;
-use crate::report::{self, Found};
+use crate::report::{self, Found, counted};
 
 /// Make tables and figures of runs, beside the paper's results
 ///
-/// Runs are grouped by what they trained, wherever their folders are: those that differ in experiment.seed alone become a mean with its
-/// standard deviation. Runs in progress may be among them, and folders of random searches (biodist sweep), whose trials are no runs of their
-/// own. Folders are searched to any depth; those beside the runs that hold none are named.
+/// Folders are searched at any depth; what holds no run is passed over and named. Runs are grouped by what they trained, wherever their folders
+/// are: those that differ in experiment.seed alone become a mean with its standard deviation. Runs in progress may be among them, and
+/// folders of random searches (biodist sweep), whose trials are no runs of their own.
 ///
-///   biodist report runs sweeps --out report
+///   biodist report runs sweeps
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ReportArgs {
     /// Folders of runs and of random searches, or folders that hold some at any depth
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Folder for report.html (one file with everything), report.md and its figures/
-    #[arg(long, value_name = "DIR")]
+    /// Folder for report.html (one file with everything), report.md, and for papers figures/ (SVG, PDF, CSV) and tables/ (LaTeX, CSV)
+    #[arg(long, value_name = "DIR", default_value = "report")]
     out: PathBuf,
+    /// Width of the figures' files on paper; letters have 8 points at any width
+    #[arg(long, value_name = "MM", default_value_t = 180, value_parser = clap::value_parser!(u16).range(60..=1000))]
+    width_mm: u16,
 }
 
 /// Reads everything before it writes anything.
@@ -35,12 +38,18 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     let found = Found::within(&args.runs)?;
     let document = report::read(&found)?;
     tell_passed_over(&found.passed_over);
-    let files = report::write(&document, &args.out).with_context(|| format!("--out {}", args.out.display()))?;
-    say(format_args!("{} and {}", files.html.display(), files.markdown.display()));
+    let files = report::write(&document, &args.out, f64::from(args.width_mm)).with_context(|| format!("--out {}", args.out.display()))?;
+    let told = [
+        (found.runs.len(), "run", "runs"),
+        (found.sweeps.len(), "sweep", "sweeps"),
+        (found.passed_over.len(), "passed over", "passed over"),
+    ];
+    let told: Vec<String> = told.into_iter().filter(|told| told.0 > 0).map(|(number, one, more)| counted(number, one, more)).collect();
+    say(format_args!("{}: {} and {}", told.join(", "), files.html.display(), files.markdown.display()));
     Ok(())
 }
 
-/// Folders that a message names.
+/// Names in a message.
 const NAMED: usize = 5;
 
 fn tell_passed_over(folders: &[PathBuf]) {
@@ -49,7 +58,6 @@ fn tell_passed_over(folders: &[PathBuf]) {
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     match folders.len() {
         0 => {}
-        1 => say(format_args!("passed over 1 folder that holds no run and no random search: {}", names[0])),
-        count => say(format_args!("passed over {count} folders that hold no run and no random search: {}{more}", names.join(", "))),
+        _ => say(format_args!("passed over, for no run and no random search is there: {}{more}", names.join(", "))),
     }
 }

@@ -128,7 +128,11 @@ impl DataSet {
 
     /// What `run.json` says of the data set that this is or is part of.
     pub fn about(&self) -> Value {
-        json!({ "shards_checksum": self.fingerprint(), "samples": self.shards.len() })
+        let mut about = json!({ "shards_checksum": self.fingerprint(), "samples": self.shards.len() });
+        if let Some(note) = self.shards.manifest().note() {
+            about["note"] = note.into();
+        }
+        about
     }
 
     /// [H, W, C] of the network's input: after cropping.

@@ -2,7 +2,8 @@
 //!
 //! Names decide, because a report is often made where the data are not: the folder's (`data/mnist/train`), else the experiment's
 //! (`mnist_fc_bp`). Where the data are there, their manifest has a veto. A run records what its data held, so that whatever lies in their
-//! place later is not taken for them, nor a part of a data set for the whole. JPEG copies of a data set (`data/cifar10-jpeg/train`) are lossy, and told from it wherever it is named.
+//! place later is not taken for them, nor a part of a data set for the whole. What else tells them from the data set that they are
+//! named after, whoever prepared them has noted (`data-prep folder --note`): that they are JPEG copies of its images.
 
 use std::path::{Component, Path};
 
@@ -17,12 +18,11 @@ use crate::config::Config;
 pub struct Data {
     /// The paper's data set that it is.
     pub paper: Option<paper::DataSet>,
-    /// With a word on JPEG copies, which are other data.
+    /// With what was noted on them.
     pub name: String,
     /// Samples, where the data are there to be counted.
     pub samples: Option<u64>,
-    /// Whether its images are JPEG copies of those of the data set that it is named after.
-    copies: bool,
+    note: Option<String>,
     /// Equal for equal data: by what the run recorded of training and test data, by what the manifest says, or where there is neither by the
     /// name of what is known. The place tells nothing, for seeds may be trained in several.
     pub identity: String,
@@ -44,14 +44,12 @@ impl Data {
             (None, Some(Err(name))) => Some(name),
             (None, _) => None,
         };
-        // Photos of ImageNet are JPEG themselves.
-        let are_photos = matches!(named, Some(Ok(paper::DataSet::ImageNet) | Err("Imagenette")));
-        let copies = original.is_some() && !are_photos && says_jpeg(folder);
-        let name = match original {
-            Some(name) if copies => format!("{name} (JPEG copies)"),
-            Some(name) => name.to_owned(),
-            None => folder_name(folder),
-        };
+        let told = recorded["train"]["note"].as_str().or(manifest.as_ref().and_then(|manifest| manifest.note()));
+        let note = told.map(str::to_owned);
+        let mut name = original.map_or_else(|| folder_name(folder), str::to_owned);
+        if let Some(note) = &note {
+            name += &format!(" ({note})");
+        }
         let identity = match &manifest {
             _ if checksum("train").is_some() => format!("{:?}", [checksum("train"), checksum("test")]),
             Some(manifest) => format!("{} samples with mean {:?}", manifest.samples, manifest.statistics.mean),
@@ -59,7 +57,7 @@ impl Data {
             None => folder.display().to_string(),
         };
         let samples = recorded["train"]["samples"].as_u64().or(manifest.map(|manifest| manifest.samples));
-        Data { paper, name, samples, copies, identity }
+        Data { paper, name, samples, note, identity }
     }
 
     /// What to say where it is not the whole of the paper's data set, or not its very images.
@@ -71,9 +69,7 @@ impl Data {
                 remarks.push(format!("trained on {samples} images, where {} has {whole}", paper.name()));
             }
         }
-        if self.copies {
-            remarks.push("trained on JPEG copies of its images".to_owned());
-        }
+        remarks.extend(self.note.iter().map(|note| format!("note on the data: {note}")));
         remarks
     }
 }
@@ -98,19 +94,6 @@ fn by_name(folder: &Path) -> Option<Known> {
         let known: Vec<Known> = words.iter().filter_map(|word| known(word)).collect();
         known.iter().find(|known| known.is_err()).or(known.first()).copied()
     })
-}
-
-/// Whether the folder that names the data set, or one inside of it on the way, says that its images are JPEG.
-fn says_jpeg(folder: &Path) -> bool {
-    for words in words_of_folders(folder) {
-        if words.iter().any(|word| word == "jpeg") {
-            return true;
-        }
-        if words.iter().any(|word| known(word).is_some()) {
-            break;
-        }
-    }
-    false
 }
 
 /// The words of each folder's name on the way, the innermost first.
@@ -171,15 +154,17 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_told_from_the_data_set() {
-        let copies = absent("/nowhere/cifar10-jpeg/train");
+    fn a_note_tells_data_from_the_set_that_they_are_named_after() {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/cifar_lc_bp.toml");
+        let config = Config::load(&config, &["data.train=\"/nowhere/cifar10-copies/train\"".to_owned()]).unwrap();
+        let copies = Data::of(&config, &json!({ "train": { "note": "JPEG copies" } }));
         assert_eq!((copies.paper, copies.name.as_str()), (Some(paper::DataSet::Cifar10), "CIFAR-10 (JPEG copies)"));
-        assert_eq!(copies.remarks(), ["trained on JPEG copies of its images"]);
-        let itself = absent("/nowhere/jpeg/cifar10/train");
-        assert_eq!((itself.paper, itself.name.as_str(), itself.remarks().len()), (Some(paper::DataSet::Cifar10), "CIFAR-10", 0));
+        assert_eq!(copies.remarks(), ["note on the data: JPEG copies"]);
+        let itself = absent("/nowhere/cifar10-copies/train");
+        assert_eq!((itself.name.as_str(), itself.remarks().len()), ("CIFAR-10", 0));
         assert_ne!(copies.identity, itself.identity);
         let part = Data { samples: Some(200), ..copies };
-        assert_eq!(part.remarks(), ["trained on 200 images, where CIFAR-10 has 50000", "trained on JPEG copies of its images"]);
+        assert_eq!(part.remarks(), ["trained on 200 images, where CIFAR-10 has 50000", "note on the data: JPEG copies"]);
     }
 
     #[test]

@@ -1,28 +1,36 @@
 //! A report before it has a format: sections of text, tables, figures and pictures, for [`super::markdown`] and [`super::html`] to write.
 
+use super::chart::Chart;
+
 /// A report.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Document {
     pub title: String,
     pub lead: String,
     pub sections: Vec<Section>,
 }
 
-#[derive(Debug)]
 pub struct Section {
     pub title: String,
     pub blocks: Vec<Block>,
 }
 
-#[derive(Debug)]
 pub enum Block {
     Text(String),
     Table(Table),
     Figure(Figure),
+    Facts(Facts),
+}
+
+/// What a page shows when it is asked to: where something comes from.
+pub struct Facts {
+    pub title: String,
+    pub facts: Vec<(&'static str, String)>,
+    /// Such as a configuration.
+    pub text: String,
 }
 
 /// A chart or a picture, with its caption.
-#[derive(Debug)]
 pub struct Figure {
     /// Name of its file, where it becomes one, without the ending.
     pub name: String,
@@ -31,16 +39,16 @@ pub struct Figure {
     pub content: Content,
 }
 
-#[derive(Debug)]
 pub enum Content {
-    /// An `<svg>` element.
-    Svg(String),
+    Chart(Chart),
     /// The bytes of a PNG, and the width to show it at, in pixels of a screen.
     Png(Vec<u8>, usize),
 }
 
 #[derive(Debug, Default)]
 pub struct Table {
+    /// Name of its files, without the ending.
+    pub name: String,
     pub title: String,
     /// Columns under a common heading, which may be empty.
     pub columns: Vec<(String, Vec<String>)>,

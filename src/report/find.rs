@@ -14,34 +14,36 @@ use crate::exit::Exit;
 pub struct Found {
     pub runs: Vec<PathBuf>,
     pub sweeps: Vec<PathBuf>,
-    /// Folders that hold neither, at any depth, beside those that do.
+    /// Folders that hold neither, at any depth, beside those that do; and files that were named.
     pub passed_over: Vec<PathBuf>,
     /// Folders that were looked at, as they are without links: each counts once.
     seen: HashSet<PathBuf>,
 }
 
 impl Found {
-    /// Searches `folders`.
+    /// Searches `folders`. What holds nothing to report is passed over, be it named, as `runs/*` names whatever is there.
     ///
     /// # Errors
-    /// [`Exit::Usage`] where one of them is no folder, or holds nothing to report.
+    /// [`Exit::Usage`] where one of them does not exist, or none holds anything to report.
     pub fn within(folders: &[PathBuf]) -> Result<Found> {
         let mut found = Found::default();
         for folder in folders {
-            if !folder.is_dir() {
-                let what = if folder.exists() { "this is a file, and a report is of folders" } else { "no such folder" };
-                return Err(Exit::Usage.error(format!("{}: {what}", folder.display())));
+            if !folder.exists() {
+                return Err(Exit::Usage.error(format!("{}: no such folder", folder.display())));
             }
-            let before = found.seen.len();
-            if !found.search(folder, true)? {
-                return Err(Exit::Usage.error(format!(
-                    "{}: nothing to report: of {} folders looked at none holds a run ({}) or a random search ({})",
-                    folder.display(),
-                    found.seen.len() - before,
-                    Run::MARK,
-                    Sweep::MARKS.join(" or ")
-                )));
+            if !folder.is_dir() || !found.search(folder, true)? {
+                found.passed_over.push(folder.clone());
             }
+        }
+        if found.runs.is_empty() && found.sweeps.is_empty() {
+            let names: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+            return Err(Exit::Usage.error(format!(
+                "{}: nothing to report: of {} looked at none holds a run ({}) or a random search ({})",
+                names.join(", "),
+                super::counted(found.seen.len(), "folder", "folders"),
+                Run::MARK,
+                Sweep::MARKS.join(" or ")
+            )));
         }
         Ok(found)
     }
@@ -117,12 +119,20 @@ mod tests {
         assert_eq!(found.sweeps, [path("all/search")]);
         assert_eq!(found.passed_over, ["all/.tool", "all/gone", "all/lost", "all/notes", "all/scores"].map(path));
 
-        for (folder, words) in [
-            ("all/notes", "of 2 folders looked at none holds a run (config.toml) or a random search (sweep.json or results.jsonl)"),
-            ("all/text", "a file"),
-            ("nowhere", "no such folder"),
+        // Whatever `all/*` names, there is a run among it.
+        let found = Found::within(&["all/a", "all/text", "all/notes"].map(path)).unwrap();
+        assert_eq!(
+            (found.runs, found.passed_over),
+            (["all/a", "all/a/inner"].map(path).to_vec(), ["all/text", "all/notes"].map(path).to_vec())
+        );
+        for (folders, words) in [
+            (
+                &["all/notes", "all/text"][..],
+                "of 2 folders looked at none holds a run (config.toml) or a random search (sweep.json or results.jsonl)",
+            ),
+            (&["all/a", "nowhere"], "no such folder"),
         ] {
-            let error = Found::within(&[path("all/a"), path(folder)]).unwrap_err();
+            let error = Found::within(&folders.iter().map(|folder| path(folder)).collect::<Vec<_>>()).unwrap_err();
             assert!(Exit::of(&error) == Exit::Usage && error.to_string().contains(words), "{error}");
         }
     }

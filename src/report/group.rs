@@ -74,7 +74,7 @@ impl Group<'_> {
     pub fn departures(&self) -> Option<String> {
         let departures = self.departures.as_ref().filter(|departures| !departures.is_empty())?;
         let list: Vec<String> = departures.iter().map(label::departure).collect();
-        Some(format!("Trained with other values than the configuration of this cell has (in brackets): {}", list.join(", ")))
+        Some(list.join(", "))
     }
 
     /// Equal for groups that differ in the number of auxiliary outputs alone.
@@ -101,6 +101,17 @@ impl Group<'_> {
     /// The least value of a curve: chosen by what it measures.
     pub fn least(&self, curve: Curve, measure: Measure) -> Option<Spread> {
         self.spread(|run| least(curve(run), measure)?.measured.get(measure))
+    }
+
+    /// Lines of training as they were written, at parts of an epoch: their mean at the steps that all runs have.
+    pub fn training_lines(&self, measure: Measure) -> Vec<(f64, Spread)> {
+        let at = |run: &Run, step: u64| run.history.lines.iter().find(|line| line.step == step)?.measured.get(measure);
+        let Some(steps_per_epoch) = self.runs[0].steps_per_epoch else { return self.curve(super::results::train, measure) };
+        let mean = |line: &Point| {
+            let values: Option<Vec<f64>> = self.runs.iter().map(|run| at(run, line.step)).collect();
+            Some((line.step as f64 / steps_per_epoch as f64, Spread::of(&values?)?))
+        };
+        self.runs[0].history.lines.iter().filter_map(mean).collect()
     }
 
     /// The mean curve at the epochs that all runs with such a curve have. Of several evaluations in an epoch, as of a run that went on from
@@ -147,7 +158,8 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
     let labels: Vec<String> = groups.iter().map(|group| label::of_group(group, &groups)).collect();
     for (group, label) in groups.iter_mut().zip(labels) {
-        group.label = label;
+        // A rule that this project has not is known by its program.
+        group.label = group.runs[0].program().map(|program| format!("{label}, by {program}")).unwrap_or(label);
     }
     let order = |group: &Group| (group.panel.clone(), group.method.order(), group.config().learning.auxiliary_units);
     groups.sort_by_cached_key(order);
@@ -203,7 +215,7 @@ mod tests {
     #[test]
     fn seeds_of_two_places_are_one_experiment() {
         let of = |folder: &str, seed: u64| run("mnist_fc_bp", &[&format!("data.train={folder:?}"), &format!("experiment.seed={seed}")]);
-        let runs = [of("/here/mnist/train", 0), of("/there/data/mnist/train", 1), of("/here/mnist-jpeg/train", 2)];
+        let runs = [of("/here/mnist/train", 0), of("/there/data/mnist/train", 1), of("/here/fashion/train", 2)];
         let groups = group(&runs);
         assert_eq!(groups.iter().map(|group| group.runs.len()).collect::<Vec<_>>(), [2, 1]);
         assert!(groups.iter().all(|group| group.label == "BP"), "the places are no part of a name");

@@ -29,6 +29,8 @@ pub struct Diagnostic {
 pub struct History {
     /// One point an epoch.
     pub train: Vec<Point>,
+    /// Of training, as they were written: several an epoch.
+    pub lines: Vec<Point>,
     pub validation: Vec<Point>,
     pub test: Vec<Point>,
     pub diagnostics: Vec<Diagnostic>,
@@ -59,7 +61,10 @@ impl History {
             history.last_step = history.last_step.max(line.step);
             let point = Point { step: line.step, epoch: line.epoch, measured: line.measured };
             match line.split.as_str() {
-                Line::TRAIN => epochs.add(&point),
+                Line::TRAIN => {
+                    epochs.add(&point);
+                    history.lines.push(point);
+                }
                 "validation" => history.validation.push(point),
                 "test" => history.test.push(point),
                 other => bail!("line {number} is of split {other:?}, expected train, validation or test"),

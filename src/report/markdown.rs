@@ -1,9 +1,10 @@
-//! The report as Markdown, whose figures are files beside it.
+//! The report as Markdown, whose figures and tables are files beside it.
 
 use super::document::{Block, Content, Document, Figure, Row, Table};
 
-/// Folder of the figures' files, beside the report.
+/// Folders of the figures' and the tables' files, beside the report.
 pub const FIGURES: &str = "figures";
+pub const TABLES: &str = "tables";
 
 pub fn write(document: &Document) -> String {
     let mut out = format!("# {}\n\n{}\n", escaped(&document.title), escaped(&document.lead));
@@ -13,27 +14,32 @@ pub fn write(document: &Document) -> String {
             out += &match block {
                 Block::Text(text) => format!("\n{}\n", escaped(text)),
                 Block::Table(table) => format!("\n{}", table_text(table)),
-                Block::Figure(figure) => {
-                    format!("\n![{}]({FIGURES}/{})\n\n{}\n", escaped(&figure.title), file_name(figure), escaped(&figure.caption))
-                }
+                Block::Figure(figure) => figure_text(figure),
+                // What a page shows when it is asked to, a text would show always.
+                Block::Facts(_) => String::new(),
             };
         }
     }
     out
 }
 
-pub fn file_name(figure: &Figure) -> String {
-    let ending = match figure.content {
-        Content::Svg(_) => "svg",
-        Content::Png(..) => "png",
+fn figure_text(figure: &Figure) -> String {
+    let (title, caption, name) = (escaped(&figure.title), escaped(&figure.caption), &figure.name);
+    let (ending, others) = match figure.content {
+        Content::Chart(_) => ("svg", format!(" [PDF]({FIGURES}/{name}.pdf), [CSV]({FIGURES}/{name}.csv)")),
+        Content::Png(..) => ("png", String::new()),
     };
-    format!("{}.{ending}", figure.name)
+    format!("\n![{title}]({FIGURES}/{name}.{ending})\n\n{caption}{others}\n")
 }
 
-/// The names of the figures that a report in Markdown shows.
-pub fn figures_of(report: &str) -> impl Iterator<Item = &str> {
-    let after = report.split(&format!("]({FIGURES}/")).skip(1).collect::<Vec<_>>();
-    after.into_iter().filter_map(|text| text.split(')').next()).filter(|name| !name.contains('/'))
+/// The files beside it that a report in Markdown names, from its folder.
+pub fn files_of(report: &str) -> impl Iterator<Item = &str> {
+    let links = report.split("](").skip(1).filter_map(|text| text.split(')').next());
+    links.filter(|link| {
+        [FIGURES, TABLES].iter().any(|folder| {
+            link.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.contains('/') && name != "..")
+        })
+    })
 }
 
 fn table_text(table: &Table) -> String {
@@ -56,7 +62,7 @@ fn table_text(table: &Table) -> String {
     for note in &table.notes {
         out += &format!("\n{}\n", escaped(note));
     }
-    out
+    out + &format!("\n[CSV]({TABLES}/{0}.csv), [LaTeX]({TABLES}/{0}.tex)\n", table.name)
 }
 
 /// Text whose characters mean themselves.

@@ -5,17 +5,21 @@
 //! a section of a [`document::Document`], which knows nothing of formats. Numbers come from the runs' own files alone, and from
 //! [`paper`], which holds what the paper printed.
 
-mod chart;
+mod auxiliary;
+pub mod chart;
 mod curves;
 mod data;
 pub mod document;
 mod find;
+mod foreign;
 mod group;
 mod history;
 mod html;
 mod label;
+mod layers;
 mod markdown;
 mod paper;
+mod range;
 mod reconstructions;
 mod results;
 mod run;
@@ -23,17 +27,17 @@ mod run;
 mod samples;
 mod spread;
 mod sweep;
+mod tables;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use biodist_process::files::{read_regular, write_atomically};
-use serde_json::Value;
 
 pub use find::Found;
 pub use spread::Spread;
 
-use document::{ABSENT, Block, Content, Document, Row, Section, Table};
+use document::{ABSENT, Block, Content, Document, Facts, Figure, Row, Section, Table};
 use group::{Group, Panel, group};
 use run::Run;
 use sweep::Sweep;
@@ -51,28 +55,41 @@ pub struct Files {
 /// # Errors
 /// Names the first folder whose files are missing or damaged.
 pub fn read(found: &Found) -> Result<Document> {
+    foreign::make_known(&found.runs);
     let runs: Vec<Run> = found.runs.iter().map(|folder| Run::read(folder)).collect::<Result<_>>()?;
     let sweeps: Vec<Sweep> = found.sweeps.iter().map(|folder| Sweep::read(folder)).collect::<Result<_>>()?;
     Ok(describe(&runs, &sweeps))
 }
 
-/// Writes the report into the folder `out`, made where there is none; figures of an earlier report there go.
-pub fn write(document: &Document, out: &Path) -> Result<Files> {
+/// Writes the report into the folder `out`, made where there is none, with figures of `mm` width; figures and tables of an earlier
+/// report there go.
+pub fn write(document: &Document, out: &Path, mm: f64) -> Result<Files> {
     let files = Files { html: out.join("report.html"), markdown: out.join("report.md") };
-    let figures = out.join(markdown::FIGURES);
     let earlier = read_regular(&files.markdown).unwrap_or_default();
-    for name in markdown::figures_of(&String::from_utf8_lossy(&earlier)) {
+    for file in markdown::files_of(&String::from_utf8_lossy(&earlier)) {
         // One that is not there any more is gone already.
-        let _ = std::fs::remove_file(figures.join(name));
+        let _ = std::fs::remove_file(out.join(file));
     }
-    std::fs::create_dir_all(&figures).with_context(|| format!("{} cannot be created", figures.display()))?;
+    for folder in [markdown::FIGURES, markdown::TABLES] {
+        std::fs::create_dir_all(out.join(folder)).with_context(|| format!("{} cannot be created", out.join(folder).display()))?;
+    }
+    let write =
+        |folder: &str, name: &str, ending: &str, bytes: &[u8]| write_atomically(&out.join(folder).join(format!("{name}.{ending}")), bytes);
     for block in document.sections.iter().flat_map(|section| &section.blocks) {
-        let Block::Figure(figure) = block else { continue };
-        let bytes = match &figure.content {
-            Content::Svg(svg) => svg.as_bytes(),
-            Content::Png(png, _) => png,
-        };
-        write_atomically(&figures.join(markdown::file_name(figure)), bytes)?;
+        match block {
+            Block::Figure(Figure { name, title, content: Content::Chart(chart), .. }) => {
+                let (svg, pdf) = chart.files(title, mm);
+                write(markdown::FIGURES, name, "svg", svg.as_bytes())?;
+                write(markdown::FIGURES, name, "pdf", &pdf)?;
+                write(markdown::FIGURES, name, "csv", tables::csv(&chart.table()).as_bytes())?;
+            }
+            Block::Figure(Figure { name, content: Content::Png(png, _), .. }) => write(markdown::FIGURES, name, "png", png)?,
+            Block::Table(table) => {
+                write(markdown::TABLES, &table.name, "csv", tables::csv(&tables::rows(table)).as_bytes())?;
+                write(markdown::TABLES, &table.name, "tex", tables::latex(table).as_bytes())?;
+            }
+            Block::Text(_) | Block::Facts(_) => {}
+        }
     }
     write_atomically(&files.markdown, markdown::write(document).as_bytes())?;
     write_atomically(&files.html, html::write(document).as_bytes())?;
@@ -104,25 +121,29 @@ fn describe(runs: &[Run], sweeps: &[Sweep]) -> Document {
     let sections = [
         Section::new("Results", results),
         Section::new("Learning curves", curves::learning_curves(&groups)),
-        Section::new("Auxiliary outputs", curves::auxiliary_study(&groups)),
+        Section::new("Auxiliary outputs", auxiliary::study(&groups)),
         Section::new("Autoencoders", autoencoders),
         Section::new("Random searches", sweep::blocks(sweeps)),
-        Section::new("Inside the network", curves::layer_diagnostics(&groups)),
-        Section::new("Runs", if runs.is_empty() { vec![] } else { vec![Block::Table(list(&groups, runs))] }),
+        Section::new("Inside the network", layers::diagnostics(&groups)),
+        Section::new("Runs", list(&groups, runs)),
     ];
     Document { title: "Training report".to_owned(), lead: lead(runs, sweeps), sections: sections.into_iter().flatten().collect() }
 }
 
+/// "1 run", "15 runs".
+pub fn counted(number: usize, what: &str, plural: &str) -> String {
+    format!("{number} {}", if number == 1 { what } else { plural })
+}
+
 fn lead(runs: &[Run], sweeps: &[Sweep]) -> String {
-    let count = |number: usize, what: &str, plural: &str| format!("{number} {}", if number == 1 { what } else { plural });
     let mut parts = Vec::new();
     if !runs.is_empty() {
         let running = runs.iter().filter(|run| !run.finished).count();
         let running = if running > 0 { format!(" ({running} not finished)") } else { String::new() };
-        parts.push(count(runs.len(), "run", "runs") + &running);
+        parts.push(counted(runs.len(), "run", "runs") + &running);
     }
     if !sweeps.is_empty() {
-        parts.push(count(sweeps.len(), "random search", "random searches"));
+        parts.push(counted(sweeps.len(), "random search", "random searches"));
     }
     format!(
         "{}, beside the results of Bartunov et al. 2018, Assessing the Scalability of Biologically-Motivated Deep Learning Algorithms and \
@@ -134,26 +155,29 @@ fn lead(runs: &[Run], sweeps: &[Sweep]) -> String {
 }
 
 /// Every run with its folder and how it was trained.
-fn list(groups: &[Group], runs: &[Run]) -> Table {
+fn list(groups: &[Group], runs: &[Run]) -> Vec<Block> {
     let titles = ["Folder", "Method", "Network", "Device", "Seed", "Steps", "Epochs", "State"];
-    let mut table = Table { columns: vec![(String::new(), titles.map(str::to_owned).to_vec())], text_columns: 4, ..Table::default() };
+    let columns = vec![(String::new(), titles.map(str::to_owned).to_vec())];
+    let mut table = Table { name: "runs".to_owned(), columns, text_columns: 4, ..Table::default() };
     let measured = groups.iter().flat_map(|group| group.runs.iter().map(|run| (*run, group.label.clone(), group.panel.title())));
     let begun = runs.iter().filter(|run| !run.has_result());
     let begun = begun.map(|run| (run, run.method().name(), Panel::of(&run.config, &run.data).title()));
+    let mut facts = Vec::new();
     for (run, label, network) in measured.chain(begun) {
-        let about = |key: &str| run.about.get(key).and_then(Value::as_str).unwrap_or(ABSENT).to_owned();
+        let kernels = run.about["kernels"].as_str().unwrap_or(ABSENT).to_owned();
+        facts.push(Block::Facts(Facts { title: run.path.display().to_string(), facts: run.provenance(), text: run.config.to_toml() }));
         table.rows.push(Row::Cells(vec![
             run.path.display().to_string(),
             label,
             network,
-            about("kernels"),
+            kernels,
             run.config.experiment.seed.to_string(),
             run.step.to_string(),
             results::count(run.epochs()),
             state(run),
         ]));
     }
-    table
+    if runs.is_empty() { vec![] } else { std::iter::once(Block::Table(table)).chain(facts).collect() }
 }
 
 /// How far a run has come; whether it is still being trained its folder does not tell.

@@ -6,6 +6,7 @@ use super::history::Point;
 use super::paper::{Cell, DataSet, EPOCHS, METHODS, Network};
 use super::run::Run;
 use super::spread::Spread;
+use super::tables::raised;
 use crate::compute::Measure;
 
 const READING: &str = "Errors are in per cent: mean ± sample standard deviation where several runs differ in their seed alone. A train \
@@ -129,6 +130,7 @@ fn paper_table(data: DataSet, groups: &[Group]) -> Option<Table> {
     let paper_titles = measured.iter().map(|column| column.title.to_owned()).collect();
     let columns = Columns::new(&of_table, measured, Spread::percent);
     let mut table = Table {
+        name: format!("errors-{}", data.name().to_lowercase()),
         title: format!(
             "{} of the paper: {} errors on {} (%)",
             data.place().0,
@@ -162,29 +164,29 @@ fn paper_table(data: DataSet, groups: &[Group]) -> Option<Table> {
             }
         }
     }
-    table.notes = remarks.notes;
-    table.notes.push(format!("The paper's figures are the best errors achieved in {EPOCHS} epochs. {CHOSEN_BY_TEST}"));
+    table.notes = remarks.into_notes(format!("The paper's figures are the best errors achieved in {EPOCHS} epochs. {CHOSEN_BY_TEST}"));
     Some(table)
 }
 
 /// A table of the classifiers that the paper has no cell for.
 pub fn other_table(groups: &[Group]) -> Option<Table> {
     let others: Vec<&Group> = groups.iter().filter(|group| group.panel.classifies && group.cell().is_none()).collect();
-    plain_table(&others, [TRAIN, TEST], Spread::percent)
+    plain_table("other-errors", &others, [TRAIN, TEST], Spread::percent)
 }
 
 /// A table of the autoencoders: losses, which are squared errors summed over an image's values.
 pub fn autoencoder_table(groups: &[Group]) -> Option<Table> {
     let autoencoders: Vec<&Group> = groups.iter().filter(|group| !group.panel.classifies).collect();
-    plain_table(&autoencoders, [TRAIN_LOSS, TEST_LOSS], Spread::loss)
+    plain_table("autoencoders", &autoencoders, [TRAIN_LOSS, TEST_LOSS], Spread::loss)
 }
 
-fn plain_table(groups: &[&Group], measured: [Column; 2], format: fn(Spread) -> String) -> Option<Table> {
+fn plain_table(name: &str, groups: &[&Group], measured: [Column; 2], format: fn(Spread) -> String) -> Option<Table> {
     if groups.is_empty() {
         return None;
     }
     let columns = Columns::new(groups, measured, format);
-    let mut table = Table { columns: vec![(String::new(), vec!["Method".to_owned()])], text_columns: 1, ..Table::default() };
+    let first = (String::new(), vec!["Method".to_owned()]);
+    let mut table = Table { name: name.to_owned(), columns: vec![first], text_columns: 1, ..Table::default() };
     table.columns.extend(columns.titles());
     let mut remarks = Remarks::default();
     let mut panel = None;
@@ -195,8 +197,7 @@ fn plain_table(groups: &[&Group], measured: [Column; 2], format: fn(Spread) -> S
         let label = group.label.clone() + &remarks.mark(group);
         table.rows.push(Row::Cells(std::iter::once(label).chain(columns.cells(Some(group))).collect()));
     }
-    table.notes = remarks.notes;
-    table.notes.push(CHOSEN_BY_TEST.to_owned());
+    table.notes = remarks.into_notes(CHOSEN_BY_TEST.to_owned());
     Some(table)
 }
 
@@ -205,37 +206,43 @@ pub fn capitalised(text: &str) -> String {
     characters.next().map_or(String::new(), |first| first.to_uppercase().chain(characters).collect())
 }
 
-/// Remarks below a table, each with a sign at the rows that it is about.
+/// Remarks below a table, each with a number at the rows that it is about.
 #[derive(Default)]
 struct Remarks {
     notes: Vec<String>,
+    /// Whether any of them tells other values than a cell's configuration has.
+    departs: bool,
 }
 
 impl Remarks {
-    const SIGNS: [&'static str; 6] = ["*", "†", "‡", "§", "‖", "¶"];
-
     fn mark(&mut self, group: &Group) -> String {
-        let mut signs = String::new();
+        let mut signs = Vec::new();
         if let Some(remark) = group.departures() {
-            signs += &self.sign(&remark);
+            self.departs = true;
+            signs.push(self.sign(&remark));
         }
         for remark in group.runs[0].data.remarks() {
-            signs += &self.sign(&capitalised(&remark));
+            signs.push(self.sign(&capitalised(&remark)));
         }
         if !group.repeated.is_empty() {
             let folders: Vec<String> = group.repeated.iter().map(|path| path.display().to_string()).collect();
-            signs += &self.sign(&format!("Without {}: another run of the same seed has come further, or as far", folders.join(", ")));
+            signs.push(self.sign(&format!("Without {}: another run of the same seed has come further, or as far", folders.join(", "))));
         }
-        if signs.is_empty() { signs } else { format!(" {signs}") }
+        if signs.is_empty() { String::new() } else { format!("\u{a0}{}", signs.join("\u{a0}")) }
     }
 
     fn sign(&mut self, remark: &str) -> String {
-        let sign = |index: usize| Self::SIGNS[index % Self::SIGNS.len()].repeat(index / Self::SIGNS.len() + 1);
-        let known = (0..self.notes.len()).find(|&index| self.notes[index] == format!("{} {remark}.", sign(index)));
-        let index = known.unwrap_or_else(|| {
-            self.notes.push(format!("{} {remark}.", sign(self.notes.len())));
+        let note = |index: usize| format!("{} {remark}.", raised(index + 1));
+        let index = (0..self.notes.len()).find(|index| self.notes[*index] == note(*index)).unwrap_or_else(|| {
+            self.notes.push(note(self.notes.len()));
             self.notes.len() - 1
         });
-        sign(index)
+        raised(index + 1)
+    }
+
+    fn into_notes(self, last: String) -> Vec<String> {
+        let departs = "Values in brackets are those of the configuration that comes with the project for this cell, where a run was trained \
+                       with others.";
+        self.notes.into_iter().chain(self.departs.then(|| departs.to_owned())).chain([last]).collect()
     }
 }

@@ -11,6 +11,7 @@ use super::history::{History, Point};
 use super::paper::{Cell, Method};
 use crate::compute::Measure;
 use crate::config::Config;
+use crate::rules::is_built_in;
 use crate::training::{CONFIG, Checkpoints, RUN, Schedule, records};
 
 /// A run, finished or in progress.
@@ -74,6 +75,39 @@ impl Run {
         Method::of(&self.config)
     }
 
+    /// The program that trained it, where its rule is no other's.
+    pub fn program(&self) -> Option<&str> {
+        self.about["program"].as_str().filter(|_| !is_built_in(self.config.learning.rule.name()))
+    }
+
+    /// How it came about, as far as its run.json tells.
+    pub fn provenance(&self) -> Vec<(&'static str, String)> {
+        let about = &self.about;
+        let list = |value: &Value, between: &str| {
+            let mut words: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            // Each process tells its host.
+            words.dedup();
+            (!words.is_empty()).then(|| words.join(between))
+        };
+        let version = |of: &str| about["versions"][of].as_str().map(|version| format!(", {of} {version}")).unwrap_or_default();
+        let number = |key: &str| about[key].as_u64();
+        let ranks = number("world_size").zip(number("threads_per_rank"));
+        [
+            ("Command", list(&about["command"], " ")),
+            ("Program", self.program().map(str::to_owned)),
+            ("Commit", about["commit"].as_str().map(|commit| format!("{commit}{}{}", version("libtorch"), version("mpi")))),
+            ("Started", number("started_unix_seconds").map(date)),
+            ("Hosts", list(&about["hosts"], ", ")),
+            (
+                "Processes",
+                ranks.map(|(ranks, threads)| format!("{ranks}, of {threads} {}", if threads == 1 { "thread" } else { "threads" })),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, fact)| Some((name, fact?)))
+        .collect()
+    }
+
     /// The paper's cell that it belongs to.
     pub fn cell(&self) -> Option<Cell> {
         self.data.paper.and_then(|data| Cell::of(&self.config, data))
@@ -107,6 +141,20 @@ impl Run {
     }
 }
 
+/// Seconds since 1970 as "2026-11-30 04:41 UTC".
+fn date(seconds: u64) -> String {
+    let (days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
+    // Years that begin in March, in cycles of 400 years: the day that leap years add is their last.
+    let day = days + 719_468;
+    let (cycle, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (month, day) = (if month < 10 { month + 3 } else { month - 9 }, day - (153 * month + 2) / 5 + 1);
+    let year = 400 * cycle + year + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
+}
+
 fn is_finished(config: &Config, history: &History, step: u64, steps_per_epoch: u64) -> bool {
     let schedule = Schedule::new(config, steps_per_epoch as usize);
     let evaluated = config.data.test.is_none() || !schedule.evaluates(step) || history.test.last().is_some_and(|point| point.step == step);
@@ -121,7 +169,21 @@ pub fn least(points: &[Point], measure: Measure) -> Option<&Point> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::report::samples;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (1_735_689_599, "2024-12-31 23:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00 UTC"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+    }
 
     #[test]
     fn validation_chooses_by_error_then_loss_then_the_earliest() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::chart::{Axis, Bars, Histogram, of_layer, of_method};
+use super::chart::{Axis, Chart, Histogram, Panel as ChartPanel, Plot, of_layer, of_method};
 use super::data::Data;
 use super::document::{ABSENT, Block, Content, Figure, Row, Table};
 use super::group::Panel;
@@ -137,12 +137,15 @@ pub fn blocks(sweeps: &[Sweep]) -> Vec<Block> {
         find_or_add(&mut panels, |(known, _)| *known == key, || (key.clone(), Vec::new())).1.push(sweep);
     }
     panels.iter_mut().for_each(|(_, sweeps)| sweeps.sort_by_key(|sweep| sweep.method().map(Method::order)));
-    let figures = panels.iter().enumerate().filter_map(|(index, ((title, split), sweeps))| histogram(index + 1, title, *split, sweeps));
-    let tables = panels.iter().flat_map(|(_, sweeps)| sweeps).map(|sweep| match sweep.trials.is_empty() {
-        true => Block::Text(format!("{} has no result yet: no trial of the search has ended.", sweep.path.display())),
-        false => Block::Table(table(sweep)),
+    let figures: Vec<Block> = panels.iter().fold(Vec::new(), |mut figures, ((title, split), sweeps)| {
+        figures.extend(histogram(figures.len() + 1, title, *split, sweeps));
+        figures
     });
-    figures.chain(tables).collect()
+    let tables = (1..).zip(panels.iter().flat_map(|(_, sweeps)| sweeps)).map(|(number, sweep)| match sweep.trials.is_empty() {
+        true => Block::Text(format!("{} has no result yet: no trial of the search has ended.", sweep.path.display())),
+        false => Block::Table(table(number, sweep)),
+    });
+    figures.into_iter().chain(tables).collect()
 }
 
 fn histogram(number: usize, panel: &str, split: Split, sweeps: &[&Sweep]) -> Option<Block> {
@@ -150,19 +153,21 @@ fn histogram(number: usize, panel: &str, split: Split, sweeps: &[&Sweep]) -> Opt
     let (low, high) = bounds(&all)?;
     let x = Axis::linear(&format!("Accuracy (%), {}", split.name()), low, high);
     let (first, last) = x.range();
-    let edges = (0..=BINS).map(|edge| first + (last - first) * edge as f64 / BINS as f64).collect();
-    let bars = |(index, sweep): (usize, &&Sweep)| {
+    let edges: Vec<f64> = (0..=BINS).map(|edge| first + (last - first) * edge as f64 / BINS as f64).collect();
+    let most = sweeps.iter().flat_map(|sweep| Histogram::counts(&edges, &sweep.accuracies())).max().unwrap_or(1);
+    let of = |(index, sweep): (usize, &&Sweep)| {
         let before = sweeps[..index].iter().filter(|before| before.method() == sweep.method()).count();
         let look = sweep.method().map_or_else(|| of_layer(index, sweeps.len()), |method| of_method(method, before));
         let values = sweep.accuracies();
-        let remark = match sweep.trials.len() - values.len() {
-            0 => format!("{} trials", values.len()),
-            without => format!("{} trials, and {without} without a result", values.len()),
+        let title = match sweep.trials.len() - values.len() {
+            0 => format!("{}: {} trials", sweep.name(), values.len()),
+            without => format!("{}: {} trials, and {without} without a result", sweep.name(), values.len()),
         };
-        Bars { name: sweep.name(), look, values, remark }
+        let (y, name, unit) = (Axis::counting("Trials", 0.0, most as f64), sweep.name(), " %".to_owned());
+        let plot = Plot::Histogram(Histogram { name, x: x.clone(), y, edges: edges.clone(), unit, colour: look.colour, values });
+        ChartPanel { title, plot, legend: vec![] }
     };
-    let rows = sweeps.iter().enumerate().map(bars).collect();
-    let chart = Histogram { title: panel.to_owned(), x, edges, unit: " %".to_owned(), rows };
+    let content = Content::Chart(Chart { panels: sweeps.iter().enumerate().map(of).collect(), legend: vec![] });
     let judged = match split {
         Split::Validation => "on images set apart from the training set, where the paper shows test accuracies",
         Split::Test => "on the test set",
@@ -171,7 +176,6 @@ fn histogram(number: usize, panel: &str, split: Split, sweeps: &[&Sweep]) -> Opt
         "Number of randomly drawn configurations by the accuracy that they reached, as in Figure 5 of the paper: {judged}, after {}.",
         lengths(sweeps)
     );
-    let content = Content::Svg(chart.svg());
     Some(Block::Figure(Figure { name: format!("search-{number}"), title: panel.to_owned(), caption, content }))
 }
 
@@ -193,7 +197,7 @@ fn lengths(sweeps: &[&Sweep]) -> String {
 }
 
 /// The best trials.
-fn table(sweep: &Sweep) -> Table {
+fn table(number: usize, sweep: &Sweep) -> Table {
     let (ranked, split) = (sweep.ranked(), sweep.split());
     let classifies = ranked.iter().any(|trial| split.error(trial).is_some());
     let mut keys: Vec<&String> = Vec::new();
@@ -217,6 +221,7 @@ fn table(sweep: &Sweep) -> Table {
     let titles = |titles: &[&str]| titles.iter().map(|title| title.to_string()).collect::<Vec<_>>();
     let short = |key: &&String| key.trim_start_matches("optimizer.").trim_start_matches("learning.").to_owned();
     let mut table = Table {
+        name: format!("search-{number}"),
         title: format!("{}: the best of {} trials, by {}", sweep.title(), sweep.trials.len(), split.name()),
         columns: vec![
             (String::new(), titles(&["Trial", "Status"])),
@@ -269,7 +274,7 @@ mod tests {
         .unwrap();
         // By the images set apart, of the trials that have a result.
         assert_eq!(sweep.accuracies(), [50.0, 75.0]);
-        let table = table(&sweep);
+        let table = table(1, &sweep);
         let Row::Cells(best) = &table.rows[0] else { panic!("{table:?}") };
         assert_eq!(best, &["1", "done", "25.00", "30.00", "3", "0.2"]);
         assert_eq!(table.rows.len(), 2);
@@ -314,7 +319,7 @@ mod tests {
 "#,
         )
         .unwrap();
-        let Row::Cells(best) = &table(&sweep).rows[0] else { panic!() };
+        let Row::Cells(best) = &table(1, &sweep).rows[0] else { panic!() };
         assert_eq!(best, &["1", "done", "4.000", "4.250", "3"]);
         assert!(histogram(1, "", Split::Validation, &[&sweep]).is_none());
     }
@@ -336,7 +341,7 @@ mod tests {
         std::fs::write(folder.path().join("sweep.json"), "{}").unwrap();
         let sweep = Sweep::read(folder.path()).unwrap();
         let blocks = blocks(&[sweep]);
-        assert!(matches!(&blocks[..], [Block::Text(text)] if text.contains("no result yet")), "{blocks:?}");
+        assert!(matches!(&blocks[..], [Block::Text(text)] if text.contains("no result yet")));
     }
 
     #[test]

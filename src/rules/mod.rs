@@ -37,7 +37,7 @@ pub use diagnosis::{Comparison, Diagnosis, Inverted};
 pub use direct_feedback_alignment::DFA;
 pub use feedback_alignment::FA;
 pub use forward::Forward;
-pub use registry::{add, all as definitions, own_keys};
+pub use registry::{add, add_foreign, all as definitions, is_built_in, own_keys};
 pub use settings::{BackwardWeights, Learning, Schedule};
 pub use target_propagation::{AO_SDTP, DTP, SDTP, TP};
 

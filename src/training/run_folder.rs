@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::checkpoint::{Checkpoints, State};
 use super::schedule::Schedule;
-use super::{best, checkpoint, identity, metrics, records, tensorboard};
+use super::{best, checkpoint, identity, metrics, records};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::versions;
@@ -20,7 +20,7 @@ pub use crate::config::find::OF_RUN as CONFIG;
 pub const RUN: &str = "run.json";
 
 /// What a run writes into its folder.
-const OWN: [&str; 6] = [CONFIG, RUN, records::FILE_NAME, best::FILE_NAME, tensorboard::FOLDER, checkpoint::FOLDER];
+const OWN: [&str; 5] = [CONFIG, RUN, records::FILE_NAME, best::FILE_NAME, checkpoint::FOLDER];
 
 /// Whether `path` is the folder of a run of this program's: a `config.toml` alone may be anybody's.
 pub fn holds_run(path: &Path) -> bool {
@@ -192,8 +192,11 @@ impl RunFolder {
 /// What `run.json` says, but for the run's own facts.
 pub fn about() -> Value {
     let command: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    // What a report calls a run of a rule that it does not know.
+    let program = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     json!({
+        "program": program,
         "command": command,
         "commit": versions::COMMIT,
         "versions": { "biodist": versions::CRATE, "libtorch": versions::LIBTORCH, "mpi": versions::mpi() },

@@ -110,7 +110,7 @@ fn only_a_runs_own_files_are_written_over() {
     let site = Site::new();
     let config = site.configure("net", STANDARDIZED, SHORT);
     std::fs::create_dir(site.path("mine")).unwrap();
-    for name in ["config.toml", "metrics.jsonl", "run.json", "best.json", "checkpoints", "tensorboard"] {
+    for name in ["config.toml", "metrics.jsonl", "run.json", "best.json", "checkpoints"] {
         let path = site.path("mine").join(name);
         std::fs::write(&path, "{\"mine\": true}\n").unwrap();
         for resume in [&[][..], &["--resume"]] {

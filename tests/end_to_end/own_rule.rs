@@ -50,8 +50,15 @@ fn commands_know_it() {
     let bench = ["bench", "step", &config, "--input", "6x6x1", "--classes", "10", "--steps", "2", "--set", "learning.target_share=1"];
     succeed(&site, 1, &bench);
     succeed(&site, 1, &["train", &config, "--out", "run"]);
-    succeed(&site, 1, &["report", "run", "--out", "report"]);
-    assert!(std::fs::read_to_string(site.path("report/report.md")).unwrap().contains("TARGET-PROJECTION"));
+    // And the program that has not the rule shows its runs beside others', with the name of the program that has it.
+    let plain = site.configure("plain", "rule = \"bp\"", "[training]\nepochs = 1");
+    site.succeed(1, &["train", &plain, "--out", "plain"]);
+    let report = || std::fs::read_to_string(site.path("report/report.md")).unwrap();
+    succeed(&site, 1, &["report", "run", "plain"]);
+    let own = report();
+    assert!(own.contains("| TARGET-PROJECTION, by target\\_projection"), "{own}");
+    site.succeed(1, &["report", "run", "plain"]);
+    assert_eq!(report(), own);
 
     let without = site.configure("without", "rule = \"target_projection\"", "[training]\nepochs = 1");
     let refused = |set: &[&str], config: &str, expected: &[&str]| {

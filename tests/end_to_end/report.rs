@@ -42,8 +42,9 @@ fn report(site: &Site, runs: &[&str]) -> (String, String) {
 /// The cells of the first row of a table of Markdown that begins with `first`, after a heading that contains `after`.
 fn row(markdown: &str, after: &str, first: &str) -> Vec<String> {
     let from = markdown.find(after).unwrap_or_else(|| panic!("{after} in {markdown}"));
-    let line =
-        markdown[from..].lines().find(|line| line.starts_with(&format!("| {first} "))).unwrap_or_else(|| panic!("{first} in {markdown}"));
+    // After the name may come signs of notes.
+    let is_it = |line: &&str| line.strip_prefix(&format!("| {first}")).is_some_and(|rest| rest.starts_with([' ', '\u{a0}']));
+    let line = markdown[from..].lines().find(is_it).unwrap_or_else(|| panic!("{first} in {markdown}"));
     line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
 }
 
@@ -86,7 +87,8 @@ fn numbers_are_those_of_the_metrics_and_of_the_paper() {
     assert_eq!(bp[6], of_two(least("bp-0"), least("bp-1")));
     assert_eq!(bp[7..], ["3", "2"]);
     assert!(markdown.contains("Trained on 200 images, where MNIST has 60000"), "{markdown}");
-    assert!(markdown.contains("cell has (in brackets): batch\\_size = 20 (128)."), "{markdown}");
+    assert!(markdown.contains("¹ batch\\_size = 20 (128)."), "{markdown}");
+    assert_eq!(markdown.matches("Values in brackets are those of the configuration").count(), 1, "said once");
     let dtp = row(&markdown, "Table 1 (a)", "DTP, parallel");
     assert_eq!(dtp[1..3], ["0.44", "2.86"]);
     assert_eq!(dtp[4], format!("{:.2}", 100.0 * last("dtp")));
@@ -103,7 +105,7 @@ fn numbers_are_those_of_the_metrics_and_of_the_paper() {
     for file in ["curves-9.svg", "of-the-user.svg"] {
         std::fs::write(site.path("report/figures").join(file), "old").unwrap();
     }
-    std::fs::write(site.path("report/report.md"), "![a](figures/curves-9.svg)\n").unwrap();
+    std::fs::write(site.path("report/report.md"), "![a](figures/curves-9.svg) [b](figures/../report.md)\n").unwrap();
     let (of_seeds, _) = report(&site, &["seeds"]);
     assert_eq!(row(&of_seeds, "Table 1 (a)", "BP")[1..], bp[1..]);
     assert!(!site.path("report/figures/curves-9.svg").exists() && site.path("report/figures/of-the-user.svg").exists());
@@ -115,7 +117,10 @@ fn numbers_are_those_of_the_metrics_and_of_the_paper() {
     train(&site, "mnist_fc_dtp_parallel.toml", "seen", &["training.epochs=5", "training.diagnostics=true", "experiment.seed=1"]);
     let (both, _) = report(&site, &["dtp", "seen"]);
     assert_eq!(row(&both, "Table 1 (a)", "DTP, parallel")[8], "2", "{both}");
-    assert!(both.contains("## Inside the network") && both.contains("![Angle: DTP, parallel"), "{both}");
+    assert!(
+        both.contains("## Inside the network") && both.contains("![DTP, parallel, MNIST, fully connected](figures/layers-1.svg)"),
+        "{both}"
+    );
     assert!(with_hybrid.contains("| DTP, parallel (hybrid\u{a0}=\u{a0}0.5) |") && !with_hybrid.contains("Table 1"), "{with_hybrid}");
 
     // The run that is not the paper's has a validation split: it is chosen from as best.json does.
@@ -132,27 +137,42 @@ fn numbers_are_those_of_the_metrics_and_of_the_paper() {
     for text in [&bp[4], &dtp[4], &small[3]] {
         assert!(html.contains(&format!(">{text}</td>")), "{text}");
     }
-    assert_eq!(html.matches("<svg").count(), 2);
-    assert!(html.contains("BP, test, epoch 3: "), "tooltips");
+    assert_eq!(html.matches("<figure>").count(), 2);
+    assert!(html.contains("BP, epoch 3: "), "tooltips");
     self_contained(&html);
     for figure in ["curves-1.svg", "curves-2.svg"] {
         assert!(markdown.contains(&format!("](figures/{figure})")));
     }
-    assert!(std::fs::read_to_string(site.path("report/figures/curves-1.svg")).unwrap().starts_with("<svg"));
+    for_papers(&site, last("dtp"), &dtp[4]);
 }
 
-/// The dashes that a chart's legend gives to a part of the curves.
-fn dashes<'a>(svg: &'a str, part: &str) -> Option<&'a str> {
-    let before = svg.split(&format!(">{part}</text>")).next().filter(|before| before.len() < svg.len())?;
-    let stroke = before.rsplit("<path ").next()?;
-    Some(stroke.split("stroke-dasharray=\"").nth(1).map_or("", |dashes| dashes.split('"').next().unwrap()))
+/// What a paper takes: figures that are as wide as was asked, points and tables as numbers, tables as LaTeX.
+fn for_papers(site: &Site, error: f64, shown: &str) {
+    let outcome = site.succeed(1, &["report", "dtp", "bp-0", "--width-mm", "85"]);
+    assert_eq!(outcome.stdout.trim(), "2 runs: report/report.html and report/report.md");
+    let file = |name: &str| std::fs::read(site.path("report").join(name)).unwrap();
+    let text = |name: &str| String::from_utf8(file(name)).unwrap();
+    let svg = text("figures/curves-1.svg");
+    assert!(svg.starts_with("<svg") && svg.contains(" width=\"85mm\" height=\""), "{}", &svg[..300]);
+    let pdf = file("figures/curves-1.pdf");
+    let points = "/MediaBox [0 0 240.94 ";
+    assert!(pdf.starts_with(b"%PDF-1.") && pdf.windows(points.len()).any(|part| part == points.as_bytes()));
+    let curves = text("figures/curves-1.csv");
+    let last = curves.lines().rev().find(|line| line.starts_with("Test,\"DTP, parallel")).unwrap();
+    let value: f64 = last.rsplit(',').nth(1).unwrap().parse().unwrap();
+    assert!(curves.starts_with("panel,line,epoch,value,deviation\n") && (value - 100.0 * error).abs() < 1e-9, "{last}");
+    let (csv, latex) = (text("tables/errors-mnist.csv"), text("tables/errors-mnist.tex"));
+    assert!(csv.lines().any(|line| line.starts_with("Fully connected,\"DTP, parallel") && line.contains(&format!(",{shown},"))), "{csv}");
+    assert!(latex.contains(&format!(" & {shown} & ")) && latex.contains("\\toprule") && latex.contains("\\cmidrule(lr){2-3}"), "{latex}");
+    assert!(text("tables/runs.csv").contains("\nbp-0,BP,"));
 }
 
-/// In Figures 2 and 8 training is dashed, in Figure 3 top-5, in Figure 6 the test.
+/// In Figures 2, 6 and 8 test and training are apart here, in Figure 3 top-1 and top-5; alternating schedules are dashed.
 #[test]
-fn curves_have_the_dashes_of_the_papers_figures() {
+fn curves_are_apart_where_they_mean_different_things() {
     let site = site();
     train(&site, "mnist_fc_bp.toml", "classes", &["training.epochs=1"]);
+    train(&site, "mnist_fc_dtp_alternating.toml", "alternating", &["training.epochs=2"]);
     train(&site, "mnist_autoencoder_bp.toml", "images", &["training.epochs=1"]);
     std::fs::create_dir(site.path("photos")).unwrap();
     std::fs::write(site.path("photos/config.toml"), format!("include = [{:?}]\n", config("imagenet_bp.toml"))).unwrap();
@@ -161,13 +181,40 @@ fn curves_have_the_dashes_of_the_papers_figures() {
         format!("{{\"split\":\"test\",\"step\":{step},\"epoch\":{epoch},\"loss\":1.5,\"top1_error\":{error},\"top5_error\":0.25}}\n")
     };
     std::fs::write(site.path("photos/metrics.jsonl"), line(1) + &line(2)).unwrap();
-    let (markdown, _) = report(&site, &["classes", "images", "photos"]);
-    let svg = |name: &str| std::fs::read_to_string(site.path("report/figures").join(name)).unwrap();
-    let (classes, photos, images) = (svg("curves-1.svg"), svg("curves-2.svg"), svg("reconstruction-curves-1.svg"));
-    assert!([dashes(&classes, "train"), dashes(&classes, "test")] == [Some("7 4"), Some("")], "{classes}");
-    assert!([dashes(&photos, "top-1"), dashes(&photos, "top-5")] == [Some(""), Some("2 3")], "{photos}");
-    assert!([dashes(&images, "train"), dashes(&images, "test")] == [Some(""), Some("7 4")], "{images}");
+    let (markdown, html) = report(&site, &["classes", "alternating", "images", "photos"]);
+    let panels = |name: &str| -> Vec<String> {
+        let svg = std::fs::read_to_string(site.path("report/figures").join(name)).unwrap();
+        let titles = svg.split("font-weight=\"bold\">").skip(1).map(|title| title.split('<').next().unwrap().to_owned());
+        titles.collect()
+    };
+    assert_eq!(panels("curves-1.svg"), ["Test", "Train"]);
+    assert_eq!(panels("curves-2.svg"), ["Top-1", "Top-5"]);
+    assert_eq!(panels("reconstruction-curves-1.svg"), ["Test", "Train"]);
+    let dashed = |name: &str| {
+        let entry = html.split("<li>").find(|entry| entry.contains(&format!("<span>{name}"))).unwrap_or_else(|| panic!("{name} in {html}"));
+        entry.contains("stroke-dasharray")
+    };
+    assert!(dashed("DTP, alternating") && !dashed("BP"));
     assert_eq!(row(&markdown, "Table 2 of the paper", "BP")[1..5], ["71.43", "49.07", "50.00", "25.00"]);
+}
+
+/// A page tells of each run what it takes to get it again.
+#[test]
+fn a_page_says_where_its_runs_come_from() {
+    let site = site();
+    train(&site, "mnist_fc_bp.toml", "run", &["training.epochs=1"]);
+    let (_, html) = report(&site, &["run"]);
+    let details = html.split("<details>").nth(1).unwrap().split("</details>").next().unwrap();
+    let about: Value = serde_json::from_slice(&std::fs::read(site.path("run/run.json")).unwrap()).unwrap();
+    assert_eq!(about["program"], "biodist");
+    let fact = |name: &str| details.split(&format!("<dt>{name}</dt><dd>")).nth(1).unwrap_or_else(|| panic!("{name} in {details}"));
+    assert!(fact("Command").split("</dd>").next().unwrap().ends_with("--set training.epochs=1"), "{details}");
+    assert!(
+        fact("Commit").starts_with(about["commit"].as_str().unwrap()) && fact("Hosts").starts_with(about["hosts"][0].as_str().unwrap())
+    );
+    assert!(fact("Started").contains(" UTC</dd>") && fact("Processes").starts_with("1, of "), "{details}");
+    assert!(details.contains("rule = &quot;bp&quot;") && details.contains("batch_size = 20"), "{details}");
+    assert!(html.contains("prefers-color-scheme: dark") && html.contains("scope=\"col\"") && html.contains("scope=\"row\""));
 }
 
 /// Nothing that a browser would fetch.
@@ -248,8 +295,14 @@ fn damaged_and_absent_runs_are_named() {
     refused(1, &["bad/metrics.jsonl is damaged", "line 1"]);
     std::fs::remove_dir_all(site.path("bad")).unwrap();
     refused(2, &["bad: no such folder"]);
+    // What `*` names too holds nothing up, and nothing at all is refused.
     std::fs::create_dir_all(site.path("bad/inner")).unwrap();
-    refused(2, &["bad: nothing to report: of 2 folders looked at none holds a run (config.toml)"]);
+    std::fs::write(site.path("notes.txt"), "").unwrap();
+    let outcome = site.succeed(1, &["report", "good", "bad", "notes.txt", "--out", "some"]);
+    assert!(outcome.stdout.starts_with("passed over, for no run and no random search is there: bad, notes.txt\n1 run, 2 passed over: "));
+    let outcome = site.run(1, &["report", "bad", "notes.txt"]);
+    let words = "bad, notes.txt: nothing to report: of 2 folders looked at none holds a run (config.toml)";
+    assert!(outcome.code == Some(2) && outcome.stderr.contains(words), "{outcome:?}");
     let usage = site.run(1, &["report", "--out", "report"]);
     assert!(usage.code == Some(2) && usage.stderr.contains("<RUNS>"), "{usage:?}");
     // What has just begun is listed, and keeps nothing else from being reported.
@@ -270,7 +323,8 @@ fn damaged_and_absent_runs_are_named() {
         std::fs::rename(site.path(from), site.path(to)).unwrap();
     }
     let outcome = site.succeed(1, &["report", "all", "--out", "found"]);
-    assert!(outcome.stdout.contains("passed over 1 folder that holds no run and no random search: all/notes\n"), "{outcome:?}");
+    let told = "passed over, for no run and no random search is there: all/notes\n2 runs, 1 sweep, 1 passed over: ";
+    assert!(outcome.stdout.starts_with(told), "{outcome:?}");
     let found = std::fs::read_to_string(site.path("found/report.md")).unwrap();
     assert!(row(&found, "## Runs", "all/begun").last().unwrap() == "no result yet", "{found}");
     assert!(row(&found, "## Runs", "all/deep/er/good").last().unwrap() == "finished", "{found}");

@@ -24,13 +24,14 @@ fn interrupted_runs_show_every_point_once() {
         assert_same(&site.path("run"));
     }
     let scalars = shown(&site.path("run"));
-    for tag in ["train/loss", "train/inverse_loss", "train/samples_per_second", "train/seconds/load", "test/top5_error", "validation/loss"]
+    for tag in
+        ["loss/train", "loss/inverse_train", "speed/samples_per_second_train", "speed/seconds/load", "error/top5_test", "loss/validation"]
     {
         assert!(scalars.keys().any(|(known, _)| known == tag), "{tag}");
     }
 
     // Events that were lost are made again from the metrics.
-    std::fs::remove_dir_all(site.path("run/tensorboard")).unwrap();
+    event_files(&site.path("run")).iter().for_each(|file| std::fs::remove_file(file).unwrap());
     site.succeed(1, &["train", &config, "--out", "run", "--resume", "--set", "training.epochs=5"]);
     assert_same(&site.path("run"));
 }
@@ -62,36 +63,63 @@ fn assert_same(run: &Path) {
     assert!(differences.is_empty(), "tag and step, shown, measured: {differences:?}");
 }
 
-/// The numbers of `metrics.jsonl`.
-fn measured(run: &Path) -> Scalars {
-    fn leaves(tag: String, value: &Value, step: u64, into: &mut Scalars) {
-        match value {
-            Value::Object(fields) => fields.iter().for_each(|(key, value)| leaves(format!("{tag}/{key}"), value, step, into)),
-            Value::Number(number) => {
-                into.insert((tag, step), number.as_f64().unwrap() as f32);
-            }
-            _ => {}
-        }
+/// TensorBoard sorts by tag: what is looked at first comes first. Runs are compared by what they were trained with.
+#[test]
+fn errors_come_first_and_runs_tell_their_settings() {
+    let site = Site::new();
+    let more = "[training]\nepochs = 1\ndiagnostics = true";
+    let config = site.configure("seen", "rule = \"dtp\"\nalpha = 0.25\nsigma = 0.2", more);
+    site.succeed(1, &["train", &config, "--out", "run"]);
+    let mut groups: Vec<String> = shown(&site.path("run")).keys().map(|(tag, _)| tag.split('/').next().unwrap().to_owned()).collect();
+    groups.dedup();
+    assert_eq!(groups, ["error", "loss", "network", "speed"]);
+    assert!(shown(&site.path("run")).keys().any(|(tag, _)| tag == "network/angle_degrees/layers.0"));
+    let bytes = std::fs::read(&event_files(&site.path("run"))[0]).unwrap();
+    let summary = |event: &[u8]| fields(event).into_iter().find(|(field, _)| *field == 5).map(|(_, value)| value.bytes().to_vec());
+    let settings = records(&bytes).into_iter().filter_map(summary).find(|summary| summary.windows(9).any(|part| part == b"_hparams_"));
+    let settings = String::from_utf8_lossy(&settings.unwrap()).into_owned();
+    for key in ["learning.rule", "learning.alpha", "experiment.seed", "optimizer.forward.learning_rate", "network.layers"] {
+        assert!(settings.contains(key), "{key} in {settings}");
     }
+    for key in ["parallel.threads_per_rank", "data.train", "training.log_every_steps"] {
+        assert!(!settings.contains(key), "{key} in {settings}");
+    }
+}
+
+/// The numbers of `metrics.jsonl`, by the tags that they are shown under.
+fn measured(run: &Path) -> Scalars {
     let mut scalars = Scalars::new();
     for line in std::fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines() {
-        let mut line: Value = serde_json::from_str(line).unwrap();
-        let step = line["step"].as_u64().unwrap();
-        for key in ["step", "epoch", "samples"] {
-            line.as_object_mut().unwrap().shift_remove(key);
+        let line: Value = serde_json::from_str(line).unwrap();
+        let (split, step) = (line["split"].as_str().unwrap(), line["step"].as_u64().unwrap());
+        let mut put = |tag: String, value: &Value| {
+            if let Some(number) = value.as_f64() {
+                scalars.insert((tag, step), number as f32);
+            }
+        };
+        put(format!("loss/{split}"), &line["loss"]);
+        put(format!("loss/inverse_{split}"), &line["inverse_loss"]);
+        put(format!("error/top1_{split}"), &line["top1_error"]);
+        put(format!("error/top5_{split}"), &line["top5_error"]);
+        put(format!("speed/samples_per_second_{split}"), &line["samples_per_second"]);
+        for part in ["load", "compute", "exchange", "update"] {
+            put(format!("speed/seconds/{part}"), &line["seconds"][part]);
         }
-        leaves(line["split"].as_str().unwrap().to_owned(), &line, step, &mut scalars);
     }
     scalars
 }
 
+fn event_files(run: &Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("events.out.tfevents.")).collect();
+    files.sort();
+    files
+}
+
 /// What TensorBoard shows: files by name, and what lies at or beyond the start of a session dropped there.
 fn shown(run: &Path) -> Scalars {
-    let mut files: Vec<_> = std::fs::read_dir(run.join("tensorboard")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
     let mut scalars = Scalars::new();
-    for file in files {
-        assert!(file.file_name().unwrap().to_str().unwrap().starts_with("events.out.tfevents."), "{}", file.display());
+    for file in event_files(run) {
         let bytes = std::fs::read(&file).unwrap();
         for (index, event) in records(&bytes).into_iter().enumerate() {
             let event = fields(event);
@@ -107,6 +135,9 @@ fn shown(run: &Path) -> Scalars {
                         for (_, summary) in fields(value.bytes()) {
                             let summary = fields(summary.bytes());
                             let tag = String::from_utf8(summary[0].1.bytes().to_vec()).unwrap();
+                            if tag.starts_with("_hparams_") {
+                                continue;
+                            }
                             let number = f32::from_bits(summary[1].1.number() as u32);
                             assert!(scalars.insert((tag.clone(), step), number).is_none(), "{tag} at {step} twice");
                         }

@@ -58,6 +58,9 @@ pub fn describe(dataset: &Dataset) -> String {
     }
     let made = |key: &str| plain(manifest.made_by[key].as_str().unwrap_or("?"));
     let _ = writeln!(text, "  made by   {} {}", made("program"), made("command"));
+    if let Some(note) = manifest.note() {
+        let _ = writeln!(text, "  note      {}", plain(note));
+    }
     if let Some(unreadable) = manifest.made_by["unreadable"].as_u64() {
         let _ = writeln!(text, "  left out  {unreadable} unreadable photos, listed in unreadable.txt");
     }

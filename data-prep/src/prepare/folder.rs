@@ -29,6 +29,8 @@ pub struct Options {
     pub storing: photos::Options,
     /// Store in a random order instead of the order of the names.
     pub shuffle_seed: Option<u64>,
+    /// For those who see results on these data.
+    pub note: Option<String>,
 }
 
 /// Writes one data set into `out`: classes in the order of their names, and in each the files in the order of theirs, as
@@ -47,8 +49,11 @@ pub fn run(options: &Options) -> Result<Manifest> {
         "images": base_name(&options.images), "shuffle_seed": options.shuffle_seed, "storing": storing.describe(),
     });
     let output = Output::claim(&options.out, &job)?;
-    let part =
-        Part { label: "photos", folder: &options.out, photos: &tree, class_names: tree.classes.clone(), made_by: made_by("folder", made) };
+    let mut made_by = made_by("folder", made);
+    if let Some(note) = &options.note {
+        made_by["note"] = note.as_str().into();
+    }
+    let part = Part { label: "photos", folder: &options.out, photos: &tree, class_names: tree.classes.clone(), made_by };
     let bytes = part.bytes_per_photo(storing)?;
     let output = output.admit(|| require_disk(&options.out, part.label, bytes * tree.files.len() as u64, storing))?;
     let manifest = part.prepare(storing, bytes)?;

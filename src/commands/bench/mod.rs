@@ -2,7 +2,6 @@
 
 mod collectives;
 pub mod machine;
-mod plot;
 mod scaling;
 mod step;
 

@@ -10,13 +10,15 @@ use biodist_process::ranks;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::{Training, plot};
+use super::Training;
 use crate::compute::device;
 use crate::config::{self, Config, Loaded, Purpose};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
 use crate::plan::Plan;
+use crate::report::Spread;
+use crate::report::chart::{Axis, Chart, Entry, Line, LineChart, Look, Panel, Plot, of_variant};
 use crate::text::table;
 
 /// Time training steps on several numbers of ranks
@@ -80,6 +82,9 @@ struct Point {
     shared: Option<String>,
 }
 
+/// Width of the drawing.
+const PLOT_MM: f64 = 130.0;
+
 /// What this machine has for ranks.
 struct Machine {
     cpus: usize,
@@ -125,7 +130,7 @@ pub fn run(args: ScalingArgs, transport: &dyn Transport) -> Result<()> {
     }
     say(to_text(&points, &machine));
     if let Some(path) = &args.plot {
-        let drawing = plot::speeds(&args_title(&args, &config), &series(&points));
+        let drawing = drawing(&args_title(&args, &config), &points);
         std::fs::write(path, drawing).with_context(|| format!("--plot {} cannot be written", path.display()))?;
         say(format_args!("plot: {}", path.display()));
     }
@@ -223,17 +228,38 @@ fn args_title(args: &ScalingArgs, config: &Config) -> String {
     format!("{}, images of {height}x{width}x{channels}", config.experiment.name)
 }
 
-fn series(points: &[Point]) -> Vec<plot::Series> {
-    let of = |mode: &Mode| points.iter().filter(|point| point.mode == *mode).collect::<Vec<_>>();
-    let drawn = |mode: &Mode| {
-        let points = of(mode)
-            .iter()
-            .map(|point| plot::Mark { ranks: point.ranks, speed: point.samples_per_second, shared: point.shared.is_some() })
-            .collect();
+/// Speeds against ranks, each mode's beside as many times its first one's; hollow where ranks had to share. On axes on which equal factors are
+/// equal distances, ideal lines are straight.
+fn drawing(title: &str, points: &[Point]) -> String {
+    let of = |mode: Mode| points.iter().filter(move |point| point.mode == mode);
+    let at = |ranks: usize, speed: f64| (ranks as f64, Spread { mean: speed, deviation: None });
+    let mut lines = Vec::new();
+    for (index, mode) in Mode::Both.each().iter().enumerate() {
+        let Some(first) = of(*mode).next() else { continue };
         let batch = if *mode == Mode::Weak { "batch grows" } else { "one batch" };
-        plot::Series { name: format!("{} ({batch})", mode.name()), points }
-    };
-    Mode::Both.each().iter().filter(|mode| !of(mode).is_empty()).map(drawn).collect()
+        let name = format!("{} ({batch})", mode.name());
+        let look = of_variant(index);
+        let ideal = of(*mode).map(|point| at(point.ranks, first.samples_per_second * point.ranks as f64 / first.ranks as f64));
+        let marked = Look { filled: true, ..look };
+        let mut add = |name: String, look: &Look, points: Vec<_>| {
+            if !points.is_empty() {
+                lines.push(Line { name, look: look.clone(), points });
+            }
+        };
+        add(name.clone(), &marked, of(*mode).map(|point| at(point.ranks, point.samples_per_second)).collect());
+        let shared = of(*mode).filter(|point| point.shared.is_some()).map(|point| at(point.ranks, point.samples_per_second)).collect();
+        add(format!("{name}, ranks share CPUs or GPUs"), &Look { filled: false, ..marked.clone() }, shared);
+        add(format!("{name}, ideal"), &Look { filled: false, dashed: true, ..marked.clone() }, ideal.collect());
+    }
+    let all = || lines.iter().flat_map(|line| &line.points);
+    let ranks: Vec<f64> = all().map(|(ranks, _)| *ranks).collect();
+    let speeds = all().map(|(_, speed)| speed.mean);
+    let (low, high) = speeds.fold((f64::INFINITY, 0.0f64), |(low, high), speed| (low.min(speed), high.max(speed)));
+    let marks: Vec<f64> = (0..64).map(|power| low.floor().max(1.0) * 2f64.powi(power)).take_while(|mark| *mark <= 2.0 * high).collect();
+    let legend = Entry::of(&lines);
+    let x = Axis::log2("Ranks", &ranks);
+    let plot = LineChart { x, y: Axis::log2("Samples a second", &marks), x_name: "ranks:".to_owned(), unit: String::new(), lines };
+    Chart { panels: vec![Panel { title: title.to_owned(), plot: Plot::Lines(plot), legend: vec![] }], legend }.files(title, PLOT_MM).0
 }
 
 fn to_text(points: &[Point], machine: &Machine) -> String {
@@ -286,6 +312,30 @@ fn to_json(points: &[Point], machine: &Machine, args: &ScalingArgs, config: &Con
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ideal_speeds_lie_on_a_straight_line() {
+        let point = |mode, ranks, speed, shared: bool| Point {
+            mode,
+            ranks,
+            batch: 8,
+            samples_per_second: speed,
+            step_seconds: 1.0,
+            exchange_seconds: 0.0,
+            efficiency: 1.0,
+            shared: shared.then(String::new),
+        };
+        let points = [point(Mode::Weak, 1, 1000.0, false), point(Mode::Weak, 2, 1900.0, false), point(Mode::Weak, 4, 2000.0, true)];
+        let svg = drawing("a < b", &points);
+        assert!(svg.contains("a &lt; b") && svg.contains("ideal</text>") && svg.contains("ranks share CPUs or GPUs</text>"), "{svg}");
+        // The last line's last point is the first speed times the ranks.
+        assert!(svg.contains("ideal, ranks: 4: 4000"), "{svg}");
+        let (ideal, _) = svg.split_once("stroke-dasharray").unwrap();
+        let path = ideal.rsplit_once("d=\"M").unwrap().1.split('"').next().unwrap();
+        let places: Vec<f64> = path.split(['L', ' ']).map(|number| number.parse().unwrap()).collect();
+        let [x0, y0, x1, y1, x2, y2] = places[..] else { panic!("{path}") };
+        assert!((x2 - x1 - (x1 - x0)).abs() < 0.3 && (y2 - y1 - (y1 - y0)).abs() < 0.3, "{path}");
+    }
 
     #[test]
     fn it_says_when_ranks_outnumber_what_there_is() {

@@ -1,9 +1,7 @@
 //! Axes: from values to places, and the round numbers between.
 
-use super::{Area, GRID, INK, QUIET, segment, text, vertical};
-
-/// Width of a digit at most, whichever of the fonts there is.
-const DIGIT: f64 = 8.3;
+use super::drawing::{Anchor, Area, Drawing, GRID, INK, QUIET, TEXT};
+use super::font;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -27,7 +25,7 @@ impl Axis {
     /// An axis for values from `low` to `high`, rounded outward to marks.
     pub fn linear(title: &str, low: f64, high: f64) -> Axis {
         let high = if high > low { high } else { low + if low == 0.0 { 1.0 } else { low.abs() * 0.1 } };
-        let step = round_step((high - low) / 6.0);
+        let step = round_step((high - low) / 5.0);
         let (first, last) = ((low / step + 1e-9).floor(), (high / step - 1e-9).ceil());
         let ticks: Vec<f64> = (0..=(last - first) as usize).map(|tick| (first + tick as f64) * step).collect();
         Axis { title: title.to_owned(), scale: Scale::Linear, low: first * step, high: last * step, ticks }
@@ -36,7 +34,7 @@ impl Axis {
     /// An axis of whole numbers that ends where the values do.
     pub fn counting(title: &str, low: f64, high: f64) -> Axis {
         let high = high.max(low + 1.0);
-        let step = round_step((high - low) / 8.0).max(1.0);
+        let step = round_step((high - low) / 6.0).max(1.0);
         let (first, last) = ((low / step).ceil(), (high / step).floor());
         let ticks = (0..=(last - first) as usize).map(|tick| (first + tick as f64) * step).collect();
         Axis { title: title.to_owned(), scale: Scale::Linear, low, high, ticks }
@@ -67,41 +65,58 @@ impl Axis {
     pub fn format(&self, value: f64, more: usize) -> String {
         let step = self.ticks.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
         let decimals = if step.is_finite() { (0..9).find(|&n| is_whole(step * 10f64.powi(n))).unwrap_or(9) as usize } else { 0 };
-        format!("{value:.*}", decimals + more)
+        // Of what is nearly nothing, no sign.
+        let text = format!("{value:.*}", decimals + more);
+        text.strip_prefix('-').filter(|digits| digits.chars().all(|c| matches!(c, '0' | '.'))).map(str::to_owned).unwrap_or(text)
     }
 
-    /// As the horizontal axis below `area`, with grid lines.
-    pub(super) fn below(&self, area: Area, titled: bool) -> String {
-        let mut out = String::new();
+    /// Grid lines across `area`, of a horizontal axis and of a vertical one; drawn before the axes, which lie upon them.
+    pub(super) fn grid(x: &Axis, y: &[f64], area: Area, out: &mut Drawing) {
+        for tick in &x.ticks {
+            let x = x.place(*tick, area.left, area.right);
+            out.segment((x, area.top), (x, area.bottom), GRID);
+        }
+        for y in y {
+            out.segment((area.left, *y), (area.right, *y), GRID);
+        }
+    }
+
+    /// As the horizontal axis below `area`.
+    pub(super) fn below(&self, area: Area, out: &mut Drawing) {
+        out.segment((area.left, area.bottom), (area.right, area.bottom), INK);
+        let mut end = f64::NEG_INFINITY;
         for tick in &self.ticks {
-            let x = self.place(*tick, area.left, area.right);
-            out += &segment((x, area.top), (x, area.bottom), GRID);
-            if titled {
-                out += &text(x, area.bottom + 19.0, "middle", QUIET, &self.format(*tick, 0));
+            let (x, words) = (self.place(*tick, area.left, area.right), self.format(*tick, 0));
+            let half = font::width(&words, TEXT) / 2.0;
+            // Marks of a logarithmic axis may lie close together.
+            if x - half > end {
+                out.text((x, area.bottom + 17.0), Anchor::Middle, QUIET, &words);
+                end = x + half + 4.0;
             }
         }
-        out += &segment((area.left, area.bottom), (area.right, area.bottom), INK);
-        if titled {
-            out += &text((area.left + area.right) / 2.0, area.bottom + 42.0, "middle", INK, &self.title);
-        }
-        out
+        out.text(((area.left + area.right) / 2.0, area.bottom + 36.0), Anchor::Middle, INK, &self.title);
     }
 
-    /// As the vertical axis on the left of `area`, with grid lines.
-    pub(super) fn left(&self, area: Area) -> String {
-        let mut out = String::new();
-        for tick in &self.ticks {
-            let y = self.place(*tick, area.bottom, area.top);
-            out += &segment((area.left, y), (area.right, y), GRID);
-            out += &text(area.left - 9.0, y + 4.5, "end", QUIET, &self.format(*tick, 0));
+    /// Places of the marks of a vertical axis.
+    pub(super) fn rows(&self, area: Area) -> Vec<f64> {
+        self.ticks.iter().map(|tick| self.place(*tick, area.bottom, area.top)).collect()
+    }
+
+    /// As the vertical axis on the left of `area`.
+    pub(super) fn left(&self, area: Area, out: &mut Drawing) {
+        let mut above = f64::INFINITY;
+        for (tick, y) in self.ticks.iter().zip(self.rows(area)) {
+            if y < above - TEXT {
+                out.text((area.left - 7.0, y + 4.5), Anchor::End, QUIET, &self.format(*tick, 0));
+                above = y;
+            }
         }
-        out + &vertical(area.left - self.breadth() + 22.0, (area.top + area.bottom) / 2.0, &self.title)
+        out.upward((area.left - self.breadth() + 14.0, (area.top + area.bottom) / 2.0), &self.title);
     }
 
     /// Room that a vertical axis needs on the left of its area: for the title, and for the longest mark's text.
     pub(super) fn breadth(&self) -> f64 {
-        let longest = self.ticks.iter().map(|tick| self.format(*tick, 0).len()).max().unwrap_or(0);
-        (36.0 + DIGIT * longest as f64).max(74.0)
+        28.0 + self.ticks.iter().map(|tick| font::width(&self.format(*tick, 0), TEXT)).fold(0.0, f64::max)
     }
 }
 
@@ -122,9 +137,9 @@ mod tests {
     #[test]
     fn marks_are_round_and_enclose_the_values() {
         for (low, high, ticks) in [
-            (0.0, 59.0, vec![0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0]),
-            (0.0, 0.011, vec![0.0, 0.002, 0.004, 0.006, 0.008, 0.010, 0.012]),
-            (31.0, 44.0, vec![30.0, 32.5, 35.0, 37.5, 40.0, 42.5, 45.0]),
+            (0.0, 59.0, vec![0.0, 20.0, 40.0, 60.0]),
+            (0.0, 0.0092, vec![0.0, 0.002, 0.004, 0.006, 0.008, 0.010]),
+            (31.0, 43.5, vec![30.0, 32.5, 35.0, 37.5, 40.0, 42.5, 45.0]),
         ] {
             let axis = Axis::linear("", low, high);
             assert_eq!(axis.ticks.len(), ticks.len(), "{axis:?}");
@@ -147,6 +162,6 @@ mod tests {
         assert_eq!(axis.ticks, [2.0, 32.0, 512.0]);
         let [a, b, c] = [2.0, 32.0, 512.0].map(|value| axis.place(value, 0.0, 1.0));
         assert!(a > 0.0 && c < 1.0 && ((b - a) - (c - b)).abs() < 1e-12);
-        assert_eq!(Axis::linear("", 31.0, 44.0).format(35.0, 0), "35.0");
+        assert_eq!(Axis::linear("", 31.0, 43.5).format(35.0, 0), "35.0");
     }
 }

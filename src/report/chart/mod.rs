@@ -1,100 +1,203 @@
-//! Charts as SVG, written by hand.
+//! Charts, drawn by hand: panels beside one another, and a legend below.
 //!
-//! A plotting crate's SVG backend places text by metrics of its own fonts and knows neither tooltips nor legends outside of the plot. Here
-//! text is the browser's, values show under the pointer without a script, and lines differ in colour, marker and dash, so that they can be
-//! told apart without colours too.
+//! A plotting crate places text by metrics of its own fonts and knows neither tooltips nor pages that grow narrow. Here a page lays out
+//! panels and legends itself, values show under the pointer without a script, and for papers the same panels become one figure of a given
+//! width, whose letters have the same size on paper whatever the width is.
 
 mod axis;
+pub mod drawing;
+mod font;
 mod histogram;
 mod lines;
 mod palette;
+mod pdf;
+mod svg;
+
+use drawing::{Anchor, Drawing, INK, PAPER, Shape, TEXT, wrapped};
 
 pub use axis::Axis;
-pub use histogram::{Bars, Histogram};
-pub use lines::{Line, LineChart, Stroke};
-pub use palette::{of_layer, of_method};
+pub use histogram::Histogram;
+pub use lines::{Line, LineChart};
+pub use palette::{DARK, Look, Rgb, of_layer, of_method, of_variant, on_dark};
 
-use super::html::escaped;
+/// Of a drawing's unit on paper: letters of 8 points.
+const MM: f64 = 8.0 / TEXT * 25.4 / 72.0;
+/// Width of a panel where there is room for two; where there are more panels, three find room.
+const PANEL: [f64; 2] = [440.0, 320.0];
+/// A line of a legend.
+const LEGEND_LINE: f64 = 18.0;
+const SWATCH: f64 = 30.0;
 
-/// Width of every chart, in the units that its text is 13 of.
-const WIDTH: f64 = 900.0;
-const INK: &str = "#1c2024";
-const QUIET: &str = "#4a5158";
-const GRID: &str = "#e3e6e9";
-const TEXT: f64 = 13.0;
-/// Width of a character, of the widest of the fonts, in names with wide ones.
-const CHARACTER: f64 = 7.2;
-const FONTS: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Arial, sans-serif";
-
-/// A rectangle of a chart.
-#[derive(Clone, Copy, Debug)]
-struct Area {
-    left: f64,
-    right: f64,
-    top: f64,
-    bottom: f64,
+/// A figure.
+pub struct Chart {
+    pub panels: Vec<Panel>,
+    /// Of what all panels share.
+    pub legend: Vec<Entry>,
 }
 
-/// An `<svg>` element of `height` round `content`.
-fn document(title: &str, height: f64, content: &str) -> String {
-    format!(
-        "<svg class=\"chart\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
-         font-family=\"{FONTS}\" font-size=\"{TEXT}\" fill=\"{INK}\" aria-label=\"{0}\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{content}</svg>",
-        escaped(title)
-    )
+pub struct Panel {
+    /// Empty where there is one panel.
+    pub title: String,
+    pub plot: Plot,
+    /// Of what this panel has for itself.
+    pub legend: Vec<Entry>,
 }
 
-fn text(x: f64, y: f64, anchor: &str, colour: &str, words: &str) -> String {
-    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{}</text>\n", escaped(words))
+pub enum Plot {
+    Lines(LineChart),
+    Histogram(Histogram),
 }
 
-/// Text that reads upward, centred.
-fn vertical(x: f64, y: f64, words: &str) -> String {
-    let upright = text(x, y, "middle", INK, words);
-    upright.replacen("<text ", &format!("<text transform=\"rotate(-90 {x:.1} {y:.1})\" "), 1)
+/// An entry of a legend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub name: String,
+    pub look: Look,
 }
 
-fn segment(from: (f64, f64), to: (f64, f64), colour: &str) -> String {
-    format!("<path d=\"M{:.1} {:.1}L{:.1} {:.1}\" stroke=\"{colour}\"/>\n", from.0, from.1, to.0, to.1)
+impl Entry {
+    /// One for each line, in their order.
+    pub fn of(lines: &[Line]) -> Vec<Entry> {
+        lines.iter().map(|line| Entry { name: line.name.clone(), look: line.look.clone() }).collect()
+    }
+
+    /// The look alone.
+    fn swatch(&self) -> Drawing {
+        let mut out = Drawing::new(SWATCH, 14.0);
+        out.path(vec![(0.0, 7.0), (SWATCH, 7.0)], false, self.look.line(), "");
+        self.look.mark((SWATCH / 2.0, 7.0), "", &mut out);
+        out
+    }
+
+    pub fn swatch_svg(&self) -> String {
+        svg::write(&self.swatch(), &self.name, &format!("width=\"{SWATCH}\" height=\"14\""))
+    }
 }
 
-/// Words in lines of at most `width` characters. No-break spaces stay within a word, unless that is longer than a line.
-fn wrapped(words: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in words.split(' ').flat_map(|word| broken(word, width)) {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => *line += &format!(" {word}"),
-            _ => lines.push(word.to_owned()),
+impl Plot {
+    fn draw(&self, width: f64) -> Drawing {
+        match self {
+            Plot::Lines(chart) => chart.draw(width),
+            Plot::Histogram(chart) => chart.draw(width),
         }
     }
-    lines
+
+    /// Headings of [`Plot::rows`].
+    fn columns(&self) -> [&str; 4] {
+        match self {
+            Plot::Lines(chart) => ["line", chart.x_name.trim_end_matches(':'), "value", "deviation"],
+            Plot::Histogram(_) => ["search", "trial", "value", ""],
+        }
+    }
+
+    fn rows(&self) -> Vec<[String; 4]> {
+        match self {
+            Plot::Lines(chart) => {
+                let of = |line: &Line| {
+                    let row = |(x, y): &(f64, crate::report::Spread)| {
+                        [line.name.clone(), x.to_string(), y.mean.to_string(), y.deviation.map_or(String::new(), |value| value.to_string())]
+                    };
+                    line.points.iter().map(row).collect::<Vec<_>>()
+                };
+                chart.lines.iter().flat_map(of).collect()
+            }
+            Plot::Histogram(chart) => {
+                let row = |(trial, value): (usize, &f64)| [chart.name.clone(), trial.to_string(), value.to_string(), String::new()];
+                chart.values.iter().enumerate().map(row).collect()
+            }
+        }
+    }
 }
 
-/// A word in parts of at most `width` characters, at its no-break spaces where they are near enough.
-fn broken(word: &str, width: usize) -> Vec<&str> {
-    let (mut parts, mut rest) = (Vec::new(), word);
-    while let Some((limit, _)) = rest.char_indices().nth(width) {
-        let end = rest[..limit].rfind('\u{a0}').filter(|end| *end > 0).unwrap_or(limit);
-        parts.push(&rest[..end]);
-        rest = rest[end..].trim_start_matches('\u{a0}');
+impl Chart {
+    /// Width that a panel has in a page.
+    pub fn panel_width(&self) -> f64 {
+        PANEL[usize::from(self.panels.len() > 2)]
     }
-    parts.push(rest);
-    parts
+
+    /// The plots, each with its panel.
+    pub fn panels_svg(&self, title: &str) -> impl Iterator<Item = (&Panel, String)> {
+        let width = self.panel_width();
+        self.panels.iter().map(move |panel| {
+            let name = if panel.title.is_empty() { title.to_owned() } else { format!("{title}: {}", panel.title) };
+            (panel, svg::write(&panel.plot.draw(width), &name, ""))
+        })
+    }
+
+    /// Every colour in it.
+    pub fn colours(&self) -> Vec<Rgb> {
+        let shapes = self.compose(self.panel_width()).shapes.into_iter();
+        let of = |shape| match shape {
+            Shape::Path { paint, .. } | Shape::Circle { paint, .. } => vec![paint.fill, paint.stroke.map(|(colour, _)| colour)],
+            Shape::Text { colour, .. } => vec![Some(colour)],
+            Shape::Clip(_) | Shape::Unclip => vec![],
+        };
+        shapes.flat_map(of).flatten().chain([PAPER]).collect()
+    }
+
+    /// The whole figure, `mm` wide, as files: SVG and PDF.
+    pub fn files(&self, title: &str, mm: f64) -> (String, Vec<u8>) {
+        let drawing = self.compose(mm / MM);
+        let height = drawing.height * mm / drawing.width;
+        (svg::write(&drawing, title, &format!("width=\"{mm}mm\" height=\"{height:.2}mm\"")), pdf::write(&drawing, title, mm))
+    }
+
+    /// Every point, a line each.
+    pub fn table(&self) -> Vec<Vec<String>> {
+        let Some(first) = self.panels.first() else { return vec![] };
+        let titles = std::iter::once("panel").chain(first.plot.columns()).filter(|title| !title.is_empty()).map(str::to_owned);
+        let mut table = vec![titles.collect::<Vec<_>>()];
+        let columns = table[0].len();
+        for panel in &self.panels {
+            let row = |row: [String; 4]| std::iter::once(panel.title.clone()).chain(row).take(columns).collect();
+            table.extend(panel.plot.rows().into_iter().map(row));
+        }
+        table
+    }
+
+    /// Panels in rows, each with its title above and its legend below, and the common legend below all.
+    fn compose(&self, width: f64) -> Drawing {
+        let fit = (width / self.panel_width()).round().max(1.0) as usize;
+        let columns = fit.min(self.panels.len().max(1));
+        // A single panel is not stretched to the width of a page.
+        let each = (width / columns as f64).min(1.4 * PANEL[0]);
+        let mut out = Drawing::new(width, 0.0);
+        for row in self.panels.chunks(columns) {
+            let mut lowest = out.height;
+            for (column, panel) in row.iter().enumerate() {
+                let left = column as f64 * each;
+                let mut y = out.height;
+                if !panel.title.is_empty() {
+                    out.heading((left + 10.0, y + 14.0), &panel.title);
+                    y += 18.0;
+                }
+                let plot = panel.plot.draw(each);
+                let below = y + plot.height;
+                out.place(plot, left, y);
+                lowest = f64::max(lowest, legend(&panel.legend, left + 10.0, left + each, below, &mut out));
+            }
+            out.height = lowest + 4.0;
+        }
+        out.height = legend(&self.legend, 10.0, width, out.height, &mut out) + 4.0;
+        out
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_line_is_longer_than_asked() {
-        assert_eq!(wrapped("SDTP, parallel (sigma\u{a0}=\u{a0}0.5)", 14), ["SDTP, parallel", "(sigma\u{a0}=\u{a0}0.5)"]);
-        let long = wrapped("SDTP (optimizer.inverse.learning_rate\u{a0}=\u{a0}0.0000136, sigma\u{a0}=\u{a0}0.5)", 24);
-        assert_eq!(long, ["SDTP", "(optimizer.inverse.learn", "ing_rate\u{a0}=\u{a0}0.0000136,", "sigma\u{a0}=\u{a0}0.5)"]);
-        assert_eq!(wrapped("(inverse.rate\u{a0}=\u{a0}0.0000136)", 16), ["(inverse.rate\u{a0}=", "0.0000136)"]);
-        let path = "/ä".repeat(300);
-        let lines = wrapped(&path, 28);
-        assert!(lines.iter().all(|line| line.chars().count() <= 28) && lines.concat() == path, "{lines:?}");
+/// Draws a legend from `left` to `right` below `top`, in as many lines as it takes; returns where it ends.
+fn legend(entries: &[Entry], left: f64, right: f64, top: f64, out: &mut Drawing) -> f64 {
+    let gap = SWATCH + 6.0;
+    let (mut x, mut y) = (left, top);
+    for entry in entries {
+        let width = gap + font::width(&entry.name, TEXT) + 16.0;
+        if x > left && x + width > right {
+            (x, y) = (left, y + LEGEND_LINE);
+        }
+        out.place(entry.swatch(), x, y + 2.0);
+        for (line, words) in wrapped(&entry.name, right - left - gap).iter().enumerate() {
+            y += if line > 0 { LEGEND_LINE } else { 0.0 };
+            out.text((x + gap, y + 13.5), Anchor::Start, INK, words);
+        }
+        x += width;
     }
+    if entries.is_empty() { top } else { y + LEGEND_LINE }
 }

@@ -42,6 +42,53 @@ pub fn scalars(wall_time: f64, step: i64, values: &[(String, f32)]) -> Vec<u8> {
     event
 }
 
+/// A hyperparameter's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setting {
+    Number(f64),
+    Text(String),
+    Switch(bool),
+}
+
+/// What a run was trained with, for the page that compares runs by their hyperparameters. Its messages are those of the plug-in `hparams`:
+/// a tensor without a value, whose description holds a `SessionStartInfo`.
+pub fn settings(wall_time: f64, settings: &[(String, Setting)]) -> Vec<u8> {
+    let mut info = Vec::new();
+    for (name, setting) in settings {
+        let mut value = Vec::new();
+        match setting {
+            Setting::Number(number) => {
+                key(&mut value, 2, FIXED_64);
+                value.extend_from_slice(&number.to_le_bytes());
+            }
+            Setting::Text(text) => bytes_field(&mut value, 3, text.as_bytes()),
+            Setting::Switch(on) => varint_field(&mut value, 4, u64::from(*on)),
+        }
+        let mut entry = Vec::new();
+        bytes_field(&mut entry, 1, name.as_bytes());
+        bytes_field(&mut entry, 2, &value);
+        bytes_field(&mut info, 1, &entry);
+    }
+    key(&mut info, 5, FIXED_64);
+    info.extend_from_slice(&wall_time.to_le_bytes());
+    let nested = |field: u64, bytes: &[u8]| {
+        let mut message = Vec::new();
+        bytes_field(&mut message, field, bytes);
+        message
+    };
+    let mut plugin = nested(1, b"hparams");
+    bytes_field(&mut plugin, 2, &nested(3, &info));
+    let mut value = nested(1, b"_hparams_/session_start_info");
+    bytes_field(&mut value, 8, NO_VALUE);
+    bytes_field(&mut value, 9, &nested(1, &plugin));
+    let mut event = begin(wall_time, 0);
+    bytes_field(&mut event, 5, &nested(1, &value));
+    event
+}
+
+/// A tensor of floats with one dimension of no length.
+const NO_VALUE: &[u8] = b"\x08\x01\x12\x02\x12\x00";
+
 fn begin(wall_time: f64, step: i64) -> Vec<u8> {
     let mut event = Vec::new();
     key(&mut event, 1, FIXED_64);
@@ -88,6 +135,14 @@ mod tests {
         let expected = b"\x09\0\0\0\0\0\0\xf8?\x10\xac\x02*\x13\n\x11\n\ntrain/loss\x15\0\0\x80>";
         assert_eq!(event, expected);
         assert_eq!(session_start(1.5, 301), b"\x09\0\0\0\0\0\0\xf8?\x10\xad\x02:\x02\x08\x01");
+        let settings = settings(
+            5.0,
+            &[("b".into(), Setting::Text("x".into())), ("a".into(), Setting::Number(0.5)), ("c".into(), Setting::Switch(true))],
+        );
+        let expected =
+            b"\x09\0\0\0\0\0\0\x14@*e\nc\n\x1c_hparams_/session_start_infoB\x06\x08\x01\x12\x02\x12\0J;\n9\n\x07hparams\x12.\x1a,\
+            \n\x08\n\x01b\x12\x03\x1a\x01x\n\x0e\n\x01a\x12\t\x11\0\0\0\0\0\0\xe0?\n\x07\n\x01c\x12\x02 \x01)\0\0\0\0\0\0\x14@";
+        assert_eq!(settings, expected);
         assert_eq!(file_version(1.5), b"\x09\0\0\0\0\0\0\xf8?\x1a\rbrain.Event:2");
     }
 }
