@@ -12,7 +12,7 @@ use super::results::{capitalised, epochs, test, train};
 use super::spread::Spread;
 use crate::compute::Measure;
 
-/// Epochs up to which the lines within an epoch are drawn.
+/// Epochs up to which what lies within an epoch is drawn.
 const SHORT: f64 = 2.0;
 /// Lines of a panel that can be told apart; more become small multiples.
 const MOST_LINES: usize = 10;
@@ -107,8 +107,9 @@ fn figures(
 
 /// The curve of a group that comes after `before` in its chart; none where nothing was measured.
 fn line(before: &[&Group], group: &Group, part: &Part, kind: &Kind) -> Option<Line> {
-    let points = if std::ptr::fn_addr_eq(part.curve, train as Curve) && group.runs.iter().all(|run| run.epochs() <= SHORT) {
-        group.training_lines(part.measure)
+    let points = if group.runs.iter().all(|run| run.epochs() <= SHORT) {
+        let lines: Curve = |run| &run.history.lines;
+        group.by_step(if std::ptr::fn_addr_eq(part.curve, train as Curve) { lines } else { part.curve }, part.measure)
     } else {
         group.curve(part.curve, part.measure)
     };
@@ -221,7 +222,8 @@ mod tests {
     fn within_a_short_run_its_lines_are_drawn() {
         let lines: String = (1..=4).map(|at| samples::line("train", 3 * at, Some(0.5 / at as f64), 1.0)).collect();
         let runs = [samples::run("mnist_fc_bp", &["training.epochs=2"], &lines)];
-        let points: Vec<f64> = group(&runs)[0].training_lines(Measure::Top1Error).iter().map(|(epoch, _)| *epoch).collect();
+        let points: Vec<f64> =
+            group(&runs)[0].by_step(|run| &run.history.lines, Measure::Top1Error).iter().map(|(epoch, _)| *epoch).collect();
         assert_eq!(points, [0.3, 0.6, 0.9, 1.2]);
         let blocks = learning_curves(&group(&runs));
         let [Block::Figure(Figure { content: Content::Chart(chart), .. })] = blocks.as_slice() else { panic!() };

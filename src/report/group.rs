@@ -103,15 +103,15 @@ impl Group<'_> {
         self.spread(|run| least(curve(run), measure)?.measured.get(measure))
     }
 
-    /// Lines of training as they were written, at parts of an epoch: their mean at the steps that all runs have.
-    pub fn training_lines(&self, measure: Measure) -> Vec<(f64, Spread)> {
-        let at = |run: &Run, step: u64| run.history.lines.iter().find(|line| line.step == step)?.measured.get(measure);
-        let Some(steps_per_epoch) = self.runs[0].steps_per_epoch else { return self.curve(super::results::train, measure) };
-        let mean = |line: &Point| {
-            let values: Option<Vec<f64>> = self.runs.iter().map(|run| at(run, line.step)).collect();
-            Some((line.step as f64 / steps_per_epoch as f64, Spread::of(&values?)?))
+    /// Points at parts of an epoch: their mean at the steps that all runs have.
+    pub fn by_step(&self, points: Curve, measure: Measure) -> Vec<(f64, Spread)> {
+        let at = |run: &Run, step: u64| points(run).iter().find(|point| point.step == step)?.measured.get(measure);
+        let Some(steps_per_epoch) = self.runs[0].steps_per_epoch else { return self.curve(points, measure) };
+        let mean = |point: &Point| {
+            let values: Option<Vec<f64>> = self.runs.iter().map(|run| at(run, point.step)).collect();
+            Some((point.step as f64 / steps_per_epoch as f64, Spread::of(&values?)?))
         };
-        self.runs[0].history.lines.iter().filter_map(mean).collect()
+        points(self.runs[0]).iter().filter_map(mean).collect()
     }
 
     /// The mean curve at the epochs that all runs with such a curve have. Of several evaluations in an epoch, as of a run that went on from

@@ -86,7 +86,7 @@ impl Plot {
     fn columns(&self) -> [&str; 4] {
         match self {
             Plot::Lines(chart) => ["line", chart.x_name.trim_end_matches(':'), "value", "deviation"],
-            Plot::Histogram(_) => ["search", "trial", "value", ""],
+            Plot::Histogram(_) => ["search", "value", "", ""],
         }
     }
 
@@ -102,8 +102,8 @@ impl Plot {
                 chart.lines.iter().flat_map(of).collect()
             }
             Plot::Histogram(chart) => {
-                let row = |(trial, value): (usize, &f64)| [chart.name.clone(), trial.to_string(), value.to_string(), String::new()];
-                chart.values.iter().enumerate().map(row).collect()
+                let row = |value: &f64| [chart.name.clone(), value.to_string(), String::new(), String::new()];
+                chart.values.iter().map(row).collect()
             }
         }
     }
