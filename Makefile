@@ -10,7 +10,7 @@ PREFIX ?= /usr/local
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-cluster demo install dist manual clean
+.PHONY: help setup build test test-cluster demo install dist wheel manual clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
@@ -35,7 +35,7 @@ test: ## install what tests need, libtorch too, check formatting and lints, run 
 test-cluster: setup ## test on clusters made here: two hosts, and a Slurm (as root)
 	@scripts/test_cluster
 
-demo: build ## fetch MNIST or Fashion-MNIST, train on it with two processes, evaluate
+demo: build ## fetch MNIST or Fashion-MNIST, train on it with two processes, evaluate, report
 	@scripts/demo
 
 install: manual ## copy programs, libraries, configs, hosts, documents, manual pages and completions to PREFIX=/usr/local
@@ -43,6 +43,9 @@ install: manual ## copy programs, libraries, configs, hosts, documents, manual p
 
 dist: manual ## the same as a tarball in dist/, for machines of this kind with Open MPI
 	@scripts/dist
+
+wheel: manual ## a Python wheel in dist/, with the programs and the package that reads runs
+	@scripts/wheel
 
 manual: build
 	cargo build --release --locked $$(. scripts/common.sh; features) --example manual

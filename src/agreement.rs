@@ -5,6 +5,7 @@
 //! every rank compares what it was given with what rank 0 was given.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -18,9 +19,9 @@ use crate::key::Touches;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts(BTreeMap<String, String>);
 
-/// Whether a key's value changes nothing that ranks do together: rank 0 alone names a run, and data are compared by what they hold.
+/// Whether a key's value changes nothing that ranks do together: rank 0 alone names a run, and files are compared by what they hold.
 fn of_one_rank(key: &str) -> bool {
-    touches(key) == Touches::Place || key == "parallel.threads_per_rank"
+    touches(key) == Touches::Place || ["learning.initial", "parallel.threads_per_rank"].contains(&key)
 }
 
 /// Differences that an error message lists.
@@ -36,8 +37,8 @@ impl Facts {
     pub fn with_config(mut self, config: &Config) -> Facts {
         let settings = config.settings().into_iter().filter(|(key, _)| !of_one_rank(key));
         self.0.extend(settings);
-        let given = if config.data.test.is_some() { "given" } else { "absent" };
-        self.with("data.test", given)
+        let given = |path: &Option<PathBuf>| if path.is_some() { "given" } else { ABSENT };
+        self.with("data.test", given(&config.data.test)).with("learning.initial", given(&config.learning.initial))
     }
 
     /// With what `data`, the value of `key`, hold.

@@ -58,6 +58,15 @@ fn installed_programs_work_without_the_sources() {
     assert!(said(&bin.join("data-prep"), &["--version"]).starts_with("data-prep "));
 }
 
+/// For shells that leave it to the program where `PREFIX=` stands before.
+#[test]
+fn a_tilde_is_the_home_folder() {
+    let home = tempfile::tempdir().unwrap();
+    let install = Path::new(SOURCES).join("scripts/install");
+    let output = Command::new(install).arg("~/local").env("HOME", home.path()).output().unwrap();
+    assert!(output.status.success() && home.path().join("local/bin/biodist").exists(), "{output:?}");
+}
+
 #[test]
 fn a_prefix_that_cannot_be_written_is_refused() {
     let output = script("install", Path::new("/proc/none"));
@@ -147,8 +156,11 @@ fn container_definitions_copy_what_is_there() {
     assert!(copied.iter().all(|path| Path::new(SOURCES).join(path).exists()), "{copied:?}");
     let install = read("scripts/install");
     let documents = install.lines().find_map(|line| line.strip_prefix("documents=(")?.strip_suffix(')')).unwrap();
-    let members = ["src", "examples", "launcher", "data-prep", "process", "configs", "hosts", "scripts", "build.rs", "Cargo.lock"];
-    for needed in documents.split(' ').chain(members) {
+    let manifest = read("Cargo.toml");
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = [")?.strip_suffix(']')).unwrap();
+    let members = members.split(", ").map(|member| member.trim_matches('"'));
+    let others = ["src", "examples", "configs", "hosts", "scripts", "build.rs", "Cargo.lock"];
+    for needed in documents.split(' ').chain(members).chain(others) {
         assert!(copied.contains(&needed.split('/').next().unwrap()), "{needed} is not copied");
     }
     assert!(!read(".dockerignore").lines().any(|line| copied.contains(&line.trim_start_matches('/'))));

@@ -14,6 +14,7 @@ use crate::network::{Map, Role};
 use crate::plan::{DataFacts, Plan, StepCost};
 use crate::rules::Phase;
 use crate::text::{grouped, print, scaled, table};
+use crate::training::Initial;
 
 /// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect
 #[derive(Debug, clap::Args)]
@@ -51,6 +52,7 @@ pub fn describe(args: &CheckArgs) -> Result<String> {
         None => train::facts(&train::open(&config)?),
     };
     let plan = Plan::new(&config, &facts, args.ranks as usize)?;
+    Initial::open(&config, &plan.maps)?;
     Ok(if args.json { format!("{}\n", to_json(&config, &facts, &plan, &unused)) } else { to_text(&config, &facts, &plan, &unused) })
 }
 

@@ -23,7 +23,7 @@ use crate::learner::Engine;
 use crate::network::Role;
 use crate::plan::{DataFacts, Plan};
 use crate::text::{grouped, scaled, table};
-use crate::training::{self, Best, Checkpoints, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
+use crate::training::{self, Best, Checkpoints, Initial, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
 use crate::watch::{self, Trace};
 
 /// Train a network, alone or as a rank under mpirun
@@ -187,8 +187,19 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
     memory::refuse_too_large(&plan, &*transport)?;
     let steps_per_epoch = batches_per_epoch(splits.train.len(), config.data.batch_size);
     let schedule = Schedule::new(config, steps_per_epoch);
+    let initial = if resumed.is_none() { Initial::open(config, &plan.maps)? } else { None };
+    let fingerprint = initial.as_ref().map(|initial| initial.fingerprint.clone());
+    if let Some(fingerprint) = &fingerprint {
+        agree(&Facts::default().with("the content of learning.initial (checksum of its parameters)", fingerprint), &*transport)?;
+    }
     match &resumed {
-        Some(state) => state.refuse_other_data(&splits, steps_per_epoch as u64)?,
+        // Rank 0 alone needs the file of a run that goes on.
+        Some(state) => {
+            state.refuse_other_data(&splits, steps_per_epoch as u64)?;
+            if transport.rank() == 0 {
+                state.refuse_other_initial(config, &plan.maps)?;
+            }
+        }
         None if resume && transport.rank() == 0 => say(format_args!("nothing to resume in {}: the run begins", out.display())),
         None => {}
     }
@@ -213,9 +224,9 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
             checkpoints.load_model(state.step, &mut engine, &*transport)?;
             checkpoints.load_optimizer(state, &mut engine, &*transport)?;
         }
-        None => engine.initialize()?,
+        None => engine.initialize_with(|engine| initial.as_ref().map_or(Ok(()), |initial| initial.write(engine, &*transport)))?,
     }
-    let run = Run { config, schedule, splits: &splits, folder, resumed: resumed.as_ref() };
+    let run = Run { config, schedule, splits: &splits, folder, resumed: resumed.as_ref(), initial: fingerprint };
     Trainer::new(run, engine, transport, stop)?.run()
 }
 

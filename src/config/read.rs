@@ -99,7 +99,7 @@ fn own_keys(source: &Source, values: &mut Table) -> Result<()> {
         let value = checked(source, &path, &Kind::Number(FINITE), value)?;
         put(values, &path, value);
     }
-    for path in rule.required_keys().filter(|path| source.value(path).is_none()) {
+    if let Some(path) = rule.required_keys().find(|path| source.value(path).is_none()) {
         let meaning = Config::key(path).map_or("", |key| key.meaning);
         return Err(source.error("", format!("{path} is required by {}: {meaning}", rule.name())));
     }

@@ -27,13 +27,15 @@ impl Config {
         toml::to_string(self).expect("a configuration holds nothing that TOML cannot express")
     }
 
-    /// The same configuration with data paths that mean the same in any working directory.
+    /// The same configuration with paths that mean the same in any working directory.
     ///
     /// # Errors
     /// Of usage, where TOML cannot hold such a path, since the working directory's is not UTF-8.
     pub fn with_absolute_paths(mut self) -> Result<Config> {
         self.data.train = absolute("data.train", &self.data.train)?;
         self.data.test = self.data.test.as_deref().map(|test| absolute("data.test", test)).transpose()?;
+        let initial = self.learning.initial.as_deref();
+        self.learning.initial = initial.map(|file| absolute("learning.initial", file)).transpose()?;
         Ok(self)
     }
 

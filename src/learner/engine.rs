@@ -85,8 +85,18 @@ impl Engine {
 
     /// Draws the initial parameters from the seed: the same on every rank. Collective.
     pub fn initialize(&mut self) -> Result<()> {
+        self.initialize_with(|_| Ok(()))
+    }
+
+    /// The same, with other values of some parameters, which `give` writes. It does so twice: what is transposed is of its values, and
+    /// what it has of that counts all the same. Collective.
+    pub fn initialize_with(&mut self, give: impl Fn(&mut Engine) -> Result<()>) -> Result<()> {
         if self.writes() {
             self.executor.initialize();
+        }
+        self.transport.barrier();
+        give(self)?;
+        if self.writes() {
             if self.feedback_weights == BackwardWeights::Transposed {
                 self.transpose_into_feedback()?;
             }
@@ -95,7 +105,7 @@ impl Engine {
             }
         }
         self.transport.barrier();
-        Ok(())
+        give(self)
     }
 
     /// Gives each layer's feedback the layer's weights, which in their interchange layout are in the same order.

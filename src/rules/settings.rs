@@ -1,6 +1,7 @@
 //! What a configuration says of learning: `[learning]`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ settings! {
             "of fa, fixed: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
         inverse_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
             "what inverses begin with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
+        initial: Option<PathBuf>, Kind::Text, Absent, Course,
+            "a safetensors file of [parameters](reading_runs.md) to begin with, any of them by their names; the others are drawn";
     }
     plus {
         /// Keys of the rule's own.

@@ -258,14 +258,14 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// A tensor of a checkpoint and where it is in the engine.
-struct Tensor {
-    entry: Entry,
+pub(super) struct Tensor {
+    pub(super) entry: Entry,
     map: MapId,
     part: Part,
     buffer: Buffer,
 }
 
-fn model_tensors(maps: &Maps) -> Vec<Tensor> {
+pub(super) fn model_tensors(maps: &Maps) -> Vec<Tensor> {
     tensors(maps, Buffer::Weights, "", |_| true)
 }
 
@@ -294,7 +294,8 @@ fn tensors(maps: &Maps, buffer: Buffer, prefix: &str, wanted: impl Fn(&crate::ne
 /// Elements that travel at a time.
 const PIECE: usize = 1 << 22;
 
-fn load(path: &Path, tensors: &[Tensor], engine: &mut Engine, transport: &dyn Transport) -> Result<()> {
+/// Reads `tensors`, all that the file at `path` holds, into the engines of all ranks. Collective; the file needs to be on rank 0 alone.
+pub(super) fn load(path: &Path, tensors: &[Tensor], engine: &mut Engine, transport: &dyn Transport) -> Result<()> {
     let entries: Vec<Entry> = tensors.iter().map(|tensor| tensor.entry.clone()).collect();
     let mut file = if transport.rank() == 0 { Some(TensorFile::open(path, &entries)?) } else { None };
     // Where all ranks see one copy, only rank 0 needs the values.

@@ -25,16 +25,21 @@ pub struct Identity {
     /// Checksum of the shards of the last test set that the run was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<String>,
+    /// Checksum of the parameters that the run was given to begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<String>,
 }
 
 impl Identity {
-    /// Of a run of `config` on `splits`, which goes on from `resumed`.
-    pub fn new(config: &Config, splits: &Splits, resumed: Option<&State>) -> Identity {
-        let earlier = resumed.and_then(|state| state.identity.as_ref()?.test.clone());
+    /// Of a run of `config` on `splits`, which begins with `initial` or goes on from `resumed`.
+    pub fn new(config: &Config, splits: &Splits, initial: Option<String>, resumed: Option<&State>) -> Identity {
+        let resumed = resumed.and_then(|state| state.identity.as_ref());
+        let earlier = resumed.and_then(|identity| identity.test.clone());
         Identity {
             settings: config.settings().into_iter().filter(|(key, _)| !touches(key).may_change()).collect(),
             trained: TrainingData::clone(splits.train.trained()),
             test: splits.test.as_ref().map(|test| test.fingerprint()).or(earlier),
+            initial: initial.or_else(|| resumed?.initial.clone()),
         }
     }
 }

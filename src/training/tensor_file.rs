@@ -96,6 +96,21 @@ pub struct TensorFile {
 impl TensorFile {
     /// Opens the file at `path`, which must hold exactly `entries`: those of another network are refused by name.
     pub fn open(path: &Path, entries: &[Entry]) -> Result<TensorFile> {
+        let file = TensorFile::open_any(path)?;
+        if let Some(entry) = entries.iter().find(|entry| !file.holds(entry)) {
+            bail!("{} is of another network: it has no {}", path.display(), entry.name);
+        }
+        file.refuse_others(entries)?;
+        Ok(file)
+    }
+
+    /// Whether it has a tensor of that name.
+    pub fn holds(&self, entry: &Entry) -> bool {
+        self.metadata.info(&entry.name).is_some()
+    }
+
+    /// Opens the file at `path`, whatever its tensors are.
+    pub fn open_any(path: &Path) -> Result<TensorFile> {
         let unreadable = || format!("{} cannot be read", path.display());
         let mut file = open_regular(path).with_context(unreadable)?;
         let length = file.metadata().with_context(unreadable)?.len();
@@ -108,22 +123,23 @@ impl TensorFile {
         let metadata: Metadata = serde_json::from_slice(&json).with_context(|| format!("{} is no safetensors file", path.display()))?;
         let whole = 8 + header + metadata.data_len() as u64;
         ensure!(length == whole, "{} is damaged: it has {length} bytes where its header speaks of {whole}", path.display());
+        Ok(TensorFile { path: path.to_owned(), file, metadata, data: 8 + header })
+    }
 
-        let other = |what: String| format!("{} is of another network: {what}", path.display());
-        for entry in entries {
-            match metadata.info(&entry.name) {
-                None => bail!(other(format!("it has no {}", entry.name))),
-                Some(info) if info.shape != entry.shape || info.dtype != Dtype::F32 => {
-                    let (name, found, wanted) = (&entry.name, &info.shape, &entry.shape);
-                    bail!(other(format!("{name} is {:?} {found:?} there, and F32 {wanted:?} in this one", info.dtype)))
-                }
-                Some(_) => {}
+    /// Refuses the file where a tensor of it is none of `entries`, by name and shape.
+    pub fn refuse_others(&self, entries: &[Entry]) -> Result<()> {
+        let other = |what: String| format!("{} is of another network: {what}", self.path.display());
+        for name in self.metadata.offset_keys() {
+            let info = self.metadata.info(&name).expect("one of its names");
+            let Some(entry) = entries.iter().find(|entry| entry.name == name) else {
+                bail!(other(format!("it has {name}, which this one has not")));
+            };
+            if info.shape != entry.shape || info.dtype != Dtype::F32 {
+                let (found, wanted) = (&info.shape, &entry.shape);
+                bail!(other(format!("{name} is {:?} {found:?} there, and F32 {wanted:?} in this one", info.dtype)))
             }
         }
-        if let Some(name) = metadata.offset_keys().iter().find(|name| entries.iter().all(|entry| entry.name != **name)) {
-            bail!(other(format!("it has {name}, which this one has not")));
-        }
-        Ok(TensorFile { path: path.to_owned(), file, metadata, data: 8 + header })
+        Ok(())
     }
 
     /// The values of `entry`, one of those that the file was opened with.

@@ -43,6 +43,8 @@ pub struct Run<'a> {
     /// On rank 0.
     pub folder: Option<RunFolder>,
     pub resumed: Option<&'a State>,
+    /// Checksum of the parameters that the run was given to begin with.
+    pub initial: Option<String>,
 }
 
 pub struct Trainer<'a> {
@@ -86,7 +88,7 @@ impl<'a> Trainer<'a> {
             config: run.config,
             schedule: run.schedule,
             splits: run.splits,
-            identity: Identity::new(run.config, run.splits, run.resumed),
+            identity: Identity::new(run.config, run.splits, run.initial, run.resumed),
             engine,
             transport,
             stop,

@@ -13,6 +13,7 @@ mod disk;
 mod environment;
 mod host_memory;
 mod identity;
+mod initial;
 mod launcher;
 mod odd_names;
 mod own_rule;

@@ -96,6 +96,7 @@ fn defaults_are_the_documented_ones() {
         hybrid: 0.0,
         feedback_weights: BackwardWeights::Random,
         inverse_weights: BackwardWeights::Random,
+        initial: None,
         own: BTreeMap::new(),
     };
     assert_eq!(config.learning, learning);

@@ -1,0 +1,176 @@
+//! The commands of README and docs work as they are typed.
+//!
+//! A block of `sh` is run, with those of its page before it, in a folder with small data in the place of MNIST. A block of `console` is what
+//! takes long, or needs a GPU, a cluster or data that nobody has at hand: its command lines are parsed. Other blocks hold no commands.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
+
+/// In a folder of stand-ins, before all other programs. `make` installs what was built, and `cargo` runs it.
+const MAKE: &str = r#"#!/bin/bash
+grep -q "^$1:" "$SOURCES/Makefile" || { echo "no target $1" >&2; exit 2; }
+case $1 in
+    demo) echo "demonstrated" ;;
+    install) PATH=${PATH#*:} HOME=$OWN_HOME "$SOURCES/scripts/install" "${2#PREFIX=}" ;;
+    *) exit 3 ;;
+esac
+"#;
+const CARGO: &str = r#"#!/bin/bash
+[ "$1 $2 $3 $5" = "run --release --example --" ] || exit 3
+exec "$PROGRAMS/examples/$4" "${@:6}"
+"#;
+
+struct Page {
+    name: String,
+    text: String,
+}
+
+fn pages() -> Vec<Page> {
+    let sources = Path::new(SOURCES);
+    let docs = sources.join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+    paths.extend([sources.join("README.md"), sources.join("reproduce/README.md")]);
+    paths.sort();
+    paths.into_iter().map(|path| Page { name: path.display().to_string(), text: std::fs::read_to_string(&path).unwrap() }).collect()
+}
+
+impl Page {
+    /// The page's blocks in this language.
+    fn blocks(&self, language: &str) -> Vec<&str> {
+        // Every other piece is inside of a block; its first line has the language.
+        let blocks = self.text.split("```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'));
+        blocks.filter(|(named, _)| *named == language).map(|(_, text)| text).collect()
+    }
+}
+
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_biodist")).parent().unwrap().to_owned()
+}
+
+/// A folder as that of the sources after `make demo`, with 12,000 and 500 images in the place of MNIST.
+fn site() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["configs", "hosts"] {
+        std::os::unix::fs::symlink(Path::new(SOURCES).join(name), path(name)).unwrap();
+    }
+    std::fs::create_dir_all(path("stand-ins")).unwrap();
+    for (name, script) in [("make", MAKE), ("cargo", CARGO)] {
+        std::fs::write(path("stand-ins").join(name), script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path("stand-ins").join(name), mode).unwrap();
+    }
+    for (split, samples) in [("train", 12_000u32), ("test", 500)] {
+        let header = |magic: u32, sides: &[u32]| [&[magic, samples][..], sides].concat().into_iter().flat_map(u32::to_be_bytes);
+        let label = |sample: u32| (sample * 7 % 10) as u8;
+        // A bar whose place is the class, on a ground that differs from sample to sample.
+        let pixel = |sample: u32, at: u32| if at / 78 == u32::from(label(sample)) { 200 } else { (sample * 31 + at * 17) % 64 } as u8;
+        let pixels = (0..samples).flat_map(|sample| (0..784).map(move |at| pixel(sample, at)));
+        std::fs::write(path("images"), header(0x803, &[28, 28]).chain(pixels).collect::<Vec<u8>>()).unwrap();
+        std::fs::write(path("labels"), header(0x801, &[]).chain((0..samples).map(label)).collect::<Vec<u8>>()).unwrap();
+        let mut prepare = Command::new(programs().join("data-prep"));
+        prepare.args(["idx", "--images", "images", "--labels", "labels", "--out"]).arg(format!("data/mnist/{split}"));
+        assert!(prepare.current_dir(&folder).output().unwrap().status.success());
+    }
+    folder
+}
+
+/// Runs the page's commands; `path` is where programs are looked for after the stand-ins.
+fn run(page: &Page, path: &str) {
+    let site = site();
+    let script = format!("set -eE\ntrap 'echo \"FAILED: $BASH_COMMAND\"' ERR\nset -o pipefail\n{}", page.blocks("sh").join("\n"));
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &script]).current_dir(&site).env("SOURCES", SOURCES).env("PROGRAMS", programs());
+    bash.env("HOME", site.path()).env("OWN_HOME", std::env::var_os("HOME").unwrap_or_default());
+    bash.env("PATH", format!("{}/stand-ins:{path}", site.path().display()));
+    for (name, value) in [("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"), ("OMPI_MCA_rtc_hwloc_vmhole", "none")] {
+        bash.env(name, value);
+    }
+    // Open MPI counts cores, and refuses more processes than those.
+    let output = bash.env("OMPI_MCA_rmaps_base_oversubscribe", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{}:\n{said}", page.name);
+}
+
+/// PATH without the folders that hold biodist.
+fn path() -> String {
+    let path = std::env::var("PATH").unwrap();
+    path.split(':').filter(|folder| !Path::new(folder).join("biodist").exists()).collect::<Vec<_>>().join(":")
+}
+
+/// From its lines of installation on: the programs are on no path before.
+#[test]
+fn the_readme_runs_as_typed() {
+    let readme = pages().into_iter().find(|page| page.name.ends_with("/README.md") && !page.name.contains("reproduce")).unwrap();
+    assert!(readme.text.lines().count() <= 120, "a newcomer reads no more");
+    run(&readme, &path());
+}
+
+#[test]
+fn the_documents_run_as_typed() {
+    let path = format!("{}:{}", programs().display(), path());
+    let mut pages = pages();
+    pages.retain(|page| !page.name.ends_with("README.md") && !page.blocks("sh").is_empty());
+    assert!(pages.len() >= 3);
+    pages.iter().for_each(|page| run(page, &path));
+}
+
+/// Words of a command line, without what comes before the program: variables, mpirun, cargo's own part.
+fn command(line: &str) -> Option<(PathBuf, Vec<String>)> {
+    let words: Vec<String> = line.split(" #").next().unwrap().replace("HxWxC", "28x28x1").split_whitespace().map(str::to_owned).collect();
+    let at = words.iter().position(|word| ["biodist", "biodist-launch", "data-prep"].contains(&word.as_str()))?;
+    Some((programs().join(&words[at]), words[at + 1..].to_vec()))
+}
+
+/// With `--help` last, a program parses all before it and then does nothing.
+#[test]
+fn what_takes_long_is_parsed() {
+    let mut parsed = 0;
+    for page in pages() {
+        for line in page.blocks("console").join("\n").replace("\\\n", " ").lines().filter(|line| !line.is_empty()) {
+            if let Some((program, words)) = command(line) {
+                let output = Command::new(&program).args(&words).arg("--help").output().unwrap();
+                assert!(output.status.success(), "{}: {line}\n{}", page.name, String::from_utf8_lossy(&output.stderr));
+                parsed += 1;
+            } else if let Some(target) = line.split("make ").nth(1) {
+                let target = format!("\n{}:", target.split_whitespace().next().unwrap());
+                assert!(std::fs::read_to_string(Path::new(SOURCES).join("Makefile")).unwrap().contains(&target), "{}: {line}", page.name);
+            } else {
+                let known = ["cargo ", "pip install ", "tensorboard ", "docker ", "apptainer ", "mlflow ", "wandb ", "scripts/", "sbatch "];
+                assert!(known.iter().any(|start| line.starts_with(start)), "{}: who knows {line:?}?", page.name);
+            }
+        }
+    }
+    assert!(parsed >= 12, "{parsed}");
+}
+
+/// So that a new command is run or parsed.
+#[test]
+fn commands_are_in_blocks_that_are_tried() {
+    for page in pages() {
+        for line in page.blocks("").join("\n").lines() {
+            let typed = ["biodist ", "biodist-launch ", "data-prep ", "mpirun ", "make ", "cargo ", "pip "];
+            assert!(!typed.iter().any(|start| line.starts_with(start)), "{}: {line:?} in a block without a language", page.name);
+        }
+    }
+}
+
+/// Results stand in reproduce/; the README repeats some.
+#[test]
+fn the_readmes_results_are_those_that_are_kept() {
+    let read = |name: &str| std::fs::read_to_string(Path::new(SOURCES).join(name)).unwrap();
+    let (readme, kept) = (read("README.md"), read("reproduce/README.md"));
+    let kept = kept.split("All five hundred epochs").nth(1).unwrap().split("\n\n").nth(1).unwrap();
+    let rows =
+        readme.split("| rule | here | the paper |\n| --- | --- | --- |\n").nth(1).unwrap().lines().take_while(|line| line.starts_with('|'));
+    let mut compared = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let row = kept.lines().find(|line| line.starts_with(&format!("| {} ", cells[0]))).unwrap_or_else(|| panic!("{row}"));
+        assert!(row.contains(&format!("| {} (epoch", cells[1])) && row.ends_with(&format!("| {} |", cells[2])), "{cells:?}: {row}");
+        compared += 1;
+    }
+    assert_eq!(compared, 6);
+}
