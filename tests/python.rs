@@ -109,6 +109,7 @@ fn environment(folder: &Path) -> Option<PathBuf> {
 
 /// Installed into an empty environment, it trains on two processes, with configurations that came with it.
 #[test]
+#[cfg_attr(feature = "torch", ignore = "a wheel is for CPUs")]
 fn the_wheel_trains_and_says_what_it_lacks() {
     let folder = images();
     let Some(bin) = environment(folder.path()) else { return };
