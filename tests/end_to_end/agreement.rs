@@ -48,7 +48,7 @@ fn what_a_rank_was_given_differs() {
     }
     refused(&train(&["--resume"]), &["--resume is false on rank 0", "true on rank 1"]);
     refused(&train(&["--trace", "trace.json"]), &["--trace is absent on rank 0", "given on rank 1"]);
-    refused(&train(&["--seeds", "1,2"]), &["--seeds or --vary is absent on rank 0", "experiment.seed=1,2 on rank 1"]);
+    refused(&train(&["--seeds", "1,2"]), &["--seeds and --vary is absent on rank 0", "experiment.seed=1,2 on rank 1"]);
     assert!(!site.path("run").exists(), "nothing was begun");
 }
 
