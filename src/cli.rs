@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use biodist_process::arguments;
 use biodist_process::last_word::LastWord;
 use biodist_process::speech::{self, Stream};
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::agreement::{self, Facts};
@@ -75,7 +77,11 @@ impl Cli {
         Cli::try_parse().map_err(|error| {
             // Every rank has the same command line, and one answer is enough.
             if job::speaks() {
-                let _ = error.print();
+                let objects = error.kind() == ErrorKind::InvalidUtf8;
+                match arguments::shown(&error.render().to_string(), std::env::args_os(), objects) {
+                    Some(message) => speech::speak(Stream::Err, message),
+                    None => drop(error.print()),
+                }
                 if error.exit_code() != 0 {
                     speech::speak(Stream::Err, LastWord::line(Exit::Usage, 0, "the command line"));
                 }

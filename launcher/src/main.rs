@@ -6,8 +6,10 @@
 use std::process::ExitCode;
 
 use biodist_process::exit::Exit;
-use biodist_process::ranks;
+use biodist_process::speech::{Stream, speak};
+use biodist_process::{arguments, ranks};
 use clap::Parser;
+use clap::error::ErrorKind;
 
 mod attempt;
 mod cli;
@@ -31,7 +33,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             if speaks {
-                let _ = error.print();
+                let objects = error.kind() == ErrorKind::InvalidUtf8;
+                match arguments::shown(&error.render().to_string(), std::env::args_os(), objects) {
+                    Some(message) => speak(Stream::Err, message),
+                    None => drop(error.print()),
+                }
             }
             return ExitCode::from(error.exit_code() as u8);
         }

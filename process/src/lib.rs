@@ -5,6 +5,7 @@
 //! `biodist` and `biodist-launch` both need all of it, and neither is a part of the other.
 
 pub mod ancestors;
+pub mod arguments;
 pub mod exit;
 pub mod files;
 pub mod host;

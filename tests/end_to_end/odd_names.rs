@@ -79,6 +79,18 @@ fn names_that_a_configuration_cannot_hold_are_refused() {
 }
 
 #[test]
+fn words_that_are_not_utf_8_can_be_read_in_what_refuses_them() {
+    let site = Site::new();
+    let (set, command) = (odd("a="), odd("conf"));
+    for (words, shown) in
+        [(words("train x.toml --set", &[&set]), "Not UTF-8: 'a=\\xFF'"), (vec![command.as_os_str()], "subcommand 'conf\\xFF'")]
+    {
+        let outcome = run(&site, Path::new("."), &words);
+        assert!(outcome.code == Some(2) && outcome.stderr.contains(shown), "{outcome:?}");
+    }
+}
+
+#[test]
 fn pipes_are_not_waited_for() {
     let site = Site::new();
     let config = site.configure("short", "rule = \"bp\"", SHORT);
