@@ -5,9 +5,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use biodist_process::exit::Exit;
 use biodist_process::ranks;
 
-use crate::question::Question;
+use crate::ending::USAGE;
+use crate::question::{Failure, Question};
 
 /// The option that has `biodist train` print the batch size and nothing else.
 const PRINT_BATCH_SIZE: &str = "--print-batch-size";
@@ -38,13 +40,30 @@ pub fn batch_size(program: &[OsString], arguments: &[OsString]) -> Result<usize>
     said.trim().parse().with_context(|| format!("cannot learn the batch size: {PRINT_BATCH_SIZE} has printed '{}'", said.trim()))
 }
 
+/// Asks biodist for its help on a subcommand: one that it does not know is refused. Where it is not here to be asked it may be elsewhere.
+///
+/// # Errors
+/// A subcommand that biodist does not know, in its words.
+pub fn refuse_unknown(program: &[OsString], arguments: &[OsString]) -> Result<()> {
+    let mut help = Command::new(&program[0]);
+    help.args(&program[1..]).arg(&arguments[0]).arg("--help");
+    let Err(failure) = answer(&mut help) else { return Ok(()) };
+    if failure.code != Some(USAGE) {
+        return Ok(());
+    }
+    // What comes first; behind an empty line are hints.
+    let hints = failure.said.split("\n\n").take(2).map(str::trim).collect::<Vec<_>>().join("; ");
+    Err(Exit::Usage.error(hints.trim_start_matches("error: ")))
+}
+
 /// What biodist prints as a process alone.
-fn answer(command: &mut Command) -> Result<String, String> {
+fn answer(command: &mut Command) -> Result<String, Failure> {
     for name in ranks::variables() {
         command.env_remove(name);
     }
     let program = command.get_program().to_string_lossy().into_owned();
-    let question = Question::ask(command).map_err(|error| format!("{program} cannot be started: {error}"))?;
+    let question = Question::ask(command);
+    let question = question.map_err(|error| Failure { code: None, said: format!("{program} cannot be started: {error}") })?;
     question.answer(Instant::now() + PATIENCE)
 }
 
@@ -76,5 +95,18 @@ mod tests {
         assert_eq!(program(r#"[ "$*" = "train a.toml --set b=256 --print-batch-size" ] && echo 256"#), Ok(256));
         assert!(program("echo 'a.toml: no such configuration' >&2; exit 2").unwrap_err().contains("a.toml: no such"));
         assert!(program("echo text").unwrap_err().contains("has printed 'text'"));
+    }
+
+    #[test]
+    fn a_subcommand_that_is_none_is_refused_where_the_program_says_so() {
+        let refused = |script: &str| {
+            let program = ["sh", "-c", script, "biodist"].map(OsString::from);
+            refuse_unknown(&program, &words("trian a.toml")).err().map(|error| (Exit::of(&error), error.to_string()))
+        };
+        let clap = "printf \"error: no subcommand '$1'\\n\\n  tip: 'train'\\n\\nUsage: biodist\\n\" >&2; exit 2";
+        assert_eq!(refused(clap), Some((Exit::Usage, "no subcommand 'trian'; tip: 'train'".to_owned())));
+        assert_eq!(refused("[ \"$*\" = 'trian --help' ]"), None);
+        assert_eq!(refused("exit 127"), None);
+        assert!(refuse_unknown(&["/no/such/biodist".into()], &words("trian")).is_ok());
     }
 }

@@ -51,6 +51,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
     // SAFETY: geteuid has no preconditions.
     let variables = mpirun::own_variables(unsafe { libc::geteuid() } == 0, resources.tasks_per_node);
     if cli.dry_run {
+        command::refuse_unknown(&job.program, &job.arguments)?;
         let left_over: String = ranks::variables().iter().map(|name| format!(" -u {name}")).collect();
         let without = if left_over.is_empty() { String::new() } else { format!("env{left_over} ") };
         println!("{without}{}", mpirun::quoted(&variables, &mpirun::command_line(&job, &environment())));

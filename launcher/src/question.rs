@@ -1,10 +1,27 @@
 //! Programs that the launcher asks something, and does not wait for without end: on a host that does not answer, of a Slurm that is down.
 
+use std::fmt;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code, where the program ended with one.
+    pub code: Option<i32>,
+    /// All that it has said about it, or what is to be said instead.
+    pub said: String,
+}
+
+impl fmt::Display for Failure {
+    /// The last line, which is the reason.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.said.lines().last().unwrap_or_default().trim())
+    }
+}
 
 /// How often a program is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -26,11 +43,12 @@ impl Question {
     }
 
     /// What it prints, or why it fails. What it has started itself may keep the pipes open, and is not waited for either.
-    pub fn answer(mut self, until: Instant) -> Result<String, String> {
-        let no_answer = || "it does not answer in time".to_owned();
+    pub fn answer(mut self, until: Instant) -> Result<String, Failure> {
+        let failure = |code, said: &str| Failure { code, said: said.trim().to_owned() };
+        let no_answer = || failure(None, "it does not answer in time");
         let said = |stream: &Receiver<Vec<u8>>| stream.recv_timeout(until.saturating_duration_since(Instant::now()).max(GLANCE));
         let status = loop {
-            match self.child.try_wait().map_err(|error| error.to_string())? {
+            match self.child.try_wait().map_err(|error| failure(None, &error.to_string()))? {
                 Some(status) => break status,
                 None if Instant::now() < until => std::thread::sleep(GLANCE),
                 None => {
@@ -45,8 +63,7 @@ impl Question {
         }
         let said = said(&self.err).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        let last = said.trim().lines().last().unwrap_or_default().trim();
-        Err(if last.is_empty() { status.to_string() } else { last.to_owned() })
+        Err(failure(status.code(), if said.trim().is_empty() { status.to_string() } else { said.into_owned() }.as_str()))
     }
 }
 
@@ -65,7 +82,7 @@ fn heard(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn answer(script: &str, patience: Duration) -> Result<String, String> {
+    fn answer(script: &str, patience: Duration) -> Result<String, Failure> {
         let question = Question::ask(Command::new("sh").args(["-c", script])).unwrap();
         question.answer(Instant::now() + patience)
     }
@@ -74,15 +91,16 @@ mod tests {
     fn an_answer_may_be_long_and_a_failure_has_a_reason() {
         let long = Duration::from_secs(60);
         assert_eq!(answer("seq 100000", long).unwrap().lines().count(), 100_000);
-        assert_eq!(answer("echo warning >&2; echo no route >&2; exit 3", long).unwrap_err(), "no route");
-        assert!(answer("exit 3", long).unwrap_err().contains('3'));
+        let failure = answer("echo warning >&2; echo no route >&2; exit 3", long).unwrap_err();
+        assert_eq!((failure.code, failure.to_string().as_str(), failure.said.as_str()), (Some(3), "no route", "warning\nno route"));
+        assert!(answer("exit 3", long).unwrap_err().to_string().contains('3'));
     }
 
     #[test]
     fn what_does_not_answer_is_not_waited_for() {
         let started = Instant::now();
         for silent in ["exec sleep 60", "sleep 60 & exit 0", "sleep 60 & exit 3"] {
-            let error = answer(silent, Duration::from_millis(100)).unwrap_err();
+            let error = answer(silent, Duration::from_millis(100)).unwrap_err().to_string();
             assert!(error.contains(if silent.ends_with('3') { "exit status: 3" } else { "does not answer" }), "{silent}: {error}");
         }
         assert!(started.elapsed() < Duration::from_secs(30));

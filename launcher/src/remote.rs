@@ -135,7 +135,9 @@ pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
 fn on_all(agent: &Agent, hosts: &[String], script: &str, patience: Duration) -> Vec<(String, Result<String, String>)> {
     let asked: Vec<_> = hosts.iter().map(|host| (host.clone(), Question::ask(&mut agent.command(host, script)))).collect();
     let until = Instant::now() + patience;
-    let answer = |asked: std::io::Result<Question>| asked.map_err(|error| agent.lack(&error)).and_then(|question| question.answer(until));
+    let answer = |asked: std::io::Result<Question>| {
+        asked.map_err(|error| agent.lack(&error)).and_then(|question| question.answer(until).map_err(|failure| failure.to_string()))
+    };
     asked.into_iter().map(|(host, asked)| (host, answer(asked))).collect()
 }
 

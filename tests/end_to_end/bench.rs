@@ -57,16 +57,21 @@ fn scaling_starts_its_own_ranks_and_draws_them() {
     let site = Site::new();
     let config = site.configure("step", "rule = \"bp\"", "");
     let arguments = ["bench", "scaling", &config, "--input", "6x6x1", "--classes", "10", "--steps", "3", "--ranks"];
-    let outcome = site.succeed(1, &[&arguments[..], &["1,2", "--json", "--plot", "speed.svg"]].concat());
+    let outcome = site.succeed(1, &[&arguments[..], &["1,4", "--json", "--plot", "speed.svg"]].concat());
     let value: Value = serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap();
     let points = value["points"].as_array().unwrap();
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    for ranks in [1, 4] {
+        let warned = outcome.stderr.matches(&format!("warn: {ranks} ranks")).count();
+        assert_eq!(warned, usize::from(ranks > cpus), "once, for both modes: {outcome:?}");
+    }
     let column = |key: &str| points.iter().map(|point| point[key].clone()).collect::<Vec<_>>();
     assert_eq!(column("mode"), ["weak", "weak", "strong", "strong"]);
-    assert_eq!(column("ranks"), [1, 2, 1, 2]);
-    assert_eq!(column("batch_size"), [16, 32, 16, 16]);
+    assert_eq!(column("ranks"), [1, 4, 1, 4]);
+    assert_eq!(column("batch_size"), [16, 64, 16, 16]);
     for pair in points.chunks(2) {
         let speed = |point: &Value| point["samples_per_second"].as_f64().unwrap();
-        let efficiency = speed(&pair[1]) / speed(&pair[0]) / 2.0;
+        let efficiency = speed(&pair[1]) / speed(&pair[0]) / 4.0;
         assert!((pair[1]["efficiency"].as_f64().unwrap() - efficiency).abs() < 1e-9 && pair[0]["efficiency"] == 1.0, "{value}");
     }
     let drawing = std::fs::read_to_string(site.path("speed.svg")).unwrap();

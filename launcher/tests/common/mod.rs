@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// `$FAIL` is evaluated after each step of a first start; a resumed one goes on from the step in the file. Once it can be asked for a
 /// checkpoint there is the file `ready-RANK`. After one it waits a little, since the first rank to end ends the others.
 pub const STAND_IN: &str = r#"#!/bin/sh
-case " $* " in *" --print-batch-size "*) echo 12; exit 0;; esac
+case " $* " in *" --print-batch-size "*) echo 12; exit 0;; *" --help "*) exit 0;; esac
 rank=$OMPI_COMM_WORLD_RANK
 trap 'echo "checkpoint of rank $rank"; sleep 0.5; exit 75' USR1
 touch "ready-$rank"

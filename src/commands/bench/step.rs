@@ -219,6 +219,14 @@ impl Report {
         })
     }
 
+    /// What to make of a step that was faster than its floor. A GPU's is told with the CPU's rates.
+    fn doubt(step: f64, floor: f64, device: &str) -> &'static str {
+        if floor <= step || device != "cpu" {
+            return "";
+        }
+        "\na floor above the step: other work was slowing the machine down when its rates were measured, so repeat it when the machine is idle"
+    }
+
     fn to_text(&self, engine: &Engine) -> String {
         let milliseconds = |seconds: f64| format!("{:.3}", 1e3 * seconds);
         let heading = ["phase", "ms", "floor ms", "GFLOP/s", "GB/s"].map(str::to_owned).to_vec();
@@ -235,7 +243,7 @@ impl Report {
         let threads = engine.threads();
         format!(
             "{}\n{:.0} samples/s: {} rank{} x {threads} thread{}, batch {}, kernels {}\n\
-             machine, a rank: {}FLOP/s (SGEMM), {}B/s (memory){}\nmemory: {}B for all ranks, {}B at most in one",
+             machine, a rank: {}FLOP/s (SGEMM), {}B/s (memory){}\nmemory: {}B for all ranks, {}B at most in one{}",
             table(&rows, 1),
             self.batch as f64 / self.step_seconds(),
             self.ranks,
@@ -248,6 +256,7 @@ impl Report {
             self.machine.link.map_or(String::new(), |link| format!(", {}B/s received (link)", scaled(link))),
             scaled(self.memory as f64),
             scaled(self.peak as f64),
+            Self::doubt(self.step_seconds(), floor, &engine.device()),
         )
     }
 }
@@ -255,6 +264,12 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_floor_above_the_step_is_explained() {
+        assert!(Report::doubt(0.9, 1.1, "cpu").contains("when the machine is idle"));
+        assert_eq!((Report::doubt(1.1, 0.9, "cpu"), Report::doubt(0.9, 1.1, "cuda:0")), ("", ""));
+    }
 
     #[test]
     fn random_batches_have_values_and_labels_in_range() {
