@@ -1,0 +1,270 @@
+//! What `scripts/gpu_check` runs of whole runs: the programs, data and a begun run that it packs, checked where they were carried.
+//!
+//! The folder that was packed, with the program, is named by GPU_CHECK, the device by DEVICE. Without them each check makes its own here,
+//! with the program that was built beside it, on the CPU: all but the GPU itself is rehearsed by every `cargo test`. A check prints its
+//! figures as a line of JSON, and as a line for the script's table.
+
+#[path = "end_to_end/site.rs"]
+#[allow(dead_code)]
+mod site;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Steps of the run that a CPU begins, and that it has after it was resumed.
+const BEGUN: u64 = 20;
+const RESUMED: u64 = 60;
+/// A GPU's sums are in another order; after so many steps losses are this far apart at most.
+const FARTHEST: f64 = 1e-4;
+const PHOTOS: usize = 160;
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where the checks work.
+struct Place {
+    folder: PathBuf,
+    program: PathBuf,
+    device: String,
+    _temporary: Option<TempDir>,
+}
+
+impl Place {
+    /// The packed folder, or an empty one.
+    fn find() -> Place {
+        let device = variable("DEVICE").unwrap_or("cpu".to_owned());
+        match variable("GPU_CHECK").map(PathBuf::from) {
+            Some(folder) => Place { program: folder.join("biodist"), folder, device, _temporary: None },
+            None => {
+                let temporary = tempfile::tempdir().unwrap();
+                let program = PathBuf::from(env!("CARGO_BIN_EXE_biodist"));
+                Place { folder: temporary.path().to_owned(), program, device, _temporary: Some(temporary) }
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn batch(&self) -> usize {
+        variable("BATCH").map_or(16, |batch| batch.parse().unwrap())
+    }
+
+    /// What the program prints, which must end well. It is started in this project's folder, where the configurations are.
+    fn run(&self, arguments: &[String]) -> String {
+        let output = Command::new(&self.program).args(arguments).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        eprint!("{errors}");
+        assert!(output.status.success(), "{arguments:?}: {}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn on(&self, device: &str) -> String {
+        format!("parallel.device=\"{device}\"")
+    }
+
+    /// The command of the small run up to a step, on a device.
+    fn small_run(&self, out: &str, steps: u64, device: &str) -> Vec<String> {
+        let data = self.path("data").display().to_string();
+        let sets = [
+            "training.log_every_steps=1".to_owned(),
+            format!("data.train=\"{data}\""),
+            format!("data.test=\"{data}\""),
+            format!("training.max_steps={steps}"),
+            "training.keep_checkpoints=1".to_owned(),
+            self.on(device),
+        ];
+        let train = ["train", "configs/mnist_fc_dtp_parallel.toml", "--out"].map(str::to_owned);
+        let out = self.path(out).display().to_string();
+        train.into_iter().chain([out]).chain(sets.into_iter().flat_map(|set| ["--set".to_owned(), set])).collect()
+    }
+
+    /// A run that a CPU has begun, and its data: images of ten classes, each a pattern under noise.
+    fn begin(&self) {
+        ["data", "begun"].iter().for_each(|name| drop(fs::remove_dir_all(self.path(name))));
+        let mut random = Random(1);
+        let patterns: Vec<Vec<u8>> = (0..10).map(|_| (0..28 * 28).map(|_| random.below(160)).collect()).collect();
+        let image = |label: usize, random: &mut Random| patterns[label].iter().map(|value| value + random.below(96)).collect();
+        let samples: Vec<(usize, Vec<u8>)> = (0..2000)
+            .map(|_| {
+                let label = usize::from(random.below(10));
+                (label, image(label, &mut random))
+            })
+            .collect();
+        site::write_samples(&self.path("data"), [28, 28, 1], 10, &samples);
+        self.run(&self.small_run("begun", BEGUN, "cpu"));
+    }
+
+    /// Photos of 256x256 pixels, stored as JPEG: soft colours under noise, whose files are about as large as those of real photos.
+    fn take_photos(&self) {
+        const SIDE: usize = 256;
+        ["photos", "raw"].iter().for_each(|name| drop(fs::remove_dir_all(self.path(name))));
+        let mut random = Random(2);
+        for photo in 0..PHOTOS {
+            let folder = self.path("raw").join((photo % 10).to_string());
+            fs::create_dir_all(&folder).unwrap();
+            let slopes: [[usize; 2]; 3] = std::array::from_fn(|_| [usize::from(random.below(100)), usize::from(random.below(100))]);
+            let mut pixels = Vec::with_capacity(3 * SIDE * SIDE);
+            for (y, x) in (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| (y, x))) {
+                pixels.extend(slopes.map(|[across, down]| ((x * across + y * down) / SIDE) as u8 + random.below(32)));
+            }
+            let file = fs::File::create(folder.join(format!("{photo}.png"))).unwrap();
+            let mut encoder = png::Encoder::new(file, SIDE as u32, SIDE as u32);
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.set_compression(png::Compression::Fast);
+            encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        }
+        let program = Path::new(env!("CARGO_BIN_EXE_biodist")).with_file_name("data-prep");
+        assert!(program.exists(), "{} is not built: cargo build --release --workspace", program.display());
+        let mut prepare = Command::new(program);
+        prepare.arg("folder").arg("--images").arg(self.path("raw")).args(["--size", "256", "--store", "jpeg", "--out"]);
+        let output = prepare.arg(self.path("photos")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        fs::remove_dir_all(self.path("raw")).unwrap();
+    }
+
+    fn is_packed(&self) -> bool {
+        self.path("begun").exists()
+    }
+}
+
+/// Numbers that are the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u8 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % bound) as u8
+    }
+}
+
+/// What a check has found. Not on the line that the test's name begins.
+fn tell(figures: &Value) {
+    println!("\n{figures}\nfigures: {}", summary(figures));
+}
+
+/// A row's figures, as far as they are there.
+fn summary(figures: &Value) -> String {
+    let number = |key: &str| figures[key].as_f64();
+    let milliseconds = |phase: &Value| 1e3 * phase["seconds"].as_f64().or(phase.as_f64()).unwrap_or(0.0);
+    // The longest first.
+    let phases = |key: &str| {
+        let mut all: Vec<(&String, f64)> =
+            figures[key].as_object().into_iter().flatten().map(|(name, phase)| (name, milliseconds(phase))).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1));
+        all.iter().take(5).map(|(name, time)| format!("{name} {time:.1}")).collect::<Vec<_>>().join(", ")
+    };
+    let mut parts = Vec::new();
+    parts.extend(number("samples_per_second").map(|speed| format!("{speed:.0} samples/s")));
+    parts.extend(number("step_seconds").map(|step| format!("step {:.1} ms ({})", 1e3 * step, phases("phases"))));
+    parts.extend(number("device_memory_bytes").filter(|bytes| *bytes > 0.0).map(|bytes| format!("{:.1} GiB", bytes / f64::from(1 << 30))));
+    parts.extend(figures["seconds"].is_object().then(|| format!("a step in ms: {}", phases("seconds"))));
+    parts.extend(number("farthest").map(|farthest| format!("{} losses, {farthest:.1e} away at most", figures["losses"])));
+    parts.join("; ")
+}
+
+fn lines(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Makes what the other checks need, for `scripts/gpu_check pack`.
+#[test]
+#[ignore = "scripts/gpu_check"]
+fn pack() {
+    let place = Place::find();
+    place.begin();
+    place.take_photos();
+}
+
+/// Goes on with the begun run on a CPU and on the device, and compares the losses of each step.
+#[test]
+fn resume() {
+    let place = Place::find();
+    if !place.is_packed() {
+        place.begin();
+    }
+    let losses = |to: &str, device: &str| {
+        let run = place.path(to);
+        let _ = fs::remove_dir_all(&run);
+        assert!(Command::new("cp").arg("-r").arg(place.path("begun")).arg(&run).status().unwrap().success());
+        place.run(&[place.small_run(to, RESUMED, device), vec!["--resume".to_owned()]].concat());
+        let mut losses = BTreeMap::new();
+        for line in lines(&run) {
+            for key in ["loss", "inverse_loss"] {
+                losses.extend(line[key].as_f64().map(|loss| ((line["step"].as_u64().unwrap(), key), loss)));
+            }
+        }
+        losses
+    };
+    let (ours, theirs) = (losses("run-cpu", "cpu"), losses("run-device", &place.device));
+    assert!(ours.len() as u64 >= RESUMED && ours.keys().eq(theirs.keys()), "{} and {} losses", ours.len(), theirs.len());
+    let farthest = ours.iter().map(|(at, loss)| (theirs[at] - loss).abs() / loss.abs().max(1e-3)).fold(0.0, f64::max);
+    tell(&json!({ "losses": ours.len(), "farthest": farthest }));
+    assert!(farthest <= if place.device == "cpu" { 0.0 } else { FARTHEST }, "{farthest}");
+}
+
+/// Trains on photos from their shards: whether loading keeps up with the network, evaluation and checkpoints left out.
+#[test]
+fn photos() {
+    let place = Place::find();
+    if !place.is_packed() {
+        place.take_photos();
+    }
+    let (config, crop) = if place.device == "cpu" { ("cifar_fc_bp", 32) } else { ("imagenet_bp", 224) };
+    let (data, run) = (place.path("photos").display().to_string(), place.path("run-photos"));
+    let _ = fs::remove_dir_all(&run);
+    let sets = [
+        format!("data.train=\"{data}\""),
+        format!("data.test=\"{data}\""),
+        format!("data.crop=[{crop}, {crop}]"),
+        "data.augment=[\"random_crop\", \"horizontal_flip\"]".to_owned(),
+        format!("data.batch_size={}", place.batch()),
+        "training.max_steps=40".to_owned(),
+        "training.log_every_steps=20".to_owned(),
+        "training.eval_every_epochs=0".to_owned(),
+        "training.checkpoint_every_epochs=0".to_owned(),
+        place.on(&place.device),
+    ];
+    let train = ["train".to_owned(), format!("configs/{config}.toml"), "--out".to_owned(), run.display().to_string()];
+    place.run(&train.into_iter().chain(sets.into_iter().flat_map(|set| ["--set".to_owned(), set])).collect::<Vec<_>>());
+    let last = lines(&run).into_iter().rfind(|line| line["split"] == "train").unwrap();
+    assert_eq!(last["step"], 40);
+    tell(&json!({ "samples_per_second": last["samples_per_second"], "seconds": last["seconds"] }));
+}
+
+/// Samples a second on random data, the longest phases, and the GPU's memory in use: of the configuration CONFIG in PRECISION.
+#[test]
+#[ignore = "scripts/gpu_check"]
+fn speed() {
+    let place = Place::find();
+    let (shape, classes) = if place.device == "cpu" { ("28x28x1", "10") } else { ("224x224x3", "1000") };
+    let config = format!("configs/{}.toml", variable("CONFIG").unwrap());
+    let steps = variable("STEPS").unwrap_or("20".to_owned());
+    let bench = ["bench", "step", &config, "--input", shape, "--classes", classes, "--steps", &steps, "--json"].map(str::to_owned);
+    let sets = [
+        format!("data.batch_size={}", place.batch()),
+        format!("parallel.precision=\"{}\"", variable("PRECISION").unwrap()),
+        place.on(&place.device),
+    ];
+    let said = place.run(&bench.into_iter().chain(sets.into_iter().flat_map(|set| ["--set".to_owned(), set])).collect::<Vec<_>>());
+    tell(&serde_json::from_str(said.lines().last().unwrap()).unwrap());
+}
+
+#[test]
+fn rows_have_the_figures_that_are_there() {
+    let step = json!({
+        "samples_per_second": 2360.4, "step_seconds": 0.0271, "device_memory_bytes": 1u64 << 34,
+        "phases": { "load": { "seconds": 0.0078, "floor_seconds": 1.0 }, "inverse": { "seconds": 0.0082 } },
+    });
+    assert_eq!(summary(&step), "2360 samples/s; step 27.1 ms (inverse 8.2, load 7.8); 16.0 GiB");
+    assert_eq!(summary(&json!({ "losses": 80, "farthest": 1.5e-6 })), "80 losses, 1.5e-6 away at most");
+    assert_eq!(summary(&json!({ "samples_per_second": 10, "seconds": { "load": 0.002 } })), "10 samples/s; a step in ms: load 2.0");
+}
