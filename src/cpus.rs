@@ -90,6 +90,7 @@ impl Part {
                 let _ = bind(&mask);
                 Ok(())
             };
+            // SAFETY: between fork and exec only sched_setaffinity is called, which may be.
             unsafe { command.pre_exec(prepare) };
         }
     }
@@ -125,11 +126,13 @@ fn by_core(mut cpus: Vec<usize>) -> Vec<usize> {
 /// CPUs that process `id` (0: this thread) may run on.
 fn mask_of(id: libc::pid_t) -> Option<Mask> {
     let mut mask: Mask = [0; WORDS];
+    // SAFETY: the mask is as long as is said.
     let status = unsafe { libc::sched_getaffinity(id, size_of::<Mask>(), mask.as_mut_ptr().cast()) };
     (status == 0).then_some(mask)
 }
 
 fn bind(mask: &Mask) -> std::io::Result<()> {
+    // SAFETY: the mask is as long as is said.
     match unsafe { libc::sched_setaffinity(0, size_of::<Mask>(), mask.as_ptr().cast()) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),

@@ -108,6 +108,7 @@ fn give_up(message: &str, exit: Exit) -> ! {
         rank => {
             // Most errors happen on all ranks at once, and rank 0's report ends this process during the wait; a request to stop in good
             // order comes too late.
+            // SAFETY: the disposition is the system's own.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
             std::thread::sleep(FIRST_WORD + NEXT_WORD * (rank - 1).min(20) as u32);
             complain(rank, exit, message, message);
@@ -115,6 +116,7 @@ fn give_up(message: &str, exit: Exit) -> ! {
     }
     speech::finish();
     // Should MPI be past ending anything, the kernel ends this process, and its launcher the others.
+    // SAFETY: alarm only takes a number.
     unsafe { libc::alarm(5) };
     transport.abort(code)
 }

@@ -27,6 +27,8 @@
 //! * [`search`], [`report`], [`commands`], [`cli`]: what a person asks for;
 //! * [`observe`] and [`watch`]: what ranks are doing, and who ends a job that no longer moves.
 
+#![deny(clippy::undocumented_unsafe_blocks)]
+
 pub use biodist_process::exit;
 
 pub mod agreement;

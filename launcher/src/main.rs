@@ -3,6 +3,8 @@
 //! mpirun alone starts biodist just as well. What this adds: hosts are checked before anything is sent to them, lost connections are
 //! noticed, the output of each rank is kept, and a run goes on from its last checkpoint, without the host that failed.
 
+#![deny(clippy::undocumented_unsafe_blocks)]
+
 use std::process::ExitCode;
 
 use biodist_process::exit::Exit;

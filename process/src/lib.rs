@@ -4,6 +4,8 @@
 //!
 //! `biodist` and `biodist-launch` both need all of it, and neither is a part of the other.
 
+#![deny(clippy::undocumented_unsafe_blocks)]
+
 pub mod ancestors;
 pub mod arguments;
 pub mod exit;

@@ -31,6 +31,7 @@ mod tests {
         // SAFETY: both dispositions are the system's own.
         unsafe { libc::signal(libc::SIGWINCH, libc::SIG_IGN) };
         assert!(is_ignored(libc::SIGWINCH));
+        // SAFETY: the same.
         unsafe { libc::signal(libc::SIGWINCH, libc::SIG_DFL) };
         assert!(requests().contains(&SIGUSR1));
     }

@@ -3,6 +3,8 @@
 //! A data set is a folder of shards with a manifest. [`Dataset`] opens one for reading, [`DatasetWriter`] makes one; [`mod@format`]
 //! says what the bytes are. [`Augmentation`] is what happens to a sample on its way from there to a network.
 
+#![deny(clippy::undocumented_unsafe_blocks)]
+
 pub mod augment;
 mod convert;
 pub mod dataset;

@@ -58,7 +58,7 @@ enum Buffers {
     Gradients { gradients: Arena, recv: Arena, recv_starts: Vec<usize> },
 }
 
-// Addresses of arenas that live as long as the backend beside this.
+// SAFETY: the addresses are of arenas that live as long as the backend beside this, on whichever thread.
 unsafe impl Send for Exchange {}
 
 impl Exchange {
@@ -87,6 +87,8 @@ impl Exchange {
         if shared && host.is_none() {
             // One copy of the parameters, under activities that nobody else sees, would change while others compute with it.
             backend.parameters.make_private().context("not enough memory for the parameters")?;
+            // SAFETY: no arena of the shared memory was given to anybody yet, but to the parameters, which were just made
+            // private.
             unsafe { transport.release_shared() };
         }
         let (buffers, arena, bases) = if size > 1 && choice == ExchangeChoice::Gradients {
@@ -102,10 +104,12 @@ impl Exchange {
         } else if let Some(windows) = &host {
             // A rank's window holds its own activities, and those of its fellows on other hosts.
             let bases: Vec<*mut f32> = (0..size).map(|rank| windows[rank % local].at(rank / local * room)).collect();
+            // SAFETY: the window is this rank's, of `room` elements, and is mapped until release_shared.
             (Buffers::Activities { _all: None }, unsafe { Arena::shared(bases[rank], room) }, bases)
         } else {
             let all = private(room * size)?;
             let bases: Vec<*mut f32> = (0..size).map(|rank| all.at(rank * room)).collect();
+            // SAFETY: `all` has `room` elements for each rank, and is kept beside.
             (Buffers::Activities { _all: Some(all) }, unsafe { Arena::shared(bases[rank], room) }, bases)
         };
         backend.allocate(arena);
@@ -153,6 +157,7 @@ impl Exchange {
             Buffers::Gradients { .. } => {
                 backend.update(updates, &self.bases, |map| 0..self.items[map.0], store)?;
                 for update in updates {
+                    // SAFETY: `to` has the layout of the parameters, of which the ranges are parts.
                     unsafe { reduce::reduce_scatter(&*self.transport, backend.isa, &backend.pool, to, &self.elements[update.map.0]) };
                 }
             }
@@ -171,11 +176,12 @@ impl Exchange {
         for (map, ranges) in backend.maps.all.iter().zip(&self.elements).filter(|(map, _)| map.trained()) {
             let _span = span(Doing::Gather, Some(map.layer));
             for moment in [&backend.parameters.first, &backend.parameters.second] {
-                let message = |rank: usize, of: usize| unsafe { Message::of(rank, moment.at(0), &ranges[of]) };
+                let message = |rank: usize, of: usize| Message::of(rank, moment.at(0), &ranges[of]);
                 let sends: Vec<Message> = if beyond(self.rank) { vec![message(0, self.rank)] } else { Vec::new() };
                 let from = if self.rank == 0 { self.sharing..self.size } else { 0..0 };
                 let receives: Vec<Message> = from.map(|rank| message(rank, rank)).collect();
                 let traced = Span { doing: Doing::Gather, layer: Some(map.layer) };
+                // SAFETY: the moments hold the ranges, and are waited for at once.
                 let handle = unsafe { self.transport.begin(traced, &sends, &receives) };
                 self.transport.wait(handle);
             }
@@ -195,11 +201,13 @@ impl Exchange {
                 continue;
             }
             let range = elements_of(backend, activity);
-            let of = |peer: usize, owner: usize| unsafe { Message::of(peer, self.bases[owner], &range) };
+            let of = |peer: usize, owner: usize| Message::of(peer, self.bases[owner], &range);
             let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
             let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
             let layer = Some(backend.maps.get(update.map).layer);
             let traced = Span { doing: Doing::FactorsTransfer, layer };
+            // SAFETY: activities of this step stay as they are until commit has waited, and each peer has a part of its
+            // own.
             let handle = exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe {
                 self.transport.begin(traced, &sends, &receives)
             });
@@ -240,6 +248,7 @@ impl Exchange {
         let layer = Some(backend.maps.get(map).layer);
         let traced = Span { doing: Doing::GradientTransfer, layer };
         let bytes = 4 * reduce::recv_elements(ranges, self.rank);
+        // SAFETY: the gradient is final, and `recv` has room from where this map's begins; await_gradients waits.
         let handle = exchanging(backend, (Doing::ReduceScatter, layer), bytes, || unsafe {
             reduce::begin(&*self.transport, traced, gradients.at(0), ranges, recv.at(recv_starts[map.0]))
         });
@@ -266,11 +275,12 @@ impl Exchange {
     /// Begins to send this rank's new parameters of `map`, and to receive the others'.
     fn send_parameters(&self, backend: &mut CpuBackend, map: MapId) -> Handle {
         let (weights, ranges) = (backend.parameters.weights.at(0), &self.elements[map.0]);
-        let of = |peer: usize, owner: usize| unsafe { Message::of(peer, weights, &ranges[owner]) };
+        let of = |peer: usize, owner: usize| Message::of(peer, weights, &ranges[owner]);
         let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
         let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
         let layer = Some(backend.maps.get(map).layer);
         let traced = Span { doing: Doing::ParametersTransfer, layer };
+        // SAFETY: each rank has updated its own range by now, and commit waits before anybody reads or writes.
         exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe { self.transport.begin(traced, &sends, &receives) })
     }
 }
@@ -316,10 +326,9 @@ impl UpdateExchange for Exchange {
                     for update in some {
                         let (map, ranges) = (update.map.0, &self.elements[update.map.0]);
                         let step = steps.of(&backend.maps, update.map);
-                        unsafe {
-                            let parts = reduce::parts(self.rank, gradients.at(0), ranges, recv.at(recv_starts[map]));
-                            backend.adam(&parts, ranges[self.rank].clone(), step);
-                        }
+                        let parts = reduce::parts(self.rank, gradients.at(0), ranges, recv.at(recv_starts[map]));
+                        // SAFETY: await_gradients has waited for all parts, which hold as many elements as the range.
+                        unsafe { backend.adam(&parts, ranges[self.rank].clone(), step) };
                     }
                 }
             }

@@ -48,6 +48,7 @@ impl Offer {
         if descriptor < 0 {
             return Err(std::io::Error::last_os_error()).context("memory to share cannot be made");
         }
+        // SAFETY: the descriptor is new, open, and owned by nobody else.
         let file = unsafe { File::from_raw_fd(descriptor) };
         file.set_len(bytes as u64).context("memory to share cannot be made")?;
         Offer::of(file, None)
@@ -126,6 +127,7 @@ mod tests {
             let ours = offer.keep();
             assert!(name.is_none_or(|name| !name.exists()), "the name goes with the offer");
             let (theirs, ours) = (theirs.as_mut_ptr(), ours.as_mut_ptr());
+            // SAFETY: both mappings have 100 bytes, and one thread uses them.
             unsafe {
                 assert_eq!(*theirs.add(99), 0);
                 *ours.add(99) = 7;

@@ -24,6 +24,7 @@ impl ParameterMemory {
             let mut of_ranks = vec![0; transport.local().1];
             of_ranks[0] = elements.iter().sum();
             if let Some(arenas) = transport.shared(&of_ranks)? {
+                // SAFETY: the window has room for all three, one behind the other, and is mapped until release_shared.
                 let at = |element: usize, len: usize| unsafe { Arena::shared(arenas[0].at(element), len) };
                 return Ok(ParameterMemory {
                     weights: at(0, sizes.weights),

@@ -22,18 +22,16 @@ pub fn recv_elements(ranges: &[Range<usize>], rank: usize) -> usize {
 pub unsafe fn begin(transport: &dyn Transport, traced: Span, buffer: *mut f32, ranges: &[Range<usize>], recv: *mut f32) -> Handle {
     let (rank, size) = (transport.rank(), transport.size());
     let others = || (1..size).map(|distance| (rank + distance) % size);
-    let sends: Vec<Message> = others().map(|to| unsafe { Message::of(to, buffer, &ranges[to]) }).collect();
-    let receives: Vec<Message> = others().map(|from| unsafe { Message::of(from, recv, &recv_range(ranges, rank, from)) }).collect();
+    let sends: Vec<Message> = others().map(|to| Message::of(to, buffer, &ranges[to])).collect();
+    let receives: Vec<Message> = others().map(|from| Message::of(from, recv, &recv_range(ranges, rank, from))).collect();
+    // SAFETY: the caller promises what begin asks for.
     unsafe { transport.begin(traced, &sends, &receives) }
 }
 
-/// Where the parts of this rank's range lie, by rank: what was received, and its own in `buffer`.
-///
-/// # Safety
-/// As [`begin`].
-pub unsafe fn parts(rank: usize, buffer: *const f32, ranges: &[Range<usize>], recv: *const f32) -> Vec<*const f32> {
-    let part =
-        |from: usize| unsafe { if from == rank { buffer.add(ranges[rank].start) } else { recv.add(recv_range(ranges, rank, from).start) } };
+/// Where the parts of this rank's range lie, by rank: what was received, and its own in `buffer`. Addresses alone: nothing is read.
+pub fn parts(rank: usize, buffer: *const f32, ranges: &[Range<usize>], recv: *const f32) -> Vec<*const f32> {
+    let received = |from: usize| recv.wrapping_add(recv_range(ranges, rank, from).start);
+    let part = |from: usize| if from == rank { buffer.wrapping_add(ranges[rank].start) } else { received(from) };
     (0..ranges.len()).map(part).collect()
 }
 
@@ -42,10 +40,12 @@ pub unsafe fn parts(rank: usize, buffer: *const f32, ranges: &[Range<usize>], re
 /// # Safety
 /// As [`begin`], whose transfers have ended.
 unsafe fn add(isa: Isa, pool: &Pool, rank: usize, buffer: *mut f32, ranges: &[Range<usize>], recv: *const f32) {
-    let parts = Parts { parts: unsafe { parts(rank, buffer, ranges, recv) }, to: unsafe { buffer.add(ranges[rank].start) } };
+    let parts = Parts { parts: parts(rank, buffer, ranges, recv), to: buffer.wrapping_add(ranges[rank].start) };
     let len = ranges[rank].len();
     // Threads begin at whole vectors.
     let vectors = len.div_ceil(LANES);
+    // SAFETY: the parts hold `len` elements each, and no two threads sum the same; the caller promises that
+    // nothing else writes to them.
     pool.run_ranges(vectors, (vectors / 256).clamp(1, 4 * pool.threads()), |range| unsafe {
         isa.run(Sum { parts: &parts, begin: range.start * LANES, end: (range.end * LANES).min(len) });
     });
@@ -58,6 +58,7 @@ unsafe fn add(isa: Isa, pool: &Pool, rank: usize, buffer: *mut f32, ranges: &[Ra
 pub unsafe fn reduce_scatter(transport: &dyn Transport, isa: Isa, pool: &Pool, buffer: *mut f32, ranges: &[Range<usize>]) {
     let _span = span(Doing::ReduceScatter, None);
     let mut recv = vec![0.0f32; recv_elements(ranges, transport.rank())];
+    // SAFETY: the caller's buffer holds the ranges, `recv` what arrives, and both are here until the wait.
     unsafe {
         let handle = begin(transport, Span { doing: Doing::ReduceScatter, layer: None }, buffer, ranges, recv.as_mut_ptr());
         transport.wait(handle);
@@ -78,6 +79,7 @@ struct Parts {
     to: *mut f32,
 }
 
+// SAFETY: threads read the parts, and write to elements of `to` that no other one does.
 unsafe impl Sync for Parts {}
 
 /// Sums elements `begin..end`.
@@ -94,6 +96,7 @@ impl Kernel for Sum<'_> {
     unsafe fn run<S: Simd>(self) {
         let Parts { parts, to } = self.parts;
         let whole = self.begin + (self.end - self.begin) / LANES * LANES;
+        // SAFETY: whoever runs it promises that all parts and `to` hold the elements up to `end`.
         unsafe {
             for at in (self.begin..whole).step_by(LANES) {
                 let mut sum = S::load(parts[0].add(at));
@@ -125,6 +128,7 @@ mod tests {
                     buffer[ranges[rank].clone()].fill(values[rank]);
                     let recv: Vec<f32> = (0..3).filter(|from| *from != rank).flat_map(|from| vec![values[from]; len]).collect();
                     assert_eq!(recv.len(), recv_elements(&ranges, rank));
+                    // SAFETY: both hold what their ranges say, and nobody else knows them.
                     unsafe { add(isa, &Pool::new(2), rank, buffer.as_mut_ptr(), &ranges, recv.as_ptr()) };
                     assert!(buffer[ranges[rank].clone()].iter().all(|sum| *sum == 1.0), "{} {len} {rank}", isa.name());
                 }

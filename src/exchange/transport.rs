@@ -17,12 +17,9 @@ pub struct Message {
 }
 
 impl Message {
-    /// Elements `range` of `buffer`.
-    ///
-    /// # Safety
-    /// `buffer` must hold them.
-    pub unsafe fn of(rank: usize, buffer: *mut f32, range: &Range<usize>) -> Message {
-        Message { rank, at: unsafe { buffer.add(range.start) }.cast(), bytes: range.len() * size_of::<f32>() }
+    /// Elements `range` of `buffer`, which is not touched before [`Transport::begin`].
+    pub fn of(rank: usize, buffer: *mut f32, range: &Range<usize>) -> Message {
+        Message { rank, at: buffer.wrapping_add(range.start).cast(), bytes: range.len() * size_of::<f32>() }
     }
 }
 
@@ -64,6 +61,8 @@ pub trait Transport: Send + Sync {
     fn all_gather(&self, own: &[f32], all: &mut [f32]) {
         let ranges: Vec<_> = (0..self.size()).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
         all[ranges[self.rank()].clone()].copy_from_slice(own);
+        // SAFETY: `all` is borrowed for as long, and indexing it has shown that it holds this rank's range, the
+        // others being as long.
         unsafe { self.all_gather_ranges(all.as_mut_ptr(), &ranges) };
     }
 
@@ -87,8 +86,9 @@ pub trait Transport: Send + Sync {
     unsafe fn all_gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
         let _span = span(Doing::AllGather, None);
         let others = || (1..self.size()).map(|distance| (self.rank() + distance) % self.size());
-        let sends: Vec<Message> = others().map(|rank| unsafe { Message::of(rank, buffer, &ranges[self.rank()]) }).collect();
-        let receives: Vec<Message> = others().map(|rank| unsafe { Message::of(rank, buffer, &ranges[rank]) }).collect();
+        let sends: Vec<Message> = others().map(|rank| Message::of(rank, buffer, &ranges[self.rank()])).collect();
+        let receives: Vec<Message> = others().map(|rank| Message::of(rank, buffer, &ranges[rank])).collect();
+        // SAFETY: the caller's buffer holds the ranges, which do not overlap, until the wait below.
         let handle = unsafe { self.begin(Span { doing: Doing::AllGather, layer: None }, &sends, &receives) };
         self.wait(handle);
     }
@@ -101,9 +101,11 @@ pub trait Transport: Send + Sync {
         let _span = span(Doing::Gather, None);
         let traced = Span { doing: Doing::Gather, layer: None };
         let handle = if self.rank() == 0 {
-            let receives: Vec<Message> = (1..self.size()).map(|rank| unsafe { Message::of(rank, buffer, &ranges[rank]) }).collect();
+            let receives: Vec<Message> = (1..self.size()).map(|rank| Message::of(rank, buffer, &ranges[rank])).collect();
+            // SAFETY: as the caller promises; waited for below.
             unsafe { self.begin(traced, &[], &receives) }
         } else {
+            // SAFETY: as the caller promises; waited for below.
             unsafe { self.begin(traced, &[Message::of(0, buffer, &ranges[self.rank()])], &[]) }
         };
         self.wait(handle);

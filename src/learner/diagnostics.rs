@@ -75,6 +75,7 @@ fn products(backend: &mut CpuBackend, exchange: &mut Exchange, transport: &dyn T
     let backend = &*backend;
     backend.pool.run(own.len(), |index| {
         let range = backend.item_elements(map, own.start + index..own.start + index + 1);
+        // SAFETY: both arenas hold as many elements as the parameters, and were written before.
         let [ours, theirs] = [0, 1].map(|at| unsafe { std::slice::from_raw_parts(gradients[at].at(range.start), range.len()) });
         let mut item = [0.0f64; 3];
         for (ours, theirs) in ours.iter().zip(theirs) {
@@ -103,6 +104,7 @@ fn products(backend: &mut CpuBackend, exchange: &mut Exchange, transport: &dyn T
 /// What one position of an activity holds for all samples of this rank, `[sample][stride]`.
 fn position(backend: &CpuBackend, activity: Activity, position: usize) -> &[f32] {
     let len = backend.batch() * backend.place(activity).stride;
+    // SAFETY: an activity holds `len` elements for each position, and the backend is borrowed.
     unsafe { std::slice::from_raw_parts(backend.values_of(activity).add(position * len), len) }
 }
 

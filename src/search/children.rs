@@ -142,6 +142,7 @@ impl Children {
     /// Asks all to write a checkpoint and end.
     fn stop(&self) {
         for (_, child, _) in self.running.iter().flatten() {
+            // SAFETY: the number is that of a child that nobody has waited for.
             unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGUSR1) };
         }
     }
@@ -176,10 +177,14 @@ impl Drop for Children {
 fn end_with_parent(command: &mut Command) {
     let parent = std::process::id();
     let prepare = move || {
+        // SAFETY: takes numbers, and may be called between fork and exec.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         // It may have died before it could be watched.
+        // SAFETY: it has no preconditions, and may be called between fork and exec.
         if unsafe { libc::getppid() } as u32 == parent { Ok(()) } else { Err(std::io::Error::other("the sweep has ended")) }
     };
+    // SAFETY: between fork and exec only prctl and getppid are called, and an error without memory of its own is
+    // made where that fails.
     unsafe { command.pre_exec(prepare) };
 }
 

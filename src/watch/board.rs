@@ -33,8 +33,8 @@ impl Board {
         let (local, ranks) = transport.local();
         let bytes = size_of::<Verdict>() + ranks * size_of::<Heartbeat>();
         let board = match transport.host_memory(bytes)? {
+            // SAFETY: the memory is zeroed and never freed, it begins with a page, and what lies in it is atomic.
             Some(memory) => unsafe {
-                // SAFETY: the memory is zeroed and never freed, it begins with a page, and what lies in it is atomic.
                 let verdict = &*memory.cast::<Verdict>();
                 let heartbeats = std::slice::from_raw_parts(memory.add(size_of::<Verdict>()).cast::<Heartbeat>(), ranks);
                 heartbeat::publish(&heartbeats[local], transport.rank());

@@ -108,6 +108,7 @@ mod tests {
         assert_eq!(child.try_wait().unwrap(), None);
         child.kill().unwrap();
         child.wait().unwrap();
+        // SAFETY: kill only takes numbers.
         unsafe { libc::kill(rank.cast_signed(), libc::SIGKILL) };
     }
 

@@ -104,6 +104,8 @@ fn fetch(rank: usize, words: usize, own: &[u64], transport: &dyn Transport) -> V
         // The transport moves float32s, and does not look at them.
         let range = |of: usize| if of == rank { 0..2 * words } else { 0..0 };
         let ranges: Vec<_> = (0..transport.size()).map(range).collect();
+        // SAFETY: on rank 0 the message has room for all words of `rank`, on `rank` it is them, and the other ranges
+        // are empty.
         unsafe { transport.gather_ranges(message.as_mut_ptr().cast(), &ranges) };
     }
     if transport.rank() == 0 { message.chunks_exact(Event::WORDS).map(Event::of_words).collect() } else { Vec::new() }
@@ -180,6 +182,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the name is a C string.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
         assert!(open_pipe(&path).unwrap_err().to_string().contains("start its reader first, or name a file"));
         let reader = std::thread::spawn({

@@ -223,6 +223,7 @@ impl Watch {
             guard::leave();
         }
         speech::finish();
+        // SAFETY: the process ends, and with it whatever other threads are doing.
         unsafe { libc::_exit(Exit::Stalled as i32) }
     }
 }
@@ -253,6 +254,7 @@ mod tests {
         };
         // Not at once: a program that is being loaded waits for the disk.
         comes_to("its process does not get to run");
+        // SAFETY: kill only takes numbers.
         unsafe { libc::kill(number, libc::SIGSTOP) };
         comes_to("its process was stopped, by SIGSTOP or a debugger");
         child.kill().unwrap();

@@ -51,11 +51,8 @@ impl<'a> Jpeg<'a> {
     /// Where it is damaged or of a form that cannot be decoded.
     pub fn open(file: &'a [u8]) -> Result<Jpeg<'a>> {
         // SAFETY: all three are tables of numbers and pointers as C has them, for which zeros are valid.
-        let state = State {
-            decoder: unsafe { mem::zeroed() },
-            errors: Errors { table: unsafe { mem::zeroed() }, file, damage: None },
-            progress: unsafe { mem::zeroed() },
-        };
+        let (decoder, table, progress) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
+        let state = State { decoder, errors: Errors { table, file, damage: None }, progress };
         let jpeg = Jpeg { state: Box::into_raw(Box::new(state)) };
         jpeg.enter(|decoder| {
             // SAFETY: `errors` and `progress` live as long as `decoder`, the file's bytes outlive all of them.
@@ -141,6 +138,7 @@ impl<'a> Jpeg<'a> {
                 // SAFETY: the line has the length that was computed from the decoder's own numbers. The source never suspends.
                 unsafe { jpeg_read_scanlines(decoder, &mut line, 1) };
             }
+            // SAFETY: the decoder was begun, and has read all lines.
             unsafe { jpeg_finish_decompress(decoder) };
         })?;
         Ok(pixels)
@@ -160,9 +158,10 @@ impl<'a> Jpeg<'a> {
 
     /// Calls the library; fails where it reports an error or damage.
     fn enter(&self, call: impl FnOnce(&mut jpeg_decompress_struct)) -> Result<()> {
-        // SAFETY: the state is owned, and no reference into it is held across this.
         let state = self.state;
+        // SAFETY: the state is owned, and no reference into it is held across this.
         let done = catch_unwind(AssertUnwindSafe(|| call(unsafe { &mut (*state).decoder })));
+        // SAFETY: the same.
         let damage = unsafe { (*state).errors.damage.take() };
         match (done, damage) {
             (Ok(()), None) => Ok(()),

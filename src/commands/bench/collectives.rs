@@ -139,9 +139,11 @@ impl Buffer for InMemory<'_> {
         let ranges: Vec<_> = (0..transport.size()).map(|rank| rank * self.part..(rank + 1) * self.part).collect();
         let buffer = self.values.as_mut_ptr();
         if operation != Operation::AllGather {
+            // SAFETY: the buffer holds all ranges.
             unsafe { exchange::reduce_scatter(&**transport, *isa, pool, buffer, &ranges) };
         }
         if operation != Operation::ReduceScatter {
+            // SAFETY: the buffer holds all ranges.
             unsafe { transport.all_gather_ranges(buffer, &ranges) };
         }
         Ok(())

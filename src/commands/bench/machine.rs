@@ -64,11 +64,13 @@ fn bandwidth(threads: usize, transport: &dyn Transport) -> Result<f64> {
     let (from, to) = (memory()?, memory()?);
     let pool = Pool::new(threads);
     let copy = || {
+        // SAFETY: both arenas hold `elements`, of which each thread has others.
         pool.run_ranges(elements, 4 * threads, |range| unsafe {
             std::ptr::copy_nonoverlapping(from.at(range.start), to.at(range.start), range.len());
         });
     };
     // Pages exist once they are written.
+    // SAFETY: the arena holds `elements`, of which each thread has others.
     pool.run_ranges(elements, 4 * threads, |range| unsafe { std::ptr::write_bytes(from.at(range.start), 1, range.len()) });
     Ok((2 * elements * size_of::<f32>()) as f64 / best(transport, copy))
 }
@@ -101,6 +103,7 @@ impl<'a> Link<'a> {
         let memory = || Arena::new(LINK_BYTES / size_of::<f32>()).context("not enough memory to measure the link between ranks");
         let (sent, received) = (memory()?, memory()?);
         for arena in [&sent, &received] {
+            // SAFETY: the arena's own length, and nobody else has it.
             unsafe { std::ptr::write_bytes(arena.at(0), 1, arena.len()) };
         }
         let (to, from) = ((rank + distance) % size, (rank + size - distance) % size);
@@ -113,6 +116,7 @@ impl<'a> Link<'a> {
         let (to, from) = (message(self.to, &self.sent), message(self.from, &self.received));
         self.transport.barrier();
         let started = Instant::now();
+        // SAFETY: each arena holds LINK_BYTES, and they are used for nothing else; waited for at once.
         let handle = unsafe { self.transport.begin(Span { doing: Doing::AllGather, layer: None }, &[to], &[from]) };
         self.transport.wait(handle);
         self.seconds.push(started.elapsed().as_secs_f64());
@@ -142,6 +146,7 @@ fn sgemm(threads: usize, transport: &dyn Transport) -> f64 {
     let pool = Pool::new(threads);
     let at = products.as_ptr() as usize;
     let seconds = best(transport, || {
+        // SAFETY: all matrices have SIDE x SIDE elements, and `products` one for each thread.
         pool.run_ranges(threads, threads, |range| unsafe {
             let (rows, own) = (SIDE as isize, (at as *mut f32).add(range.start * SIDE * SIDE));
             matrixmultiply::sgemm(SIDE, SIDE, SIDE, 1.0, a.as_ptr(), rows, 1, b.as_ptr(), rows, 1, 0.0, own, rows, 1);
@@ -152,8 +157,12 @@ fn sgemm(threads: usize, transport: &dyn Transport) -> f64 {
 
 /// The largest resident memory that this process has had, in bytes.
 pub fn peak_rss() -> u64 {
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    // SAFETY: it is made of integers, for which zeros are values, and lives here.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
     usage.ru_maxrss as u64 * 1024
 }
 

@@ -76,8 +76,9 @@ pub struct Arena {
     owned: bool,
 }
 
-// An arena is plain memory; who writes where is the passes' affair.
+// SAFETY: an arena is plain memory; who writes where is the passes' affair.
 unsafe impl Send for Arena {}
+// SAFETY: the same.
 unsafe impl Sync for Arena {}
 
 impl Arena {
@@ -85,10 +86,12 @@ impl Arena {
     pub fn new(len: usize) -> std::io::Result<Arena> {
         let bytes = (len * 4).max(1);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: new memory, at an address that the system chooses.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         if at == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }
+        // SAFETY: the memory that was just mapped, of which it says how to make pages.
         unsafe { libc::madvise(at, bytes, libc::MADV_HUGEPAGE) };
         Ok(Arena { at: NonNull::new(at.cast()).expect("mmap does not return null"), len, owned: true })
     }
@@ -111,6 +114,7 @@ impl Arena {
 
     pub fn at(&self, element: usize) -> *mut f32 {
         debug_assert!(element <= self.len);
+        // SAFETY: an arena has `len` elements, and callers ask for no later one.
         unsafe { self.at.as_ptr().add(element) }
     }
 }
@@ -118,6 +122,7 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         if self.owned {
+            // SAFETY: mapped by `new` with this length, and dropped once.
             unsafe { libc::munmap(self.at.as_ptr().cast(), (self.len * 4).max(1)) };
         }
     }

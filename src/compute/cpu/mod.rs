@@ -6,18 +6,28 @@
 // Tiles of registers are walked by index: an iterator per register would hide which is which.
 #![allow(clippy::needless_range_loop)]
 
+// The kernels. What they need is said at `simd::Kernel` and at their types, and whoever runs one says why it is so: of each line within
+// there is nothing to add.
+#[allow(clippy::undocumented_unsafe_blocks)]
 mod apply;
+#[allow(clippy::undocumented_unsafe_blocks)]
 mod chunk;
+#[allow(clippy::undocumented_unsafe_blocks)]
 mod elementary;
+#[allow(clippy::undocumented_unsafe_blocks)]
 mod elementwise;
 mod memory;
+#[allow(clippy::undocumented_unsafe_blocks)]
 mod noise;
 mod operations;
 mod output;
 mod parameters;
 pub mod pool;
+#[allow(clippy::undocumented_unsafe_blocks)]
 pub mod simd;
+#[allow(clippy::undocumented_unsafe_blocks)]
 mod tile;
+#[allow(clippy::undocumented_unsafe_blocks)]
 mod update;
 
 use std::sync::Arc;
@@ -190,7 +200,8 @@ impl CpuBackend {
         factors.clear();
         for update in updates {
             let (pre, post) = (self.place(update.pre).start, self.place(update.post).start);
-            factors.extend(bases.iter().map(|base| unsafe { Factors { pre: base.add(pre), post: base.add(post) } }));
+            // Addresses alone, in the activities of each rank.
+            factors.extend(bases.iter().map(|base| Factors { pre: base.wrapping_add(pre), post: base.wrapping_add(post) }));
         }
         let mut passes = Vec::with_capacity(updates.len());
         let mut units = Vec::new();
@@ -223,6 +234,7 @@ impl CpuBackend {
         self.pool.run(units.len(), |unit| {
             let (index, begin, end) = units[unit];
             for item in begin..end {
+                // SAFETY: the factors were seen to fit, the rest is the map's own, and an item's parameters are its alone.
                 unsafe { isa.run(update::Item { update: &passes[index], item }) };
             }
         });
@@ -251,6 +263,8 @@ impl CpuBackend {
             let [weights, first, second] = at.map(|values| values.at(0));
             let (begin, end) = (some.start * simd::LANES, some.end * simd::LANES);
             let kernel = update::AdamRange { begin, end, parts: &parts, weights, first, second, step };
+            // SAFETY: the caller's parts and the three arenas hold the range, of which this thread alone has these
+            // vectors.
             unsafe { isa.run(kernel) };
         });
     }

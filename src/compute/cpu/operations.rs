@@ -48,6 +48,7 @@ impl CpuBackend {
             transposed,
         };
         let (isa, cut) = (self.isa, pass.cut(self.isa, self.pool.threads()));
+        // SAFETY: slots and spans are of the map's sizes, and no two items write the same elements.
         self.pool.run(cut.items, |item| unsafe { pass.run(isa, cut, item) });
         let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
         let bytes = apply::bytes(connectivity, self.batch, jobs.len());
@@ -63,6 +64,8 @@ impl CpuBackend {
         let vectors = elements / LANES;
         let parts = if vectors < PARALLEL_VECTORS { 1 } else { 4 * self.pool.threads() };
         let isa = self.isa;
+        // SAFETY: all operands are activities of this shape, padded to whole vectors, and no two threads have the
+        // same elements.
         self.pool.run_ranges(vectors, parts, |range| unsafe {
             isa.run(Range { operation: &operation, begin: range.start, end: range.end });
         });
@@ -76,8 +79,12 @@ impl CpuBackend {
     }
 
     /// Sample `sample` of a dense activity.
+    ///
+    /// # Safety
+    /// `values` are those of `slot`, and nobody else has this row as long as this is used.
     unsafe fn dense_row<'a>(&self, values: Values, slot: super::Slot, sample: usize) -> &'a mut [f32] {
         debug_assert_eq!(slot.shape.positions(), 1);
+        // SAFETY: the caller promises that the values are the slot's and that nobody else has the row.
         unsafe { std::slice::from_raw_parts_mut(values.at(sample * slot.stride), slot.shape.channels) }
     }
 }
@@ -103,6 +110,7 @@ impl Backend for CpuBackend {
         let (to, input) = (self.place(destination), self.place(self.input()));
         let (values, from) = (self.values(destination), self.values(self.input()));
         for sample in 0..self.batch {
+            // SAFETY: the values are this slot's, and the backend is borrowed by this alone.
             let row = unsafe { self.dense_row(values, to, sample) };
             match self.output {
                 Output::Softmax => {
@@ -112,6 +120,7 @@ impl Backend for CpuBackend {
                 Output::Linear => {
                     for (position, channels) in row.chunks_exact_mut(input.shape.channels).enumerate() {
                         let at = (position * self.batch + sample) * input.stride;
+                        // SAFETY: the input has so many channels at each position of a sample.
                         channels.copy_from_slice(unsafe { std::slice::from_raw_parts(from.at(at), input.shape.channels) });
                     }
                 }
@@ -132,6 +141,7 @@ impl Backend for CpuBackend {
         let this = &*self;
         this.by_sample(pre_activation, |begin, end| {
             for sample in begin..end {
+                // SAFETY: three activities of one shape, and this thread alone has the sample.
                 let (logits, p, delta) =
                     unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample), this.dense_row(delta, slot, sample)) };
                 let measured = match this.output {
@@ -142,6 +152,7 @@ impl Backend for CpuBackend {
                         output::squared_error(logits, &wanted, delta)
                     }
                 };
+                // SAFETY: measures have an element a sample.
                 unsafe {
                     *loss.at(sample) = measured.loss;
                     *top1.at(sample) = measured.top1_error;
@@ -160,6 +171,7 @@ impl Backend for CpuBackend {
         let this = &*self;
         this.by_sample(pre_activation, |begin, end| {
             for sample in begin..end {
+                // SAFETY: two activities of one shape, and this thread alone has the sample.
                 let (logits, p) = unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample)) };
                 match this.output {
                     Output::Softmax => drop(output::softmax(logits, p)),
@@ -177,6 +189,7 @@ impl Backend for CpuBackend {
         let (from, to) = (self.values(source), self.values(destination));
         let this = &*self;
         let isa = self.isa;
+        // SAFETY: source and destination have the slot's shape, and this thread alone has the samples.
         this.pool.run_ranges(self.batch, 4 * self.pool.threads(), |range| unsafe {
             isa.run(AddNoise {
                 source: from,
@@ -207,6 +220,8 @@ impl Backend for CpuBackend {
         let slot = self.place(y);
         let loss = self.measured(Measure::InverseLoss);
         let this = &*self;
+        // SAFETY: the operands are activities of this shape, the loss has an element a sample, and this thread alone
+        // has the samples.
         this.by_sample(y, |begin, end| unsafe {
             this.isa.run(MeasuredError {
                 operation: &operation,
@@ -260,6 +275,7 @@ impl Backend for CpuBackend {
         let (from, to) = ([self.place(a), self.place(b)], self.place(destination));
         let (a, b, out) = (self.values(a), self.values(b), self.values(destination));
         for sample in 0..self.batch {
+            // SAFETY: the destination is as wide as both, and other than they; the backend is borrowed by this alone.
             unsafe {
                 let (head, tail) = self.dense_row(out, to, sample).split_at_mut(from[0].shape.channels);
                 head.copy_from_slice(self.dense_row(a, from[0], sample));
@@ -290,6 +306,7 @@ impl Backend for CpuBackend {
                 let image = &batch.pixels[sample * units..(sample + 1) * units];
                 for (position, pixel) in image.chunks_exact(channels).enumerate() {
                     let at = (position * batch.samples + sample) * channels;
+                    // SAFETY: the input has room for the batch, as was seen above, and this thread alone has the sample.
                     unsafe { std::ptr::copy_nonoverlapping(pixel.as_ptr(), input.at(at), channels) };
                 }
             }
@@ -310,6 +327,7 @@ impl Backend for CpuBackend {
         for sample in 0..self.batch {
             for position in 0..slot.shape.positions() {
                 let at = values.at((position * self.batch + sample) * slot.stride);
+                // SAFETY: each position of a sample has so many channels.
                 all.extend_from_slice(unsafe { std::slice::from_raw_parts(at, slot.shape.channels) });
             }
         }

@@ -81,11 +81,13 @@ impl Parameters {
                     let from = block * rows * columns;
                     let begin = from / GROUP * GROUP;
                     let kernel = Uniform { out: &mut drawn, begin: begin as u64, bound, seed, map: index };
+                    // SAFETY: `drawn` is of this thread.
                     unsafe { isa.run(kernel) };
                     let drawn = &drawn[from - begin..];
                     for row in 0..rows {
                         for column in 0..columns {
                             let at = span.row(block, column / LANES, row) + column % LANES;
+                            // SAFETY: the span's rows lie in the arena, and this thread alone has the block.
                             unsafe { *weights.at(at) = drawn[row * columns + column] };
                         }
                     }
@@ -99,6 +101,7 @@ impl Parameters {
         let mut out = vec![0.0f32; length(maps, id, part)];
         let to = Shared(out.as_mut_ptr());
         let arena = Shared(self.arena(buffer).at(0));
+        // SAFETY: `each` gives places of the arena and of a tensor of this length, every one once.
         self.each(maps, id, part, pool, |ours, theirs| unsafe { *to.at(theirs) = *arena.at(ours) });
         out
     }
@@ -112,6 +115,7 @@ impl Parameters {
             bail!("{name} has {} values where {expected} are needed", values.len());
         }
         let arena = Shared(self.arena(buffer).at(0));
+        // SAFETY: `each` gives places of the arena, every one once.
         self.each(maps, id, part, pool, |ours, theirs| unsafe { *arena.at(ours) = values[theirs] });
         Ok(())
     }
@@ -157,6 +161,7 @@ impl Parameters {
         let weights = Shared(self.weights.at(0));
         pool.run(parts.len(), |part| {
             let from = part * PART;
+            // SAFETY: a part of the arena, which nobody writes to meanwhile.
             let values = unsafe { std::slice::from_raw_parts(weights.at(from), PART.min(len - from)) };
             parts[part].store(crc32fast::hash(bytemuck::cast_slice(values)), std::sync::atomic::Ordering::Relaxed);
         });
@@ -177,10 +182,11 @@ fn length(maps: &Maps, id: MapId, part: Part) -> usize {
 #[derive(Clone, Copy)]
 struct Shared(*mut f32);
 
+// SAFETY: see above; what it points to outlives the pass of those that share it.
 unsafe impl Sync for Shared {}
 
 impl Shared {
     fn at(&self, element: usize) -> *mut f32 {
-        unsafe { self.0.add(element) }
+        self.0.wrapping_add(element)
     }
 }

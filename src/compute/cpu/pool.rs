@@ -26,8 +26,9 @@ struct Shared {
     wake: Condvar,
 }
 
-// The body pointer is only used while `run`, which owns it, waits.
+// SAFETY: the body pointer is only used while `run`, which owns it, waits.
 unsafe impl Send for Shared {}
+// SAFETY: the same.
 unsafe impl Sync for Shared {}
 
 pub struct Pool {
@@ -71,7 +72,7 @@ impl Pool {
         }
         let shared = &*self.shared;
         let body: &Body<'_> = &body;
-        // The lifetime ends when this function returns, and no worker is busy then.
+        // SAFETY: the lifetime ends when this function returns, and no worker is busy then.
         let erased = unsafe { std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body) };
         *shared.body.lock().expect("no thread panics with the lock") = Some(erased);
         shared.items.store(items, Relaxed);
@@ -151,6 +152,7 @@ fn worker(shared: &Shared) {
             return;
         }
         let body = shared.body.lock().expect("no thread panics with the lock").expect("a pass has a body");
+        // SAFETY: the body is there until `run` returns, which waits for this worker.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_items(shared, unsafe { &*body })));
         if outcome.is_err() {
             shared.panicked.store(true, Relaxed);

@@ -1,4 +1,9 @@
 //! The CUDA driver's streams, events and kernels, beside libtorch, which works on the device's legacy default stream.
+//!
+//! Each function is called as its library's manual asks: handles are those that the library gave and has not got back, pointers are to
+//! values that live through the call, and strings end in a zero byte.
+
+#![allow(clippy::undocumented_unsafe_blocks)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr;

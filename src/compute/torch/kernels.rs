@@ -53,6 +53,8 @@ impl Kernels {
         let [key_low, key_high, step, stream, first] = keys.each_mut().map(argument);
         let (from, to, sigma) = (argument(&mut from), argument(&mut to), argument(&mut sigma));
         let mut arguments = [from, to, positions, batch_argument, channels, sigma, key_low, key_high, step, stream, first];
+        // SAFETY: the arguments are those of the kernel in their order, and the tensors are contiguous and of these
+        // sizes.
         unsafe { driver.launch(*noise, counters * batch as u64, &mut arguments)? };
         Ok(destination)
     }
@@ -76,6 +78,8 @@ impl Kernels {
         let [scale, beta1, beta2, size, deviation_scale, epsilon] = numbers.each_mut().map(argument);
         let count = argument(&mut count);
         let mut arguments = [gradients, weights, first, second, count, scale, beta1, beta2, size, deviation_scale, epsilon];
+        // SAFETY: the arguments are those of the kernel in their order, and each tensor was seen to hold `len`
+        // elements.
         unsafe { driver.launch(*adam, len as u64, &mut arguments) }
     }
 }

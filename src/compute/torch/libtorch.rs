@@ -33,6 +33,7 @@ pub(super) fn set_up() -> Result<(), Lack> {
 fn load_cuda() -> Result<(), Lack> {
     open("libcuda.so.1").map_err(|error| Lack::Driver(error.to_string()))?;
     // Global, for libtorch's CPU part looks its functions up by name; never closed, for the same reason.
+    // SAFETY: what libtorch does when it is loaded is what it does in every program that is linked with it.
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
     std::mem::forget(library.map_err(|error| Lack::Libraries(error.to_string()))?);
     Ok(())

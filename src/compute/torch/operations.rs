@@ -214,6 +214,7 @@ impl Backend for TorchBackend {
                 Some(staging) => {
                     // Free to be written: the step before ended when the GPU had done all that it was given.
                     let staged = staging.f_narrow(0, 0, batch.pixels.len() as i64)?;
+                    // SAFETY: the part of the staging tensor has as many float32s, in the host's memory, one after another.
                     let room = unsafe { std::slice::from_raw_parts_mut(staged.data_ptr().cast(), batch.pixels.len()) };
                     room.copy_from_slice(batch.pixels);
                     staged.f_to_device_(this.device, Kind::Float, true, false)?

@@ -77,6 +77,7 @@ fn allow_tf32(allowed: bool) -> Result<()> {
             "parallel.precision = \"tf32\": this libtorch has no switch for it (at::Context::setAllowTF32CuBLAS); use \"f32\" or \"bf16\""
         );
     };
+    // SAFETY: the symbols are libtorch's, and their mangled names say that these are their signatures.
     unsafe {
         let context: extern "C" fn() -> *mut std::ffi::c_void = std::mem::transmute(context);
         let set: extern "C" fn(*mut std::ffi::c_void, bool) = std::mem::transmute(set);
@@ -91,6 +92,7 @@ mod tests {
 
     #[test]
     fn libtorch_takes_the_tf32_switch() {
+        // SAFETY: as in allow_tf32.
         let allowed = || unsafe {
             let context: extern "C" fn() -> *mut std::ffi::c_void =
                 std::mem::transmute(symbol(c"_ZN2at13globalContextEv").expect("libtorch has a context"));

@@ -48,6 +48,7 @@ fn on_host(name: &str, launcher: &str) -> Option<(Library, tempfile::TempDir)> {
     let options = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-o"];
     let output = Command::new(compiler).args(options).arg(&library).arg(&text).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // SAFETY: it was just compiled, and does nothing when it is loaded.
     Some((unsafe { Library::open(Some(&library), RTLD_NOW) }.unwrap(), folder))
 }
 
@@ -61,6 +62,7 @@ extern "C" void launch(unsigned blocks, const float* source, float* destination,
 }"#;
     type Launch = unsafe extern "C" fn(u32, *const f32, *mut f32, *const u32, f32, *const u32);
     let Some((library, _folder)) = on_host("noise.cu", LAUNCHER) else { return };
+    // SAFETY: the signature is that of the function in the text above.
     let launch: Launch = unsafe { *library.get(b"launch").unwrap() };
     let place = Place { seed: 20260 + (5 << 32), step: (3 << 32) + 17, layer: 2, first: 40 };
     for [positions, batch, channels] in [[1, 3, 1000usize], [6, 4, 20], [9, 5, 3], [1, 1, 1], [3, 2, 64]] {
@@ -69,6 +71,7 @@ extern "C" void launch(unsigned blocks, const float* source, float* destination,
         let sizes = [positions, batch, channels].map(|size| size as u32);
         let keys = [place.seed as u32, (place.seed >> 32) as u32, place.step as u32, place.stream(), place.first as u32];
         let blocks = (positions * channels.div_ceil(16)).div_ceil(4) * 16 * batch;
+        // SAFETY: the buffers hold what the kernel is told of their sizes.
         unsafe { launch(blocks.div_ceil(256) as u32, source.as_ptr(), ours.as_mut_ptr(), sizes.as_ptr(), 0.25, keys.as_ptr()) };
         let eps = normals(positions, batch, channels, place);
         let wanted: Vec<f32> = source.iter().zip(&eps).map(|(x, eps)| x + eps * 0.25).collect();
@@ -89,6 +92,7 @@ extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long lon
 }"#;
     type Launch = unsafe extern "C" fn(u32, *const *mut c_void, u64, *const f32);
     let Some((library, _folder)) = on_host("adam.cu", LAUNCHER) else { return };
+    // SAFETY: the signature is that of the function in the text above.
     let launch: Launch = unsafe { *library.get(b"launch").unwrap() };
     let mut parameters = parameters();
     let count = parameters.padded();
@@ -105,6 +109,7 @@ extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long lon
         let ours = [&gradients, &parameters.values, &parameters.first, &parameters.second].map(Tensor::copy);
         let numbers = [step.scale, step.beta1, step.beta2, step.size, step.deviation_scale, step.epsilon];
         let buffers = ours.each_ref().map(Tensor::data_ptr);
+        // SAFETY: the buffers hold what the kernel is told of their sizes.
         unsafe { launch(count.div_ceil(256) as u32, buffers.as_ptr(), count as u64, numbers.as_ptr()) };
         Kernels::Plain.adam(&mut parameters, 0..count, &gradients, &step).unwrap();
         for (ours, plain) in ours[1..].iter().zip([&parameters.values, &parameters.first, &parameters.second]) {

@@ -47,8 +47,9 @@ enum Mapped {
     Accepted(MmapRaw),
 }
 
-// Calls come from one thread at a time (MPI is started as serialized): whoever has the turn of `transfer`.
+// SAFETY: calls come from one thread at a time (MPI is started as serialized): whoever has the turn of `transfer`.
 unsafe impl Send for Mpi {}
+// SAFETY: the same.
 unsafe impl Sync for Mpi {}
 
 /// MPI where this process was started by a launcher, otherwise one process alone.
@@ -61,8 +62,12 @@ pub fn connect() -> Result<Box<dyn Transport>> {
     let (rank, size) = (world.rank() as usize, world.size() as usize);
     announced.compare(size)?;
     let host = ManuallyDrop::new(world.split_shared(rank as i32));
-    let mut messages = unsafe { ffi::RSMPI_COMM_NULL };
-    unsafe { ffi::MPI_Comm_dup(world.as_raw(), &mut messages) };
+    // SAFETY: a constant of the MPI that is linked, and a call on its world, which was just started, by all ranks.
+    let messages = unsafe {
+        let mut messages = ffi::RSMPI_COMM_NULL;
+        ffi::MPI_Comm_dup(world.as_raw(), &mut messages);
+        messages
+    };
     let mut mpi = Mpi { world, host, rank, size, uniform: false, transfers: Transfers::new(messages), arenas: Mutex::default() };
     mpi.uniform = mpi.is_uniform();
     Ok(Box::new(mpi))
@@ -113,6 +118,7 @@ impl Mpi {
         {
             let _turn = self.transfers.turn();
             let bytes = size_of::<Words>() as c_int;
+            // SAFETY: `words` has `bytes` bytes on every rank of the host, all of which call.
             unsafe { ffi::MPI_Bcast(words.as_mut_ptr().cast(), bytes, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
         }
         match offer {
@@ -125,6 +131,7 @@ impl Mpi {
     fn is_uniform(&self) -> bool {
         let (local, of) = self.local();
         let mut first = self.rank as u64;
+        // SAFETY: a word of eight bytes on every rank of the host, all of which call, before any other thread does.
         unsafe { ffi::MPI_Bcast((&raw mut first).cast(), 8, ffi::RSMPI_UINT8_T, 0, self.host.as_raw()) };
         let in_order = self.size.is_multiple_of(of) && first as usize == self.rank - self.rank % of && local == self.rank % of;
         self.all_gather_words(&[u64::from(in_order), of as u64]).chunks_exact(2).all(|rank| rank == [1, of as u64])
@@ -151,12 +158,14 @@ impl Transport for Mpi {
     fn barrier(&self) {
         let _span = span(Doing::Barrier, None);
         let _turn = self.transfers.turn();
+        // SAFETY: all ranks call, in their turn.
         unsafe { ffi::MPI_Barrier(self.comm()) };
     }
 
     fn host_barrier(&self) {
         let _span = span(Doing::Barrier, None);
         let _turn = self.transfers.turn();
+        // SAFETY: all ranks of the host call, in their turn.
         unsafe { ffi::MPI_Barrier(self.host.as_raw()) };
     }
 
@@ -165,6 +174,7 @@ impl Transport for Mpi {
         let mut all = vec![0u64; own.len() * self.size];
         let bytes = (own.len() * 8) as c_int;
         let _turn = self.transfers.turn();
+        // SAFETY: `own` has `bytes` bytes and `all` as many for each rank; all ranks call with as many.
         unsafe {
             ffi::MPI_Allgather(
                 own.as_ptr().cast(),
@@ -180,6 +190,7 @@ impl Transport for Mpi {
     }
 
     unsafe fn begin(&self, traced: Span, sends: &[Message], receives: &[Message]) -> Handle {
+        // SAFETY: the caller's promise is the one that is asked for.
         unsafe { self.transfers.begin(traced, sends, receives) }
     }
 
@@ -193,6 +204,7 @@ impl Transport for Mpi {
         let _span = span(Doing::Broadcast, None);
         let _turn = self.transfers.turn();
         for piece in bytes.chunks_mut(PIECE) {
+            // SAFETY: the piece is borrowed, and as long on all ranks, by the length that they have just gathered.
             unsafe { ffi::MPI_Bcast(piece.as_mut_ptr().cast(), piece.len() as c_int, ffi::RSMPI_UINT8_T, 0, self.comm()) };
         }
     }
@@ -208,6 +220,7 @@ impl Transport for Mpi {
         let Some(memory) = self.map(starts[elements.len()])? else { return Ok(None) };
         let at = memory.as_mut_ptr();
         self.arenas().push(memory);
+        // SAFETY: the parts lie in the memory one behind the other, page by page, and it is kept in `arenas`.
         Ok(Some(elements.iter().zip(starts).map(|(len, start)| unsafe { Arena::shared(at.add(start).cast(), *len) }).collect()))
     }
 
@@ -226,10 +239,12 @@ impl Transport for Mpi {
 
     fn finish(&self) {
         let _turn = self.transfers.turn();
+        // SAFETY: MPI was started, and nothing calls it afterwards.
         unsafe { ffi::MPI_Finalize() };
     }
 
     fn abort(&self, code: i32) -> ! {
+        // SAFETY: any thread may end the job: what it interrupts is over.
         unsafe { ffi::MPI_Abort(self.comm(), code) };
         std::process::exit(code)
     }

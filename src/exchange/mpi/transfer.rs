@@ -42,7 +42,7 @@ pub struct State {
     statuses: Vec<ffi::MPI_Status>,
 }
 
-// Requests are handles, which any thread may use that has the lock.
+// SAFETY: requests are handles, which any thread may use that has the lock.
 unsafe impl Send for State {}
 
 struct Shared {
@@ -96,20 +96,22 @@ impl Transfers {
         let before = state.requests.len();
         for message in receives {
             for (at, bytes) in pieces(message) {
-                let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
-                unsafe {
+                // SAFETY: the caller keeps the memory until the wait; the turn to call MPI is this thread's.
+                state.requests.push(unsafe {
+                    let mut request = ffi::RSMPI_REQUEST_NULL;
                     ffi::MPI_Irecv(at.cast(), bytes, ffi::RSMPI_UINT8_T, message.rank as c_int, TAG, self.comm, &mut request);
-                }
-                state.requests.push(request);
+                    request
+                });
             }
         }
         for message in sends {
             for (at, bytes) in pieces(message) {
-                let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
-                unsafe {
+                // SAFETY: the same.
+                state.requests.push(unsafe {
+                    let mut request = ffi::RSMPI_REQUEST_NULL;
                     ffi::MPI_Isend(at.cast(), bytes, ffi::RSMPI_UINT8_T, message.rank as c_int, TAG, self.comm, &mut request);
-                }
-                state.requests.push(request);
+                    request
+                });
             }
         }
         let left = state.requests.len() - before;
@@ -147,12 +149,13 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
 
 /// A message in pieces that MPI can count. One without bytes needs none.
 fn pieces(message: &Message) -> impl Iterator<Item = (*mut u8, c_int)> + '_ {
-    (0..message.bytes).step_by(PIECE).map(|from| (unsafe { message.at.add(from) }, (message.bytes - from).min(PIECE) as c_int))
+    (0..message.bytes).step_by(PIECE).map(|from| (message.at.wrapping_add(from), (message.bytes - from).min(PIECE) as c_int))
 }
 
 /// Moves what is under way, as long as nobody waits for it.
 fn accompany(shared: &Shared) {
     // The system rounds sleeps up by 50 µs unless it is told not to.
+    // SAFETY: takes a number, and concerns this thread alone.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1000) };
     loop {
         let mut state = lock(shared);
@@ -172,9 +175,12 @@ impl State {
     fn test(&mut self) -> bool {
         let count = self.requests.len();
         self.indices.resize(count, 0);
+        // SAFETY: a status is made of integers, for which zeros are values.
         self.statuses.resize(count, unsafe { std::mem::zeroed() });
         let mut ended = 0;
         let (indices, statuses) = (self.indices.as_mut_ptr(), self.statuses.as_mut_ptr());
+        // SAFETY: as many requests, indices and statuses as `count` says; whoever has the state has the turn to call
+        // MPI.
         unsafe { ffi::MPI_Testsome(count as c_int, self.requests.as_mut_ptr(), &mut ended, indices, statuses) };
         // None are left, or none has ended.
         let ended = usize::try_from(ended).unwrap_or(0).min(count);

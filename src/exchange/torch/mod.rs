@@ -195,6 +195,7 @@ impl TensorExchange {
                 let ranges: Vec<_> = (0..self.size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
                 let mut whole = vec![0.0f32; own.len() * self.size];
                 whole[ranges[transport.rank()].clone()].copy_from_slice(&own);
+                // SAFETY: `whole` holds the ranges of all ranks.
                 unsafe { transport.gather_ranges(whole.as_mut_ptr(), &ranges) };
                 if transport.rank() == 0 {
                     backend.keep_gathered(map, buffer, &whole);

@@ -31,7 +31,9 @@ impl Staged {
         let others = || (1..size).map(|distance| (rank + distance) % size);
         let recv = recv.as_mut_ptr();
         let sends: Vec<Message> = others().map(|rank| Message { rank, at: sent(rank), bytes }).collect();
-        let receives: Vec<Message> = others().map(|rank| Message { rank, at: unsafe { recv.add(rank * bytes) }, bytes }).collect();
+        let receives: Vec<Message> = others().map(|rank| Message { rank, at: recv.wrapping_add(rank * bytes), bytes }).collect();
+        // SAFETY: what is sent and received is the callers', who keep it until this returns, and each rank has
+        // `bytes` of its own in it.
         let handle = unsafe { self.transport.begin(traced, &sends, &receives) };
         self.transport.wait(handle);
     }
@@ -63,6 +65,7 @@ impl Collectives for Staged {
             let ranges: Vec<_> = (0..size).map(|rank| rank * own.numel()..(rank + 1) * own.numel()).collect();
             let mut staged = vec![0.0f32; all.numel()];
             all.f_copy_data(&mut staged, all.numel())?;
+            // SAFETY: `staged` holds the ranges of all ranks.
             unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, staged.as_mut_ptr(), &ranges) };
             own.shallow_clone().f_copy_(&Tensor::f_from_slice(&staged[ranges[rank].clone()])?.f_view_as(own)?)?;
             return Ok(Handle(0));
@@ -72,7 +75,7 @@ impl Collectives for Staged {
         let (each, at) = (sent.len() / size, sent.as_mut_ptr());
         let mut recv = vec![0u8; sent.len()];
         recv[rank * each..][..each].copy_from_slice(&sent[rank * each..][..each]);
-        self.exchange(Doing::ReduceScatter, traced, |to| unsafe { at.add(to * each) }, &mut recv, each);
+        self.exchange(Doing::ReduceScatter, traced, |to| at.wrapping_add(to * each), &mut recv, each);
         let parts = Tensor::f_from_data_size(&recv, &[size as i64, own.numel() as i64], all.kind())?;
         let sum = parts.f_to_kind(Kind::Float)?.f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?;
         own.shallow_clone().f_copy_(&sum.f_view_as(own)?)?;

@@ -10,8 +10,8 @@ pub const TOLD: usize = 16;
 /// The IPv4 addresses of this host's interfaces, the loopback's last.
 pub fn own() -> Result<Vec<Ipv4Addr>> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: the list is walked as its manual says, and freed once.
     let mut addresses = Vec::new();
+    // SAFETY: the list is walked as its manual says, and freed once.
     unsafe {
         if libc::getifaddrs(&mut first) != 0 {
             return Err(std::io::Error::last_os_error()).context("this host's addresses cannot be listed");

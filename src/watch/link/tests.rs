@@ -218,6 +218,7 @@ fn a_hub_with_few_descriptors() {
         return;
     }
     let limit = libc::rlimit { rlim_cur: DESCRIPTORS, rlim_max: DESCRIPTORS };
+    // SAFETY: the limit lives here.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
     let (mut hub, invitation) = listen(2);
     println!("\ninvitation {}", String::from_utf8(invitation.to_bytes()).unwrap());
@@ -238,8 +239,10 @@ fn a_hub_with_few_descriptors() {
 fn a_thousand_silent_connections_keep_no_rank_out_and_cost_few_descriptors() {
     // This process needs more of them.
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit lives here.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     limit.rlim_cur = limit.rlim_max.min(8192);
+    // SAFETY: the limit lives here.
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
 
     let mut hub = Command::new(std::env::current_exe().unwrap());

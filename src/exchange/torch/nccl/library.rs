@@ -1,4 +1,9 @@
 //! NCCL's functions, and one rank's membership among the ranks that they join.
+//!
+//! Each function is called as its library's manual asks: handles are those that the library gave and has not got back, pointers are to
+//! values that live through the call, and strings end in a zero byte.
+
+#![allow(clippy::undocumented_unsafe_blocks)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;

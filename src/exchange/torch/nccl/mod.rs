@@ -242,6 +242,8 @@ impl<C: Calls> Collectives for Nccl<C> {
         }
         let tensors = pairs.iter().flat_map(|(own, all)| [own.shallow_clone(), all.shallow_clone()]).collect();
         self.begin("all-gather", traced, tensors, |calls, stream| {
+            // SAFETY: `fits` has compared the tensors' sizes and kinds; `begin` keeps them until the operation was waited
+            // for.
             let one = |((own, all), element): (&(&Tensor, &Tensor), &Element)| unsafe {
                 calls.all_gather(own.data_ptr(), all.data_ptr(), own.numel(), *element, stream)
             };
@@ -251,6 +253,7 @@ impl<C: Calls> Collectives for Nccl<C> {
 
     fn reduce_scatter(&mut self, traced: Span, all: &Tensor, own: &Tensor) -> Result<Handle> {
         let element = fits("a reduce-scatter", own, all, self.size)?;
+        // SAFETY: the same.
         self.begin("reduce-scatter", traced, vec![all.shallow_clone(), own.shallow_clone()], |calls, stream| unsafe {
             calls.reduce_scatter(all.data_ptr(), own.data_ptr(), own.numel(), element, stream)
         })

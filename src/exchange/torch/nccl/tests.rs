@@ -48,6 +48,7 @@ impl Late {
         let is_mark = |work: &Work| matches!(work, Work::Mark(mark) if *mark == event);
         let Some(last) = queue.iter().rposition(is_mark) else { return };
         for work in queue.drain(..=last) {
+            // SAFETY: the tensors are kept by the operation, which has not been waited for, and have been seen to fit.
             unsafe {
                 match work {
                     Work::AllGather { own, all, count, element } => {
