@@ -126,6 +126,26 @@ fn a_cut_link_under_mpirun_alone_leaves_nothing_either() {
     assert!(cut.elapsed() < Duration::from_secs(30), "{:?}: {outcome:?}", cut.elapsed());
 }
 
+/// mpirun tells the daemon of the other host to end its rank, and waits for an answer: TCP for a quarter of an hour, since what was sent
+/// and not acknowledged keeps it from noticing a lost connection. Nor does any rank's watchdog, whose limit is longer, end it.
+#[test]
+#[ignore = "make test-cluster"]
+fn a_rank_that_fails_while_a_host_is_out_of_reach_ends_the_job_all_the_same() {
+    let site = Site::new();
+    let hosts = Hosts::new(&site);
+    let job = hosts.launch(&site, &["--max-restarts", "0", "train", &endless(&site, 300), "--out", "run"]);
+    wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 5);
+    hosts.cut();
+    let cut = Instant::now();
+    // SAFETY: kill only takes numbers.
+    assert_eq!(unsafe { libc::kill(hosts.process(0, "biodist"), libc::SIGKILL) }, 0);
+    let outcome = job.wait();
+    println!("code {:?} after {:?}", outcome.code, cut.elapsed());
+    assert!(outcome.code == Some(137) && outcome.stderr.contains("mpirun does not end by itself; killing it"), "{outcome:?}");
+    assert!(cut.elapsed() < Duration::from_secs(30), "{:?}: {outcome:?}", cut.elapsed());
+    hosts.wait_for_the_end();
+}
+
 #[test]
 #[ignore = "make test-cluster"]
 fn after_a_cut_link_training_goes_on_where_it_can() {
