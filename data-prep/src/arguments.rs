@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use data_prep::prepare::SHARD_MIB;
 
 /// Prepare labelled images for training: folders of checksummed shards that training maps into memory and opens in an instant.
 ///
@@ -127,6 +126,10 @@ pub struct Imagenet {
     #[command(flatten)]
     pub out: Out,
 }
+
+/// A shard's pixels, in MiB: few enough files for millions of samples, small enough to lose little when a preparation is
+/// killed.
+const SHARD_MIB: u32 = 256;
 
 #[derive(Args)]
 pub struct Out {

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use biodist_process::exit::Exit;
 use biodist_process::quote::{self, lines};
 use data_prep::inspect::{info, parts, show, verify};
 use data_prep::photo::Treatment;
 use data_prep::prepare::{cifar10, folder, idx, imagenet, photos};
 use serde_json::Value;
 use shards::augment::Augmentation;
-use shards::error::exit_code;
 use shards::format::Encoding;
 use shards::{Dataset, Manifest};
 
@@ -37,7 +37,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Err(error) => {
             // Nothing is left to do where even stderr is closed.
             let _ = writeln!(std::io::stderr(), "{}", lines(&format!("error: {error:#}")));
-            ExitCode::from(exit_code(&error))
+            ExitCode::from(Exit::of(&error) as u8)
         }
     }
 }

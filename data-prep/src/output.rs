@@ -10,10 +10,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use biodist_process::exit::Exit;
 use biodist_process::files::{self, PARTIAL, open_at_once, open_regular, sync_folder};
 use biodist_process::quote::excerpt;
 use serde_json::{Value, json};
-use shards::error::usage;
 use shards::manifest::PARTS;
 
 use crate::prepare::{base_name, journal};
@@ -40,7 +40,7 @@ impl Output {
     pub fn claim(folder: &Path, job: &Value) -> Result<Output> {
         let created = !folder.exists();
         if !created && !folder.is_dir() {
-            return Err(usage(format!("--out {} is a file; give a folder that is empty or does not exist", folder.display())));
+            return Err(Exit::Usage.error(format!("--out {} is a file; give a folder that is empty or does not exist", folder.display())));
         }
         std::fs::create_dir_all(folder).with_context(|| format!("--out {} cannot be created", folder.display()))?;
         let mut output = Output { folder: folder.to_owned(), resumed: false, created, released: false, job: locked(folder)? };
@@ -62,7 +62,7 @@ impl Output {
                 std::fs::remove_file(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
                 return Err(not_empty(&self.folder, &name));
             }
-            return Err(usage(format!(
+            return Err(Exit::Usage.error(format!(
                 "--out {0} holds another preparation that was interrupted ({1}); go on with what that one was given, delete {0} to begin \
                  anew, or give another folder",
                 self.folder.display(),
@@ -129,7 +129,7 @@ fn locked(folder: &Path) -> Result<File> {
 }
 
 fn not_empty(folder: &Path, name: &str) -> anyhow::Error {
-    usage(format!("--out {} is not empty (it holds {name}); give a folder that is empty or does not exist", folder.display()))
+    Exit::Usage.error(format!("--out {} is not empty (it holds {name}); give a folder that is empty or does not exist", folder.display()))
 }
 
 fn names(folder: &Path) -> Result<Vec<String>> {
@@ -195,10 +195,10 @@ pub fn require_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
         let Ok(there) = input.canonicalize() else { continue };
         let (out, input) = (out.display(), input.display());
         if place.starts_with(&there) {
-            return Err(usage(format!("--out {out} lies in {input}, which is read; give a folder outside of it")));
+            return Err(Exit::Usage.error(format!("--out {out} lies in {input}, which is read; give a folder outside of it")));
         }
         if there.starts_with(&place) {
-            return Err(usage(format!("{input}, which is read, lies in --out {out}; give another folder for the output")));
+            return Err(Exit::Usage.error(format!("{input}, which is read, lies in --out {out}; give another folder for the output")));
         }
     }
     Ok(())
@@ -220,7 +220,7 @@ fn resolved(path: &Path) -> PathBuf {
 
 /// What identifies an input file in a job: its name and its content, or where that is large, its size and time of modification.
 pub fn identity(path: &Path) -> Result<Value> {
-    let file = open_regular(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+    let file = open_regular(path).map_err(|error| Exit::Usage.error(format!("{} cannot be opened: {error}", path.display())))?;
     let metadata = file.metadata().with_context(|| format!("{} cannot be examined", path.display()))?;
     let mut identity = json!({ "name": base_name(path), "bytes": metadata.len() });
     if metadata.len() <= COMPARED {

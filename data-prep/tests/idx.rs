@@ -1,6 +1,7 @@
 //! `data-prep idx` as a user runs it.
 
 mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

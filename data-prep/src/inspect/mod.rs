@@ -4,6 +4,7 @@ pub mod info;
 pub mod sheet;
 pub mod show;
 pub mod verify;
+
 use std::path::{Path, PathBuf};
 
 use shards::manifest::{FILE_NAME, PARTS};

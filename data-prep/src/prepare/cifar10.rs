@@ -4,9 +4,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use biodist_process::exit::Exit;
 use biodist_process::files::{open_regular, read_regular};
 use serde_json::json;
-use shards::error::usage;
 use shards::format::Encoding;
 use shards::manifest::Manifest;
 use shards::writer::{DatasetWriter, Description};
@@ -44,7 +44,7 @@ pub struct Options {
 /// Names the batch that is missing, of the wrong length, or has labels beyond the classes.
 pub fn run(options: &Options) -> Result<Vec<(PathBuf, Manifest)>> {
     if let Some(hint) = hint(&options.batches) {
-        return Err(usage(format!("--batches {}: {hint}", options.batches.display())));
+        return Err(Exit::Usage.error(format!("--batches {}: {hint}", options.batches.display())));
     }
     require_apart(&options.out, &[&options.batches])?;
     let files = PARTS.iter().flat_map(|(_, batches)| batches.iter()).chain([&NAMES]);
@@ -140,7 +140,7 @@ fn read_names(path: &Path) -> Result<Vec<String>> {
     let text = String::from_utf8(text).with_context(|| format!("{} is no text", path.display()))?;
     let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if names.is_empty() || names.len() > 256 {
-        return Err(usage(format!("{} has {} class names; CIFAR-10 has ten", path.display(), names.len())));
+        return Err(Exit::Usage.error(format!("{} has {} class names; CIFAR-10 has ten", path.display(), names.len())));
     }
     Ok(names)
 }

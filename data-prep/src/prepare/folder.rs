@@ -5,10 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use biodist_process::exit::Exit;
 use biodist_process::files::open_regular;
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use shards::error::usage;
 use shards::manifest::Manifest;
 use shards::random::permutation;
 
@@ -73,13 +73,13 @@ impl Tree {
     fn read(options: &Options) -> Result<Tree> {
         let root = &options.images;
         if !root.is_dir() {
-            return Err(usage(format!("--images {} is no folder; give one that holds a folder for each class", root.display())));
+            return Err(Exit::Usage.error(format!("--images {} is no folder; give one that holds a folder for each class", root.display())));
         }
         require_apart(&options.out, &[root])?;
         let found = Found::read(root)?;
         found.elsewhere.iter().try_for_each(|folder| require_apart(&options.out, &[folder]))?;
         if found.photos.is_empty() {
-            return Err(usage(format!(
+            return Err(Exit::Usage.error(format!(
                 "--images {} has no photos in class folders: expected are {0}/CLASS/NAME.jpg (or .jpeg, .png)",
                 root.display()
             )));

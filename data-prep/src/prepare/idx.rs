@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::exit::Exit;
 use biodist_process::files::open_regular;
 use flate2::bufread::MultiGzDecoder;
 use serde_json::json;
-use shards::error::usage;
 use shards::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, MAX_SIDE};
 use shards::manifest::Manifest;
 use shards::writer::{DatasetWriter, Description};
@@ -42,7 +42,7 @@ const MAX_LABELS: u32 = 1 << 28;
 /// Names the file that is missing, foreign, truncated or too long, and labels beyond the class count.
 pub fn run(options: &Options) -> Result<Manifest> {
     if let Some(classes) = options.classes.filter(|classes| !(1..=MAX_CLASSES).contains(classes)) {
-        return Err(usage(format!("--classes is {classes}, allowed are 1 to {MAX_CLASSES}")));
+        return Err(Exit::Usage.error(format!("--classes is {classes}, allowed are 1 to {MAX_CLASSES}")));
     }
     require_apart(&options.out, &[&options.images, &options.labels])?;
     let job = json!({
@@ -137,7 +137,7 @@ struct IdxFile {
 
 impl IdxFile {
     fn open(path: &Path) -> Result<IdxFile> {
-        let file = open_regular(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+        let file = open_regular(path).map_err(|error| Exit::Usage.error(format!("{} cannot be opened: {error}", path.display())))?;
         let mut buffered = BufReader::with_capacity(1 << 20, file);
         let start = buffered.fill_buf().with_context(|| format!("{} cannot be read", path.display()))?;
         let gzipped = start.starts_with(&[0x1f, 0x8b]);

@@ -10,11 +10,8 @@ pub mod photos;
 pub mod pipeline;
 pub mod stream;
 pub mod tree;
-use std::path::Path;
 
-/// A shard's pixels, in MiB: few enough files for millions of samples, small enough to lose little when a preparation is
-/// killed.
-pub const SHARD_MIB: u32 = 256;
+use std::path::Path;
 
 /// Samples per shard for samples of `bytes` each.
 pub fn samples_per_shard(shard_mib: u32, bytes: u64) -> usize {
