@@ -9,7 +9,7 @@ use shards::augment::{AugmentKey, Augmentation};
 use shards::dataset::Dataset;
 use shards::random::permutation;
 
-use super::sheet::{self, Cell};
+use super::sheet::{self, Cell, Form};
 
 /// Most samples on one sheet.
 const MAX_COUNT: usize = 2000;
@@ -31,6 +31,7 @@ pub struct Options {
 
 /// Draws the sheet. Returns the numbers of the samples on it.
 pub fn show(options: &Options) -> Result<Vec<usize>> {
+    let form = Form::of(&options.out)?;
     let dataset = Dataset::open(&options.folder)?;
     let mut indices = options.indices.clone();
     if let Some(&index) = indices.iter().find(|&&index| index >= dataset.len()) {
@@ -61,7 +62,7 @@ pub fn show(options: &Options) -> Result<Vec<usize>> {
         cells.push(Cell { picture, text: dataset.class_names()[label as usize].clone(), footer: format!("#{index}, class {label}") });
     }
     let columns = (cells.len() as f64).sqrt().ceil() as u32;
-    sheet::save(&sheet::draw(&cells, columns), &options.out)?;
+    sheet::save(sheet::draw(&cells, columns), form, &options.out)?;
     Ok(indices)
 }
 
