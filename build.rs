@@ -4,6 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "process/commit.rs"]
+mod commit;
+
 /// From `PREFIX/bin` to libtorch as `scripts/install` lays it out.
 const INSTALLED_LIBTORCH: &str = "$ORIGIN/../lib/biodist/torch/lib";
 
@@ -19,32 +22,10 @@ fn main() {
         println!("cargo:rustc-env=BIODIST_LIBTORCH={}", libtorch_version(&libtorch).unwrap_or_else(|| "unknown".to_owned()));
     }
     mpi_library_folders().iter().for_each(|folder| rpath(folder));
-    println!("cargo:rustc-env=BIODIST_COMMIT={}", commit(&root).unwrap_or_else(|| "unknown".to_owned()));
-}
-
-/// The commit of the sources, marked where they differ from it. None where they are no git checkout of their own.
-fn commit(root: &Path) -> Option<String> {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    // Sources unpacked inside somebody else's repository are not of its commits.
-    if Path::new(&git(&["rev-parse", "--show-toplevel"])?).canonicalize().ok()? != root.canonicalize().ok()? {
-        return None;
-    }
-    // Asked again when the commit changes, or the sources do.
-    for path in [
-        git(&["rev-parse", "--git-path", "logs/HEAD"])?,
-        "src".to_owned(),
-        "shards/src".to_owned(),
-        "process/src".to_owned(),
-        "Cargo.lock".to_owned(),
-    ] {
-        if root.join(&path).exists() {
-            println!("cargo:rerun-if-changed={}", root.join(path).display());
-        }
-    }
-    git(&["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+    println!(
+        "cargo:rustc-env=BIODIST_COMMIT={}",
+        commit::commit(&root, &["src", "shards/src", "process/src"]).unwrap_or_else(|| "unknown".to_owned())
+    );
 }
 
 /// The version that libtorch's headers give.

@@ -4,24 +4,29 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use data_prep::prepare::SHARD_MIB;
 
 /// Prepare labelled images for training: folders of checksummed shards that training maps into memory and opens in an instant.
 ///
-/// A preparation that was interrupted goes on with the same command; a folder that holds anything else is refused. Nothing of
-/// the output depends on the number of threads.
+/// A preparation that was interrupted goes on with the same command; one that is complete says so. A folder that holds anything else
+/// is refused. Nothing of the output depends on the number of threads.
 #[derive(Parser)]
-#[command(name = "data-prep", version, arg_required_else_help = true, after_help = AFTER)]
+#[command(name = "data-prep", version, max_term_width = 120, arg_required_else_help = true, after_help = AFTER)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// In lines of at most 78 columns, so that none breaks where a terminal is narrow.
 const AFTER: &str = "\
 Examples:
-  data-prep idx --images train-images-idx3-ubyte.gz --labels train-labels-idx1-ubyte.gz --out data/mnist/train
+  data-prep fetch mnist
+  data-prep idx --images train-images-idx3-ubyte.gz \\
+                --labels train-labels-idx1-ubyte.gz --out data/digits/train
+  data-prep npy --images digits.npz:x_train --labels digits.npz:y_train \\
+                --out data/digits/train
   data-prep folder --images photos/ --size 256 --out data/photos
-  data-prep imagenet --train ILSVRC2012_img_train.tar --val ILSVRC2012_img_val.tar \\
+  data-prep imagenet --train ILSVRC2012_img_train.tar \\
+                     --val ILSVRC2012_img_val.tar \\
                      --devkit ILSVRC2012_devkit_t12.tar.gz --out data/imagenet
   data-prep verify data/imagenet
   data-prep show data/mnist/train --count 25 --out sheet.png
@@ -30,13 +35,35 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Fetch MNIST or Fashion-MNIST and prepare it, into OUT/train and OUT/test
+    ///
+    /// The files that are published are kept in OUT/raw, by their SHA-256; those that lie there already are not fetched. curl fetches.
+    Fetch(Fetch),
     /// From idx files (MNIST and its relatives), gzipped or not, in file order
     Idx(Idx),
-    /// From CIFAR-10's official binary batches, into OUT/train and OUT/test
+    /// From NumPy's files, .npy or .npz, in the order of the array
+    Npy(Npy),
+    /// From CIFAR-10, its binary or Python version, into OUT/train and OUT/test
     Cifar10(Cifar10),
+    /// From CIFAR-100, its binary or Python version, into OUT/train and OUT/test
+    Cifar100(Cifar100),
     /// From a tree of JPEG and PNG files with a folder for each class
+    ///
+    /// Classes are numbered in the order of their folders' names. The samples keep the order of classes and names, as
+    /// torchvision's ImageFolder has them, unless --shuffle-seed is given; training shuffles in any case. Links to folders are
+    /// followed; hidden folders, and those of systems (__MACOSX, lost+found, @eaDir), are passed over and named.
+    ///
+    /// JPEGs get the pixels that libjpeg-turbo, and so Pillow, decodes. Left out and listed in unreadable.txt are photos that are damaged
+    /// or cut off, JPEGs that are lossless, of 12 bits or coded arithmetically, photos of more than 134 million pixels, and files of more
+    /// than 1 GiB. All photos that are prepared at the same time may take 1 GiB of memory, or 128 MiB for each thread where that is more:
+    /// large ones are decoded few at a time.
     Folder(Folder),
     /// From ImageNet's official archives as they are, into OUT/train and OUT/val
+    ///
+    /// A class's index is its WNID's place in sorted order, as torchvision has it; the development kit's own numbers differ. The
+    /// training photos are shuffled across the shards. Nothing is unpacked to disk.
+    ///
+    /// With 256 x 256 raw pixels the whole of ImageNet takes 262 GB, as JPEG about a tenth of that.
     Imagenet(Imagenet),
     /// Say what a data set holds
     Info(Inspect),
@@ -45,7 +72,29 @@ pub enum Command {
     /// Give a data set's statistics: mean and deviation per channel, frames, samples per class
     Stats(Inspect),
     /// Draw samples with their labels on a contact sheet, as stored or as training sees them
+    ///
+    /// The augmentation options have the names and meanings of the keys of [data] in a training configuration.
     Show(Show),
+}
+
+#[derive(Args)]
+pub struct Fetch {
+    #[arg(value_name = "SET")]
+    pub set: Published,
+    /// Folder to create [default: data/SET]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where the four files lie, gzipped, instead of where they are published
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Published {
+    /// Handwritten digits
+    Mnist,
+    /// Clothes
+    Fashion,
 }
 
 #[derive(Args)]
@@ -64,24 +113,62 @@ pub struct Idx {
 }
 
 #[derive(Args)]
+pub struct Npy {
+    /// Images: [N, H, W], [N, H, W, C] or [N, C, H, W] of unsigned bytes; FILE.npy, FILE.npz, or FILE.npz:ARRAY where a file holds
+    /// several
+    #[arg(long, value_name = "FILE")]
+    pub images: PathBuf,
+    /// Labels: [N] of whole numbers; files as above
+    #[arg(long, value_name = "FILE")]
+    pub labels: PathBuf,
+    /// Number of classes [default: the largest label and one]
+    #[arg(long, value_name = "N")]
+    pub classes: Option<u32>,
+    /// Where the channels are [default: where the shape has 1 to 4]
+    #[arg(long, value_enum)]
+    pub layout: Option<Layout>,
+    #[command(flatten)]
+    pub out: Out,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Layout {
+    /// Last: [N, H, W, C]
+    Hwc,
+    /// First: [N, C, H, W]
+    Chw,
+}
+
+#[derive(Args)]
 pub struct Cifar10 {
-    /// Folder with data_batch_1.bin to data_batch_5.bin, test_batch.bin and batches.meta.txt (cifar-10-binary.tar.gz, unpacked)
-    #[arg(long, value_name = "DIR")]
+    /// cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or the folder that it unpacks to
+    #[arg(long, value_name = "PATH")]
     pub batches: PathBuf,
     #[command(flatten)]
     pub out: Out,
 }
 
-/// Classes are numbered in the order of their folders' names. The samples keep the order of classes and names, as
-/// torchvision's ImageFolder has them, unless --shuffle-seed is given; training shuffles in any case. Links to folders are
-/// followed; hidden folders, and those of systems (__MACOSX, lost+found, @eaDir), are passed over and named.
-///
-/// JPEGs get the pixels that libjpeg-turbo, and so Pillow, decodes. Left out and listed in unreadable.txt are photos that are damaged
-/// or cut off, JPEGs that are lossless, of 12 bits or coded arithmetically, photos of more than 134 million pixels, and files of more
-/// than 1 GiB. All photos that are prepared at the same time may take 1 GiB of memory, or 128 MiB for each thread where that is more:
-/// large ones are decoded few at a time.
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+pub struct Cifar100 {
+    /// cifar-100-binary.tar.gz or cifar-100-python.tar.gz, or the folder that it unpacks to
+    #[arg(long, value_name = "PATH")]
+    pub batches: PathBuf,
+    /// Which of its labels
+    #[arg(long, value_enum, default_value_t = Labels::Fine)]
+    pub labels: Labels,
+    #[command(flatten)]
+    pub out: Out,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Labels {
+    /// The hundred classes
+    Fine,
+    /// The twenty groups of five
+    Coarse,
+}
+
+#[derive(Args)]
 pub struct Folder {
     /// Folder that holds a folder for each class; photos may lie deeper
     #[arg(long, value_name = "DIR")]
@@ -101,10 +188,6 @@ pub struct Folder {
     pub out: Out,
 }
 
-/// A class's index is its WNID's place in sorted order, as torchvision has it; the development kit's own numbers differ. The
-/// training photos are shuffled across the shards. Nothing is unpacked to disk.
-///
-/// With 256 x 256 raw pixels the whole of ImageNet takes 262 GB, as JPEG about a tenth of that.
 #[derive(Args)]
 pub struct Imagenet {
     /// ILSVRC2012_img_train.tar, an archive of archives
@@ -127,6 +210,10 @@ pub struct Imagenet {
     #[command(flatten)]
     pub out: Out,
 }
+
+/// A shard's pixels, in MiB: few enough files for millions of samples, small enough to lose little when a preparation is
+/// killed.
+pub const SHARD_MIB: u32 = 256;
 
 #[derive(Args)]
 pub struct Out {
@@ -189,7 +276,6 @@ pub struct Verify {
     pub threads: usize,
 }
 
-/// The augmentation options have the names and meanings of the keys of [data] in a training configuration.
 #[derive(Args)]
 pub struct Show {
     /// Folder that data-prep made
@@ -201,8 +287,8 @@ pub struct Show {
     /// How many random samples
     #[arg(long, value_name = "N", default_value_t = 36, conflicts_with = "indices")]
     pub count: usize,
-    /// PNG file to write
-    #[arg(long, value_name = "FILE.png")]
+    /// PNG or JPEG file to write
+    #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     /// Decides which samples are shown and how they are augmented
     #[arg(long, value_name = "SEED", default_value_t = 0)]

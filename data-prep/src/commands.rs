@@ -5,26 +5,32 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use biodist_process::exit::Exit;
 use biodist_process::quote::{self, lines};
-use data_prep::inspect::{info, parts, show, verify};
+use data_prep::inspect::{info, number, parts, show, verify};
 use data_prep::photo::Treatment;
-use data_prep::prepare::{cifar10, folder, idx, imagenet, photos};
+use data_prep::prepare::{Made, arrays, cifar, fetch, folder, idx, imagenet, npy, photos};
 use serde_json::Value;
 use shards::augment::Augmentation;
-use shards::error::exit_code;
 use shards::format::Encoding;
 use shards::{Dataset, Manifest};
 
-use crate::arguments::{Arguments, Cifar10, Command, Folder, Idx, Imagenet, Inspect, Show, Store, Storing, Verify};
+use crate::arguments::{
+    Arguments, Cifar10, Cifar100, Command, Fetch, Folder, Idx, Imagenet, Inspect, Labels, Layout, Npy, Out, Published, SHARD_MIB, Show,
+    Store, Storing, Verify,
+};
 
 /// Runs the command line and gives the exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn run(arguments: Arguments) -> ExitCode {
-    shards::install_fault_handler();
+    shards::install_fault_handler("data-prep");
     let log = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(log).format(|line, record| writeln!(line, "warning: {}", lines(&record.args().to_string()))).init();
     let result = match arguments.command {
+        Command::Fetch(arguments) => fetch(arguments),
         Command::Idx(arguments) => idx(arguments),
-        Command::Cifar10(arguments) => cifar10(arguments),
+        Command::Npy(arguments) => npy(arguments),
+        Command::Cifar10(Cifar10 { batches, out }) => cifar(cifar::Set::Ten, batches, out),
+        Command::Cifar100(arguments) => cifar100(arguments),
         Command::Folder(arguments) => folder(arguments),
         Command::Imagenet(arguments) => imagenet(arguments),
         Command::Info(arguments) => inspect(&arguments, info::json, info::describe),
@@ -36,39 +42,66 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to do where even stderr is closed.
-            let _ = writeln!(std::io::stderr(), "{}", lines(&format!("error: {error:#}")));
-            ExitCode::from(exit_code(&error))
+            let _ = writeln!(std::io::stderr(), "{}", lines(&format!("data-prep: {error:#}")));
+            ExitCode::from(Exit::of(&error) as u8)
         }
     }
 }
 
 fn idx(arguments: Idx) -> Result<()> {
     let Idx { images, labels, classes, out } = arguments;
-    let manifest = going_on(idx::run(&idx::Options { images, labels, out: out.out.clone(), classes, shard_mib: out.shard_mib }))?;
-    done(&[(out.out, manifest)])
+    done(idx::run(&idx::Options { images, labels, out: out.out, classes, shard_mib: out.shard_mib }))
 }
 
-fn cifar10(arguments: Cifar10) -> Result<()> {
-    let Cifar10 { batches, out } = arguments;
-    done(&going_on(cifar10::run(&cifar10::Options { batches, out: out.out, shard_mib: out.shard_mib }))?)
+fn fetch(arguments: Fetch) -> Result<()> {
+    let Fetch { set, out, from } = arguments;
+    let mut set = match set {
+        Published::Mnist => fetch::Set::mnist(),
+        Published::Fashion => fetch::Set::fashion(),
+    };
+    if let Some(mirror) = from {
+        set.mirrors = vec![mirror.trim_end_matches('/').to_owned()];
+    }
+    let out = out.unwrap_or_else(|| Path::new("data").join(set.name));
+    done(fetch::run(&fetch::Options { set, out, shard_mib: SHARD_MIB }))
+}
+
+fn npy(arguments: Npy) -> Result<()> {
+    let Npy { images, labels, classes, layout, out } = arguments;
+    let layout = layout.map(|layout| match layout {
+        Layout::Hwc => arrays::Layout::Pixels,
+        Layout::Chw => arrays::Layout::Planes,
+    });
+    done(npy::run(&npy::Options { images, labels, out: out.out, classes, layout, shard_mib: out.shard_mib }))
+}
+
+fn cifar100(arguments: Cifar100) -> Result<()> {
+    let set = match arguments.labels {
+        Labels::Fine => cifar::Set::Fine,
+        Labels::Coarse => cifar::Set::Coarse,
+    };
+    cifar(set, arguments.batches, arguments.out)
+}
+
+fn cifar(set: cifar::Set, batches: PathBuf, out: Out) -> Result<()> {
+    done(cifar::run(&cifar::Options { set, batches, out: out.out, shard_mib: out.shard_mib }))
 }
 
 fn folder(arguments: Folder) -> Result<()> {
     let storing = storing(&arguments.storing, arguments.size, arguments.out.shard_mib);
     let out = arguments.out.out;
     let Folder { images, shuffle_seed, note, .. } = arguments;
-    let manifest = going_on(folder::run(&folder::Options { images, out: out.clone(), storing, shuffle_seed, note }))?;
-    done(&[(out, manifest)])
+    done(folder::run(&folder::Options { images, out, storing, shuffle_seed, note }))
 }
 
 fn imagenet(arguments: Imagenet) -> Result<()> {
     let storing = storing(&arguments.storing, Some(arguments.size), arguments.out.shard_mib);
     let Imagenet { train, val, devkit, seed, out, .. } = arguments;
-    done(&going_on(imagenet::run(&imagenet::Options { train, val, devkit, out: out.out, storing, seed }))?)
+    done(imagenet::run(&imagenet::Options { train, val, devkit, out: out.out, storing, seed }))
 }
 
 /// Says of a preparation for which the disk was too small that it is not lost.
-fn going_on<T>(result: Result<T>) -> Result<T> {
+fn going_on(result: Result<Made>) -> Result<Made> {
     result.map_err(|error| {
         let full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
         match error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|cause| full(cause.kind()))) {
@@ -109,7 +142,12 @@ fn inspect(arguments: &Inspect, json: fn(&Dataset) -> Value, describe: fn(&Datas
 fn verify(arguments: &Verify) -> Result<()> {
     for part in parts(&arguments.folder) {
         let dataset = verify::verify(&part, arguments.threads)?;
-        say(&format!("{}: {} samples in {} shards are intact", part.display(), dataset.len(), dataset.shards().len()))?;
+        say(&format!(
+            "{}: {} in {}, all intact",
+            part.display(),
+            number(dataset.len() as u64, "sample"),
+            number(dataset.shards().len() as u64, "shard")
+        ))?;
     }
     Ok(())
 }
@@ -134,16 +172,20 @@ fn show(arguments: Show) -> Result<()> {
         augmentation: (augmentation != Augmentation::default()).then_some(augmentation),
     };
     let shown = show::show(&options)?;
-    say(&format!("{}: {} samples", arguments.out.display(), shown.len()))
+    say(&format!("{}: {}", arguments.out.display(), number(shown.len() as u64, "sample")))
 }
 
-fn done(written: &[(PathBuf, Manifest)]) -> Result<()> {
-    written.iter().try_for_each(|(folder, manifest)| say(&summary(folder, manifest)))
+/// Tells what was made, or was there.
+fn done(made: Result<Made>) -> Result<()> {
+    let made = going_on(made)?;
+    let before = if made.before { ": complete, made before" } else { "" };
+    made.parts.iter().try_for_each(|(folder, manifest)| say(&format!("{}{before}", summary(folder, manifest))))
 }
 
 fn summary(folder: &Path, manifest: &Manifest) -> String {
     let shape = manifest.shape.map_or("differing frames".to_owned(), |[h, w, c]| format!("{h} x {w} x {c}"));
-    format!("{}: {} samples of {shape}, {} classes", folder.display(), manifest.samples, manifest.classes)
+    let (samples, classes) = (number(manifest.samples, "sample"), number(manifest.classes.into(), "class"));
+    format!("{}: {samples} of {shape}, {classes}", folder.display())
 }
 
 fn say_json(value: &Value) -> Result<()> {

@@ -1,8 +1,8 @@
 //! The folder that a preparation fills, and how an interrupted one is told from anything else.
 //!
-//! `job.json` is written before the first shard and removed after the last manifest. While it is there the folder belongs to
-//! that job alone: the same command goes on, anything else is refused. A lock on it keeps two processes apart; it is taken
-//! before anything is looked at. A job that made nothing leaves nothing that another one could be refused for.
+//! `job.json` is written before the first shard, and marked as complete after the last manifest. The folder belongs to that job alone:
+//! the same command goes on, or finds all done; anything else is refused. A lock on it keeps two processes apart; it is taken before
+//! anything is looked at. A job that made nothing leaves nothing that another one could be refused for.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -10,15 +10,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use biodist_process::files::{self, PARTIAL, open_at_once, open_regular, sync_folder};
+use biodist_process::exit::Exit;
+use biodist_process::files::{self, PARTIAL, open_at_once, open_regular, sync_folder, write_atomically};
 use biodist_process::quote::excerpt;
 use serde_json::{Value, json};
-use shards::error::usage;
 use shards::manifest::PARTS;
 
 use crate::prepare::{base_name, journal};
 
 const JOB: &str = "job.json";
+/// Its entry that says that nothing is left to do.
+const COMPLETE: &str = "complete";
 /// Inputs up to this many bytes are known by their content, larger ones by size and time of modification.
 pub const COMPARED: u64 = 256 << 20;
 
@@ -33,47 +35,53 @@ pub struct Output {
 }
 
 impl Output {
-    /// Takes `folder` for `job`, a description of the command and its inputs. Creates the folder where it is missing.
+    /// Takes `folder` for `job`, a description of the command and its inputs. Creates the folder where it is missing. None where the
+    /// same job is complete.
     ///
     /// # Errors
-    /// Where the folder holds anything but the same job interrupted, or another process is at work in it.
-    pub fn claim(folder: &Path, job: &Value) -> Result<Output> {
+    /// Where the folder holds anything but the same job, or another process is at work in it.
+    pub fn claim(folder: &Path, job: &Value) -> Result<Option<Output>> {
         let created = !folder.exists();
         if !created && !folder.is_dir() {
-            return Err(usage(format!("--out {} is a file; give a folder that is empty or does not exist", folder.display())));
+            return Err(Exit::Usage.error(format!("--out {} is a file; give a folder that is empty or does not exist", folder.display())));
         }
         std::fs::create_dir_all(folder).with_context(|| format!("--out {} cannot be created", folder.display()))?;
         let mut output = Output { folder: folder.to_owned(), resumed: false, created, released: false, job: locked(folder)? };
-        output.begin(job)?;
-        Ok(output)
+        let complete = output.begin(job)?;
+        Ok((!complete).then_some(output))
     }
 
-    fn begin(&mut self, job: &Value) -> Result<()> {
+    /// Whether the job is complete.
+    fn begin(&mut self, job: &Value) -> Result<bool> {
         let path = self.folder.join(JOB);
         let mut text = Vec::new();
         self.job.read_to_end(&mut text).with_context(|| format!("{} cannot be read", path.display()))?;
-        let found: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let mut found: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let complete = found.as_object_mut().is_some_and(|entries| entries.remove(COMPLETE).is_some());
         self.resumed = found == *job;
         if self.resumed {
-            return Ok(());
+            return Ok(complete);
         }
         if let Some(name) = made(&self.folder)? {
             if text.is_empty() {
                 std::fs::remove_file(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
                 return Err(not_empty(&self.folder, &name));
             }
-            return Err(usage(format!(
-                "--out {0} holds another preparation that was interrupted ({1}); go on with what that one was given, delete {0} to begin \
-                 anew, or give another folder",
-                self.folder.display(),
-                difference("", &found, job).unwrap_or_default()
-            )));
+            let (folder, difference) = (self.folder.display(), difference("", &found, job).unwrap_or_default());
+            return Err(Exit::Usage.error(match complete {
+                true => format!("--out {folder} holds another data set ({difference}); give another folder, or delete {folder}"),
+                false => format!(
+                    "--out {folder} holds another preparation that was interrupted ({difference}); go on with what that one was given, \
+                     delete {folder} to begin anew, or give another folder"
+                ),
+            }));
         }
         clear(&self.folder)?;
         let written = self.job.set_len(0).and_then(|()| self.job.rewind());
         let written = written.and_then(|()| self.job.write_all(format!("{job:#}\n").as_bytes())).and_then(|()| self.job.sync_all());
         written.with_context(|| format!("{} cannot be written", path.display()))?;
-        sync_folder(&path)
+        sync_folder(&path)?;
+        Ok(false)
     }
 
     /// Makes a new job pass `check` before it writes anything. A job that goes on has passed.
@@ -84,12 +92,11 @@ impl Output {
         Ok(self)
     }
 
-    /// Ends the job: from now on the folder is a finished data set.
-    pub fn release(mut self) -> Result<()> {
-        let path = self.folder.join(JOB);
-        std::fs::remove_file(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
+    /// Ends `job`: from now on the folder is a finished data set.
+    pub fn release(mut self, mut job: Value) -> Result<()> {
+        job[COMPLETE] = true.into();
         self.released = true;
-        sync_folder(&path)
+        write_atomically(&self.folder.join(JOB), format!("{job:#}\n").as_bytes())
     }
 }
 
@@ -129,7 +136,7 @@ fn locked(folder: &Path) -> Result<File> {
 }
 
 fn not_empty(folder: &Path, name: &str) -> anyhow::Error {
-    usage(format!("--out {} is not empty (it holds {name}); give a folder that is empty or does not exist", folder.display()))
+    Exit::Usage.error(format!("--out {} is not empty (it holds {name}); give a folder that is empty or does not exist", folder.display()))
 }
 
 fn names(folder: &Path) -> Result<Vec<String>> {
@@ -195,10 +202,10 @@ pub fn require_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
         let Ok(there) = input.canonicalize() else { continue };
         let (out, input) = (out.display(), input.display());
         if place.starts_with(&there) {
-            return Err(usage(format!("--out {out} lies in {input}, which is read; give a folder outside of it")));
+            return Err(Exit::Usage.error(format!("--out {out} lies in {input}, which is read; give a folder outside of it")));
         }
         if there.starts_with(&place) {
-            return Err(usage(format!("{input}, which is read, lies in --out {out}; give another folder for the output")));
+            return Err(Exit::Usage.error(format!("{input}, which is read, lies in --out {out}; give another folder for the output")));
         }
     }
     Ok(())
@@ -220,7 +227,7 @@ fn resolved(path: &Path) -> PathBuf {
 
 /// What identifies an input file in a job: its name and its content, or where that is large, its size and time of modification.
 pub fn identity(path: &Path) -> Result<Value> {
-    let file = open_regular(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+    let file = open_regular(path).map_err(|error| Exit::Usage.error(format!("{} cannot be opened: {error}", path.display())))?;
     let metadata = file.metadata().with_context(|| format!("{} cannot be examined", path.display()))?;
     let mut identity = json!({ "name": base_name(path), "bytes": metadata.len() });
     if metadata.len() <= COMPARED {
@@ -253,7 +260,8 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("out");
         let [one, two] = [1, 2].map(|size| json!({ "storing": { "size": size } }));
-        let refused = Output::claim(&folder, &one).unwrap().admit(|| bail!("no room"));
+        let claim = |job| Output::claim(&folder, job).unwrap().unwrap();
+        let refused = claim(&one).admit(|| bail!("no room"));
         assert_eq!(refused.err().unwrap().to_string(), "no room");
         assert!(!folder.exists());
         // Killed in its first moments: it can give nothing back.
@@ -261,19 +269,23 @@ mod tests {
         for name in [JOB, "train/unreadable.jsonl", "train/00000.shard.partial"] {
             std::fs::write(folder.join(name), b"{\"size\"").unwrap();
         }
-        let output = Output::claim(&folder, &two).unwrap();
+        let output = claim(&two);
         assert!(!folder.join("train").exists());
         let at_work = Output::claim(&folder, &one).err().unwrap().to_string();
         assert!(at_work.starts_with("another data-prep is at work in "), "{at_work}");
         std::fs::write(folder.join("00000.shard"), b"made").unwrap();
         drop(output);
         // What was admitted once goes on unasked.
-        drop(Output::claim(&folder, &two).unwrap().admit(|| bail!("no room any more")).unwrap());
+        drop(claim(&two).admit(|| bail!("no room any more")).unwrap());
         let other = Output::claim(&folder, &one).err().unwrap().to_string();
         assert!(other.contains("storing.size is 2 there, 1 here") && other.contains(&format!("delete {}", folder.display())), "{other}");
         std::fs::remove_dir_all(&folder).unwrap();
-        Output::claim(&folder, &one).unwrap().release().unwrap();
-        assert!(!folder.join(JOB).exists());
+        let output = claim(&one);
+        std::fs::write(folder.join("00000.shard"), b"made").unwrap();
+        output.release(one.clone()).unwrap();
+        assert!(Output::claim(&folder, &one).unwrap().is_none());
+        let other = Output::claim(&folder, &two).err().unwrap().to_string();
+        assert!(other.contains("holds another data set (storing.size is 1 there, 2 here)"), "{other}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `data-prep folder`, `cifar10` and the commands that look at data sets, as a user runs them.
+//! `data-prep folder` and the commands that look at data sets, as a user runs them.
 
 mod common;
 
@@ -179,65 +179,6 @@ fn resized_pixels_are_near_pillows() {
 }
 
 #[test]
-fn cifar10_batches() {
-    let folder = tempfile::tempdir().unwrap();
-    let record = |label: u8, index: usize| {
-        let mut record = vec![label];
-        record.extend((0..3072).map(|at| (at / 1024 * 80 + at % 32 + index) as u8));
-        record
-    };
-    for batch in 1..=5 {
-        put(folder.path(), &format!("b/data_batch_{batch}.bin"), &[record(batch, batch as usize), record(0, 9)].concat());
-    }
-    put(folder.path(), "b/test_batch.bin", &record(9, 3));
-    put(folder.path(), "b/batches.meta.txt", b"airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n");
-    expect(folder.path(), "cifar10 --batches b --out out", 0);
-    let [train, test] = ["train", "test"].map(|part| open(&folder.path().join("out").join(part)));
-    assert_eq!((train.len(), test.len(), train.shape(), train.classes()), (10, 1, Some([32, 32, 3]), 10));
-    assert_eq!(test.class_names()[9], "truck");
-    assert_eq!((0..10).map(|index| train.label(index)).collect::<Vec<_>>(), [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]);
-    let sample = train.sample(2).unwrap();
-    for (at, pixel) in sample.pixels.chunks(3).enumerate() {
-        let x = (at % 32) as u8 + 2;
-        assert_eq!(pixel, [x, x + 80, x + 160]);
-    }
-    let information: serde_json::Value = serde_json::from_str(&expect(folder.path(), "info out --json", 0)).unwrap();
-    assert_eq!(information["train"]["samples_per_class"][0], 5);
-    assert!(expect(folder.path(), "verify out", 0).contains("out/test: 1 samples in 1 shards are intact"));
-
-    let refused = |batches: &str, part: &str| {
-        let said = expect(folder.path(), &format!("cifar10 --batches {batches} --out x"), 2);
-        assert!(said.contains(part), "{batches}: {said}");
-    };
-    put(folder.path(), "python/data_batch_1", b"a pickle");
-    put(folder.path(), "above/cifar-10-batches-py/data_batch_1", b"a pickle");
-    put(folder.path(), "cifar-10-python.tar.gz", b"pickles");
-    for other in ["python", "above", "above/cifar-10-batches-py", "cifar-10-python.tar.gz"] {
-        refused(other, "the Python or MATLAB version; download the binary version, cifar-10-binary.tar.gz");
-    }
-    fs::rename(folder.path().join("b"), folder.path().join("above/cifar-10-batches-bin")).unwrap();
-    refused("above", "did you mean above/cifar-10-batches-bin?");
-    let tar = |arguments: &[&str]| {
-        assert!(Command::new("tar").current_dir(folder.path()).args(arguments).status().unwrap().success());
-    };
-    tar(&["-czf", "cifar-10-binary.tar.gz", "-C", "above", "cifar-10-batches-bin"]);
-    refused("cifar-10-binary.tar.gz", "unpack it with `tar -xf cifar-10-binary.tar.gz` and give the folder cifar-10-batches-bin");
-    refused(".", "`tar -xf ./cifar-10-binary.tar.gz`");
-    tar(&["-xf", "cifar-10-binary.tar.gz"]);
-    refused(".", "did you mean ./cifar-10-batches-bin?");
-    expect(folder.path(), "cifar10 --batches cifar-10-batches-bin --out unpacked", 0);
-    assert!(files(&folder.path().join("unpacked")) == files(&folder.path().join("out")));
-    fs::rename(folder.path().join("cifar-10-batches-bin"), folder.path().join("b")).unwrap();
-
-    put(folder.path(), "b/data_batch_3.bin", &record(3, 3)[..3000]);
-    assert!(expect(folder.path(), "cifar10 --batches b --out x", 1).contains("b/data_batch_3.bin has 3000 bytes"));
-    put(folder.path(), "b/data_batch_3.bin", &record(10, 3));
-    assert!(expect(folder.path(), "cifar10 --batches b --out x", 1).contains("b/data_batch_3.bin has label 10 in record 0"));
-    fs::remove_file(folder.path().join("b/data_batch_3.bin")).unwrap();
-    assert!(expect(folder.path(), "cifar10 --batches b --out x", 2).contains("b/data_batch_3.bin cannot be opened"));
-}
-
-#[test]
 fn looking_at_a_data_set() {
     let folder = tempfile::tempdir().unwrap();
     for kind in 0..6 {
@@ -264,6 +205,12 @@ fn looking_at_a_data_set() {
     assert!(expect(folder.path(), "show out 6 --out x.png", 2).contains("samples 0 to 5, asked was number 6"));
     assert!(expect(folder.path(), "show out --crop 99 99 --out x.png", 2).contains("does not fit a frame of 40 x 50"));
     assert!(expect(folder.path(), "info nothing", 2).contains("does not exist"));
+    assert!(expect(folder.path(), "show out 3 --out sheet.gif", 2).contains("end its name in .png or .jpg"));
+    assert_eq!(expect(folder.path(), "show out 3 --out sheet.JPG", 0), "sheet.JPG: 1 sample\n");
+    let bytes = fs::read(folder.path().join("sheet.JPG")).unwrap();
+    let jpeg = data_prep::photo::Photo::open(&bytes, false).unwrap();
+    assert!(bytes.starts_with(&[0xff, 0xd8]) && jpeg.frame() == (sheet("3").height(), sheet("3").width()));
+    assert_eq!(expect(folder.path(), "verify out", 0), "out: 6 samples in 1 shard, all intact\n");
 
     let path = folder.path().join("out/00000.shard");
     let mut bytes = fs::read(&path).unwrap();

@@ -1,6 +1,7 @@
 //! `data-prep idx` as a user runs it.
 
 mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -63,7 +64,7 @@ fn interrupted_preparation_goes_on_to_the_same_bytes() {
     let whole = run(folder.path(), "whole", &["--shard-mib", "1"]);
     assert_eq!(whole.status.code(), Some(0), "{whole:?}");
     let expected = files(&folder.path().join("whole"));
-    assert_eq!(expected.len(), 44);
+    assert_eq!(expected.len(), 45);
 
     let part = folder.path().join("part");
     fs::create_dir(&part).unwrap();
@@ -111,15 +112,25 @@ fn what_was_cut_off_is_got_again_and_prepared() {
         fs::write(folder.path().join("images"), damaged).unwrap();
         let failed = run(folder.path(), "out", &["--shard-mib", "1"]);
         let said = String::from_utf8_lossy(&failed.stderr);
-        assert!(failed.status.code() == Some(1) && said.contains("error: images ") && said.contains("get it again"), "{failed:?}");
+        assert!(failed.status.code() == Some(1) && said.contains("data-prep: images ") && said.contains("get it again"), "{failed:?}");
         assert!(!folder.path().join("out").exists());
     }
     fs::write(folder.path().join("images"), whole).unwrap();
     let done = run(folder.path(), "out", &["--shard-mib", "1"]);
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     let again = run(folder.path(), "out", &["--shard-mib", "1"]);
-    assert_eq!(again.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("is not empty (it holds 00000.shard)"), "{again:?}");
+    let said = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(again.status.code() == Some(0) && said == "out: complete, made before: 20 samples of 400 x 400 x 1, 8 classes\n", "{again:?}");
+    let other = run(folder.path(), "out", &["--shard-mib", "2"]);
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(other.status.code() == Some(2) && said.contains("holds another data set (shard_mib is 1 there, 2 here)"), "{said}");
+    fs::remove_file(folder.path().join("out/00001.shard")).unwrap();
+    let damaged = run(folder.path(), "out", &["--shard-mib", "1"]);
+    let said = String::from_utf8_lossy(&damaged.stderr).into_owned();
+    assert!(damaged.status.code() == Some(1) && said.contains("delete out and run the same command again"), "{said}");
+    // What it advises.
+    fs::remove_dir_all(folder.path().join("out")).unwrap();
+    assert_eq!(run(folder.path(), "out", &["--shard-mib", "1"]).status.code(), Some(0));
 }
 
 #[test]
@@ -134,30 +145,30 @@ fn bad_input_is_named() {
         whole[..whole.len() - 6].to_vec()
     };
     /// Images, labels, further arguments, part of the message.
-    type Case<'a> = (&'a [u8], &'a [u8], &'a [&'a str], &'a str);
+    type Case<'a> = (&'a [u8], &'a [u8], &'a [&'a str], &'a str, i32);
     let cases: [Case; 13] = [
-        (b"\x89PNG....", &labels, &[], "images is no idx file"),
-        (b"", &labels, &[], "images is no idx file"),
-        (&float, &labels, &[], "images holds values of idx type 0x0d"),
-        (&labels, &labels, &[], "images has 1 dimensions"),
-        (&images, &images, &[], "labels has 3 dimensions"),
-        (&images[..images.len() - 1], &labels, &[], "images is cut off"),
-        (&truncated_gzip, &labels, &[], "images"),
-        (&[&images[..], b"x"].concat(), &labels, &[], "images has more bytes"),
-        (&images, &labels[..9], &[], "labels is cut off"),
-        (&images, &idx(&[3], &[0; 3]), &[], "2 images, but labels has 3 labels"),
-        (&idx(&[0, 2, 2], &[]), &idx(&[0], &[]), &[], "holds no images"),
-        (&images, &labels, &["--classes", "1"], "labels has label 1 at number 1, but --classes is 1"),
-        (&idx(&[2, u32::MAX, u32::MAX], &[]), &labels, &[], "cannot be stored"),
+        (b"\x89PNG....", &labels, &[], "images is no idx file", 1),
+        (b"", &labels, &[], "images is no idx file", 1),
+        (&float, &labels, &[], "images holds values of idx type 0x0d", 1),
+        (&labels, &labels, &[], "images has 1 dimensions", 2),
+        (&images, &images, &[], "labels has 3 dimensions", 2),
+        (&images[..images.len() - 1], &labels, &[], "images is cut off", 1),
+        (&truncated_gzip, &labels, &[], "images", 1),
+        (&[&images[..], b"x"].concat(), &labels, &[], "images has more bytes", 1),
+        (&images, &labels[..9], &[], "labels is cut off", 1),
+        (&images, &idx(&[3], &[0; 3]), &[], "2 images, but labels has 3 labels", 2),
+        (&idx(&[0, 2, 2], &[]), &idx(&[0], &[]), &[], "holds no images", 1),
+        (&images, &labels, &["--classes", "1"], "labels has label 1 at number 1, but --classes is 1", 2),
+        (&idx(&[2, u32::MAX, u32::MAX], &[]), &labels, &[], "cannot be stored", 1),
     ];
-    for (at, (images, labels, extra, part)) in cases.into_iter().enumerate() {
+    for (at, (images, labels, extra, part, code)) in cases.into_iter().enumerate() {
         fs::write(folder.path().join("images"), images).unwrap();
         fs::write(folder.path().join("labels"), labels).unwrap();
         let out = format!("out{at}");
         let output = run(folder.path(), &out, extra);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{part}: {message}");
-        assert!(message.starts_with("error: ") && message.contains(part), "{part}: {message}");
+        assert_eq!(output.status.code(), Some(code), "{part}: {message}");
+        assert!(message.starts_with("data-prep: ") && message.contains(part), "{part}: {message}");
         assert!(!folder.path().join(out).exists());
     }
     fs::remove_file(folder.path().join("images")).unwrap();

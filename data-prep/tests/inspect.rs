@@ -26,7 +26,7 @@ fn more_shards_than_a_process_may_open_files() {
     manifest.samples = 3000;
     manifest.write(&many).unwrap();
     for (arguments, says) in [
-        ("verify many", "3000 samples in 1500 shards are intact"),
+        ("verify many", "3000 samples in 1500 shards, all intact"),
         ("info many", "samples   3,000"),
         ("stats many", "samples per class: 1500 to 1500"),
         ("show many --out sheet.png", "sheet.png: 36 samples"),

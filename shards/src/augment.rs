@@ -11,6 +11,7 @@ use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 pub use crate::convert::View;
+
 use crate::convert::{Affine, convert_rows};
 use crate::dataset::Sample;
 use crate::format::MAX_SIDE;

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, OnceLock};
 
 struct Node {
     start: AtomicUsize,
@@ -23,6 +23,8 @@ struct Node {
 static NODES: AtomicPtr<Node> = AtomicPtr::new(null_mut());
 /// Serialises registrations; the handler does not take it.
 static REGISTERING: Mutex<()> = Mutex::new(());
+/// How messages begin; installed with the handler.
+static PROGRAM: OnceLock<&str> = OnceLock::new();
 static mut PREVIOUS: std::mem::MaybeUninit<libc::sigaction> = std::mem::MaybeUninit::uninit();
 
 /// A range of memory that the handler knows to belong to a shard, until this is dropped.
@@ -68,10 +70,9 @@ impl Node {
 }
 
 /// Makes a fault in a mapped shard print which shard it was and end the process with 1. Other faults go where they went
-/// before. Call it once, early, in `main`; further calls do nothing.
-pub fn install_fault_handler() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+/// before. Call it once, early, in `main`; further calls do nothing. `program` begins the message.
+pub fn install_fault_handler(program: &'static str) {
+    PROGRAM.get_or_init(|| {
         // SAFETY: the action is fully initialised, and `handle` restricts itself to async-signal-safe calls.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
@@ -80,6 +81,7 @@ pub fn install_fault_handler() {
             libc::sigemptyset(&mut action.sa_mask);
             libc::sigaction(libc::SIGBUS, &action, (&raw mut PREVIOUS).cast());
         }
+        program
     });
 }
 
@@ -93,7 +95,8 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
             let length = map.length.load(Ordering::Acquire);
             if address.wrapping_sub(map.start.load(Ordering::Acquire)) < length {
                 let path = map.path.load(Ordering::Acquire);
-                say(b"error: ");
+                say(PROGRAM.get().map_or(b"error", |program| program.as_bytes()));
+                say(b": ");
                 say(std::slice::from_raw_parts(path.cast(), libc::strlen(path)));
                 say(b" can no longer be read: it became shorter or its disk failed while it was in use; restore it and run again\n");
                 libc::_exit(1);

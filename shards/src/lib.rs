@@ -8,7 +8,6 @@
 pub mod augment;
 mod convert;
 pub mod dataset;
-pub mod error;
 pub mod fault;
 pub mod format;
 pub mod jpeg;
@@ -20,7 +19,6 @@ pub mod writer;
 
 pub use augment::{AugmentKey, Augmentation};
 pub use dataset::{Dataset, Sample};
-pub use error::UsageError;
 pub use fault::install_fault_handler;
 pub use manifest::Manifest;
 pub use statistics::{ChannelStatistics, PixelSums};

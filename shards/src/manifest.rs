@@ -7,11 +7,11 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::exit::Exit;
 use biodist_process::files::{open_regular, write_atomically};
 use biodist_process::quote::excerpt;
 use serde::{Deserialize, Serialize};
 
-use crate::error::usage;
 use crate::format::{Encoding, MAX_CHANNELS, MAX_CLASSES, VERSION};
 use crate::statistics::ChannelStatistics;
 
@@ -170,7 +170,7 @@ fn reason(error: serde_json::Error) -> anyhow::Error {
 
 fn missing(folder: &Path) -> anyhow::Error {
     if !folder.exists() {
-        return usage(format!("{} does not exist; give a folder that data-prep made", folder.display()));
+        return Exit::Usage.error(format!("{} does not exist; give a folder that data-prep made", folder.display()));
     }
     let parts: Vec<String> = PARTS
         .iter()
@@ -179,9 +179,9 @@ fn missing(folder: &Path) -> anyhow::Error {
         .map(|part| part.display().to_string())
         .collect();
     if !parts.is_empty() {
-        return usage(format!("{} holds several data sets; name one: {}", folder.display(), parts.join(", ")));
+        return Exit::Usage.error(format!("{} holds several data sets; name one: {}", folder.display(), parts.join(", ")));
     }
-    usage(format!(
+    Exit::Usage.error(format!(
         "{} has no {FILE_NAME}: it was not made by data-prep, or its preparation was interrupted (the same command goes on)",
         folder.display()
     ))

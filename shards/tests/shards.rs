@@ -314,7 +314,7 @@ fn more_shards_than_a_process_may_have_maps() {
 #[ignore = "started by a_fault_names_the_shard"]
 fn fault() {
     let Ok(folder) = std::env::var("SHARDS_FAULT_FOLDER") else { return };
-    shards::install_fault_handler();
+    shards::install_fault_handler("shards");
     let folder = Path::new(&folder);
     let dataset = Dataset::open(folder).unwrap();
     let sample = dataset.sample(0).unwrap();
@@ -334,5 +334,5 @@ fn a_fault_names_the_shard() {
         .unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("00000.shard can no longer be read"), "{message}");
+    assert!(message.contains("shards: ") && message.contains("00000.shard can no longer be read"), "{message}");
 }

@@ -206,7 +206,7 @@ fn open(key: &str, path: &Path) -> Result<Dataset> {
     Dataset::open(path).and_then(whole).map_err(|error| {
         let message = format!("{key} = {path:?}: {error:#}");
         // A wrong path is the configuration's fault, a damaged file is not.
-        if shards::error::exit_code(&error) == 2 { Exit::Usage.error(message) } else { anyhow!(message) }
+        if Exit::of(&error) == Exit::Usage { Exit::Usage.error(message) } else { anyhow!(message) }
     })
 }
 

@@ -6,10 +6,10 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::exit::Exit;
 use biodist_process::files::open_regular;
 use biodist_process::quote::excerpt;
 use flate2::read::MultiGzDecoder;
-use shards::error::usage;
 
 use super::matlab::{self, Value};
 
@@ -42,7 +42,7 @@ impl Devkit {
     /// # Errors
     /// Where it is another archive, damaged, or contradicts itself.
     pub fn open(path: &Path) -> Result<Devkit> {
-        let file = open_regular(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+        let file = open_regular(path).map_err(|error| Exit::Usage.error(format!("{} cannot be opened: {error}", path.display())))?;
         let (meta, truth) = read_files(file)
             .with_context(|| format!("{} is no development kit (ILSVRC2012_devkit_t12.tar.gz) or is damaged", path.display()))?;
         Devkit::parse(&meta, &truth).with_context(|| format!("{} cannot be used", path.display()))

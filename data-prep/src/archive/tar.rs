@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use biodist_process::exit::Exit;
 use biodist_process::files::open_regular;
 use biodist_process::quote::excerpt;
-use shards::error::usage;
 
 use crate::stray::is_stray_path;
 
@@ -42,7 +42,7 @@ pub struct Member {
 impl Section {
     /// A file as a whole.
     pub fn open(path: &Path) -> Result<Section> {
-        let file = open_regular(path).map_err(|error| usage(format!("{} cannot be opened: {error}", path.display())))?;
+        let file = open_regular(path).map_err(|error| Exit::Usage.error(format!("{} cannot be opened: {error}", path.display())))?;
         let metadata = file.metadata().with_context(|| format!("{} cannot be examined", path.display()))?;
         Ok(Section { file: Arc::new(file), path: path.to_owned(), offset: 0, length: metadata.len() })
     }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use shards::dataset::Dataset;
 use shards::format::Encoding;
 
+use super::number;
+
 /// Classes that are listed by name.
 const LISTED: usize = 20;
 
@@ -62,7 +64,7 @@ pub fn describe(dataset: &Dataset) -> String {
         let _ = writeln!(text, "  note      {}", plain(note));
     }
     if let Some(unreadable) = manifest.made_by["unreadable"].as_u64() {
-        let _ = writeln!(text, "  left out  {unreadable} unreadable photos, listed in unreadable.txt");
+        let _ = writeln!(text, "  left out  {}, listed in unreadable.txt", number(unreadable, "unreadable photo"));
     }
     text
 }

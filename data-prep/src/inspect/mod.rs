@@ -4,9 +4,16 @@ pub mod info;
 pub mod sheet;
 pub mod show;
 pub mod verify;
+
 use std::path::{Path, PathBuf};
 
 use shards::manifest::{FILE_NAME, PARTS};
+
+/// A number of things, named as one or as several.
+pub fn number(count: u64, thing: &str) -> String {
+    let ending = if thing.ends_with('s') { "es" } else { "s" };
+    format!("{count} {thing}{}", if count == 1 { "" } else { ending })
+}
 
 /// The data sets that a folder stands for: itself, or those that one preparation put below it.
 pub fn parts(folder: &Path) -> Vec<PathBuf> {

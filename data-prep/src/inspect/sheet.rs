@@ -3,16 +3,21 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use biodist_process::exit::Exit;
 use biodist_process::files::write_atomically;
 use font8x8::UnicodeFonts;
 use image::imageops::FilterType;
 use image::{ImageEncoder, Rgb, RgbImage};
+
+use crate::photo::{self, Picture};
 
 /// Small pictures are enlarged by whole factors until their long side comes near this, large ones shrunk to it.
 const SIDE: u32 = 160;
 const GLYPH: u32 = 8;
 const GAP: u32 = 8;
 const TEXT_LINES: usize = 2;
+/// Of a JPEG: the text stays legible.
+const QUALITY: u8 = 92;
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([20, 20, 20]);
 
@@ -64,12 +69,42 @@ pub fn draw(cells: &[Cell], columns: u32) -> RgbImage {
     sheet
 }
 
-/// Writes a PNG under exactly the name that is given.
-pub fn save(sheet: &RgbImage, path: &Path) -> Result<()> {
-    let mut bytes = Vec::new();
-    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
-    let written = encoder.write_image(sheet.as_raw(), sheet.width(), sheet.height(), image::ExtendedColorType::Rgb8);
-    written.context("the sheet cannot be packed as PNG")?;
+/// How a sheet is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Png,
+    Jpeg,
+}
+
+impl Form {
+    /// What the ending of the file's name says; without one, as a device's, PNG.
+    ///
+    /// # Errors
+    /// Where it says anything else.
+    pub fn of(path: &Path) -> Result<Form> {
+        match path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).as_deref() {
+            None | Some("png") => Ok(Form::Png),
+            Some("jpg" | "jpeg") => Ok(Form::Jpeg),
+            Some(_) => {
+                Err(Exit::Usage.error(format!("--out {}: a sheet is a PNG or a JPEG; end its name in .png or .jpg", path.display())))
+            }
+        }
+    }
+}
+
+/// Writes the sheet under exactly the name that is given.
+pub fn save(sheet: RgbImage, form: Form, path: &Path) -> Result<()> {
+    let (width, height) = sheet.dimensions();
+    let bytes = match form {
+        Form::Jpeg => photo::jpeg(&Picture { height, width, pixels: sheet.into_raw() }, QUALITY)?,
+        Form::Png => {
+            let mut bytes = Vec::new();
+            let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+            let written = encoder.write_image(sheet.as_raw(), width, height, image::ExtendedColorType::Rgb8);
+            written.context("the sheet cannot be packed as PNG")?;
+            bytes
+        }
+    };
     write_atomically(path, &bytes)
 }
 

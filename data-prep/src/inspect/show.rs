@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use biodist_process::exit::Exit;
 use image::{Rgb, RgbImage};
 use shards::augment::{AugmentKey, Augmentation};
 use shards::dataset::Dataset;
-use shards::error::usage;
 use shards::random::permutation;
 
-use super::sheet::{self, Cell};
+use super::sheet::{self, Cell, Form};
 
 /// Most samples on one sheet.
 const MAX_COUNT: usize = 2000;
@@ -31,10 +31,15 @@ pub struct Options {
 
 /// Draws the sheet. Returns the numbers of the samples on it.
 pub fn show(options: &Options) -> Result<Vec<usize>> {
+    let form = Form::of(&options.out)?;
     let dataset = Dataset::open(&options.folder)?;
     let mut indices = options.indices.clone();
     if let Some(&index) = indices.iter().find(|&&index| index >= dataset.len()) {
-        return Err(usage(format!("{} has samples 0 to {}, asked was number {index}", options.folder.display(), dataset.len() - 1)));
+        return Err(Exit::Usage.error(format!(
+            "{} has samples 0 to {}, asked was number {index}",
+            options.folder.display(),
+            dataset.len() - 1
+        )));
     }
     if indices.is_empty() {
         indices = permutation(options.seed, dataset.len());
@@ -42,7 +47,7 @@ pub fn show(options: &Options) -> Result<Vec<usize>> {
         indices.sort();
     }
     if indices.is_empty() || indices.len() > MAX_COUNT {
-        return Err(usage(format!("{} samples are asked for, a sheet has 1 to {MAX_COUNT}", indices.len())));
+        return Err(Exit::Usage.error(format!("{} samples are asked for, a sheet has 1 to {MAX_COUNT}", indices.len())));
     }
     let mut cells = Vec::new();
     for &index in &indices {
@@ -57,14 +62,15 @@ pub fn show(options: &Options) -> Result<Vec<usize>> {
         cells.push(Cell { picture, text: dataset.class_names()[label as usize].clone(), footer: format!("#{index}, class {label}") });
     }
     let columns = (cells.len() as f64).sqrt().ceil() as u32;
-    sheet::save(&sheet::draw(&cells, columns), &options.out)?;
+    sheet::save(sheet::draw(&cells, columns), form, &options.out)?;
     Ok(indices)
 }
 
 fn augmented(dataset: &Dataset, augmentation: &Augmentation, options: &Options, index: usize) -> Result<RgbImage> {
     let sample = dataset.sample(index)?;
     let frame = Some([sample.height, sample.width, sample.channels]);
-    let [height, width, channels] = augmentation.output_shape(frame, sample.channels).map_err(|error| usage(format!("{error:#}")))?;
+    let [height, width, channels] =
+        augmentation.output_shape(frame, sample.channels).map_err(|error| Exit::Usage.error(format!("{error:#}")))?;
     ensure!(height * width * channels <= 1 << 28, "--crop {height} {width} is too large to show");
     let key = AugmentKey { seed: options.seed, epoch: options.epoch, index: index as u64 };
     let mut out = vec![0.0; height * width * channels];

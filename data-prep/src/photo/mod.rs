@@ -6,10 +6,11 @@ mod resize;
 
 use anyhow::Result;
 use shards::format::Encoding;
-use shards::jpeg;
+use shards::jpeg::decode_stored;
 use shards::statistics::PixelSums;
 
 pub use decode::{Photo, Picture};
+pub use encode::jpeg;
 pub use resize::{centre_crop, resize, resized_frame};
 
 /// All photos are stored in colour.
@@ -62,8 +63,8 @@ impl Treatment {
                 (picture.pixels, sums)
             }
             Encoding::Jpeg => {
-                let bytes = encode::jpeg(&picture, self.quality)?;
-                let seen = jpeg::decode_stored(&bytes, picture.height as usize, picture.width as usize, CHANNELS)?;
+                let bytes = jpeg(&picture, self.quality)?;
+                let seen = decode_stored(&bytes, picture.height as usize, picture.width as usize, CHANNELS)?;
                 (bytes, PixelSums::of(&seen, CHANNELS))
             }
         };

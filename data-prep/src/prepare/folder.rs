@@ -5,17 +5,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use biodist_process::exit::Exit;
 use biodist_process::files::open_regular;
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use shards::error::usage;
-use shards::manifest::Manifest;
 use shards::random::permutation;
 
 use super::photos::{self, Options as Storing, Part, require_disk};
 use super::pipeline::Photos;
 use super::tree::Found;
-use super::{base_name, made_by};
+use super::{Made, base_name, made_by};
 use crate::output::{COMPARED, Output, hash, require_apart};
 
 /// Larger files are no photos.
@@ -38,17 +37,17 @@ pub struct Options {
 ///
 /// # Errors
 /// Where there are no class folders or no photos, and as [`Part::prepare`].
-pub fn run(options: &Options) -> Result<Manifest> {
+pub fn run(options: &Options) -> Result<Made> {
     let tree = Tree::read(options)?;
     let storing: &Storing = &options.storing;
     let job = json!({
         "command": "folder", "images": base_name(&options.images), "photos": tree.digest(), "shuffle_seed": options.shuffle_seed,
-        "storing": storing.describe(),
+        "storing": storing.describe(), "note": options.note,
     });
     let made = json!({
         "images": base_name(&options.images), "shuffle_seed": options.shuffle_seed, "storing": storing.describe(),
     });
-    let output = Output::claim(&options.out, &job)?;
+    let Some(output) = Output::claim(&options.out, &job)? else { return Made::before(&options.out, [options.out.clone()]) };
     let mut made_by = made_by("folder", made);
     if let Some(note) = &options.note {
         made_by["note"] = note.as_str().into();
@@ -57,8 +56,8 @@ pub fn run(options: &Options) -> Result<Manifest> {
     let bytes = part.bytes_per_photo(storing)?;
     let output = output.admit(|| require_disk(&options.out, part.label, bytes * tree.files.len() as u64, storing))?;
     let manifest = part.prepare(storing, bytes)?;
-    output.release()?;
-    Ok(manifest)
+    output.release(job)?;
+    Ok(Made::now(vec![(options.out.clone(), manifest)]))
 }
 
 /// The photos of a tree, in the order in which they are stored.
@@ -73,13 +72,13 @@ impl Tree {
     fn read(options: &Options) -> Result<Tree> {
         let root = &options.images;
         if !root.is_dir() {
-            return Err(usage(format!("--images {} is no folder; give one that holds a folder for each class", root.display())));
+            return Err(Exit::Usage.error(format!("--images {} is no folder; give one that holds a folder for each class", root.display())));
         }
         require_apart(&options.out, &[root])?;
         let found = Found::read(root)?;
         found.elsewhere.iter().try_for_each(|folder| require_apart(&options.out, &[folder]))?;
         if found.photos.is_empty() {
-            return Err(usage(format!(
+            return Err(Exit::Usage.error(format!(
                 "--images {} has no photos in class folders: expected are {0}/CLASS/NAME.jpg (or .jpeg, .png)",
                 root.display()
             )));

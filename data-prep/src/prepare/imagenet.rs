@@ -7,12 +7,11 @@ use anyhow::{Context, Result, bail, ensure};
 use biodist_process::quote::excerpt;
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use shards::manifest::Manifest;
 use shards::random::permutation;
 
 use super::photos::{self, Part, require_disk};
 use super::pipeline::Photos;
-use super::{base_name, made_by};
+use super::{Made, base_name, made_by};
 use crate::archive::devkit::Devkit;
 use crate::archive::tar::{Member, Section};
 use crate::output::{Output, identity, require_apart};
@@ -41,7 +40,7 @@ pub struct Options {
 /// # Errors
 /// Where an archive is another one, cut off or contradicts the development kit, where there is too little disk, and as
 /// [`Part::prepare`].
-pub fn run(options: &Options) -> Result<Vec<(PathBuf, Manifest)>> {
+pub fn run(options: &Options) -> Result<Made> {
     let storing = &options.storing;
     let inputs = [&options.train, &options.val, &options.devkit];
     require_apart(&options.out, &inputs.map(PathBuf::as_path))?;
@@ -51,10 +50,9 @@ pub fn run(options: &Options) -> Result<Vec<(PathBuf, Manifest)>> {
     let train = pool.install(|| training(options, &devkit))?;
     let val = validation(options, &devkit)?;
     let job = json!({ "command": "imagenet", "inputs": identities, "seed": options.seed, "storing": storing.describe() });
-    let output = Output::claim(&options.out, &job)?;
-
-    let class_names: Vec<String> = devkit.classes.iter().map(|class| format!("{} {}", class.wnid, class.words)).collect();
     let folders = ["train", "val"].map(|part| options.out.join(part));
+    let Some(output) = Output::claim(&options.out, &job)? else { return Made::before(&options.out, folders) };
+    let class_names: Vec<String> = devkit.classes.iter().map(|class| format!("{} {}", class.wnid, class.words)).collect();
     let made: [Value; 2] = [&options.train, &options.val]
         .map(|path| made_by("imagenet", json!({ "archive": base_name(path), "devkit": base_name(&options.devkit), "seed": options.seed, "storing": storing.describe() })));
     let [train_made, val_made] = made;
@@ -72,8 +70,8 @@ pub fn run(options: &Options) -> Result<Vec<(PathBuf, Manifest)>> {
         let folder = part.folder.to_owned();
         written.push((folder, part.prepare(storing, size)?));
     }
-    output.release()?;
-    Ok(written)
+    output.release(job)?;
+    Ok(Made::now(written))
 }
 
 /// Photos in an archive, with their labels, in the order in which they are stored.

@@ -1,20 +1,54 @@
 //! From images of various origins to shards, one file per origin.
 
-pub mod cifar10;
+pub mod arrays;
+pub mod cifar;
 pub mod disk;
+pub mod fetch;
 pub mod folder;
 pub mod idx;
 pub mod imagenet;
 pub mod journal;
+pub mod npy;
 pub mod photos;
+pub mod pickle;
 pub mod pipeline;
 pub mod stream;
 pub mod tree;
-use std::path::Path;
 
-/// A shard's pixels, in MiB: few enough files for millions of samples, small enough to lose little when a preparation is
-/// killed.
-pub const SHARD_MIB: u32 = 256;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use shards::{Dataset, Manifest};
+
+/// What a preparation has made.
+pub struct Made {
+    /// Folders with their manifests.
+    pub parts: Vec<(PathBuf, Manifest)>,
+    /// All of it was there before.
+    pub before: bool,
+}
+
+impl Made {
+    pub fn now(parts: Vec<(PathBuf, Manifest)>) -> Made {
+        Made { parts, before: false }
+    }
+
+    /// What an earlier run of the same job has made.
+    ///
+    /// # Errors
+    /// Where that is damaged or gone.
+    pub fn before(out: &Path, folders: impl IntoIterator<Item = PathBuf>) -> Result<Made> {
+        let opened = folders.into_iter().map(|folder| {
+            let manifest = Dataset::open(&folder)?.manifest().clone();
+            Ok((folder, manifest))
+        });
+        let parts = opened.collect::<Result<Vec<_>>>().with_context(|| {
+            let out = out.display();
+            format!("--out {out} was prepared by this command, but is damaged since; delete {out} and run the same command again")
+        })?;
+        Ok(Made { parts, before: true })
+    }
+}
 
 /// Samples per shard for samples of `bytes` each.
 pub fn samples_per_shard(shard_mib: u32, bytes: u64) -> usize {

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use biodist_process::exit::Exit;
 use biodist_process::quote::plain;
-use shards::error::usage;
 
 use crate::stray::is_stray;
 
@@ -59,7 +59,7 @@ impl Found {
         }
         for (folder, link) in folders {
             let Some(class) = folder.file_name().and_then(|name| name.to_str()) else {
-                return Err(usage(format!("class folder {folder:?} has a name that is no UTF-8 text; rename it")));
+                return Err(Exit::Usage.error(format!("class folder {folder:?} has a name that is no UTF-8 text; rename it")));
             };
             found.classes.push(class.to_owned());
             let before = found.photos.len();
@@ -76,11 +76,11 @@ impl Found {
         let key = key(folder)?;
         let class = self.classes.len() as u32 - 1;
         if self.chain.contains(&key) {
-            return Err(usage(format!("{} leads back to a folder that it lies in; remove this link", folder.display())));
+            return Err(Exit::Usage.error(format!("{} leads back to a folder that it lies in; remove this link", folder.display())));
         }
         if let Some((first_class, first)) = self.seen.get(&key) {
             if *first_class != class {
-                return Err(usage(format!(
+                return Err(Exit::Usage.error(format!(
                     "{} and {} are one folder, whose photos would be in two classes; remove the link among them",
                     first.display(),
                     folder.display()

@@ -90,7 +90,7 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// All files below a folder with their bytes, in the order of their names.
+/// All files below a folder with their bytes, in the order of their names; what a preparation notes of its inputs is left out.
 pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -98,7 +98,7 @@ pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
             found.extend(files(&path).into_iter().map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
-        } else {
+        } else if name != "job.json" {
             found.push((name, fs::read(path).unwrap()));
         }
     }
