@@ -156,17 +156,11 @@ fn container_definitions_copy_what_is_there() {
     assert!(copied.iter().all(|path| Path::new(SOURCES).join(path).exists()), "{copied:?}");
     let install = read("scripts/install");
     let documents = install.lines().find_map(|line| line.strip_prefix("documents=(")?.strip_suffix(')')).unwrap();
-<<<<<<< HEAD
     let manifest = read("Cargo.toml");
     let members = manifest.lines().find_map(|line| line.strip_prefix("members = [")?.strip_suffix(']')).unwrap();
     let members = members.split(", ").map(|member| member.trim_matches('"'));
     let others = ["src", "examples", "configs", "hosts", "scripts", "build.rs", "Cargo.lock"];
     for needed in documents.split(' ').chain(members).chain(others) {
-=======
-    let members =
-        ["src", "examples", "launcher", "data-prep", "process", "shards", "configs", "hosts", "scripts", "build.rs", "Cargo.lock"];
-    for needed in documents.split(' ').chain(members) {
->>>>>>> 550b2e4 (Let data-prep and shards end by the exit codes that the other programs share)
         assert!(copied.contains(&needed.split('/').next().unwrap()), "{needed} is not copied");
     }
     assert!(!read(".dockerignore").lines().any(|line| copied.contains(&line.trim_start_matches('/'))));
