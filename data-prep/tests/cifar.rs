@@ -101,7 +101,10 @@ fn ten_classes() {
     }
     let information: serde_json::Value = serde_json::from_str(&expect(path, "info out --json", 0)).unwrap();
     assert_eq!(information["train"]["samples_per_class"][0], 5);
-    assert!(expect(path, "cifar10 --batches bin --out out", 0).contains("out/test: complete, made before: 1 sample of"));
+    assert!(
+        expect(path, "cifar10 --batches bin --out out", 0)
+            .contains("out/test: 1 sample of 32 x 32 x 3, 10 classes: complete, made before\n")
+    );
 
     // Every version, packed or not, below the folder that is given or in it, gives the same shards.
     let expected = files(&path.join("out"));

@@ -120,7 +120,7 @@ fn what_was_cut_off_is_got_again_and_prepared() {
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     let again = run(folder.path(), "out", &["--shard-mib", "1"]);
     let said = String::from_utf8_lossy(&again.stdout).into_owned();
-    assert!(again.status.code() == Some(0) && said == "out: complete, made before: 20 samples of 400 x 400 x 1, 8 classes\n", "{again:?}");
+    assert!(again.status.code() == Some(0) && said == "out: 20 samples of 400 x 400 x 1, 8 classes: complete, made before\n", "{again:?}");
     let other = run(folder.path(), "out", &["--shard-mib", "2"]);
     let said = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(other.status.code() == Some(2) && said.contains("holds another data set (shard_mib is 1 there, 2 here)"), "{said}");

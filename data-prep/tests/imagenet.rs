@@ -126,7 +126,10 @@ fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
     }
     assert!(killed > 0);
     expect(folder.path(), &command("part", 2), 0);
-    assert!(expect(folder.path(), &command("part", 2), 0).contains("part/train: complete, made before: 179 samples"));
+    assert!(
+        expect(folder.path(), &command("part", 2), 0)
+            .contains("part/train: 179 samples of 118 x 118 x 3, 3 classes: complete, made before\n")
+    );
     let found = files(&folder.path().join("part"));
     let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&found), names(&expected));
