@@ -26,7 +26,7 @@ test: ## install what tests need, libtorch too, check formatting and lints, run 
 	@scripts/setup tests
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets --locked -- --deny warnings
-	cargo test --release --workspace --locked
+	cargo test --release --workspace --locked --no-fail-fast
 	cargo clippy --release --package biodist --all-targets --features torch --locked -- --deny warnings
 	cargo test --release --package biodist --features torch --locked --lib --test numerics
 	cargo test --release --package biodist --features torch --locked --test end_to_end -- bench:: builds:: same_bits::
