@@ -108,23 +108,13 @@ impl Cli {
             Command::Train(args) => train::run(args, stop, transport),
             Command::Eval(args) => eval::run(args, transport),
             Command::Sweep(args) => sweep::run(args, stop, transport),
-            Command::Check(args) => match transport.rank() {
-                0 => check::run(args),
-                _ => Ok(()),
-            },
-            Command::Configs(args) => match transport.rank() {
-                0 => configs::run(&args),
-                _ => Ok(()),
-            },
-            Command::Keys(args) => match transport.rank() {
-                0 => keys::run(&args),
-                _ => Ok(()),
-            },
-            Command::Report(args) => match transport.rank() {
-                0 => report::run(&args),
-                _ => Ok(()),
-            },
             Command::Bench(command) => bench::run(command, transport),
+            // What one rank does for all.
+            _ if transport.rank() > 0 => Ok(()),
+            Command::Check(args) => check::run(args),
+            Command::Configs(args) => configs::run(&args),
+            Command::Keys(args) => keys::run(&args),
+            Command::Report(args) => report::run(&args),
         }
     }
 }

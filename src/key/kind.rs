@@ -28,12 +28,12 @@ pub const POSITIVE_SPAN: Bound = Bound { words: "a number above 0, up to 1e9", h
 const LARGEST_SIZE: usize = 1_000_000_000;
 const LARGEST_SIDE: usize = 65_535;
 /// Bytes of a file's or a folder's name.
-pub const LONGEST_NAME: usize = 255;
+const LONGEST_NAME: usize = 255;
 /// Characters of a value that a message shows.
 const SHOWN: usize = 80;
 
 /// The names of a choice.
-pub type Names = fn() -> &'static [&'static str];
+type Names = fn() -> &'static [&'static str];
 
 /// What values a key takes.
 #[derive(Clone, Copy, Debug)]

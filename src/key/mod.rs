@@ -6,10 +6,7 @@
 
 mod kind;
 
-pub use kind::{
-    Bound, DECAY, FINITE, FRACTION, Kind, LONGEST_NAME, NOT_NEGATIVE, Names, POSITIVE, POSITIVE_SPAN, SPAN, describe, names_of, nearest,
-    one_of,
-};
+pub use kind::{Bound, DECAY, FINITE, FRACTION, Kind, NOT_NEGATIVE, POSITIVE, POSITIVE_SPAN, SPAN, describe, names_of, nearest, one_of};
 
 /// A key of the configuration.
 #[derive(Clone, Copy, Debug)]
