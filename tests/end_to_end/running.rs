@@ -1,5 +1,8 @@
 //! How a run is named, found, followed, and gone on with.
 
+use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use crate::site::Site;
 
 /// The one configuration of `site`, whose runs take some steps.
@@ -73,4 +76,35 @@ fn what_is_said_of_a_run_is_short_and_ends_with_its_result() {
     let error = site.metrics("a").iter().rev().find(|line| line["split"] == "test").unwrap()["top1_error"].as_f64().unwrap();
     assert!(last.contains(&format!("test error {:.2} %", 100.0 * error)), "{last}");
     site.succeed(1, &["report", "a", "--out", "pages"]);
+}
+
+/// What a terminal of 100 columns is given by a job of one process, which must end well.
+fn on_a_terminal(site: &Site, arguments: &[&str]) -> String {
+    let (mut outside, mut inside) = (0, 0);
+    let size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: both descriptors are filled in, and are nobody else's.
+    let (outside, inside) = unsafe {
+        assert_eq!(libc::openpty(&mut outside, &mut inside, std::ptr::null_mut(), std::ptr::null(), &size), 0);
+        (OwnedFd::from_raw_fd(outside), OwnedFd::from_raw_fd(inside))
+    };
+    let mut command = site.command(1, arguments);
+    command.stdout(inside.try_clone().unwrap()).stderr(inside);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    // A terminal whose last program has ended reports an error, after all that was written.
+    let mut written = Vec::new();
+    let _ = std::fs::File::from(outside).read_to_end(&mut written);
+    assert!(child.wait().unwrap().success());
+    String::from_utf8_lossy(&written).into_owned()
+}
+
+#[test]
+fn a_bar_leaves_the_last_line_alone() {
+    let (site, config) = configured();
+    let said = on_a_terminal(&site, &["train", &config, "--out", "a"]);
+    assert!(said.contains(" % ") && said.contains("step 22/22"), "there is a bar: {said:?}");
+    let last = said.lines().rev().find(|line| !line.is_empty()).unwrap();
+    // What stands on the line is what comes after it was last cleared.
+    let shown = last.rsplit("\u{1b}[2K").next().unwrap().trim_start_matches('\r');
+    assert!(shown.starts_with("done: a, 22 steps in "), "{last:?}");
 }
