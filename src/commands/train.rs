@@ -114,7 +114,10 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
         return Ok(());
     }
     agree(&args.facts(&study).with_config(config), &*transport)?;
-    watch::watch(&transport, config.parallel.stall_timeout)?;
+    // Processes that are started for `--jobs` watch themselves; this one only waits for them.
+    if args.jobs.is_none() {
+        watch::watch(&transport, config.parallel.stall_timeout)?;
+    }
     let trace = args.trace.as_ref().map(|path| Trace::begin(path, transport.rank())).transpose()?;
     let out = args.folder(config);
     let result = match &study {

@@ -1,6 +1,6 @@
 //! Several seeds, or several values of a key, by one command.
 
-use crate::site::Site;
+use crate::site::{Site, children, lines, wait_for};
 
 #[test]
 fn seeds_are_trained_one_after_another_and_summed_up() {
@@ -112,6 +112,26 @@ fn every_combination_is_trained_several_at_a_time_and_in_parts() {
     let refused = site.run(1, &["train", &config, "--jobs", "2"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("name them with --vary or --seeds"), "{refused:?}");
     assert!(!site.path("none").exists());
+}
+
+/// A process that does nothing but wait for others is not taken for one that is stuck, after ten minutes: nobody watches it.
+#[test]
+fn a_process_that_waits_for_its_runs_is_not_watched() {
+    let site = Site::new();
+    let config = site.configure("long", "rule = \"bp\"", "[training]\nmax_steps = 100000000");
+    let watched = |process: i32| {
+        let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|entry| entry.unwrap().path());
+        threads.filter_map(|thread| std::fs::read_to_string(thread.join("comm")).ok()).any(|name| name.trim() == "watchdog")
+    };
+    let job = site.start(1, &["train", &config, "--out", "all", "--seeds", "0,1", "--jobs", "2"]);
+    let metrics = |seed: u64| site.path(&format!("all/seed_{seed}/metrics.jsonl"));
+    wait_for("metrics", || [0, 1].iter().all(|seed| lines(&metrics(*seed)) > 0));
+    assert!(!watched(job.id()));
+    assert!(children(job.id()).len() == 2 && children(job.id()).into_iter().all(watched), "those that train are");
+    job.signal(libc::SIGUSR1);
+    let outcome = job.wait();
+    assert_eq!(outcome.code, Some(75), "{outcome:?}");
+    assert!([0, 1].iter().all(|seed| site.checkpoint_names(&format!("all/seed_{seed}")).len() > 1));
 }
 
 #[test]
