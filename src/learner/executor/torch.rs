@@ -38,42 +38,28 @@ pub(super) fn on_device(
     transport: &Arc<dyn Transport>,
     device: Device,
 ) -> Result<(Box<dyn Executor>, Box<dyn Rule>)> {
-    let (executor, rule) = OnTensors::new(config, network, maps, transport, device)?;
-    Ok((Box::new(executor), rule))
+    if config.training.diagnostics {
+        return Err(Exit::Usage.error(ON_CPU_ALONE));
+    }
+    let capacity = config.data.batch_size / transport.size();
+    let plan = Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
+    let setup = Setup {
+        device,
+        precision: config.parallel.precision,
+        seed: config.experiment.seed,
+        capacity,
+        parts: plan.iter().map(|way| way.part(&**transport)).collect(),
+    };
+    let mut backend = TorchBackend::new(network, maps.clone(), setup)?;
+    let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
+    let exchange = TensorExchange::new(&backend, plan, transport, &config.parallel.exchange())?;
+    Ok((Box::new(OnTensors { backend, exchange }), rule))
 }
 
 /// Tensors on a device of libtorch's.
 struct OnTensors {
     backend: TorchBackend,
     exchange: TensorExchange,
-}
-
-impl OnTensors {
-    /// With the rule on its backend. Collective.
-    fn new(
-        config: &Config,
-        network: &Network,
-        maps: Arc<Maps>,
-        transport: &Arc<dyn Transport>,
-        device: Device,
-    ) -> Result<(OnTensors, Box<dyn Rule>)> {
-        if config.training.diagnostics {
-            return Err(Exit::Usage.error(ON_CPU_ALONE));
-        }
-        let capacity = config.data.batch_size / transport.size();
-        let plan = Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
-        let setup = Setup {
-            device,
-            precision: config.parallel.precision,
-            seed: config.experiment.seed,
-            capacity,
-            parts: plan.iter().map(|way| way.part(&**transport)).collect(),
-        };
-        let mut backend = TorchBackend::new(network, maps.clone(), setup)?;
-        let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
-        let exchange = TensorExchange::new(&backend, plan, transport, &config.parallel.exchange())?;
-        Ok((OnTensors { backend, exchange }, rule))
-    }
 }
 
 impl Executor for OnTensors {
