@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use biodist_process::files::open_regular;
+use biodist_process::quote;
 
 use crate::config::find;
 use crate::exit::Exit;
 use crate::text::{print, table};
-use biodist_process::quote;
 
 /// Show the configurations that can be named without a path
 ///

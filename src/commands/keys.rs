@@ -1,6 +1,7 @@
 //! `biodist keys`: what a configuration may say. All of it comes from the keys' rows, as docs/configuration.md does.
 
 use anyhow::Result;
+use biodist_process::quote;
 use serde_json::{Value, json};
 
 use crate::config::Config;
@@ -8,7 +9,6 @@ use crate::exit::Exit;
 use crate::key::{Default, FINITE, Key, Kind, Touches, nearest};
 use crate::rules::definitions;
 use crate::text::{print, table};
-use biodist_process::quote;
 
 /// Show the keys of a configuration: values, default, meaning
 ///

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use biodist_process::quote;
 
 use super::source::usage;
 use crate::key::nearest;
-use biodist_process::quote;
 
 /// A run's configuration, in its folder.
 pub const OF_RUN: &str = "config.toml";

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 
 use super::Purpose;
 use super::schema::*;
-use super::source::{Source, join};
+use super::source::{Source, at, join};
 use super::{combinations, unknown};
 use crate::key::{Default, FINITE, Key, Kind, describe, one_of};
 
@@ -22,7 +22,7 @@ pub(super) fn read(source: &Source, purpose: Purpose) -> Result<Config> {
             put(&mut values, key.path, value);
         }
     }
-    let layers = layers(source, at(&values, "network.layers"))?;
+    let layers = layers(source, known(&values, "network.layers"))?;
     put(&mut values, "network.layers", layers);
     own_keys(source, &mut values)?;
     let config: Config = values.try_into().map_err(|error| source.error("", error))?;
@@ -44,7 +44,7 @@ fn default(source: &Source, key: &Key, values: &Table, purpose: Purpose) -> Resu
     Ok(Some(match key.default {
         Default::Absent => return Ok(None),
         Default::Is(value) => value.parse::<Value>().map_err(|error| source.error(key.path, error))?,
-        Default::Of { path, .. } => at(values, path).clone(),
+        Default::Of { path, .. } => known(values, path).clone(),
         Default::FileName => {
             let name = source.path.file_stem().unwrap_or_else(|| "run".as_ref());
             let not_text =
@@ -92,7 +92,7 @@ fn layer(source: &Source, path: &str, written: &Value) -> Result<Value> {
 
 /// What the chosen rule needs: numbers under keys of its own, and those of the common keys that it cannot do without.
 fn own_keys(source: &Source, values: &mut Table) -> Result<()> {
-    let rule: Rule = at(values, "learning.rule").clone().try_into().map_err(|error| source.error("learning.rule", error))?;
+    let rule: Rule = known(values, "learning.rule").clone().try_into().map_err(|error| source.error("learning.rule", error))?;
     for (key, meaning) in rule.own_keys() {
         let path = join("learning", key);
         let value = source.value(&path).ok_or_else(|| missing(source, &path, meaning))?;
@@ -106,9 +106,9 @@ fn own_keys(source: &Source, values: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// The value at dotted `path`, which has one.
-fn at<'a>(values: &'a Table, path: &str) -> &'a Value {
-    path.split('.').fold(None, |found: Option<&Value>, part| found.map_or(values.get(part), |value| value.get(part))).expect("a value")
+/// The value of the key at `path`, which is required or has a default, and was put there before.
+fn known<'a>(values: &'a Table, path: &str) -> &'a Value {
+    at(values, path).expect("its row gives it a value")
 }
 
 /// Puts `value` at dotted `path`, in tables made on the way.

@@ -70,8 +70,7 @@ impl Source {
 
     /// The value at dotted `path`, where one is written.
     pub(super) fn value(&self, path: &str) -> Option<&Value> {
-        let (first, rest) = path.split_once('.').map_or((path, ""), |(first, rest)| (first, rest));
-        rest.split('.').filter(|part| !part.is_empty()).try_fold(self.table.get(first)?, |value, part| value.get(part))
+        at(&self.table, path)
     }
 
     /// Whether `key`, which was written, was written on the command line.
@@ -184,6 +183,12 @@ fn merge(base: &mut Table, over: Table) {
             }
         }
     }
+}
+
+/// The value at dotted `path` of `table`.
+pub(super) fn at<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    rest.split('.').filter(|part| !part.is_empty()).try_fold(table.get(first)?, |value, part| value.get(part))
 }
 
 pub(super) fn join(prefix: &str, key: &str) -> String {

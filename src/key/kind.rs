@@ -2,11 +2,10 @@
 
 use std::fmt;
 
+use biodist_process::quote;
 use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
 use toml::Value;
-
-use biodist_process::quote;
 
 /// The range of a real number, in words and as a test.
 #[derive(Clone, Copy, Debug)]

@@ -41,7 +41,8 @@ pub enum Default {
 pub enum Touches {
     /// What is computed. A run keeps its value to its end.
     Result,
-    /// What is computed, but a run may go on with another value: how far it goes, and how it rounds.
+    /// What is computed, but a run may go on with another value: how far it goes, how it rounds, and a file that it began with, which is
+    /// known by what it holds.
     Course,
     /// What is looked at and kept while a run trains.
     Watching,
