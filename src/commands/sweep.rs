@@ -11,13 +11,13 @@ use biodist_process::quote;
 use super::eval::{self, Tested};
 use super::overrides::{Overrides, tell_unused};
 use crate::compute::{Measure, device};
-use crate::config::{self, Config, Loaded, Purpose};
+use crate::config::{Config, Loaded, Purpose};
 use crate::data::DataSet;
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
 use crate::search::{
-    Children, Ended, Ending, Fingerprints, Jobs, Reached, Results, Rungs, Slot, Space, SweepFolder, Values, assignment, describe, percent,
+    Children, Ended, Ending, Fingerprints, Jobs, Reached, Results, Rungs, Space, SweepFolder, Values, assignment, describe, percent,
     summary,
 };
 use crate::training::{Best, Checkpoints, StopRequest, records};
@@ -97,8 +97,7 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     tell_unused(&drawn, &*transport);
     left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
     let results = Results::open(folder.path(), &rungs, |trial| space.draw(args.seed, trial))?;
-    let gpus = if base.parallel.device == config::Device::Cpu { 0 } else { device::count() };
-    let mut children = Children::new(Slot::divide(args.jobs, gpus));
+    let mut children = Children::new(args.jobs, device::shared(base.parallel.device));
     let mut sweep = Sweep { load: &load, folder, rungs, results, stop };
     for rung in 0..sweep.rungs.0.len() {
         sweep.climb(&mut children, rung)?;
@@ -177,7 +176,7 @@ impl Sweep<'_> {
             config.training.epochs = Some(epochs);
         }
         if config.parallel.threads_per_rank == 0 {
-            config.parallel.threads_per_rank = children.slot(slot).cpus.threads;
+            config.parallel.threads_per_rank = children.threads(slot);
         }
         std::fs::create_dir_all(&run).with_context(|| format!("{} cannot be created", run.display()))?;
         write_atomically(&written, config.to_toml().as_bytes())?;

@@ -71,6 +71,11 @@ fn gpus() -> Result<usize, Lack> {
     Err(Lack::Libtorch)
 }
 
+/// GPUs that several processes of this machine can share where `parallel.device` is `choice`.
+pub fn shared(choice: DeviceChoice) -> usize {
+    if choice == DeviceChoice::Cpu { 0 } else { count() }
+}
+
 /// GPUs that this process can compute on.
 pub fn count() -> usize {
     gpus().unwrap_or(0)

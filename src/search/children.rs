@@ -17,15 +17,15 @@ use crate::training::StopRequest;
 
 /// What a process has of the machine.
 #[derive(Clone, Debug)]
-pub struct Slot {
-    pub cpus: Part,
+struct Slot {
+    cpus: Part,
     /// As `CUDA_VISIBLE_DEVICES` names it.
     gpu: Option<String>,
 }
 
 impl Slot {
     /// Parts of the machine for `jobs` processes at a time. They take `gpus` GPUs in turn, of which several processes can share one.
-    pub fn divide(jobs: usize, gpus: usize) -> Vec<Slot> {
+    fn divide(jobs: usize, gpus: usize) -> Vec<Slot> {
         // Where the user shows only some of the GPUs, their numbers count among those.
         let shown = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
         let names: Vec<&str> = shown.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
@@ -69,7 +69,9 @@ pub struct Children {
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Children {
-    pub fn new(slots: Vec<Slot>) -> Children {
+    /// None yet; `jobs` at a time divide this machine's CPUs and its `gpus`.
+    pub fn new(jobs: usize, gpus: usize) -> Children {
+        let slots = Slot::divide(jobs, gpus);
         let running = slots.iter().map(|_| None).collect();
         Children { slots, running }
     }
@@ -97,7 +99,6 @@ impl Children {
                     stopped = true;
                     self.stop();
                 }
-                Some((_, Ended::Stopped)) => {}
                 // A process that was asked to stop before it could listen, by this one or by Ctrl-C, which reaches all.
                 Some((_, Ended::Failed(_))) if stopped || stop.received() => {}
                 Some((job, ended)) => jobs.ended(job, ended)?,
@@ -115,8 +116,9 @@ impl Children {
         self.running.iter().all(Option::is_none)
     }
 
-    pub fn slot(&self, slot: usize) -> &Slot {
-        &self.slots[slot]
+    /// Threads that a process in `slot` has CPUs for.
+    pub fn threads(&self, slot: usize) -> usize {
+        self.slots[slot].cpus.threads
     }
 
     /// Starts this program with `arguments` for trial `trial` in a free slot. What it says goes to `log`.

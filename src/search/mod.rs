@@ -12,7 +12,7 @@ mod rungs;
 mod space;
 mod summary;
 
-pub use children::{Children, Ended, Jobs, Slot};
+pub use children::{Children, Ended, Jobs};
 pub use folder::{Fingerprints, SweepFolder};
 pub use results::{Ending, Reached, Results, Trial};
 pub use rungs::{Rung, Rungs};

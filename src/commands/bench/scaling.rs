@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Training;
 use crate::compute::device;
-use crate::config::{self, Config, Loaded, Purpose};
+use crate::config::{Config, Loaded, Purpose};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
@@ -160,7 +160,7 @@ fn plan(args: &ScalingArgs, config: &Config) -> Result<Vec<(Mode, usize, usize)>
 
 fn machine(args: &ScalingArgs, config: &Config) -> Machine {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let gpus = if config.parallel.device == config::Device::Cpu { 0 } else { device::count() };
+    let gpus = device::shared(config.parallel.device);
     let most = args.ranks.iter().map(|ranks| *ranks as usize).filter(|ranks| *ranks <= cpus).max().unwrap_or(1);
     let threads_per_rank = if config.parallel.threads_per_rank > 0 { config.parallel.threads_per_rank } else { cpus / most };
     Machine { cpus, gpus, threads_per_rank }

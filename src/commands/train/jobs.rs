@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use super::TrainArgs;
 use super::study::Member;
 use crate::compute::device;
-use crate::config::{Config, Device};
+use crate::config::Config;
 use crate::exit::Exit;
 use crate::job::say;
-use crate::search::{Children, Ended, Jobs, Slot};
+use crate::search::{Children, Ended, Jobs};
 use crate::training::StopRequest;
 
 /// What the processes say, in their runs' folders.
@@ -18,8 +18,8 @@ const LOG: &str = "train.log";
 
 /// Trains `members`, whose configurations are `configs`, `jobs` at a time. A run that fails leaves the others as they are.
 pub fn run(jobs: usize, args: &TrainArgs, members: &[Member], configs: &[Config], stop: &StopRequest) -> Result<()> {
-    let gpus = if configs.iter().all(|config| config.parallel.device == Device::Cpu) { 0 } else { device::count() };
-    let mut children = Children::new(Slot::divide(jobs, gpus));
+    let gpus = configs.iter().map(|config| device::shared(config.parallel.device)).max();
+    let mut children = Children::new(jobs, gpus.unwrap_or(0));
     let mut runs = Runs { args, members, configs, failed: Vec::new() };
     if children.run(0..members.len(), stop, &mut runs)? {
         return Err(Exit::Stopped.error("stopped on request, checkpoints written; the same command with --resume goes on"));
@@ -43,7 +43,7 @@ impl Jobs for Runs<'_> {
         std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
         let mut set = [self.args.overrides.all().as_slice(), assignments].concat();
         if self.configs[job].parallel.threads_per_rank == 0 {
-            set.push(format!("parallel.threads_per_rank={}", children.slot(slot).cpus.threads));
+            set.push(format!("parallel.threads_per_rank={}", children.threads(slot)));
         }
         let mut arguments = vec![OsStr::new("train"), self.args.config.as_os_str(), OsStr::new("--out"), folder.as_os_str()];
         arguments.extend(self.args.resume.then_some(OsStr::new("--resume")));
@@ -55,7 +55,8 @@ impl Jobs for Runs<'_> {
     fn ended(&mut self, job: usize, ended: Ended) -> Result<()> {
         let folder = self.members[job].folder.display();
         let why = match ended {
-            Ended::Done | Ended::Stopped => None,
+            Ended::Stopped => return Ok(()),
+            Ended::Done => None,
             Ended::Diverged => Some("its loss is not finite".to_owned()),
             Ended::Refused(why) | Ended::Failed(why) => Some(why),
         };
