@@ -1,12 +1,14 @@
 //! How ranks share an update.
 //!
 //! Two ways to bring one about: `activities`, where the factors of gradients travel, and `gradients`, where gradients do. [`cpu`] has them
-//! for the CPU's kernels, `torch` for libtorch's devices; below both are a [`Transport`] between ranks, and NCCL between GPUs.
+//! for the CPU's kernels, [`cuda`] for ours on GPUs, `torch` for libtorch's devices; below them are a [`Transport`] between ranks, and NCCL between GPUs.
 
 mod cpu;
+pub mod cuda;
 mod gather;
 mod host_memory;
 mod mpi;
+pub mod nccl;
 mod parameter_memory;
 mod reduce;
 pub mod settings;

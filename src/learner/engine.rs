@@ -177,8 +177,7 @@ impl Engine {
     /// The forward pass alone, on any number of samples up to this rank's share of a batch. Not collective.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<()> {
         self.executor.backend().begin(batch)?;
-        self.rule.forward().run(self.executor.backend());
-        self.executor.finish()
+        self.executor.evaluate(&*self.rule)
     }
 
     /// How the rule compares with back-propagation on this rank's part of a global batch, by forward layer; where the configuration has
@@ -249,6 +248,11 @@ impl Engine {
         self.executor.reset_profile();
     }
 
+    /// From now on the profile tells each phase's time, which on a GPU costs some.
+    pub fn time_phases(&mut self) {
+        self.executor.time_phases();
+    }
+
     /// Seconds since the profile was reset.
     pub fn seconds(&self) -> Seconds {
         let mut seconds = Seconds::default();
@@ -263,7 +267,7 @@ impl Engine {
         seconds
     }
 
-    /// The kernels in use: "avx512", "avx2", "portable" or "libtorch".
+    /// The kernels in use: "avx512", "avx2", "portable", "cuda" or "libtorch".
     pub fn kernels(&self) -> &'static str {
         self.executor.kernels()
     }

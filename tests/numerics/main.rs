@@ -3,6 +3,7 @@
 
 mod connectivity;
 mod diagnostics;
+mod gpu;
 mod gradients;
 mod initialisation;
 mod interchange;

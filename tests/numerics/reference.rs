@@ -3,11 +3,13 @@
 //! The expected values are in `tests/data`; its README says how they were made.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use biodist::compute::{Buffer, Part};
 use biodist::config::Config;
 use safetensors::SafeTensors;
 
+use crate::gpu::stand_in::{Early, StandIn};
 use crate::support::{Learner, Samples, config, data, kernels};
 
 /// A row of a table of cases: its name in the data, and what it changes in the network's configuration.
@@ -107,6 +109,9 @@ impl Stored {
             let title = format!("{} {name}, tensors on {device:?}", self.network);
             self.run(case, &title, &config, learner);
         }
+        let title = format!("{} {name}, kernels for GPUs, emulated", self.network);
+        let learner = Learner::on_stand_in(&config, &self.samples(), Rc::new(StandIn::new(Early::All)));
+        self.run(case, &title, &config, learner);
     }
 
     /// Trains `learner` on `case` and compares. Returns the checksum of its parameters.

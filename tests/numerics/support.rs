@@ -1,6 +1,7 @@
 //! Configurations, samples, and an engine of one process to try them on.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 #[cfg(feature = "torch")]
@@ -12,6 +13,8 @@ use biodist::exchange::Single;
 use biodist::learner::Engine;
 use biodist::network::{MapId, Network};
 use biodist::rules::Phase;
+
+use crate::gpu::stand_in::StandIn;
 
 /// A file of `tests/data`: of the source tree that the variable names, as a program that was built elsewhere needs it.
 pub fn data(file: &str) -> PathBuf {
@@ -119,6 +122,12 @@ impl Learner {
     pub fn on(config: &Config, samples: &Samples, device: Device) -> Learner {
         let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
         Learner::with(Engine::on_tensors(config, &network, Arc::new(Single), device).expect("the engine can be made"), config, samples)
+    }
+
+    /// [`Learner::new`] on our kernels for GPUs, on a stand-in for one.
+    pub fn on_stand_in(config: &Config, samples: &Samples, gpu: Rc<StandIn>) -> Learner {
+        let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
+        Learner::with(Engine::on_gpu(config, &network, Arc::new(Single), gpu).expect("the engine can be made"), config, samples)
     }
 
     fn with(mut engine: Engine, config: &Config, samples: &Samples) -> Learner {

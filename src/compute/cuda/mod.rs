@@ -1,6 +1,29 @@
-//! CUDA beside libtorch: the driver, NVIDIA's compiler and the kernels that it compiles, found while the program runs.
+//! CUDA without libtorch: the driver, NVIDIA's compiler and the kernels that it compiles, found while the program runs; and the backend on
+//! them.
 
+mod backend;
 pub mod driver;
+mod failure;
+mod gpu;
+mod inbox;
 pub mod kernels;
 pub mod libraries;
+mod marks;
 pub mod nvrtc;
+mod operations;
+mod parameters;
+mod part;
+mod pool;
+mod tables;
+mod transfers;
+mod update;
+mod work;
+
+pub use backend::{CudaBackend, Setup};
+pub use failure::Failure;
+pub use gpu::{Address, Event, Function, Gpu, Graph, Stream};
+pub use marks::{Marks, Work};
+pub use part::Part;
+
+/// The oldest compute capability whose kernels are tried: what asynchronous copies and tf32 need.
+const OLDEST: (i32, i32) = (8, 0);

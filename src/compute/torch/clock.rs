@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::compute::cuda::driver::{Driver, Event, Stream};
+use crate::compute::cuda::driver::Driver;
+use crate::compute::cuda::{Event, Gpu, Stream};
 use crate::compute::profile::Profile;
 use crate::observe::Doing;
 

@@ -13,7 +13,8 @@ use tch::{Kind, TchError, Tensor};
 use super::parameters::Parameters;
 use crate::compute::AdamStep;
 use crate::compute::cpu::{Place, normals};
-use crate::compute::cuda::driver::{Driver, Function};
+use crate::compute::cuda::driver::Driver;
+use crate::compute::cuda::{Function, Gpu};
 use crate::compute::cuda::kernels::ptx;
 
 pub enum Kernels {
@@ -30,7 +31,8 @@ impl Kernels {
     /// Compiles the kernels for `driver`'s GPU.
     pub fn compile(driver: Rc<Driver>) -> Result<Kernels> {
         let ptx = ptx(driver.compute_capability()?)?;
-        let (adam, noise) = (driver.kernel(&ptx[0], "adam")?, driver.kernel(&ptx[1], "add_noise")?);
+        let kernel = |ptx: &[u8], name: &str| driver.kernel(driver.module(ptx)?, name);
+        let (adam, noise) = (kernel(&ptx[0], "adam")?, kernel(&ptx[1], "add_noise")?);
         Ok(Kernels::Compiled { driver, adam, noise })
     }
 

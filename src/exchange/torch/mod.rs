@@ -12,7 +12,7 @@
 //! With `parallel.overlap` what travels is begun as early as possible, and waited for as late: factors, and gradients made of them, as soon as
 //! the rule hands them out, while the device goes on with the rule.
 
-mod nccl;
+mod by_nccl;
 mod staged;
 
 use std::collections::BTreeMap;
@@ -25,17 +25,14 @@ use tch::{Kind, Tensor};
 
 use self::staged::Staged;
 use super::settings::{Settings, TransportChoice, Wire};
-use super::{AdamSteps, NCCL_WITHOUT_GPU, Sharing, Span, Transport, UpdateExchange};
+use super::{AdamSteps, Handle, NCCL_WITHOUT_GPU, Sharing, Span, Transport, UpdateExchange, nccl};
+use crate::compute::cuda::Stream;
 use crate::compute::cuda::driver::Driver;
 use crate::compute::torch::TorchBackend;
 use crate::compute::{Activity, Buffer, Update};
 use crate::exit::Exit;
 use crate::network::MapId;
 use crate::observe::Doing;
-
-/// A collective operation that was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handle(pub usize);
 
 /// Collective operations on contiguous tensors of one device, of float32 or bf16, among all ranks.
 ///
@@ -73,7 +70,7 @@ pub fn join(
     let by_nccl = match driver {
         Some(driver) if choice != TransportChoice::Mpi => {
             // The watchdog knows more of a stall, and is to speak first.
-            nccl::connect(driver, transport, Duration::from_secs_f64(stall_timeout + 15.0), required)?
+            nccl::connect(driver, Stream::LIBTORCH, transport, Duration::from_secs_f64(stall_timeout + 15.0), required)?
         }
         _ => None,
     };

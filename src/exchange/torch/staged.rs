@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::{Collectives, Handle};
+use super::Collectives;
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
-use crate::exchange::{Message, Span, Transport, reduce_scatter};
+use crate::exchange::{Handle, Message, Span, Transport, reduce_scatter};
 use crate::observe::{Doing, span};
 
 /// Operations are done when they return.

@@ -69,7 +69,8 @@ impl Executor for OnCpu {
         self.backend.initialize();
     }
 
-    fn finish(&mut self) -> Result<()> {
+    fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
+        rule.forward().run(&mut self.backend);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What the engine asks of a device: a backend for the rules, and updates that all ranks share.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "torch")]
 mod torch;
 
@@ -50,8 +51,8 @@ pub trait Executor {
     /// Initial parameters, from the seed.
     fn initialize(&mut self);
 
-    /// Waits for what the rule asked of the backend; afterwards the measures are there. Fails where one of its operations has.
-    fn finish(&mut self) -> Result<()>;
+    /// The forward pass of `rule` on the backend's batch; afterwards the measures are there.
+    fn evaluate(&mut self, rule: &dyn Rule) -> Result<()>;
 
     /// Lets `rule` learn from the backend's batch, and waits for its measures. What its updates need begins to travel; no parameter changes.
     /// [`Executor::commit`] or [`Executor::settle`] ends the step. Collective.
@@ -79,7 +80,10 @@ pub trait Executor {
 
     fn reset_profile(&mut self);
 
-    /// The kernels in use: "avx512", "avx2", "portable", or "libtorch".
+    /// From now on the profile tells each phase's time, where it else tells that of the whole.
+    fn time_phases(&mut self) {}
+
+    /// The kernels in use: "avx512", "avx2", "portable", "cuda" or "libtorch".
     fn kernels(&self) -> &'static str;
 
     fn threads(&self) -> usize;

@@ -75,7 +75,8 @@ impl Executor for OnTensors {
         self.backend.initialize();
     }
 
-    fn finish(&mut self) -> Result<()> {
+    fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
+        rule.forward().run(&mut self.backend);
         self.backend.finish()
     }
 

@@ -12,7 +12,8 @@ use std::rc::Rc;
 use anyhow::{Result, bail};
 
 use super::{Calls, Element, Status};
-use crate::compute::cuda::driver::{Driver, Event, Stream};
+use crate::compute::cuda::driver::Driver;
+use crate::compute::cuda::{Event, Gpu, Stream};
 use crate::compute::cuda::libraries::{bind, open};
 
 /// What the first rank tells the others, that they may find each other.

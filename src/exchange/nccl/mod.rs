@@ -2,8 +2,8 @@
 //!
 //! Its functions are bound by `libloading` when a run needs them, so that the program starts where NCCL is missing (why not by cudarc:
 //! see [`crate::compute::cuda::libraries`]). Each rank has one communicator on one GPU; the ranks find each other by an id that goes round
-//! by MPI. Operations go to a stream of their own, so that they run beside libtorch's, which works on the default stream; events order the
-//! two: an operation begins when libtorch has made its input, and libtorch goes on when it asks for the result.
+//! by MPI. Operations go to a stream of their own, so that they run beside the stream that computes, ours or libtorch's; events order the
+//! two: an operation begins when its input has been made, and the other stream goes on when it asks for the result.
 //!
 //! An operation that never ends, because another rank has, would keep the GPU busy for ever: errors are polled while this side waits, and
 //! at the time-out the communicator is aborted, which ends it.
@@ -11,21 +11,22 @@
 //! All of this is tested without a GPU against a stand-in; **nothing of it has been timed on GPUs yet**.
 
 mod library;
-#[cfg(test)]
+#[cfg(all(test, feature = "torch"))]
 mod tests;
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail, ensure};
-use tch::{Kind, Tensor};
+use anyhow::{Result, anyhow, ensure};
 
-use self::library::{Communicator, Id, Library};
-use super::{Collectives, Handle};
-use crate::compute::cuda::driver::{Driver, Event, Stream};
-use crate::exchange::{Span, Transport};
+pub use self::library::Communicator;
+use self::library::{Id, Library};
+use crate::compute::cuda::driver::Driver;
+use crate::compute::cuda::{Event, Gpu, Stream};
+use crate::exchange::{Handle, Span, Transport};
 use crate::exit::Exit;
 use crate::observe::{trace, transferred};
 
@@ -56,21 +57,20 @@ impl Status {
     }
 }
 
-/// What tensors consist of.
+/// What is exchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
     F32,
     Bf16,
 }
 
-impl Element {
-    fn of(tensor: &Tensor) -> Result<Element> {
-        match tensor.kind() {
-            Kind::Float => Ok(Element::F32),
-            Kind::BFloat16 => Ok(Element::Bf16),
-            other => bail!("tensors of {other:?} are not exchanged"),
-        }
-    }
+/// What one call moves: `count` elements of `own`, and as many for each rank of `all`, in memory of the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    pub own: *mut c_void,
+    pub all: *mut c_void,
+    pub count: usize,
+    pub element: Element,
 }
 
 /// What [`Nccl`] calls: NCCL and the driver, or a stand-in.
@@ -104,18 +104,20 @@ struct Operation {
     /// Where a trace is recorded.
     started: Option<Event>,
     done: Event,
-    /// In use until then.
-    _tensors: Vec<Tensor>,
+    /// What keeps the memory, until then.
+    _kept: Box<dyn Any>,
 }
 
-/// Collective operations on a stream of their own.
+/// Collective operations on a stream of their own. What they are given stays as it is until they were waited for.
 pub struct Nccl<C> {
     calls: C,
     rank: usize,
     size: usize,
     stream: Stream,
+    /// That which computes.
+    main: Stream,
     timeout: Duration,
-    /// Since the last [`Collectives::settle`].
+    /// Since the last [`Nccl::finish`].
     begun: Vec<Operation>,
     /// Events to be used again.
     free: Vec<Event>,
@@ -124,10 +126,11 @@ pub struct Nccl<C> {
     traced: bool,
 }
 
-/// NCCL among all ranks of `transport`, this one on `driver`'s GPU; `None` where some rank cannot use it and none needs to.
-/// Waits end after `timeout`. Collective, and so are its errors.
+/// NCCL among all ranks of `transport`, this one on `driver`'s GPU, which computes on `main`; `None` where some rank cannot use it and none
+/// needs to. Waits end after `timeout`. Collective, and so are its errors.
 pub fn connect(
     driver: &Rc<Driver>,
+    main: Stream,
     transport: &Arc<dyn Transport>,
     timeout: Duration,
     required: bool,
@@ -160,7 +163,7 @@ pub fn connect(
         return Err(own.err().unwrap_or_else(|| anyhow!("an id is {} bytes", Id::BYTES)));
     };
     let communicator = Communicator::join(library, driver.clone(), Id(id), rank, size)?;
-    Nccl::new(communicator, rank, size, timeout).map(Some)
+    Nccl::new(communicator, main, rank, size, timeout).map(Some)
 }
 
 /// Refuses ranks that NCCL cannot join: two on one GPU, or different versions.
@@ -183,16 +186,27 @@ fn agree(versions: &[u64], gpus: &[[u64; 2]]) -> Result<()> {
 }
 
 impl<C: Calls> Nccl<C> {
-    fn new(calls: C, rank: usize, size: usize, timeout: Duration) -> Result<Nccl<C>> {
+    pub(super) fn new(calls: C, main: Stream, rank: usize, size: usize, timeout: Duration) -> Result<Nccl<C>> {
         let stream = calls.stream()?;
-        Ok(Nccl { calls, rank, size, stream, timeout, begun: Vec::new(), free: Vec::new(), aborted: false, traced: trace::now().is_some() })
+        let traced = trace::now().is_some();
+        Ok(Nccl { calls, rank, size, stream, main, timeout, begun: Vec::new(), free: Vec::new(), aborted: false, traced })
     }
 
-    /// Gives `operations` to the stream, behind what libtorch has been given so far. They use `tensors`.
-    fn begin(&mut self, what: &str, traced: Span, tensors: Vec<Tensor>, operations: impl FnOnce(&C, Stream) -> Status) -> Result<Handle> {
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The piece of float32 in which this rank's `bytes` lie among those of all ranks, from `at`.
+    pub fn piece(&self, at: u64, bytes: usize) -> Piece {
+        let all = at as *mut c_void;
+        Piece { own: all.wrapping_byte_add(self.rank * bytes), all, count: bytes / 4, element: Element::F32 }
+    }
+
+    /// Gives `operations` to the stream, behind what the other has been given so far. `kept` keeps what they use.
+    fn begin(&mut self, what: &str, traced: Span, kept: Box<dyn Any>, operations: impl FnOnce(&C, Stream) -> Status) -> Result<Handle> {
         ensure!(!self.aborted, "NCCL was aborted after an error");
         let (ready, done) = (self.take_event()?, self.take_event()?);
-        self.calls.record(ready, Stream::LIBTORCH)?;
+        self.calls.record(ready, self.main)?;
         self.calls.wait(self.stream, ready)?;
         // The stream waits for the event as it is now; it may be recorded again at once.
         self.free.push(ready);
@@ -203,7 +217,7 @@ impl<C: Calls> Nccl<C> {
             return Err(self.fail(what, status));
         }
         self.calls.record(done, self.stream)?;
-        self.begun.push(Operation { traced, started, done, _tensors: tensors });
+        self.begun.push(Operation { traced, started, done, _kept: kept });
         Ok(Handle(self.begun.len() - 1))
     }
 
@@ -234,37 +248,38 @@ impl<C: Calls> Nccl<C> {
     }
 }
 
-impl<C: Calls> Collectives for Nccl<C> {
-    fn all_gather(&mut self, traced: Span, pairs: &[(&Tensor, &Tensor)]) -> Result<Handle> {
-        let mut elements = Vec::with_capacity(pairs.len());
-        for (own, all) in pairs {
-            elements.push(fits("an all-gather", own, all, self.size)?);
-        }
-        let tensors = pairs.iter().flat_map(|(own, all)| [own.shallow_clone(), all.shallow_clone()]).collect();
-        self.begin("all-gather", traced, tensors, |calls, stream| {
-            // SAFETY: `fits` has compared the tensors' sizes and kinds; `begin` keeps them until the operation was waited
-            // for.
-            let one = |((own, all), element): (&(&Tensor, &Tensor), &Element)| unsafe {
-                calls.all_gather(own.data_ptr(), all.data_ptr(), own.numel(), *element, stream)
-            };
-            grouped(calls, pairs.iter().zip(&elements).map(one))
+impl<C: Calls> Nccl<C> {
+    /// For each piece: every rank's `own` to all ranks, in the order of ranks. `own` may be this rank's place in `all`.
+    ///
+    /// # Safety
+    /// The pieces are memory of the device, which `kept` keeps.
+    pub unsafe fn gather(&mut self, traced: Span, pieces: &[Piece], kept: Box<dyn Any>) -> Result<Handle> {
+        self.begin("all-gather", traced, kept, |calls, stream| {
+            // SAFETY: as the caller promises.
+            let one = |piece: &Piece| unsafe { calls.all_gather(piece.own, piece.all, piece.count, piece.element, stream) };
+            grouped(calls, pieces.iter().map(one))
         })
     }
 
-    fn reduce_scatter(&mut self, traced: Span, all: &Tensor, own: &Tensor) -> Result<Handle> {
-        let element = fits("a reduce-scatter", own, all, self.size)?;
-        // SAFETY: the same.
-        self.begin("reduce-scatter", traced, vec![all.shallow_clone(), own.shallow_clone()], |calls, stream| unsafe {
-            calls.reduce_scatter(all.data_ptr(), own.data_ptr(), own.numel(), element, stream)
+    /// The sum over ranks of `all`, of which each rank gets its part in `own`.
+    ///
+    /// # Safety
+    /// The same.
+    pub unsafe fn scatter(&mut self, traced: Span, piece: Piece, kept: Box<dyn Any>) -> Result<Handle> {
+        // SAFETY: as the caller promises.
+        self.begin("reduce-scatter", traced, kept, |calls, stream| unsafe {
+            calls.reduce_scatter(piece.all, piece.own, piece.count, piece.element, stream)
         })
     }
 
-    fn wait(&mut self, handle: Handle) -> Result<()> {
+    /// What the other stream is given from now on waits for the operation.
+    pub fn await_on_device(&mut self, handle: Handle) -> Result<()> {
         let operation = self.begun.get(handle.0).ok_or_else(|| anyhow!("operation {} is not under way", handle.0))?;
-        self.calls.wait(Stream::LIBTORCH, operation.done)
+        self.calls.wait(self.main, operation.done)
     }
 
-    fn settle(&mut self) -> Result<()> {
+    /// Waits here until all operations are done. Fails where one has, or does not end in time.
+    pub fn finish(&mut self) -> Result<()> {
         let started = Instant::now();
         let Some(last) = self.begun.last().map(|operation| operation.done) else { return Ok(()) };
         while !self.calls.passed(last)? {
@@ -308,15 +323,4 @@ fn grouped<C: Calls>(calls: &C, operations: impl Iterator<Item = Status>) -> Sta
     }
     let end = calls.group_end();
     if status == Status::SUCCESS { end } else { status }
-}
-
-fn fits(what: &str, own: &Tensor, all: &Tensor, size: usize) -> Result<Element> {
-    let alike = own.is_contiguous() && all.is_contiguous() && own.kind() == all.kind();
-    ensure!(
-        alike && own.numel() * size == all.numel(),
-        "{what} of {} elements on each of {size} ranks does not fit {}",
-        own.numel(),
-        all.numel()
-    );
-    Element::of(own)
 }

@@ -6,9 +6,10 @@ mod steps;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::exchange::torch::Collectives;
 use crate::observe::Doing;
 
 enum Work {
@@ -159,7 +160,7 @@ impl Calls for Rc<Late> {
 }
 
 fn joined(late: &Rc<Late>, timeout: Duration) -> Nccl<Rc<Late>> {
-    Nccl::new(late.clone(), 0, late.size, timeout).unwrap()
+    Nccl::new(late.clone(), Stream::LIBTORCH, 0, late.size, timeout).unwrap()
 }
 
 fn numbers(values: &[f32]) -> Tensor {
@@ -318,7 +319,7 @@ fn on_gpu() -> Option<Nccl<Communicator>> {
     }
     let transport: Arc<dyn Transport> = Arc::new(crate::exchange::Single);
     let driver = Rc::new(Driver::new(0).unwrap());
-    Some(connect(&driver, &transport, Duration::from_secs(60), true).unwrap().unwrap())
+    Some(connect(&driver, Stream::LIBTORCH, &transport, Duration::from_secs(60), true).unwrap().unwrap())
 }
 
 #[test]

@@ -1,0 +1,389 @@
+//! Activities, parameters and kernels of one rank on one GPU.
+//!
+//! An operation is planned, as launches with their addresses, and then given to the stream that computes: at once, or into a graph. Before
+//! there is any memory the rule runs once on plans alone, which shows what memory and which kernels it needs. From then on a step takes
+//! neither: not the GPU's memory, which is one pool, and no compiler.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+
+use super::gpu::{Address, Event, Gpu, Stream};
+use super::inbox::Inbox;
+use super::kernels::Kernel;
+use super::kernels::arguments as c;
+use super::kernels::launches::in_fours;
+use super::kernels::tables::Input;
+use super::marks::Marks;
+use super::parameters::Parameters;
+use super::pool::{Place, Pool};
+use super::OLDEST;
+use super::tables::{self, Pass, Table, View};
+use crate::compute::cpu::pool::Pool as Threads;
+use crate::compute::profile::Profile;
+use crate::compute::settings::Precision;
+use crate::compute::{Activity, Buffer, Measure, Update};
+use crate::exit::Exit;
+use crate::network::{MapId, Maps, Network, Output, Shape};
+
+/// What plans have for addresses.
+const SOMEWHERE: Address = Address(1 << 40);
+
+/// What a [`CudaBackend`] is made from.
+pub struct Setup {
+    pub precision: Precision,
+    pub seed: u64,
+    /// Largest number of samples in a batch of this rank.
+    pub capacity: usize,
+    /// Ranks, and this one's number.
+    pub size: usize,
+    pub rank: usize,
+    /// By map: this rank's part of the optimiser's work, and the number of parts.
+    pub parts: Vec<(usize, usize)>,
+    /// By map: whether ranks gather its factors.
+    pub gathered: Vec<bool>,
+    /// Threads that copy batches to page-locked memory.
+    pub threads: usize,
+}
+
+/// An activity.
+pub(super) struct Slot {
+    pub shape: Shape,
+    /// Floats of a sample at a position.
+    pub pitch: usize,
+    /// Floats of all positions of a sample.
+    pub each: usize,
+    /// Whether all ranks' values have a place here, this rank's among them.
+    gathered: bool,
+    place: Option<Place>,
+}
+
+/// What planning has found.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub kernels: BTreeSet<Kernel>,
+    /// Floats of partial sums, which launches have one after another.
+    partial: usize,
+    /// Partial sums of the inverse loss of a step.
+    measured_parts: usize,
+    /// Whether the input is read as an activity like others.
+    plain_input: bool,
+}
+
+/// Places that there are besides parameters and activities.
+struct Places {
+    inbox: Inbox,
+    partial: Place,
+    /// Of the inverse loss, by part and sample.
+    parts: Place,
+    /// By measure and sample.
+    measured: Place,
+    /// The same, page-locked.
+    measured_here: *mut f32,
+    /// By map: where ranks exchange gradients, room for one.
+    gradients: Vec<Option<Place>>,
+}
+
+pub struct CudaBackend {
+    pub maps: Arc<Maps>,
+    pub gpu: Rc<dyn Gpu>,
+    pub profile: Profile,
+    /// That which computes.
+    pub stream: Stream,
+    /// Of the operations that this is given.
+    pub marks: Marks,
+    /// Whether each of them is timed.
+    pub timed: bool,
+    /// Whether each is waited for, so that one that fails is known.
+    pub checked: bool,
+    pub(super) precision: Precision,
+    pub(super) output: Output,
+    pub(super) seed: u64,
+    pub(super) input: Input,
+    pub(super) slots: Vec<Slot>,
+    pub(super) parameters: Vec<Parameters>,
+    pub(super) capacity: usize,
+    pub(super) batch: usize,
+    /// Parts of the inverse loss that this step has so far.
+    pub(super) measured_parts: usize,
+    pub(super) measures: [Vec<f32>; Measure::COUNT],
+    pub(super) failed: Option<anyhow::Error>,
+    /// Whole moments of maps of which this rank owns a part.
+    pub(super) whole_moments: RefCell<HashMap<(usize, Buffer), Vec<f32>>>,
+    pub(super) size: usize,
+    rank: usize,
+    pub(super) threads: Threads,
+    pub(super) copies: Stream,
+    pub(super) done: Event,
+    pool: Pool,
+    tables: BTreeMap<(usize, Pass), Table>,
+    gathered: Vec<bool>,
+    /// Until memory is taken.
+    pub(super) plan: Option<Plan>,
+    places: Option<Places>,
+    pub(super) loaded: BTreeSet<Kernel>,
+    /// What the GPU was given last, in words.
+    pub(super) running: RefCell<String>,
+}
+
+impl CudaBackend {
+    /// A backend for `maps` of `network` on `gpu`, without memory: [`CudaBackend::allocate`] gives it some, when what it is for was planned.
+    ///
+    /// Fails where the GPU is too old.
+    pub fn new(network: &Network, maps: Arc<Maps>, gpu: Rc<dyn Gpu>, setup: Setup) -> Result<CudaBackend> {
+        let (major, minor) = gpu.capability()?;
+        if (major, minor) < OLDEST {
+            return Err(Exit::Usage.error(format!(
+                "{} has compute capability {major}.{minor}, and these kernels need {}.{} or later: use parallel.device = \"cpu\", or a \
+                 program with libtorch and parallel.kernels = \"libtorch\"",
+                gpu.name()?,
+                OLDEST.0,
+                OLDEST.1
+            )));
+        }
+        let mut pool = Pool::default();
+        let parameters =
+            maps.all.iter().zip(&setup.parts).map(|(map, (part, parts))| Parameters::new(map, *part, *parts, &mut pool)).collect();
+        let mut backend = CudaBackend {
+            stream: gpu.stream()?,
+            copies: gpu.stream()?,
+            done: gpu.event()?,
+            gpu,
+            profile: Profile::default(),
+            marks: Marks::default(),
+            timed: false,
+            checked: false,
+            precision: setup.precision,
+            output: network.output,
+            seed: setup.seed,
+            input: tables::layout(maps.get(maps.forward[0])),
+            slots: Vec::new(),
+            parameters,
+            capacity: setup.capacity,
+            batch: setup.capacity,
+            measured_parts: 0,
+            measures: [const { Vec::new() }; Measure::COUNT],
+            failed: None,
+            whole_moments: RefCell::default(),
+            size: setup.size,
+            rank: setup.rank,
+            threads: Threads::new(setup.threads),
+            pool,
+            tables: BTreeMap::new(),
+            gathered: setup.gathered,
+            plan: Some(Plan::default()),
+            places: None,
+            loaded: BTreeSet::new(),
+            running: RefCell::new("the start".to_owned()),
+            maps,
+        };
+        backend.slot(network.input);
+        Ok(backend)
+    }
+
+    pub(super) fn slot(&mut self, shape: Shape) -> Activity {
+        assert!(self.places.is_none(), "activities are made before memory is taken");
+        let pitch = in_fours(shape.channels);
+        self.slots.push(Slot { shape, pitch, each: shape.positions() * pitch, gathered: false, place: None });
+        Activity(self.slots.len() - 1)
+    }
+
+    /// Takes memory and kernels for what `use_it` does, which is all that will be done: it is run on plans, and computes nothing.
+    pub fn allocate(&mut self, use_it: impl Fn(&mut CudaBackend) -> Result<()>) -> Result<()> {
+        use_it(self)?;
+        if self.plan.as_ref().is_some_and(|plan| plan.plain_input) && self.input != Input::Activity {
+            self.input = Input::Activity;
+            self.plan = Some(Plan::default());
+            self.tables.clear();
+            use_it(self)?;
+        }
+        let plan = self.plan.take().expect("memory is taken once");
+        let (size, capacity, units) = (self.size, self.capacity, self.slots[0].shape.units());
+        self.slots[0].each = tables::floats(self.maps.get(self.maps.forward[0]), &self.input);
+        for slot in &mut self.slots {
+            let ranks = if slot.gathered { size } else { 1 };
+            slot.place = Some(self.pool.reserve(4 * ranks * capacity * slot.each));
+        }
+        self.tables.values_mut().for_each(|table| table.reserve(&mut self.pool));
+        let measures = 4 * Measure::COUNT * capacity;
+        let gradient = |parameters: &Parameters| (parameters.owned.len() < parameters.padded).then_some(4 * parameters.padded);
+        let trained = self.maps.all.iter().map(|map| map.trained());
+        let gradients = self.parameters.iter().zip(trained).map(|(parameters, trained)| gradient(parameters).filter(|_| trained));
+        let gradients: Vec<Option<usize>> = gradients.collect();
+        let places = Places {
+            inbox: Inbox::new(capacity, units, &mut self.pool, &*self.gpu)?,
+            partial: self.pool.reserve(4 * plan.partial),
+            parts: self.pool.reserve(4 * plan.measured_parts * capacity),
+            measured: self.pool.reserve(measures),
+            measured_here: self.gpu.page_locked(measures)?.cast(),
+            gradients: gradients.into_iter().map(|bytes| bytes.map(|bytes| self.pool.reserve(bytes))).collect(),
+        };
+        self.pool.take(&*self.gpu, capacity)?;
+        let (base, bytes) = self.pool.whole();
+        // SAFETY: all of the pool, which nothing uses yet.
+        unsafe { self.gpu.clear(base, bytes, self.stream)? };
+        for table in self.tables.values_mut() {
+            table.fill(&self.pool, &*self.gpu, self.stream)?;
+        }
+        self.places = Some(places);
+        self.gpu.load(&plan.kernels)?;
+        self.loaded = plan.kernels;
+        self.settle()
+    }
+
+    /// Bytes of the GPU's memory that this takes.
+    pub fn bytes(&self) -> usize {
+        self.pool.bytes()
+    }
+
+    pub(super) fn is_planning(&self) -> bool {
+        self.plan.is_some()
+    }
+
+    fn places(&self) -> &Places {
+        self.places.as_ref().expect("memory is taken before the first step")
+    }
+
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.places().inbox
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+}
+
+/// Where things are; somewhere, before there is memory.
+impl CudaBackend {
+    pub(super) fn at(&self, place: Place) -> Address {
+        if self.is_planning() { SOMEWHERE } else { self.pool.at(place) }
+    }
+
+    fn of(&self, place: impl FnOnce(&Places) -> Address) -> Address {
+        self.places.as_ref().map_or(SOMEWHERE, place)
+    }
+
+    /// The values of an activity, [position, sample, pitch], of this rank.
+    pub(super) fn values(&self, activity: Activity) -> Address {
+        let slot = &self.slots[activity.0];
+        let before = if slot.gathered { self.rank * 4 * self.capacity * slot.each } else { 0 };
+        slot.place.map_or(SOMEWHERE, |place| self.pool.at(place).offset(before))
+    }
+
+    /// Those of all ranks, one after another.
+    pub(super) fn all_values(&self, activity: Activity) -> Address {
+        self.slots[activity.0].place.map_or(SOMEWHERE, |place| self.pool.at(place))
+    }
+
+    pub(super) fn pixels(&self) -> Address {
+        self.of(|places| places.inbox.pixels(&self.pool))
+    }
+
+    pub(super) fn labels(&self) -> Address {
+        self.of(|places| places.inbox.labels(&self.pool))
+    }
+
+    pub(super) fn place(&self) -> Address {
+        self.of(|places| places.inbox.place(&self.pool))
+    }
+
+    pub(super) fn optimiser_at(&self, number: usize) -> Address {
+        self.of(|places| places.inbox.optimiser(number, &self.pool))
+    }
+
+    /// The row of a measure.
+    pub(super) fn measured(&self, measure: Measure) -> Address {
+        self.of(|places| self.pool.at(places.measured).offset(4 * measure as usize * self.capacity))
+    }
+
+    pub(super) fn measures_here(&self) -> *mut f32 {
+        self.places().measured_here
+    }
+
+    /// The gradient of a map whose gradients ranks exchange.
+    pub fn gradients(&self, map: MapId) -> Address {
+        self.of(|places| self.pool.at(places.gradients[map.0].expect("ranks exchange gradients of the map")))
+    }
+
+    /// This rank's part of it.
+    pub fn part_of_gradient(&self, map: MapId) -> Address {
+        self.gradients(map).offset(4 * self.parameters[map.0].owned.start)
+    }
+
+    /// Whether ranks gather a map's factors.
+    pub fn gathers(&self, map: MapId) -> bool {
+        self.gathered[map.0]
+    }
+
+    /// Room for the `parts` next partial sums of the inverse loss.
+    pub(super) fn parts_of_inverse_loss(&mut self, parts: usize) -> Address {
+        let before = self.measured_parts;
+        self.measured_parts += parts;
+        if let Some(plan) = &mut self.plan {
+            plan.measured_parts = plan.measured_parts.max(before + parts);
+        }
+        self.first_part().offset(4 * before * self.batch)
+    }
+
+    pub(super) fn first_part(&self) -> Address {
+        self.of(|places| self.pool.at(places.parts))
+    }
+
+    /// Room for so many floats that a launch uses alone.
+    pub(super) fn partial(&mut self, floats: usize) -> Address {
+        if let Some(plan) = &mut self.plan {
+            plan.partial = plan.partial.max(floats);
+        }
+        self.of(|places| self.pool.at(places.partial))
+    }
+
+    /// What kernels are told of a map for a pass over it.
+    pub(super) fn map(&mut self, id: MapId, pass: Pass) -> (c::Map, &Table) {
+        let (maps, input) = (&self.maps, &self.input);
+        let map = maps.get(id);
+        let planning = self.plan.is_some();
+        let table = self.tables.entry((id.0, pass)).or_insert_with(|| {
+            assert!(planning, "a pass over {} was not planned", map.weight.name);
+            Table::new(View::new(map, pass, if id == maps.forward[0] { input } else { &Input::Activity }))
+        });
+        let [starts, links, _] = table.at(&self.pool).unwrap_or([SOMEWHERE; 3]);
+        let View { rows, pitch, place, .. } = table.view();
+        let [rows, columns, pitch, place] = [*rows, in_fours(map.connectivity.columns), *pitch, *place].map(|size| size as i32);
+        (c::Map { starts: starts.0, links: links.0, rows, columns, pitch, place }, table)
+    }
+
+    /// Which rows of the links of an update are used, where not all are.
+    pub(super) fn inside(&self, id: MapId) -> Address {
+        let table = self.tables.get(&(id.0, Pass::Update)).and_then(|table| table.at(&self.pool));
+        table.map_or(Address::NULL, |[.., inside]| inside)
+    }
+
+    /// Says that an activity is read as activities are: the input then must be laid out as one.
+    pub(super) fn read_plainly(&mut self, activity: Activity) {
+        if let (Some(plan), Activity(0)) = (&mut self.plan, activity) {
+            plan.plain_input = true;
+        }
+    }
+
+    pub(super) fn holds(&self, activity: Activity, shape: Shape) -> bool {
+        let own = self.slots[activity.0].shape;
+        (own.positions(), own.channels) == (shape.positions(), shape.channels)
+    }
+
+    /// Checks an update's factors, and plans for what ranks gather.
+    pub(super) fn take_factors(&mut self, update: &Update) -> Result<()> {
+        let map = self.maps.get(update.map);
+        let fits = self.holds(update.pre, map.source) && self.holds(update.post, map.destination);
+        ensure!(fits, "the factors of an update do not fit {}", map.weight.name);
+        if update.map != self.maps.forward[0] {
+            self.read_plainly(update.pre);
+        }
+        if self.is_planning() && self.gathers(update.map) {
+            [update.pre, update.post].into_iter().for_each(|activity| self.slots[activity.0].gathered = true);
+        }
+        Ok(())
+    }
+}

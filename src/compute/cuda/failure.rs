@@ -1,0 +1,49 @@
+//! What goes wrong on a GPU, in words.
+
+use std::fmt;
+
+/// A call of the driver that failed: of its own, or because of what the GPU met before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub call: &'static str,
+    pub status: i32,
+    /// As the driver calls the status.
+    pub name: String,
+    /// The GPU's number.
+    pub gpu: i32,
+}
+
+impl Failure {
+    pub const OUT_OF_MEMORY: i32 = 2;
+    pub const ECC: i32 = 214;
+    pub const ILLEGAL_ADDRESS: i32 = 700;
+
+    fn meaning(&self) -> Option<&'static str> {
+        Some(match self.status {
+            Self::OUT_OF_MEMORY => "the GPU's memory is full; make data.batch_size smaller, or use more GPUs",
+            100 => "the driver shows no GPU (CUDA_VISIBLE_DEVICES may hide it)",
+            209 | 222 => "the driver is older than the CUDA libraries that the program found; update the driver",
+            Self::ECC => {
+                "its memory has an error that cannot be corrected (ECC): the last checkpoint is good; `nvidia-smi -q -d ECC` counts such \
+                 errors, and a GPU that has them again needs service"
+            }
+            Self::ILLEGAL_ADDRESS => "a kernel reached outside of its memory: a mistake in this program, or a GPU that fails",
+            702 => "a kernel took longer than this GPU's display allows",
+            715..=719 => "a kernel failed: a mistake in this program, or a GPU that fails",
+            802 | 803 => "the driver's parts are of different versions; restart the machine after an update",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        let Failure { call, status, name, gpu } = self;
+        match self.meaning() {
+            Some(meaning) => write!(out, "GPU {gpu}: {meaning} ({call}: {name}, {status})"),
+            None => write!(out, "{call} failed on GPU {gpu}: {name} ({status})"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}

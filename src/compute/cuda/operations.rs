@@ -1,0 +1,317 @@
+//! The operations of [`Backend`] on a GPU: what each launches.
+
+use anyhow::{Result, ensure};
+
+use super::backend::CudaBackend;
+use super::gpu::Address;
+use super::kernels::arguments as c;
+use super::kernels::arguments::Operation;
+use super::kernels::launches::{self, Launch, in_fours};
+use super::kernels::tables::Input;
+use super::marks::Work;
+use super::tables::Pass;
+use crate::compute::cpu::Place;
+use crate::compute::profile;
+use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
+use crate::network::{MapId, Output, Shape};
+use crate::observe::{Doing, span};
+
+/// What kernels call a nonlinearity.
+fn code(nonlinearity: Nonlinearity) -> i32 {
+    match nonlinearity {
+        Nonlinearity::Linear => 0,
+        Nonlinearity::Tanh => 1,
+    }
+}
+
+impl CudaBackend {
+    /// `operands` are those that the operation takes, in its order, and last where the result goes.
+    fn elementwise<const N: usize>(&mut self, operation: Operation, operands: [Activity; N], scales: [f32; 2], nonlinearity: Nonlinearity) {
+        let to = operands[N - 1];
+        let elements = self.batch * self.slots[to.0].each;
+        let work = Work::new(Doing::Elementwise, None, 0.0, (4 * N * elements) as f64);
+        self.attempt(work, |this, launches| {
+            operands.iter().for_each(|activity| this.read_plainly(*activity));
+            let at = |index: usize| if index + 1 < N { this.values(operands[index]).0 } else { 0 };
+            launches::elementwise(
+                launches,
+                &c::Elementwise {
+                    a: at(0),
+                    b: at(1),
+                    c: at(2),
+                    d: at(3),
+                    argument: 0,
+                    out: this.values(to).0,
+                    count: elements as i64,
+                    s0: scales[0],
+                    s1: scales[1],
+                    operation: operation as i32,
+                    nonlinearity: code(nonlinearity),
+                },
+            );
+            Ok(())
+        });
+    }
+
+    /// One pass over a map's weights for all jobs.
+    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
+        let maps = self.maps.clone();
+        let map = maps.get(id);
+        let samples = jobs.len() * self.batch;
+        let operations = samples as f64 * map.connectivity.operations();
+        let activities = samples * (map.source.units() + map.destination.units());
+        let bytes = 4.0 * (map.connectivity.weights() + activities) as f64;
+        let work = Work::new(profile::pass(map.role, transposed), Some(map.layer), operations, bytes);
+        self.attempt(work, |this, launches| {
+            let (from, to) = if transposed { (map.destination, map.source) } else { (map.source, map.destination) };
+            for (source, destination) in jobs {
+                let fits = this.holds(*source, from) && this.holds(*destination, to);
+                assert!(fits, "the activities of a pass do not fit {}", map.weight.name);
+                if transposed || id != maps.forward[0] {
+                    this.read_plainly(*source);
+                }
+            }
+            let pass = if transposed { Pass::Transposed } else { Pass::Forward };
+            let (view, table) = this.map(id, pass);
+            let (positions, most) = (table.groups, table.most);
+            let parameters = &this.parameters[id.0];
+            let mut of_jobs = [c::Job { source: 0, destination: 0 }; 3];
+            for (job, (source, destination)) in of_jobs.iter_mut().zip(jobs) {
+                *job = c::Job { source: this.values(*source).0, destination: this.values(*destination).0 };
+            }
+            let weights = this.at(parameters.values);
+            let bias = if transposed || parameters.bias_positions == 0 { Address::NULL } else { weights.offset(4 * parameters.weights) };
+            let apply = c::Apply {
+                map: view,
+                job: of_jobs,
+                weights: weights.0,
+                bias: bias.0,
+                partial: 0,
+                bias_stride: if parameters.bias_positions > 1 { in_fours(map.connectivity.columns) as i32 } else { 0 },
+                samples: this.batch as i32,
+                jobs: jobs.len() as i32,
+                nonlinearity: code(nonlinearity),
+                positions: positions as i32,
+                ..c::Apply::default()
+            };
+            let partial = this.partial(launches::apply_partial(this.precision, transposed, most, &apply));
+            launches::apply(launches, this.precision, transposed, most, &c::Apply { partial: partial.0, ..apply });
+            Ok(())
+        });
+    }
+
+    /// The batch's pixels, laid out as `input`, to `to`.
+    pub(super) fn lay_out(&self, launches: &mut Vec<Launch>, input: &Input, to: Address) {
+        let shape = self.slots[0].shape;
+        let pixels = input.pixels(shape, shape.channels);
+        let (source, destination, samples) = (self.pixels().0, to.0, self.batch as i32);
+        launches::pixels(launches, &c::Pixels { source, destination, bytes: 4, samples, ..pixels });
+    }
+
+    /// What the output should be, to `destination`: one-hot labels, or the input in one row.
+    fn want(&self, launches: &mut Vec<Launch>, destination: Activity) {
+        let to = self.values(destination).0;
+        match self.output {
+            Output::Softmax => {
+                let classes = self.slots[destination.0].shape.units() as i32;
+                let labels = self.labels().0;
+                launches::one_hot(launches, &c::OneHot { destination: to, labels, samples: self.batch as i32, classes });
+            }
+            Output::Linear => self.lay_out(launches, &Input::Dense, Address(to)),
+        }
+    }
+}
+
+impl Backend for CudaBackend {
+    fn activity(&mut self, shape: Shape) -> Activity {
+        self.slot(shape)
+    }
+
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity) {
+        self.pass(map, jobs, nonlinearity, false);
+    }
+
+    fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity) {
+        self.pass(map, &[(source, destination)], Nonlinearity::Linear, true);
+    }
+
+    fn input(&self) -> Activity {
+        Activity(0)
+    }
+
+    fn wanted_output(&mut self, destination: Activity) {
+        self.attempt(Work::new(Doing::Output, None, 0.0, 0.0), |this, launches| {
+            this.want(launches, destination);
+            Ok(())
+        });
+    }
+
+    fn output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
+        let units = self.slots[output.0].shape.units();
+        let work = Work::new(Doing::Output, None, 0.0, (12 * self.batch * units) as f64);
+        self.attempt(work, |this, launches| {
+            let linear = this.output == Output::Linear;
+            if linear {
+                // The error's own memory holds the wanted output until it is read.
+                this.want(launches, error);
+            }
+            let [loss, top1, top5] = [Measure::Loss, Measure::Top1Error, Measure::Top5Error].map(|measure| this.measured(measure).0);
+            let [pre, output, error] = [pre_activation, output, error].map(|activity| this.values(activity).0);
+            launches::output(
+                launches,
+                &c::Output {
+                    pre,
+                    output,
+                    error,
+                    labels: this.labels().0,
+                    wanted: error,
+                    loss,
+                    top1,
+                    top5,
+                    samples: this.batch as i32,
+                    units: units as i32,
+                    linear: i32::from(linear),
+                    ..c::Output::default()
+                },
+            );
+            Ok(())
+        });
+    }
+
+    fn output(&mut self, pre_activation: Activity, output: Activity) {
+        let units = self.slots[output.0].shape.units();
+        let work = Work::new(Doing::Output, None, 0.0, (8 * self.batch * units) as f64);
+        self.attempt(work, |this, launches| {
+            let [pre, output] = [pre_activation, output].map(|activity| this.values(activity).0);
+            let linear = i32::from(this.output == Output::Linear);
+            let samples = this.batch as i32;
+            launches::output(launches, &c::Output { pre, output, samples, units: units as i32, linear, ..c::Output::default() });
+            Ok(())
+        });
+    }
+
+    fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {
+        let work = Work::new(Doing::Noise, Some(layer), 0.0, (8 * self.batch * self.slots[source.0].each) as f64);
+        self.attempt(work, |this, launches| {
+            this.read_plainly(source);
+            let shape = this.slots[source.0].shape;
+            // The step's part of the stream is where the step is: see `Place`.
+            let stream = Place { seed: this.seed, step: 0, layer, first: 0 }.stream();
+            launches::noise(
+                launches,
+                &c::Noise {
+                    source: this.values(source).0,
+                    destination: this.values(destination).0,
+                    place: this.place().0,
+                    positions: shape.positions() as u32,
+                    samples: this.batch as u32,
+                    channels: shape.channels as u32,
+                    key_low: this.seed as u32,
+                    key_high: (this.seed >> 32) as u32,
+                    stream,
+                    sigma,
+                    ..c::Noise::default()
+                },
+            );
+            Ok(())
+        });
+    }
+
+    fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
+        if !measured {
+            return self.elementwise(Operation::ErrorThrough, [y, target, error], [0.0; 2], Nonlinearity::Tanh);
+        }
+        let work = Work::new(Doing::Elementwise, None, 0.0, (12 * self.batch * self.slots[y.0].each) as f64);
+        self.attempt(work, |this, launches| {
+            [y, target].into_iter().for_each(|activity| this.read_plainly(activity));
+            let (positions, pitch) = (this.slots[y.0].shape.positions(), this.slots[y.0].pitch);
+            let [y, target, error] = [y, target, error].map(|activity| this.values(activity).0);
+            let parts = launches::measure_parts(positions, pitch);
+            let partial = this.parts_of_inverse_loss(parts);
+            launches::measured_error(
+                launches,
+                &c::MeasuredError {
+                    y,
+                    target,
+                    argument: 0,
+                    error,
+                    partial: partial.0,
+                    positions: positions as i32,
+                    samples: this.batch as i32,
+                    pitch: pitch as i32,
+                    nonlinearity: code(Nonlinearity::Tanh),
+                    ..c::MeasuredError::default()
+                },
+            );
+            Ok(())
+        });
+    }
+
+    fn through_tanh(&mut self, delta: Activity, y: Activity) {
+        self.elementwise(Operation::Through, [delta, y, delta], [0.0; 2], Nonlinearity::Tanh);
+    }
+
+    fn difference_through_tanh(&mut self, target: Activity, y: Activity, destination: Activity) {
+        self.elementwise(Operation::DifferenceThrough, [target, y, destination], [0.0; 2], Nonlinearity::Tanh);
+    }
+
+    fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
+        self.elementwise(Operation::StepAlong, [y, change, destination], [scale, 0.0], Nonlinearity::Linear);
+    }
+
+    fn difference_target(
+        &mut self,
+        h: Activity,
+        of_activity: Activity,
+        of_target: Activity,
+        share: f32,
+        back: Option<(f32, Activity)>,
+        destination: Activity,
+    ) {
+        let operation = Operation::DifferenceTarget;
+        match back {
+            None => self.elementwise(operation, [h, of_activity, of_target, destination], [share, 0.0], Nonlinearity::Linear),
+            Some((hybrid, back)) => {
+                self.elementwise(operation, [h, of_activity, of_target, back, destination], [share, hybrid], Nonlinearity::Linear);
+            }
+        }
+    }
+
+    fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity) {
+        let work = Work::new(Doing::Elementwise, None, 0.0, (8 * self.batch * self.slots[destination.0].each) as f64);
+        self.attempt(work, |this, launches| {
+            [a, b].into_iter().for_each(|activity| this.read_plainly(activity));
+            let [a_channels, b_channels] = [a, b].map(|activity| this.slots[activity.0].shape.channels as i32);
+            let [a, b, destination] = [a, b, destination].map(|activity| this.values(activity).0);
+            let samples = this.batch as i32;
+            launches::concatenate(launches, &c::Concatenate { a, b, destination, samples, a_channels, b_channels, padding: 0 });
+            Ok(())
+        });
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        let shape = self.slots[0].shape;
+        let fits = batch.samples <= self.capacity && batch.pixels.len() == batch.samples * shape.units() && batch.labels.len() <= batch.samples;
+        ensure!(fits, "a batch of {} samples and {} values does not fit {shape}", batch.samples, batch.pixels.len());
+        self.failed.take().map_or(Ok(()), Err)?;
+        let _span = span(Doing::Input, None);
+        self.batch = batch.samples;
+        self.receive(batch).map_err(|error| self.explained(error))
+    }
+
+    fn measure(&self, measure: Measure) -> &[f32] {
+        &self.measures[measure as usize]
+    }
+
+    fn read_activity(&self, activity: Activity) -> Result<Vec<f32>> {
+        self.values_here(activity)
+    }
+
+    fn read_parameter(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32> {
+        self.parameter_here(map, part, buffer)
+    }
+
+    fn write_parameter(&mut self, map: MapId, part: Part, buffer: Buffer, values: &[f32]) -> Result<()> {
+        self.set_parameter(map, part, buffer, values)
+    }
+}

@@ -1,0 +1,122 @@
+//! Parameters and Adam's moments of one map on the GPU, and their interchange form.
+//!
+//! A map's weights and biases are one piece, so that ranks divide and exchange them at once: `[block][row][column]`, then
+//! `[position][column]`, columns in fours, then padding to equal parts for all ranks. Moments exist for this rank's part alone.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+
+use super::kernels::launches::in_fours;
+use super::pool::{Place, Pool};
+use crate::compute::cpu::uniforms;
+use crate::compute::{Buffer, Part};
+use crate::network::{Bias, Map};
+
+/// Parts begin on whole lines of memory.
+const ALIGNMENT: usize = 64;
+
+pub struct Parameters {
+    pub values: Place,
+    /// Of this rank's part; empty where the map is not trained.
+    pub first: Place,
+    pub second: Place,
+    /// Elements of `values` that this rank's optimiser owns.
+    pub owned: Range<usize>,
+    /// Elements of the weights, before the biases.
+    pub weights: usize,
+    /// Elements with padding.
+    pub padded: usize,
+    /// Places that have a bias of their own: 0 without bias, 1 where all share it.
+    pub bias_positions: usize,
+}
+
+impl Parameters {
+    /// Room for `map`, of whose `parts` equal parts this rank owns number `part`.
+    pub fn new(map: &Map, part: usize, parts: usize, pool: &mut Pool) -> Parameters {
+        let connectivity = &map.connectivity;
+        let columns = in_fours(connectivity.columns);
+        let bias_positions = match map.bias {
+            Bias::None => 0,
+            Bias::PerUnit => connectivity.destinations,
+            Bias::PerChannel => 1,
+        };
+        let weights = connectivity.blocks * connectivity.rows * columns;
+        let used = weights + bias_positions * columns;
+        let each = used.div_ceil(parts * ALIGNMENT) * ALIGNMENT;
+        let moments = if map.trained() { each } else { 0 };
+        Parameters {
+            values: pool.reserve(4 * each * parts),
+            first: pool.reserve(4 * moments),
+            second: pool.reserve(4 * moments),
+            owned: part * each..part * each + moments,
+            weights,
+            padded: each * parts,
+            bias_positions,
+        }
+    }
+
+    /// The moment that `buffer` names, or the parameters.
+    pub fn buffer(&self, buffer: Buffer) -> Place {
+        match buffer {
+            Buffer::Weights => self.values,
+            Buffer::FirstMoment => self.first,
+            Buffer::SecondMoment => self.second,
+        }
+    }
+
+    /// Glorot uniform weights and zero biases, padded: the numbers that the CPU draws for map number `index`.
+    pub fn initial(&self, map: &Map, index: usize, seed: u64) -> Vec<f32> {
+        let connectivity = &map.connectivity;
+        let columns = connectivity.columns;
+        let drawn = uniforms(connectivity.weights(), map.bound() as f32, seed, index);
+        let mut values = vec![0.0; self.padded];
+        for (to, from) in values.chunks_exact_mut(in_fours(columns)).zip(drawn.chunks_exact(columns)) {
+            to[..columns].copy_from_slice(from);
+        }
+        values
+    }
+
+    /// A tensor in its interchange layout, of the whole buffer.
+    pub fn read(&self, map: &Map, part: Part, whole: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; length(map, part)];
+        self.each(map, part, |ours, theirs| out[theirs] = whole[ours]);
+        out
+    }
+
+    /// Replaces a tensor of the whole buffer by `values` in interchange layout.
+    pub fn write(&self, map: &Map, part: Part, whole: &mut [f32], values: &[f32]) -> Result<()> {
+        let expected = length(map, part);
+        let name = if part == Part::Weight { &map.weight.name } else { &map.bias_name };
+        ensure!(values.len() == expected, "{name} has {} values where {expected} are needed", values.len());
+        self.each(map, part, |ours, theirs| whole[ours] = values[theirs]);
+        Ok(())
+    }
+
+    /// Calls `f(element here, index in the interchange tensor)` for every element.
+    fn each(&self, map: &Map, part: Part, mut f: impl FnMut(usize, usize)) {
+        let connectivity = &map.connectivity;
+        let (rows, columns, pitch) = (connectivity.rows, connectivity.columns, in_fours(connectivity.columns));
+        match part {
+            Part::Bias => {
+                for position in 0..self.bias_positions {
+                    (0..columns).for_each(|column| f(self.weights + position * pitch + column, position * columns + column));
+                }
+            }
+            Part::Weight => {
+                for block in 0..connectivity.blocks {
+                    for row in 0..rows {
+                        (0..columns).for_each(|column| f((block * rows + row) * pitch + column, map.weight.index(block, row, column)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn length(map: &Map, part: Part) -> usize {
+    match part {
+        Part::Weight => map.connectivity.weights(),
+        Part::Bias => map.biases(),
+    }
+}

@@ -1,0 +1,126 @@
+//! Updates: a map's gradient with the optimiser on it, or the gradient alone, where ranks exchange that.
+
+use anyhow::{Result, ensure};
+
+use super::backend::CudaBackend;
+use super::gpu::Address;
+use super::kernels::arguments as c;
+use super::kernels::launches::{self, in_fours};
+use super::kernels::tables::Grouping;
+use super::marks::Work;
+use super::tables::Pass;
+use crate::compute::{Activity, AdamStep, Update};
+use crate::network::{MapId, Role};
+use crate::observe::Doing;
+
+impl From<AdamStep> for c::Optimiser {
+    fn from(step: AdamStep) -> c::Optimiser {
+        let AdamStep { scale, beta1, beta2, size, deviation_scale, epsilon } = step;
+        c::Optimiser { method: 0, scale, keep: 1.0, beta1, beta2, size, deviation_scale, epsilon }
+    }
+}
+
+impl CudaBackend {
+    /// Where the optimiser of a map is.
+    fn optimiser(&self, id: MapId) -> Address {
+        self.optimiser_at(usize::from(self.maps.get(id).role == Role::Inverse))
+    }
+
+    /// The factors of an update over the batch of all ranks that they are gathered from.
+    fn factors(&self, update: &Update) -> c::Factors {
+        let gathers = self.gathers(update.map);
+        let of = |activity: Activity| match gathers {
+            true => (self.all_values(activity).0, (self.capacity * self.slots[activity.0].each) as i64),
+            false => (self.values(activity).0, 0),
+        };
+        let ((pre, pre_rank), (post, post_rank)) = (of(update.pre), of(update.post));
+        let samples = if gathers { self.size * self.batch } else { self.batch } as i32;
+        c::Factors { pre, post, pre_rank, post_rank, samples, per_rank: self.batch as i32, ..c::Factors::default() }
+    }
+
+    /// Applies an update to the parameters of its map, or, with `stored`, keeps its gradient.
+    pub fn update(&mut self, update: &Update, stored: bool) -> Result<()> {
+        let maps = self.maps.clone();
+        let map = maps.get(update.map);
+        self.take_factors(update)?;
+        let samples = self.batch * if self.gathers(update.map) { self.size } else { 1 };
+        let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
+        let factors = samples * (map.source.units() + map.destination.units());
+        // Parameters and both moments are read and written, or the gradient is written.
+        let bytes = if stored { 4 } else { 24 } * map.parameters() + 4 * factors;
+        let work = Work::new(doing, Some(map.layer), samples as f64 * map.connectivity.operations(), bytes as f64);
+        self.perform(work, |this, launches| {
+            let (view, table) = this.map(update.map, Pass::Update);
+            let (grouping, groups, most) = (table.view().grouping, table.groups, table.most);
+            let parameters = &this.parameters[update.map.0];
+            ensure!(stored || parameters.owned.len() == parameters.padded, "gradients of {} are shared", map.weight.name);
+            let [values, first, second] = [parameters.values, parameters.first, parameters.second].map(|place| this.at(place));
+            let gradients = if stored { this.gradients(update.map) } else { Address::NULL };
+            let (weights, positions) = (4 * parameters.weights, parameters.bias_positions);
+            let further = |at: Address| if at == Address::NULL { 0 } else { at.offset(weights).0 };
+            let (factors, optimiser) = (this.factors(update), this.optimiser(update.map).0);
+            let whole = c::Update {
+                map: view,
+                factors,
+                weights: values.0,
+                first: first.0,
+                second: second.0,
+                gradients: gradients.0,
+                optimiser,
+                inside: this.inside(update.map).0,
+                by_source: i32::from(grouping == Grouping::Source),
+                groups: groups as i32,
+                ..c::Update::default()
+            };
+            if grouping == Grouping::Block {
+                let partial = this.partial(launches::shared_partial(this.precision, most, &whole));
+                launches::update_shared(launches, this.precision, most, &c::Update { partial: partial.0, ..whole });
+            } else {
+                launches::update(launches, this.precision, most, &whole);
+            }
+            if positions > 0 {
+                let bias = c::Bias {
+                    factors,
+                    bias: further(values),
+                    first: further(first),
+                    second: further(second),
+                    gradients: further(gradients),
+                    optimiser,
+                    positions: map.destination.positions() as i32,
+                    columns: in_fours(map.connectivity.columns) as i32,
+                    shared: i32::from(positions == 1 && map.destination.positions() > 1),
+                    ..c::Bias::default()
+                };
+                let partial = this.partial(launches::bias_partial(&bias));
+                launches::bias(launches, &c::Bias { partial: partial.0, ..bias });
+            }
+            Ok(())
+        })
+    }
+
+    /// The optimiser on this rank's part of a map, from its gradient of all ranks, which [`CudaBackend::part_of_gradient`] holds.
+    pub fn optimise(&mut self, id: MapId) -> Result<()> {
+        let maps = self.maps.clone();
+        let map = maps.get(id);
+        let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
+        let owned = self.parameters[id.0].owned.clone();
+        self.perform(Work::new(doing, Some(map.layer), 0.0, 28.0 * owned.len() as f64), |this, launches| {
+            let parameters = &this.parameters[id.0];
+            launches::optimise(
+                launches,
+                &c::Optimise {
+                    sums: this.part_of_gradient(id).0,
+                    weights: this.at(parameters.values).offset(4 * owned.start).0,
+                    first: this.at(parameters.first).0,
+                    second: this.at(parameters.second).0,
+                    optimiser: this.optimiser(id).0,
+                    count: owned.len() as i64,
+                    parts: 1,
+                    scaled: 1,
+                    ..c::Optimise::default()
+                },
+            );
+            Ok(())
+        })
+    }
+}

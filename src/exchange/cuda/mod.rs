@@ -1,0 +1,245 @@
+//! How ranks share an update on GPUs, each of which has its own copy of the parameters: map by map, whichever moves fewer bytes.
+//!
+//! * `activities`: every rank gathers all ranks' factors and makes the whole update itself. The kernels sum over samples in the order of the
+//!   global batch, so the bits are those of one rank.
+//! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies the optimiser to its part, of which
+//!   alone it has moments, and the new parameters are gathered.
+//!
+//! The exchange stands between two graphs: the rule's, which ends with the gradients, and that of the updates. By NCCL, and with
+//! `parallel.overlap`, it begins while the host still waits for the measures.
+
+mod staged;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use self::staged::Staged;
+use super::settings::{Settings, TransportChoice, Wire};
+use super::{Handle, NCCL_WITHOUT_GPU, Sharing, Span, Transport, nccl};
+use crate::compute::cuda::driver::Driver;
+use crate::compute::cuda::{Address, CudaBackend, Marks, Work};
+use crate::compute::{Buffer, Update};
+use crate::exit::Exit;
+use crate::network::MapId;
+use crate::observe::{Doing, span};
+
+/// Memory of the GPU that all ranks have a part of: their parts lie one after another, `each` bytes of float32 long.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole {
+    pub at: Address,
+    pub each: usize,
+}
+
+/// Collective operations among all ranks on memory of this rank's GPU. They begin when the GPU has done what it was given before, and the memory
+/// stays as it is until they were waited for.
+pub trait Collectives {
+    /// Every rank's parts to all ranks.
+    fn all_gather(&mut self, traced: Span, wholes: &[Whole]) -> Result<Handle>;
+
+    /// To each rank's part its sum over ranks; the other parts are anything then.
+    fn reduce_scatter(&mut self, traced: Span, whole: Whole) -> Result<Handle>;
+
+    /// What the GPU is given from now on waits for the operation.
+    fn wait(&mut self, handle: Handle) -> Result<()>;
+
+    /// Waits here until all operations are done. Fails where one has, or does not end in time.
+    fn settle(&mut self) -> Result<()>;
+
+    /// Whether they go on while this thread does something else.
+    fn overlap(&self) -> bool;
+}
+
+impl<C: nccl::Calls> Collectives for nccl::Nccl<C> {
+    fn all_gather(&mut self, traced: Span, wholes: &[Whole]) -> Result<Handle> {
+        let pieces: Vec<nccl::Piece> = wholes.iter().map(|whole| self.piece(whole.at.0, whole.each)).collect();
+        // SAFETY: the backend's memory, which is there as long as the process.
+        unsafe { self.gather(traced, &pieces, Box::new(())) }
+    }
+
+    fn reduce_scatter(&mut self, traced: Span, whole: Whole) -> Result<Handle> {
+        // SAFETY: the same.
+        unsafe { self.scatter(traced, self.piece(whole.at.0, whole.each), Box::new(())) }
+    }
+
+    fn wait(&mut self, handle: Handle) -> Result<()> {
+        self.await_on_device(handle)
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.finish()
+    }
+
+    fn overlap(&self) -> bool {
+        true
+    }
+}
+
+/// Shares updates among ranks whose GPUs have a backend each.
+pub struct CudaExchange {
+    transport: Arc<dyn Transport>,
+    sharing: Vec<Sharing>,
+    /// Absent where there is one rank.
+    collectives: Option<Box<dyn Collectives>>,
+    overlap: bool,
+    /// What travels of this step.
+    under_way: Option<Vec<Handle>>,
+    /// How long the GPU waits for what travels.
+    waited: Marks,
+}
+
+impl CudaExchange {
+    /// Joins the ranks in the way that `parallel.backend` says; `driver` is that of this rank's GPU, where it is one. Collective.
+    pub fn new(
+        backend: &CudaBackend,
+        driver: Option<&Rc<Driver>>,
+        sharing: Vec<Sharing>,
+        transport: &Arc<dyn Transport>,
+        settings: &Settings,
+    ) -> Result<CudaExchange> {
+        let required = settings.backend == TransportChoice::Nccl;
+        if required && driver.is_none() {
+            return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
+        }
+        let collectives: Option<Box<dyn Collectives>> = if transport.size() == 1 {
+            None
+        } else {
+            if settings.wire == Wire::Bf16 {
+                return Err(Exit::Usage.error(WIRE_OF_LIBTORCH));
+            }
+            // The watchdog knows more of a stall, and is to speak first.
+            let timeout = Duration::from_secs_f64(settings.stall_timeout + 15.0);
+            let by_nccl = match driver {
+                Some(driver) if settings.backend != TransportChoice::Mpi => {
+                    nccl::connect(driver, backend.stream, transport, timeout, required)?
+                }
+                _ => None,
+            };
+            Some(match by_nccl {
+                Some(nccl) => Box::new(nccl),
+                None => Box::new(Staged::new(backend.gpu.clone(), backend.stream, transport.clone())?),
+            })
+        };
+        Ok(CudaExchange {
+            transport: transport.clone(),
+            sharing,
+            collectives,
+            overlap: settings.overlap,
+            under_way: None,
+            waited: Marks::default(),
+        })
+    }
+
+    /// Of each map.
+    pub fn sharing(&self) -> &[Sharing] {
+        &self.sharing
+    }
+
+    /// Begins what need not wait for this thread, where that is wanted: the GPU was given all that makes factors and gradients.
+    pub fn begin_early(&mut self, backend: &CudaBackend, updates: &[Update]) -> Result<()> {
+        if self.overlap && self.collectives.as_ref().is_some_and(|collectives| collectives.overlap()) {
+            self.begin(backend, updates)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, backend: &CudaBackend, updates: &[Update]) -> Result<()> {
+        let Some(collectives) = &mut self.collectives else { return Ok(()) };
+        let mut handles = Vec::with_capacity(updates.len());
+        let mut sent = Vec::new();
+        for update in updates {
+            let traced = |doing| Span { doing, layer: Some(backend.maps.get(update.map).layer) };
+            match self.sharing[update.map.0] {
+                Sharing::None => {}
+                Sharing::Activities => {
+                    let mut new = vec![update.pre, update.post];
+                    new.retain(|activity| !sent.contains(activity));
+                    new.dedup();
+                    let wholes = new.iter().map(|activity| backend.gathered(*activity)).collect::<Result<Vec<_>>>()?;
+                    let wholes: Vec<Whole> = wholes.into_iter().map(|(at, each)| Whole { at, each }).collect();
+                    handles.push(collectives.all_gather(traced(Doing::FactorsTransfer), &wholes)?);
+                    sent.extend(new);
+                }
+                Sharing::Gradients => {
+                    let (at, each) = (backend.gradients(update.map), backend.bytes_of_part(update.map));
+                    handles.push(collectives.reduce_scatter(traced(Doing::GradientTransfer), Whole { at, each })?);
+                }
+            }
+        }
+        self.under_way = Some(handles);
+        Ok(())
+    }
+
+    /// Lets what the GPU is given from now on wait for all that the updates need.
+    pub fn bring(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
+        if self.collectives.is_none() {
+            return Ok(());
+        }
+        let _span = span(Doing::Device, None);
+        self.waited.clear();
+        self.waited.edge(false, &*backend.gpu, backend.stream)?;
+        if self.under_way.is_none() {
+            self.begin(backend, updates)?;
+        }
+        let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) else { return Ok(()) };
+        handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
+        self.waited.add(Work::new(Doing::Device, None, 0.0, self.received(backend, updates)), false, &*backend.gpu, backend.stream)?;
+        self.waited.edge(true, &*backend.gpu, backend.stream)
+    }
+
+    /// Bytes that this rank receives for `updates`.
+    fn received(&self, backend: &CudaBackend, updates: &[Update]) -> f64 {
+        let others = self.transport.size() as f64 - 1.0;
+        let of = |update: &Update| match self.sharing[update.map.0] {
+            Sharing::None => 0.0,
+            Sharing::Activities => [update.pre, update.post].iter().map(|one| backend.gathered(*one).map_or(0, |whole| whole.1) as f64).sum(),
+            Sharing::Gradients => 2.0 * backend.bytes_of_part(update.map) as f64,
+        };
+        others * updates.iter().map(of).sum::<f64>()
+    }
+
+    /// Gathers new parameters, where ranks have updated parts, and waits until all that travels has arrived.
+    pub fn share_parameters(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
+        let Some(collectives) = &mut self.collectives else { return Ok(()) };
+        let _span = span(Doing::Device, None);
+        let mut handles = Vec::new();
+        for map in updates.iter().map(|update| update.map).filter(|map| self.sharing[map.0] == Sharing::Gradients) {
+            let traced = Span { doing: Doing::ParametersTransfer, layer: Some(backend.maps.get(map).layer) };
+            let whole = Whole { at: backend.parameters_at(map), each: backend.bytes_of_part(map) };
+            handles.push(collectives.all_gather(traced, &[whole])?);
+        }
+        handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
+        collectives.settle()?;
+        self.waited.enter(&mut backend.profile, Doing::Device, &*backend.gpu)
+    }
+
+    /// Ends a step without its updates.
+    pub fn settle(&mut self) {
+        let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) else { return };
+        // The step has failed already, and its first error says more.
+        let _ = handles.into_iter().try_for_each(|handle| collectives.wait(handle)).and_then(|()| collectives.settle());
+    }
+
+    /// Brings the moments that ranks share to rank 0, for a checkpoint. Collective.
+    pub fn gather_moments(&self, backend: &CudaBackend) {
+        let (rank, size) = (self.transport.rank(), self.transport.size());
+        for map in (0..self.sharing.len()).map(MapId).filter(|map| self.sharing[map.0] == Sharing::Gradients) {
+            for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {
+                let own = backend.part(map, buffer);
+                let ranges: Vec<_> = (0..size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
+                let mut whole = vec![0.0f32; own.len() * size];
+                whole[ranges[rank].clone()].copy_from_slice(&own);
+                // SAFETY: `whole` holds the ranges of all ranks.
+                unsafe { self.transport.gather_ranges(whole.as_mut_ptr(), &ranges) };
+                if rank == 0 {
+                    backend.keep_gathered(map, buffer, whole);
+                }
+            }
+        }
+    }
+}
+
+const WIRE_OF_LIBTORCH: &str =
+    "parallel.wire = \"bf16\": the kernels \"cuda\" exchange whole float32; use \"f32\", or parallel.kernels = \"libtorch\"";

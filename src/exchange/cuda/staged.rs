@@ -1,0 +1,103 @@
+//! Collective operations through this host's memory and the ranks' transport: for GPUs that NCCL does not join, and for several ranks on one.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::{Collectives, Whole};
+use crate::compute::cpu::pool::Pool;
+use crate::compute::cpu::simd::Isa;
+use crate::compute::cuda::{Event, Gpu, Stream};
+use crate::exchange::{Handle, Span, Transport, reduce_scatter};
+
+/// Operations are done, but for their last copy to the GPU, when they return.
+pub struct Staged {
+    gpu: Rc<dyn Gpu>,
+    stream: Stream,
+    transport: Arc<dyn Transport>,
+    isa: Isa,
+    pool: Pool,
+    /// Page-locked memory, as much as was needed so far.
+    here: (*mut f32, usize),
+    copied: Event,
+}
+
+impl Staged {
+    pub fn new(gpu: Rc<dyn Gpu>, stream: Stream, transport: Arc<dyn Transport>) -> Result<Staged> {
+        let copied = gpu.event()?;
+        let (isa, pool) = (Isa::available()[0], Pool::new(1));
+        Ok(Staged { gpu, stream, transport, isa, pool, here: (std::ptr::null_mut(), 0), copied })
+    }
+
+    /// Page-locked memory for `floats` that nothing is copied from any more.
+    fn room(&mut self, floats: usize) -> Result<*mut f32> {
+        self.gpu.synchronize(self.copied)?;
+        if self.here.1 < floats {
+            self.here = (self.gpu.page_locked(4 * floats)?.cast(), floats);
+        }
+        Ok(self.here.0)
+    }
+
+    /// Copies elements `range` of `whole` here, and waits for them.
+    fn fetch(&self, whole: Whole, range: Range<usize>, to: *mut f32) -> Result<()> {
+        // SAFETY: the caller has made room for all of it, and the wait follows.
+        unsafe { self.gpu.download(to.wrapping_add(range.start).cast(), whole.at.offset(4 * range.start), 4 * range.len(), self.stream)? };
+        self.gpu.record(self.copied, self.stream)?;
+        self.gpu.synchronize(self.copied)
+    }
+
+    /// Copies elements `range` there.
+    fn send(&self, whole: Whole, range: Range<usize>, from: *mut f32) -> Result<()> {
+        // SAFETY: page-locked memory that stays as it is until `copied`.
+        unsafe { self.gpu.upload(whole.at.offset(4 * range.start), from.wrapping_add(range.start).cast(), 4 * range.len(), self.stream)? };
+        self.gpu.record(self.copied, self.stream)
+    }
+
+    fn ranges(&self, whole: Whole) -> Vec<Range<usize>> {
+        let each = whole.each / 4;
+        (0..self.transport.size()).map(|rank| rank * each..(rank + 1) * each).collect()
+    }
+}
+
+impl Collectives for Staged {
+    fn all_gather(&mut self, _traced: Span, wholes: &[Whole]) -> Result<Handle> {
+        let rank = self.transport.rank();
+        for whole in wholes {
+            let ranges = self.ranges(*whole);
+            let floats = ranges.last().expect("there are ranks").end;
+            let here = self.room(floats)?;
+            self.fetch(*whole, ranges[rank].clone(), here)?;
+            // SAFETY: there is room for all ranges.
+            unsafe { self.transport.all_gather_ranges(here, &ranges) };
+            for others in [0..ranges[rank].start, ranges[rank].end..floats].into_iter().filter(|others| !others.is_empty()) {
+                self.send(*whole, others, here)?;
+            }
+        }
+        Ok(Handle(0))
+    }
+
+    fn reduce_scatter(&mut self, _traced: Span, whole: Whole) -> Result<Handle> {
+        let (rank, ranges) = (self.transport.rank(), self.ranges(whole));
+        let floats = ranges.last().expect("there are ranks").end;
+        let here = self.room(floats)?;
+        self.fetch(whole, 0..floats, here)?;
+        // SAFETY: there is room for all ranges.
+        unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, here, &ranges) };
+        self.send(whole, ranges[rank].clone(), here)?;
+        Ok(Handle(0))
+    }
+
+    fn wait(&mut self, _handle: Handle) -> Result<()> {
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn overlap(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,283 @@
+//! Our kernels on a GPU, with the exchange on its memory.
+//!
+//! A step is two graphs, each captured once: what the rule does, up to the measures and, where ranks exchange them, the gradients; and the
+//! updates. Between them the host looks at the losses, and ranks exchange. Nobody waits for the updates: the next batch travels meanwhile.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::Executor;
+use crate::agreement::{Facts, agree};
+use crate::compute::cuda::driver::Driver;
+use crate::compute::cuda::nvrtc::Nvrtc;
+use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup};
+use crate::compute::profile::Profile;
+use crate::compute::{Backend, Update};
+use crate::config::{Config, Schedule};
+use crate::exchange::cuda::CudaExchange;
+use crate::exchange::{AdamSteps, Sharing, Transport};
+use crate::exit::Exit;
+use crate::learner::diagnostics::LayerDiagnostics;
+use crate::learner::engine::{self, Engine};
+use crate::network::{Maps, Network};
+use crate::observe::Doing;
+use crate::rules::{self, Collected, Phase, Rule};
+
+const ON_CPU_ALONE: &str =
+    "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
+
+impl Engine {
+    /// [`Engine::new`] on `gpu`, which may be a stand-in: the way to try what GPUs run without having one.
+    pub fn on_gpu(config: &Config, network: &Network, transport: Arc<dyn Transport>, gpu: Rc<dyn Gpu>) -> Result<Engine> {
+        let maps = engine::prepare(config, network, &*transport)?;
+        let (executor, rule) = OnGpu::new(config, network, maps.clone(), &transport, (gpu, None), 1)?;
+        Ok(Engine::with(config, Box::new(executor), rule, maps, transport))
+    }
+}
+
+/// An executor on GPU number `index`, with the rule on its backend. Collective.
+pub(super) fn on_device(
+    config: &Config,
+    network: &Network,
+    maps: Arc<Maps>,
+    transport: &Arc<dyn Transport>,
+    index: usize,
+    threads: usize,
+) -> Result<(Box<dyn Executor>, Box<dyn Rule>)> {
+    let driver = Rc::new(Driver::new(index)?);
+    let ((major, minor), nvrtc) = (driver.capability()?, Nvrtc::load()?.version);
+    // Other kernels, or another compiler's, have other bits.
+    let facts = Facts::default()
+        .with("the GPU's compute capability", format!("{major}.{minor}"))
+        .with("the compiler of kernels (NVRTC)", format!("{}.{}", nvrtc.0, nvrtc.1));
+    agree(&facts, &**transport)?;
+    let (executor, rule) = OnGpu::new(config, network, maps, transport, (driver.clone(), Some((driver, index))), threads)?;
+    Ok((Box::new(executor), rule))
+}
+
+/// What a graph is of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// A rule's step, by the models that it trains.
+    Learning(bool, bool),
+    Updates(bool, bool),
+    /// A forward pass on so many samples.
+    Forward(usize),
+}
+
+impl Key {
+    fn name(self) -> String {
+        let of = |forward, inverse| match (forward, inverse) {
+            (true, true) => "both models",
+            (true, false) => "the forward model",
+            _ => "the inverse model",
+        };
+        match self {
+            Key::Learning(forward, inverse) => format!("a step of {}", of(forward, inverse)),
+            Key::Updates(forward, inverse) => format!("the updates of {}", of(forward, inverse)),
+            Key::Forward(samples) => format!("a forward pass on {samples} samples"),
+        }
+    }
+}
+
+/// Our kernels on one GPU.
+pub struct OnGpu {
+    backend: CudaBackend,
+    exchange: CudaExchange,
+    parts: BTreeMap<Key, Part>,
+    /// By the models that a step trains: its updates, which are the same in all such steps.
+    updates: BTreeMap<(bool, bool), Vec<Update>>,
+    /// Of the step that was begun.
+    phase: (bool, bool),
+    /// Updates that the GPU was given, and whose time is not known yet.
+    updating: Option<Key>,
+    device: String,
+    driver: Option<Rc<Driver>>,
+}
+
+impl OnGpu {
+    fn new(
+        config: &Config,
+        network: &Network,
+        maps: Arc<Maps>,
+        transport: &Arc<dyn Transport>,
+        (gpu, driver): (Rc<dyn Gpu>, Option<(Rc<Driver>, usize)>),
+        threads: usize,
+    ) -> Result<(OnGpu, Box<dyn Rule>)> {
+        if config.training.diagnostics {
+            return Err(Exit::Usage.error(ON_CPU_ALONE));
+        }
+        let (size, rank) = (transport.size(), transport.rank());
+        let capacity = config.data.batch_size / size;
+        let sharing = Sharing::plan(&maps, size, config.parallel.exchange, capacity);
+        let setup = Setup {
+            precision: config.parallel.precision,
+            seed: config.experiment.seed,
+            capacity,
+            size,
+            rank,
+            parts: sharing.iter().map(|way| way.part(&**transport)).collect(),
+            gathered: sharing.iter().map(|way| *way == Sharing::Activities).collect(),
+            threads,
+        };
+        let device = format!("cuda:{} ({})", driver.as_ref().map_or(0, |(_, index)| *index), gpu.name()?);
+        let driver = driver.map(|(driver, _)| driver);
+        let mut backend = CudaBackend::new(network, maps.clone(), gpu, setup)?;
+        let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
+        let phases: &[Phase] = match config.learning.schedule {
+            Schedule::Parallel => &[Phase::Both],
+            Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
+        };
+        backend.allocate(|backend| {
+            for phase in phases {
+                let updates = learn(backend, &*rule, *phase, &sharing)?;
+                updates.iter().try_for_each(|update| apply(backend, update, &sharing))?;
+            }
+            forward(backend, &*rule)
+        })?;
+        let exchange = CudaExchange::new(&backend, driver.as_ref(), sharing, transport, &config.parallel.exchange())?;
+        let (parts, updates) = (BTreeMap::new(), BTreeMap::new());
+        Ok((OnGpu { backend, exchange, parts, updates, phase: (false, false), updating: None, device, driver }, rule))
+    }
+
+    /// Waits for the measures, and enters the times of what is done then: of `key` as `doing`.
+    fn take_measures(&mut self, key: Key) -> Result<()> {
+        self.backend.take_measures()?;
+        let gpu = self.backend.gpu.clone();
+        for (key, doing) in self.updating.take().map(|key| (key, Doing::UpdateForward)).into_iter().chain([(key, Doing::Forward)]) {
+            self.parts[&key].marks.enter(&mut self.backend.profile, doing, &*gpu)?;
+        }
+        Ok(())
+    }
+}
+
+/// What `rule` does in a step, and the gradients that ranks exchange. Returns the updates.
+fn learn(backend: &mut CudaBackend, rule: &dyn Rule, phase: Phase, sharing: &[Sharing]) -> Result<Vec<Update>> {
+    backend.lay_out_input()?;
+    backend.forget_measures()?;
+    let mut step = Collected::on(backend);
+    rule.learn(&mut step, phase);
+    let updates = step.updates;
+    backend.send_measures()?;
+    for update in updates.iter().filter(|update| sharing[update.map.0] == Sharing::Gradients) {
+        backend.update(update, true)?;
+    }
+    Ok(updates)
+}
+
+/// An update's change of the parameters.
+fn apply(backend: &mut CudaBackend, update: &Update, sharing: &[Sharing]) -> Result<()> {
+    match sharing[update.map.0] {
+        Sharing::Gradients => backend.optimise(update.map),
+        Sharing::None | Sharing::Activities => backend.update(update, false),
+    }
+}
+
+fn forward(backend: &mut CudaBackend, rule: &dyn Rule) -> Result<()> {
+    backend.lay_out_input()?;
+    backend.forget_measures()?;
+    rule.forward().run(backend);
+    backend.send_measures()
+}
+
+impl Executor for OnGpu {
+    fn backend(&mut self) -> &mut dyn Backend {
+        &mut self.backend
+    }
+
+    fn state(&self) -> &dyn Backend {
+        &self.backend
+    }
+
+    fn initialize(&mut self) {
+        self.backend.initialize();
+    }
+
+    fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
+        let key = Key::Forward(self.backend.samples());
+        self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| forward(backend, rule))?;
+        self.backend.release_batch()?;
+        self.take_measures(key)
+    }
+
+    fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()> {
+        let models = (phase.trains_forward(), phase.trains_inverse());
+        let key = Key::Learning(models.0, models.1);
+        let sharing = self.exchange.sharing().to_vec();
+        let mut updates = None;
+        self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| {
+            updates = Some(learn(backend, rule, phase, &sharing)?);
+            Ok(())
+        })?;
+        updates.map(|updates| self.updates.insert(models, updates));
+        self.phase = models;
+        self.backend.release_batch()?;
+        self.exchange.begin_early(&self.backend, &self.updates[&models])?;
+        self.take_measures(key)
+    }
+
+    fn commit(&mut self, steps: AdamSteps) -> Result<()> {
+        let updates = &self.updates[&self.phase];
+        self.backend.tell([steps.forward, steps.inverse])?;
+        self.exchange.bring(&mut self.backend, updates)?;
+        let key = Key::Updates(self.phase.0, self.phase.1);
+        let sharing = self.exchange.sharing();
+        self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| {
+            updates.iter().try_for_each(|update| apply(backend, update, sharing))
+        })?;
+        self.updating = Some(key);
+        self.exchange.share_parameters(&mut self.backend, updates)
+    }
+
+    fn settle(&mut self) {
+        self.exchange.settle();
+    }
+
+    fn diagnose(&mut self, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+        Err(Exit::Usage.error(ON_CPU_ALONE))
+    }
+
+    fn shares_parameters(&self) -> bool {
+        false
+    }
+
+    fn gather_moments(&self) {
+        self.exchange.gather_moments(&self.backend);
+    }
+
+    fn checksum(&self) -> u64 {
+        self.backend.checksum()
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.backend.profile
+    }
+
+    fn reset_profile(&mut self) {
+        self.backend.profile.reset();
+    }
+
+    fn time_phases(&mut self) {
+        self.backend.timed = true;
+        self.parts.clear();
+    }
+
+    fn kernels(&self) -> &'static str {
+        "cuda"
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn device(&self) -> String {
+        self.device.clone()
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        self.driver.as_ref()?.memory_in_use().ok()
+    }
+}
