@@ -11,7 +11,7 @@ use super::{memory, train};
 use crate::config::{Config, Loaded, Purpose, Unused};
 use crate::exchange::Sharing;
 use crate::network::{Map, Role};
-use crate::plan::{DataFacts, Plan, StepCost};
+use crate::plan::{DataFacts, Memory, Plan, StepCost};
 use crate::rules::Phase;
 use crate::text::{grouped, print, scaled, table};
 use crate::training::Initial;
@@ -120,20 +120,22 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
     line(layers(plan));
 
     let memory = &plan.memory;
-    let stored = if memory.gradients > 0 { format!(", gradients {}B", scaled(memory.gradients as f64)) } else { String::new() };
     let bytes = |number: u64| format!("{}B", scaled(number as f64));
-    let whole = memory.parameters + memory.moments + memory.activities + memory.gradients;
-    line(format!(
-        "memory     {} a rank: parameters {}, Adam's moments {}, activities {}{stored}",
-        bytes(whole),
-        bytes(memory.parameters),
-        bytes(memory.moments),
-        bytes(memory.activities)
-    ));
+    let parts = |memory: &Memory| {
+        let stored = if memory.gradients > 0 { format!(", gradients {}", bytes(memory.gradients)) } else { String::new() };
+        format!(
+            "parameters {}, Adam's moments {}, activities {}{stored}",
+            bytes(memory.parameters),
+            bytes(memory.moments),
+            bytes(memory.activities)
+        )
+    };
+    line(format!("memory     {} a rank: {}", bytes(memory.whole()), parts(memory)));
     if plan.ranks > 1 {
         let shared = if plan.exchange == Sharing::Activities { "; parameters and moments are there once" } else { "" };
         line(format!("           {} for {} ranks on one host{shared}", bytes(plan.host_memory()), plan.ranks));
     }
+    line(format!("           {} a GPU: {}", bytes(plan.gpu_memory.whole()), parts(&plan.gpu_memory)));
     if let Some(there) = memory::limit().filter(|there| *there < plan.host_memory()) {
         line(format!("           more than the {} of this machine, on which training with all ranks is refused", bytes(there)));
     }
@@ -275,6 +277,12 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
             "moments": plan.memory.moments,
             "activities": plan.memory.activities,
             "gradients": plan.memory.gradients,
+        },
+        "memory_bytes_per_gpu": {
+            "parameters": plan.gpu_memory.parameters,
+            "moments": plan.gpu_memory.moments,
+            "activities": plan.gpu_memory.activities,
+            "gradients": plan.gpu_memory.gradients,
         },
         "memory_bytes_one_host": plan.host_memory(),
         "memory_bytes_this_machine": memory::limit(),

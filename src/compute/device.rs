@@ -6,9 +6,8 @@ use std::sync::Once;
 use anyhow::Result;
 
 use super::cuda::driver;
-use super::settings::DeviceChoice;
-#[cfg(feature = "torch")]
-use super::torch::libtorch::gpus;
+use super::cuda::nvrtc::Nvrtc;
+use super::settings::{DeviceChoice, KernelChoice};
 use crate::exit::Exit;
 
 /// Where a rank computes.
@@ -25,15 +24,37 @@ impl Device {
     }
 }
 
+/// Whose kernels compute on GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// This program's.
+    Own,
+    Libtorch,
+}
+
+impl Kernels {
+    /// What `parallel.kernels` means on a GPU: with "auto" libtorch's where the program has it, as this program's own have not run on a GPU yet.
+    pub fn on_gpu(choice: KernelChoice) -> Kernels {
+        match choice {
+            KernelChoice::Cuda => Kernels::Own,
+            KernelChoice::Libtorch => Kernels::Libtorch,
+            _ if cfg!(feature = "torch") => Kernels::Libtorch,
+            _ => Kernels::Own,
+        }
+    }
+}
+
 /// Why this process can compute on no GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// The program was built without libtorch.
+    /// libtorch's kernels were asked for, and the program was built without it.
     Libtorch,
     /// The loader's reason.
     Driver(String),
     /// libtorch's part for GPUs, or what it needs: the loader's reason.
     Libraries(String),
+    /// What compiles this program's kernels: the loader's reason.
+    Compiler(String),
     /// The driver shows none.
     Gpu,
 }
@@ -43,32 +64,58 @@ impl fmt::Display for Lack {
         match self {
             Lack::Libtorch => write!(
                 out,
-                "this biodist was built without libtorch, which computes on GPUs; \
-                 `GPU=yes make setup && cargo build --release --features torch` builds it with libtorch"
+                "this biodist was built without libtorch; `GPU=yes make setup && cargo build --release --features torch` builds it with \
+                 libtorch, and parallel.kernels = \"cuda\" needs none"
             ),
             Lack::Driver(reason) => write!(out, "this machine has no NVIDIA driver ({reason})"),
             Lack::Libraries(reason) => {
                 write!(out, "libtorch was installed without its NVIDIA libraries ({reason}); `GPU=yes make setup` installs them")
+            }
+            Lack::Compiler(reason) => {
+                write!(out, "NVRTC, which compiles the kernels, is not here ({reason}); `{INSTALL}` installs it")
             }
             Lack::Gpu => write!(out, "the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES may hide it)"),
         }
     }
 }
 
+/// What brings NVIDIA's libraries for this program's kernels.
+const INSTALL: &str = "GPU=kernels make setup";
+
 impl Lack {
     /// Whether there are GPUs all the same.
     fn idles_gpus(&self) -> bool {
         match self {
             Lack::Libtorch => driver::gpus().is_ok_and(|gpus| gpus > 0),
-            Lack::Libraries(_) => true,
+            Lack::Libraries(_) | Lack::Compiler(_) => true,
             Lack::Driver(_) | Lack::Gpu => false,
         }
     }
 }
 
+/// GPUs that kernels of `choice` can compute on, at least one.
+fn gpus(choice: KernelChoice) -> Result<usize, Lack> {
+    match Kernels::on_gpu(choice) {
+        Kernels::Own => gpus_of_driver(),
+        Kernels::Libtorch => gpus_of_libtorch(),
+    }
+}
+
+#[cfg(feature = "torch")]
+fn gpus_of_libtorch() -> Result<usize, Lack> {
+    super::torch::libtorch::gpus()
+}
+
 #[cfg(not(feature = "torch"))]
-fn gpus() -> Result<usize, Lack> {
+fn gpus_of_libtorch() -> Result<usize, Lack> {
     Err(Lack::Libtorch)
+}
+
+fn gpus_of_driver() -> Result<usize, Lack> {
+    match driver::gpus().map_err(|error| Lack::Driver(format!("{error:#}")))? {
+        0 => Err(Lack::Gpu),
+        gpus => Nvrtc::load().map(|_| gpus).map_err(|error| Lack::Compiler(format!("{error:#}"))),
+    }
 }
 
 /// GPUs that several processes of this machine can share where `parallel.device` is `choice`.
@@ -78,21 +125,25 @@ pub fn shared(choice: DeviceChoice) -> usize {
 
 /// GPUs that this process can compute on.
 pub fn count() -> usize {
-    gpus().unwrap_or(0)
+    gpus(KernelChoice::Auto).unwrap_or(0)
 }
 
-/// The device that `parallel.device` means for number `local_rank` of this host's ranks: with "auto" a GPU where there is one.
+/// The device that `parallel.device` means for number `local_rank` of this host's ranks, with such kernels: with "auto" a GPU where there is
+/// one.
 ///
 /// Ranks take GPUs in turn. Where a launcher shows each rank a GPU of its own, that is the only one, and every rank takes it.
-pub fn choose(choice: DeviceChoice, local_rank: usize) -> Result<Device> {
+pub fn choose(choice: DeviceChoice, kernels: KernelChoice, local_rank: usize) -> Result<Device> {
     static SAID: Once = Once::new();
     if choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu);
     }
-    match gpus() {
+    match gpus(kernels) {
         Ok(gpus) => Ok(Device::Cuda(local_rank % gpus)),
         Err(lack) if choice == DeviceChoice::Cuda => {
             Err(Exit::Usage.error(format!("parallel.device = \"cuda\": {lack}; use \"auto\" or \"cpu\" to compute on the CPU")))
+        }
+        Err(lack) if kernels == KernelChoice::Cuda => {
+            Err(Exit::Usage.error(format!("parallel.kernels = \"cuda\": {lack}; use \"auto\" to compute on the CPU")))
         }
         Err(lack) => {
             if local_rank == 0 && lack.idles_gpus() {
@@ -109,15 +160,21 @@ mod tests {
 
     #[test]
     fn without_a_gpu_auto_is_the_cpu_and_cuda_an_error() {
-        assert_eq!(choose(DeviceChoice::Cpu, 3).unwrap(), Device::Cpu);
+        assert_eq!(choose(DeviceChoice::Cpu, KernelChoice::Auto, 3).unwrap(), Device::Cpu);
         if count() > 0 {
-            assert!(choose(DeviceChoice::Cuda, 0).unwrap().is_cuda() && choose(DeviceChoice::Auto, 0).unwrap().is_cuda());
+            assert!(
+                choose(DeviceChoice::Cuda, KernelChoice::Auto, 0).unwrap().is_cuda()
+                    && choose(DeviceChoice::Auto, KernelChoice::Auto, 0).unwrap().is_cuda()
+            );
             return;
         }
-        assert_eq!(choose(DeviceChoice::Auto, 0).unwrap(), Device::Cpu);
-        let error = choose(DeviceChoice::Cuda, 0).unwrap_err();
+        assert_eq!(choose(DeviceChoice::Auto, KernelChoice::Auto, 0).unwrap(), Device::Cpu);
+        let error = choose(DeviceChoice::Cuda, KernelChoice::Auto, 0).unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert!(error.to_string().starts_with("parallel.device = \"cuda\": ") && error.to_string().contains("\"cpu\""), "{error}");
+        let error = choose(DeviceChoice::Auto, KernelChoice::Cuda, 0).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert!(error.to_string().starts_with("parallel.kernels = \"cuda\": "), "{error}");
     }
 
     #[test]
@@ -126,6 +183,7 @@ mod tests {
         assert!(said(Lack::Libtorch).contains("--features torch"));
         assert!(said(Lack::Driver("libcuda.so.1: cannot open".into())).contains("no NVIDIA driver (libcuda.so.1"));
         assert!(said(Lack::Libraries("libcudnn.so.9".into())).contains("GPU=yes make setup"));
+        assert!(said(Lack::Compiler("libnvrtc.so.13".into())).contains("GPU=kernels make setup"));
         assert!(said(Lack::Gpu).contains("CUDA_VISIBLE_DEVICES"));
     }
 }

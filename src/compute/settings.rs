@@ -25,4 +25,8 @@ pub enum KernelChoice {
     Avx512,
     Avx2,
     Portable,
+    /// Our kernels on a GPU.
+    Cuda,
+    /// libtorch's, on any device.
+    Libtorch,
 }

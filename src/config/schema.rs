@@ -199,7 +199,7 @@ settings! {
     /// What computes, and how ranks share the work.
     pub struct Parallel in "parallel" {
         device: Device, Kind::Choice(names_of::<Device>), Is("\"auto\""), Speed,
-            "what computes; a program built without libtorch computes on the CPU alone";
+            "what computes";
         backend: TransportChoice, Kind::Choice(names_of::<TransportChoice>), Is("\"auto\""), Speed,
             "what ranks on GPUs exchange by: \"nccl\", or \"mpi\" through the hosts' memory";
         exchange: ExchangeChoice, Kind::Choice(names_of::<ExchangeChoice>), Is("\"auto\""), Speed,
@@ -217,7 +217,7 @@ settings! {
         verify_every_steps: u64, Kind::Whole(0), Is("0"), Watching,
             "steps between comparisons of all ranks' parameters; 0: never";
         kernels: KernelChoice, Kind::Choice(names_of::<KernelChoice>), Is("\"auto\""), Speed,
-            "of the CPU";
+            "\"avx512\", \"avx2\", \"portable\": of the CPU; \"cuda\": of this program, on a GPU; \"libtorch\": of libtorch, on any device";
     }
 }
 

@@ -6,16 +6,17 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use crate::compute::device::{self, Device};
+use crate::compute::settings::KernelChoice;
 use crate::config;
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
 
-/// The device that `choice` means for this rank. Collective.
+/// The device that `choice` means for this rank, with such kernels. Collective.
 ///
 /// # Errors
 /// [`Exit::Usage`] where "cuda" was asked for and there is no GPU, or where some ranks have one and others have none.
-pub fn choose(choice: config::Device, transport: &dyn Transport) -> Result<Device> {
-    let device = device::choose(choice, transport.local().0)?;
+pub fn choose(choice: config::Device, kernels: KernelChoice, transport: &dyn Transport) -> Result<Device> {
+    let device = device::choose(choice, kernels, transport.local().0)?;
     let on_gpu: Vec<bool> = transport.all_gather_words(&[u64::from(device.is_cuda())]).iter().map(|word| *word == 1).collect();
     if on_gpu.contains(&true) && on_gpu.contains(&false) {
         return Err(Exit::Usage.error(differ(&on_gpu, &exchange::host_names(transport))));

@@ -53,7 +53,7 @@ impl Engine {
     /// Computes on the device that `parallel.device` means here; `threads` is what this rank may use of the CPU. Fails where the ranks do not
     /// divide the batch, the device lacks the kernels or the precision asked for, or memory is short. Collective.
     pub fn new(config: &Config, network: &Network, transport: Arc<dyn Transport>, threads: usize) -> Result<Engine> {
-        let device = devices::choose(config.parallel.device, &*transport)?;
+        let device = devices::choose(config.parallel.device, config.parallel.kernels, &*transport)?;
         let maps = prepare(config, network, &*transport)?;
         let (executor, rule) = executor::on(device, config, network, maps.clone(), &transport, threads)?;
         let engine = Engine::with(config, executor, rule, maps, transport);

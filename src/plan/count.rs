@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::compute::cpu::{row_stride, simd::LANES};
+use crate::compute::cuda::kernels::launches::in_fours;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
 use crate::config::Config;
 use crate::exchange::Sharing;
@@ -52,6 +53,20 @@ impl Counted {
         self.counter.slots.iter().map(|slot| 4 * slot.stored.next_multiple_of(LANES) as u64).sum()
     }
 
+    /// Bytes of all of them on each of `ranks` GPUs, with the other ranks' factors of maps that are shared so, and the pixels that a batch comes as.
+    pub(super) fn activity_bytes_on_gpu(&mut self, phases: &[Phase], sharing: &[Sharing], ranks: usize) -> u64 {
+        let mut gathered = BTreeSet::new();
+        for phase in phases {
+            let mut step = Collected::on(&mut self.counter);
+            self.rule.learn(&mut step, *phase);
+            let by_activities = step.updates.iter().filter(|update| sharing[update.map.0] == Sharing::Activities);
+            gathered.extend(by_activities.flat_map(|update| [update.pre.0, update.post.0]));
+        }
+        let slots = self.counter.slots.iter().enumerate();
+        let of = |(index, slot): (usize, &Slot)| if gathered.contains(&index) { ranks * slot.on_gpu } else { slot.on_gpu };
+        4 * (self.counter.slots[0].values + slots.map(of).sum::<usize>()) as u64
+    }
+
     /// `sharing` is that of each map on `ranks` GPUs.
     pub(super) fn step(&mut self, phase: Phase, sharing: &[Sharing], ranks: usize) -> StepCost {
         self.counter.operations = 0.0;
@@ -89,15 +104,17 @@ struct Counter {
 
 /// Sizes of an activity.
 struct Slot {
-    /// Elements in memory, on a CPU, in whole rows.
+    /// Elements in memory, on a CPU, in whole rows; and on a GPU.
     stored: usize,
+    on_gpu: usize,
     values: usize,
 }
 
 impl Counter {
     fn slot(&mut self, shape: Shape, stride: usize) -> Activity {
         let stored = shape.positions() * self.samples * stride;
-        self.slots.push(Slot { stored, values: self.samples * shape.units() });
+        let on_gpu = shape.positions() * self.samples * in_fours(shape.channels);
+        self.slots.push(Slot { stored, on_gpu, values: self.samples * shape.units() });
         Activity(self.slots.len() - 1)
     }
 

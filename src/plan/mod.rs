@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::compute::cpu::spans;
+use crate::compute::cuda::bytes_of_parameters;
 use crate::config::{Config, ExchangeChoice, Schedule, Wire};
 use crate::exchange::Sharing;
 use crate::exit::Exit;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub network: Network,
     pub maps: Arc<Maps>,
     pub memory: Memory,
+    /// The same of a GPU, where this program's kernels compute.
+    pub gpu_memory: Memory,
     pub disk: Disk,
     /// One kind of step, or, alternating, that of an inverse and that of a forward epoch.
     pub steps: Vec<StepCost>,
@@ -48,7 +51,7 @@ pub struct Plan {
 }
 
 /// Bytes in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Parameters, padded to whole vectors.
     pub parameters: u64,
@@ -57,6 +60,12 @@ pub struct Memory {
     pub activities: u64,
     /// Stored gradients, and room for those that other ranks send, where ranks exchange them.
     pub gradients: u64,
+}
+
+impl Memory {
+    pub fn whole(&self) -> u64 {
+        self.parameters + self.moments + self.activities + self.gradients
+    }
 }
 
 /// Bytes on disk.
@@ -112,12 +121,21 @@ impl Plan {
             // A rank's own, and the others' parts of its range.
             gradients: if exchange == Sharing::Gradients { bytes(sizes.moments) + bytes(sizes.moments / ranks * (ranks - 1)) } else { 0 },
         };
+        let mut gpu_memory = Memory { activities: counted.activity_bytes_on_gpu(phases, &between_gpus, ranks), ..Memory::default() };
+        for (map, way) in maps.all.iter().zip(&between_gpus) {
+            let sums = *way == Sharing::Gradients;
+            let [parameters, moments] = bytes_of_parameters(map, if sums { ranks } else { 1 });
+            gpu_memory.parameters += parameters;
+            gpu_memory.moments += moments;
+            gpu_memory.gradients += if sums { parameters } else { 0 };
+        }
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
         let trained = (maps.parameters(Role::Forward) + maps.parameters(Role::Inverse)) as u64;
         Ok(Plan {
             ranks,
             local_batch: samples,
             memory,
+            gpu_memory,
             disk: Disk { model: 4 * parameters, optimizer: 8 * trained, checkpoints: config.training.keep_checkpoints + 2 },
             steps: phases.iter().map(|&phase| counted.step(phase, &between_gpus, ranks)).collect(),
             exchange,

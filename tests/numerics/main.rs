@@ -16,4 +16,5 @@ mod reference;
 mod support;
 #[cfg(feature = "torch")]
 mod tensors;
+mod threads;
 mod variants;

@@ -44,6 +44,9 @@ const BP_HAT: Case = ("bp_hat", &["optimizer.epsilon_form=hat"]);
 /// Of the distance that a tensor travels. Float32 itself leaves about 1e-5.
 const TOLERANCE: f64 = 1e-4;
 
+/// The same of kernels for GPUs, whose products are three of tf32: a bias of one network, whose gradient nearly vanishes, leaves 2e-4.
+const TOLERANCE_OF_THREE: f64 = 4e-4;
+
 /// A network with its samples, initial parameters, and expected results.
 struct Stored {
     network: &'static str,
@@ -111,11 +114,15 @@ impl Stored {
         }
         let title = format!("{} {name}, kernels for GPUs, emulated", self.network);
         let learner = Learner::on_stand_in(&config, &self.samples(), Rc::new(StandIn::new(Early::All)));
-        self.run(case, &title, &config, learner);
+        self.run_within(TOLERANCE_OF_THREE, case, &title, &config, learner);
     }
 
     /// Trains `learner` on `case` and compares. Returns the checksum of its parameters.
-    fn run(&self, case: &Case, title: &str, config: &Config, mut learner: Learner) -> u64 {
+    fn run(&self, case: &Case, title: &str, config: &Config, learner: Learner) -> u64 {
+        self.run_within(TOLERANCE, case, title, config, learner)
+    }
+
+    fn run_within(&self, tolerated: f64, case: &Case, title: &str, config: &Config, mut learner: Learner) -> u64 {
         let (name, _) = case;
         let losses = self.doubles(&format!("{name}/loss"));
         let inverse_losses = self.doubles(&format!("{name}/inverse_loss"));
@@ -130,12 +137,12 @@ impl Stored {
             let tolerance = 1e-5 * inverse_loss.max(1.0);
             assert!((ours_inverse - inverse_loss).abs() <= tolerance, "{title}: inverse loss {ours_inverse} for {inverse_loss}");
         }
-        self.compare(name, title, rule, &learner);
+        self.compare(tolerated, name, title, rule, &learner);
         learner.engine.checksum()
     }
 
     /// Every tensor of `learner` against the expected change since the beginning.
-    fn compare(&self, name: &str, title: &str, rule: &str, learner: &Learner) {
+    fn compare(&self, tolerated: f64, name: &str, title: &str, rule: &str, learner: &Learner) {
         for (tensor, map, part) in learner.tensors() {
             let initial = self.initial(rule, &tensor);
             let values = learner.engine.read(map, part, Buffer::Weights);
@@ -154,7 +161,7 @@ impl Stored {
                 missed += (f64::from(*value) - f64::from(*initial) - f64::from(*change)).powi(2);
             }
             let relative = (missed / transferred).sqrt();
-            assert!(relative < TOLERANCE, "{title}: {tensor} is {relative:.1e} of the distance travelled away from where it should be");
+            assert!(relative < tolerated, "{title}: {tensor} is {relative:.1e} of the distance travelled away from where it should be");
         }
     }
 }

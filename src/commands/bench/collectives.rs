@@ -3,8 +3,7 @@
 //! Sizes and bandwidths are those of NVIDIA's nccl-tests, so that figures can be compared: the size is that of the whole buffer, the
 //! algorithm's bandwidth that size divided by the time, and the bus bandwidth what each link carries at best.
 
-#[cfg(feature = "torch")]
-mod torch;
+mod gpu;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +15,7 @@ use crate::agreement::{Facts, agree};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
 use crate::compute::device::Device;
+use crate::compute::settings::KernelChoice;
 use crate::config;
 use crate::cpus;
 use crate::exchange::{self, NCCL_WITHOUT_GPU, Transport};
@@ -201,16 +201,13 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
 
 /// Where training would have its buffers, and what would join them. Collective.
 fn place(args: &CollectivesArgs, transport: &Arc<dyn Transport>) -> Result<Box<dyn Place>> {
-    match choose_device(args.device, &**transport)? {
+    match choose_device(args.device, KernelChoice::Auto, &**transport)? {
         Device::Cpu => {
             ensure!(args.backend != config::TransportChoice::Nccl, Exit::Usage.error(NCCL_WITHOUT_GPU));
             let pool = Arc::new(Pool::new(cpus::take(&**transport, 0)?.threads));
             Ok(Box::new(HostMemory { transport: transport.clone(), isa: Isa::available()[0], pool }))
         }
-        #[cfg(feature = "torch")]
-        Device::Cuda(gpu) => Ok(Box::new(torch::Gpu::join(gpu, args.backend, transport)?)),
-        #[cfg(not(feature = "torch"))]
-        Device::Cuda(_) => unreachable!("without libtorch no GPU is chosen"),
+        Device::Cuda(index) => Ok(Box::new(gpu::Gpu::join(index, args.backend, transport)?)),
     }
 }
 

@@ -59,6 +59,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
     engine.initialize()?;
+    engine.time_phases();
 
     let samples = engine.capacity();
     let random = RandomBatch::new(samples, facts.input.iter().product(), facts.classes, transport.rank());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
+use super::OLDEST;
 use super::gpu::{Address, Event, Gpu, Stream};
 use super::inbox::Inbox;
 use super::kernels::Kernel;
@@ -20,7 +21,6 @@ use super::kernels::tables::Input;
 use super::marks::Marks;
 use super::parameters::Parameters;
 use super::pool::{Place, Pool};
-use super::OLDEST;
 use super::tables::{self, Pass, Table, View};
 use crate::compute::cpu::pool::Pool as Threads;
 use crate::compute::profile::Profile;

@@ -34,7 +34,8 @@ pub struct Inbox {
 impl Inbox {
     /// For `samples` samples of `units` values.
     pub fn new(samples: usize, units: usize, pool: &mut Pool, gpu: &dyn Gpu) -> Result<Inbox> {
-        let reserved = [4 * samples * units, 4 * samples, size_of::<c::Place>(), OPTIMISERS * EACH_OPTIMISER].map(|bytes| pool.reserve(bytes));
+        let reserved =
+            [4 * samples * units, 4 * samples, size_of::<c::Place>(), OPTIMISERS * EACH_OPTIMISER].map(|bytes| pool.reserve(bytes));
         let [pixels, labels, place, optimisers] = reserved;
         let here = gpu.page_locked(reserved.iter().map(|place| place.bytes.next_multiple_of(64)).sum())?;
         Ok(Inbox { pixels, labels, place, optimisers, here, arrived: gpu.event()?, used: gpu.event()?, told: gpu.event()? })

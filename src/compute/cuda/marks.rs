@@ -73,9 +73,8 @@ impl Marks {
     pub fn enter(&self, profile: &mut Profile, whole: Doing, gpu: &dyn Gpu) -> Result<()> {
         let Some([from, to]) = self.round else { return Ok(()) };
         if self.works.iter().any(|(_, event)| event.is_none()) || self.works.is_empty() {
-            let (operations, bytes) = self.works.iter().fold((0.0, 0.0), |(operations, bytes), (work, _)| {
-                (operations + work.operations, bytes + work.bytes)
-            });
+            let (operations, bytes) =
+                self.works.iter().fold((0.0, 0.0), |(operations, bytes), (work, _)| (operations + work.operations, bytes + work.bytes));
             profile.add(whole, gpu.seconds(from, to)?, operations, bytes);
             return Ok(());
         }

@@ -23,6 +23,7 @@ pub use backend::{CudaBackend, Setup};
 pub use failure::Failure;
 pub use gpu::{Address, Event, Function, Gpu, Graph, Stream};
 pub use marks::{Marks, Work};
+pub use parameters::bytes as bytes_of_parameters;
 pub use part::Part;
 
 /// The oldest compute capability whose kernels are tried: what asynchronous copies and tf32 need.

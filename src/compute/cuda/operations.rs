@@ -291,7 +291,8 @@ impl Backend for CudaBackend {
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         let shape = self.slots[0].shape;
-        let fits = batch.samples <= self.capacity && batch.pixels.len() == batch.samples * shape.units() && batch.labels.len() <= batch.samples;
+        let fits =
+            batch.samples <= self.capacity && batch.pixels.len() == batch.samples * shape.units() && batch.labels.len() <= batch.samples;
         ensure!(fits, "a batch of {} samples and {} values does not fit {shape}", batch.samples, batch.pixels.len());
         self.failed.take().map_or(Ok(()), Err)?;
         let _span = span(Doing::Input, None);

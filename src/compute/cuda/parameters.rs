@@ -114,6 +114,12 @@ impl Parameters {
     }
 }
 
+/// Bytes of the parameters of `map`, and of its moments where ranks have one of `parts` parts each.
+pub fn bytes(map: &Map, parts: usize) -> [u64; 2] {
+    let parameters = Parameters::new(map, 0, parts, &mut Pool::default());
+    [parameters.values.bytes, parameters.first.bytes + parameters.second.bytes].map(|bytes| bytes as u64)
+}
+
 fn length(map: &Map, part: Part) -> usize {
     match part {
         Part::Weight => map.connectivity.weights(),

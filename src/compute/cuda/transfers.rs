@@ -137,7 +137,8 @@ impl CudaBackend {
     /// This rank's part of a buffer: all of it, or of moments what this rank owns.
     pub fn part(&self, map: MapId, buffer: Buffer) -> Vec<f32> {
         let place = self.parameters[map.0].buffer(buffer);
-        self.here(self.at(place), place.bytes / 4).unwrap_or_else(|error| panic!("{} cannot be read: {error:#}", self.maps.get(map).weight.name))
+        self.here(self.at(place), place.bytes / 4)
+            .unwrap_or_else(|error| panic!("{} cannot be read: {error:#}", self.maps.get(map).weight.name))
     }
 
     /// Whether this rank has all of a buffer.

@@ -14,8 +14,8 @@ use super::parameters::Parameters;
 use crate::compute::AdamStep;
 use crate::compute::cpu::{Place, normals};
 use crate::compute::cuda::driver::Driver;
-use crate::compute::cuda::{Function, Gpu};
 use crate::compute::cuda::kernels::ptx;
+use crate::compute::cuda::{Function, Gpu};
 
 pub enum Kernels {
     /// By libtorch's operations and the CPU's noise.

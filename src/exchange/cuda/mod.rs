@@ -20,7 +20,7 @@ use self::staged::Staged;
 use super::settings::{Settings, TransportChoice, Wire};
 use super::{Handle, NCCL_WITHOUT_GPU, Sharing, Span, Transport, nccl};
 use crate::compute::cuda::driver::Driver;
-use crate::compute::cuda::{Address, CudaBackend, Marks, Work};
+use crate::compute::cuda::{Address, CudaBackend, Gpu, Marks, Stream, Work};
 use crate::compute::{Buffer, Update};
 use crate::exit::Exit;
 use crate::network::MapId;
@@ -77,6 +77,36 @@ impl<C: nccl::Calls> Collectives for nccl::Nccl<C> {
     }
 }
 
+/// Joins the ranks' GPUs in the way that `choice` says: the operations, and by what they are done; none for one rank. `gpu` is this rank's,
+/// which computes on `main`, and `driver` the same, where it is one. Collective.
+pub fn join(
+    gpu: Rc<dyn Gpu>,
+    driver: Option<&Rc<Driver>>,
+    main: Stream,
+    transport: &Arc<dyn Transport>,
+    choice: TransportChoice,
+    stall_timeout: f64,
+) -> Result<Option<(Box<dyn Collectives>, &'static str)>> {
+    let required = choice == TransportChoice::Nccl;
+    if required && driver.is_none() {
+        return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
+    }
+    if transport.size() == 1 {
+        return Ok(None);
+    }
+    let by_nccl = match driver {
+        Some(driver) if choice != TransportChoice::Mpi => {
+            // The watchdog knows more of a stall, and is to speak first.
+            nccl::connect(driver, main, transport, Duration::from_secs_f64(stall_timeout + 15.0), required)?
+        }
+        _ => None,
+    };
+    Ok(Some(match by_nccl {
+        Some(nccl) => (Box::new(nccl), "NCCL, between GPUs"),
+        None => (Box::new(Staged::new(gpu, main, transport.clone())?), "MPI, through the hosts' memory"),
+    }))
+}
+
 /// Shares updates among ranks whose GPUs have a backend each.
 pub struct CudaExchange {
     transport: Arc<dyn Transport>,
@@ -99,29 +129,11 @@ impl CudaExchange {
         transport: &Arc<dyn Transport>,
         settings: &Settings,
     ) -> Result<CudaExchange> {
-        let required = settings.backend == TransportChoice::Nccl;
-        if required && driver.is_none() {
-            return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
+        if transport.size() > 1 && settings.wire == Wire::Bf16 {
+            return Err(Exit::Usage.error(WIRE_OF_LIBTORCH));
         }
-        let collectives: Option<Box<dyn Collectives>> = if transport.size() == 1 {
-            None
-        } else {
-            if settings.wire == Wire::Bf16 {
-                return Err(Exit::Usage.error(WIRE_OF_LIBTORCH));
-            }
-            // The watchdog knows more of a stall, and is to speak first.
-            let timeout = Duration::from_secs_f64(settings.stall_timeout + 15.0);
-            let by_nccl = match driver {
-                Some(driver) if settings.backend != TransportChoice::Mpi => {
-                    nccl::connect(driver, backend.stream, transport, timeout, required)?
-                }
-                _ => None,
-            };
-            Some(match by_nccl {
-                Some(nccl) => Box::new(nccl),
-                None => Box::new(Staged::new(backend.gpu.clone(), backend.stream, transport.clone())?),
-            })
-        };
+        let joined = join(backend.gpu.clone(), driver, backend.stream, transport, settings.backend, settings.stall_timeout)?;
+        let collectives = joined.map(|(collectives, _)| collectives);
         Ok(CudaExchange {
             transport: transport.clone(),
             sharing,
@@ -194,7 +206,9 @@ impl CudaExchange {
         let others = self.transport.size() as f64 - 1.0;
         let of = |update: &Update| match self.sharing[update.map.0] {
             Sharing::None => 0.0,
-            Sharing::Activities => [update.pre, update.post].iter().map(|one| backend.gathered(*one).map_or(0, |whole| whole.1) as f64).sum(),
+            Sharing::Activities => {
+                [update.pre, update.post].iter().map(|one| backend.gathered(*one).map_or(0, |whole| whole.1) as f64).sum()
+            }
             Sharing::Gradients => 2.0 * backend.bytes_of_part(update.map) as f64,
         };
         others * updates.iter().map(of).sum::<f64>()
@@ -242,4 +256,4 @@ impl CudaExchange {
 }
 
 const WIRE_OF_LIBTORCH: &str =
-    "parallel.wire = \"bf16\": the kernels \"cuda\" exchange whole float32; use \"f32\", or parallel.kernels = \"libtorch\"";
+    "parallel.wire = \"bf16\": this program's kernels exchange whole float32; use \"f32\", or parallel.kernels = \"libtorch\"";

@@ -13,8 +13,8 @@ use anyhow::{Result, bail};
 
 use super::{Calls, Element, Status};
 use crate::compute::cuda::driver::Driver;
-use crate::compute::cuda::{Event, Gpu, Stream};
 use crate::compute::cuda::libraries::{bind, open};
+use crate::compute::cuda::{Event, Gpu, Stream};
 
 /// What the first rank tells the others, that they may find each other.
 #[derive(Clone, Copy)]

@@ -225,9 +225,10 @@ impl Executor for OnGpu {
         self.exchange.bring(&mut self.backend, updates)?;
         let key = Key::Updates(self.phase.0, self.phase.1);
         let sharing = self.exchange.sharing();
-        self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| {
-            updates.iter().try_for_each(|update| apply(backend, update, sharing))
-        })?;
+        self.parts
+            .entry(key)
+            .or_default()
+            .run(&mut self.backend, &key.name(), |backend| updates.iter().try_for_each(|update| apply(backend, update, sharing)))?;
         self.updating = Some(key);
         self.exchange.share_parameters(&mut self.backend, updates)
     }

@@ -11,8 +11,10 @@ use anyhow::Result;
 
 use self::cpu::OnCpu;
 use super::diagnostics::LayerDiagnostics;
-use crate::compute::device::Device;
+use crate::compute::device::{Device, Kernels};
 use crate::compute::profile::Profile;
+#[cfg(feature = "torch")]
+use crate::compute::settings::KernelChoice;
 use crate::compute::{Backend, Update};
 use crate::config::Config;
 use crate::exchange::{AdamSteps, Transport, UpdateExchange};
@@ -28,15 +30,16 @@ pub fn on(
     transport: &Arc<dyn Transport>,
     threads: usize,
 ) -> Result<(Box<dyn Executor>, Box<dyn Rule>)> {
-    match device {
-        Device::Cpu => {
+    match (device, Kernels::on_gpu(config.parallel.kernels)) {
+        (Device::Cuda(index), Kernels::Own) => cuda::on_device(config, network, maps, transport, index, threads),
+        #[cfg(feature = "torch")]
+        (Device::Cuda(_), Kernels::Libtorch) => torch::on_device(config, network, maps, transport, device),
+        #[cfg(feature = "torch")]
+        (Device::Cpu, _) if config.parallel.kernels == KernelChoice::Libtorch => torch::on_device(config, network, maps, transport, device),
+        _ => {
             let (executor, rule) = OnCpu::new(config, network, maps, transport, threads)?;
             Ok((Box::new(executor), rule))
         }
-        #[cfg(feature = "torch")]
-        Device::Cuda(_) => torch::on_device(config, network, maps, transport, device),
-        #[cfg(not(feature = "torch"))]
-        Device::Cuda(_) => unreachable!("without libtorch no GPU is chosen"),
     }
 }
 

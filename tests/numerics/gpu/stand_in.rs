@@ -18,10 +18,25 @@ use biodist::compute::cuda::{Address, Event, Failure, Gpu, Graph, Stream};
 
 #[derive(Clone)]
 enum Operation {
-    Upload { to: Address, from: From, bytes: usize },
-    Download { to: usize, from: Address, bytes: usize },
-    Copy { to: Address, from: Address, bytes: usize },
-    Clear { at: Address, bytes: usize },
+    Upload {
+        to: Address,
+        from: From,
+        bytes: usize,
+    },
+    Download {
+        to: usize,
+        from: Address,
+        bytes: usize,
+    },
+    Copy {
+        to: Address,
+        from: Address,
+        bytes: usize,
+    },
+    Clear {
+        at: Address,
+        bytes: usize,
+    },
     Start(Launch),
     /// An event, and which of its records this is; 0 in a graph, where each replay is another.
     Record(usize, usize),
@@ -73,6 +88,8 @@ pub struct StandIn {
     pub fault: RefCell<Option<(&'static str, usize, Failure)>>,
     failed: RefCell<Option<Failure>>,
     pub replays: Cell<usize>,
+    /// Bytes of the GPU's memory that were taken.
+    pub taken: Cell<usize>,
 }
 
 impl StandIn {
@@ -92,6 +109,7 @@ impl StandIn {
             fault: RefCell::default(),
             failed: RefCell::default(),
             replays: Cell::new(0),
+            taken: Cell::new(0),
         }
     }
 
@@ -252,6 +270,7 @@ impl Gpu for StandIn {
 
     fn allocate(&self, bytes: usize) -> Result<Address> {
         self.outside_of_capture("cuMemAlloc")?;
+        self.taken.set(self.taken.get() + bytes);
         // Not a number, wherever it is read before it was written.
         Ok(Address(self.room(bytes, 0xff) as u64))
     }

@@ -86,6 +86,14 @@ impl Isa {
             KernelChoice::Avx512 => Isa::Avx512,
             KernelChoice::Avx2 => Isa::Avx2,
             KernelChoice::Portable => Isa::Portable,
+            KernelChoice::Cuda => {
+                bail!("parallel.kernels = \"cuda\": these kernels are for GPUs, and this rank computes on the CPU; use \"auto\"")
+            }
+            KernelChoice::Libtorch => {
+                bail!(
+                    "parallel.kernels = \"libtorch\": this biodist was built without libtorch; use \"auto\", or build it with --features torch"
+                )
+            }
         };
         if !available.contains(&isa) {
             let names = available.iter().map(|isa| format!("\"{}\"", isa.name())).collect::<Vec<_>>().join(", ");

@@ -1,0 +1,92 @@
+//! Several ranks, each with a stand-in for a GPU, exchanging through the hosts' memory.
+
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use biodist::config::Config;
+use biodist::learner::Engine;
+use biodist::plan::{DataFacts, Plan};
+
+use super::stand_in::{Early, StandIn};
+use super::{configured, samples};
+use crate::support::{Samples, config, distance};
+use crate::threads::train_on;
+
+/// What rank 0's checkpoint holds after three steps; all ranks have the same parameters.
+fn on_stand_ins(size: usize, config: &Config, samples: &Samples) -> Vec<Vec<f32>> {
+    train_on(size, config, samples, &|config, network, transport| {
+        Engine::on_gpu(config, network, transport, Rc::new(StandIn::new(Early::None))).expect("the engine can be made")
+    })
+}
+
+#[test]
+fn ranks_that_exchange_activities_have_the_bits_of_one() {
+    let conv = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
+    for (rule, layers) in [("bp", Some(conv)), ("dfa", None), ("dtp", None), ("ao_sdtp", None)] {
+        let rule = format!("learning.rule={rule}");
+        let overrides: Vec<&str> = [rule.as_str(), "parallel.exchange=activities"].into_iter().chain(layers).collect();
+        let config = configured(&overrides);
+        let alone = on_stand_ins(1, &config, &samples());
+        for size in [2, 4] {
+            let together = on_stand_ins(size, &config, &samples());
+            assert_eq!(together.len(), alone.len());
+            for (index, (ours, wanted)) in together.iter().zip(&alone).enumerate() {
+                let same = ours.iter().zip(wanted).all(|(ours, wanted)| ours.to_bits() == wanted.to_bits());
+                assert!(same && ours.len() == wanted.len(), "{rule} on {size} ranks: tensor {index}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranks_that_exchange_gradients_stay_near_one() {
+    let conv = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
+    let doubles = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
+    for (rule, layers) in [("bp", Some(conv)), ("dtp", None)] {
+        for exchange in ["auto", "gradients"] {
+            let (rule, exchange) = (format!("learning.rule={rule}"), format!("parallel.exchange={exchange}"));
+            let overrides: Vec<&str> = [rule.as_str(), exchange.as_str()].into_iter().chain(layers).collect();
+            let config = configured(&overrides);
+            let alone = on_stand_ins(1, &config, &samples());
+            for size in [2, 4] {
+                let together = on_stand_ins(size, &config, &samples());
+                for (index, (ours, wanted)) in together.iter().zip(&alone).enumerate().filter(|(_, (ours, wanted))| ours != wanted) {
+                    let found = distance(&doubles(ours), &doubles(wanted));
+                    assert!(found < 1e-4, "{rule}, {exchange} on {size} ranks: tensor {index} is {found:.1e} away");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plan_tells_the_memory_that_a_gpu_needs() {
+    for (rule, exchange) in [("bp", "activities"), ("dtp", "auto"), ("sdtp", "gradients")] {
+        let (rule, exchange) = (format!("learning.rule={rule}"), format!("parallel.exchange={exchange}"));
+        let config = configured(&[
+            &rule,
+            &exchange,
+            "network.layers=[{ kind = \"local\", kernel = 5, channels = 32, stride = 1 }, { kind = \"dense\", units = 600 }]",
+        ]);
+        let samples = Samples::random([14, 14, 16], 10, 24);
+        for ranks in [1, 2] {
+            let plan = Plan::new(&config, &DataFacts::of_shape(samples.shape, samples.classes), ranks).unwrap();
+            let taken = Mutex::new(0);
+            train_on(ranks, &config, &samples, &|config, network, transport| {
+                let gpu = Rc::new(StandIn::new(Early::All));
+                let engine = Engine::on_gpu(config, network, transport, gpu.clone()).expect("the engine can be made");
+                *taken.lock().unwrap() = gpu.taken.get();
+                engine
+            });
+            // The rest is tables, measures, and partial sums.
+            let (planned, taken) = (plan.gpu_memory.whole() as f64, taken.into_inner().unwrap() as f64);
+            assert!(planned <= taken && taken < 1.1 * planned, "{rule}, {exchange}, {ranks} ranks: {planned} planned, {taken} taken");
+        }
+    }
+}
+
+#[test]
+fn what_one_rank_alone_computes_needs_no_exchange() {
+    let config = config("flat", &["learning.rule=bp", "parallel.wire=bf16", "data.batch_size=8"]);
+    assert_eq!(on_stand_ins(1, &config, &Samples::random([5, 4, 1], 10, 24)).len(), 6);
+}

@@ -1,0 +1,149 @@
+//! Graphs do what operations one by one do, and streams wait for each other where they must.
+
+use biodist::compute::{Batch, Measure};
+
+use super::stand_in::{Early, StandIn};
+use super::{configured, learner, samples};
+use crate::support::Learner;
+
+const RULES: [&str; 7] = ["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp"];
+
+/// Everything that a step leaves behind, in bits.
+fn state(learner: &Learner) -> Vec<Vec<u32>> {
+    let mut state = Vec::new();
+    for (_, map, part) in learner.tensors() {
+        for buffer in learner.buffers(map) {
+            state.push(learner.engine.read(map, part, *buffer).into_iter().map(f32::to_bits).collect());
+        }
+    }
+    for measure in Measure::ALL {
+        state.push(learner.engine.measure(measure).iter().map(|value| value.to_bits()).collect());
+    }
+    state
+}
+
+/// Lets `to` go on where `from` is.
+fn resume(from: &Learner, to: &mut Learner) {
+    for (_, map, part) in from.tensors() {
+        for buffer in from.buffers(map) {
+            to.engine.write(map, part, *buffer, &from.engine.read(map, part, *buffer)).unwrap();
+        }
+    }
+    to.engine.set_steps(from.engine.steps());
+    to.step = from.step;
+}
+
+#[test]
+fn a_graph_does_what_its_operations_do_one_by_one() {
+    for rule in RULES {
+        let config = configured(&[&format!("learning.rule={rule}")]);
+        let (mut by_graph, gpu) = learner(&config, Early::All);
+        for step in 0..4 {
+            let (mut one_by_one, other) = learner(&config, Early::All);
+            resume(&by_graph, &mut one_by_one);
+            one_by_one.step();
+            by_graph.step();
+            assert!(state(&by_graph) == state(&one_by_one), "{rule}, step {step}");
+            assert_eq!(other.replays.get(), 0);
+        }
+        // Two graphs a step, but for the first.
+        assert_eq!(gpu.replays.get(), 6, "{rule}");
+    }
+}
+
+#[test]
+fn streams_wait_for_what_they_need_in_whatever_order_they_run() {
+    for rule in ["dtp", "ao_sdtp"] {
+        for output in ["softmax", "linear"] {
+            let config = configured(&[&format!("learning.rule={rule}"), &format!("network.output={output}")]);
+            let run = |early: Early| {
+                let (mut learner, _gpu) = learner(&config, early);
+                let measures: Vec<u64> = learner.steps(4).into_iter().flatten().map(f64::to_bits).collect();
+                (measures, state(&learner))
+            };
+            let wanted = run(Early::All);
+            for early in [Early::None, Early::Computing, Early::Copying] {
+                assert!(run(early) == wanted, "{rule}, {output}: {early:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_computes_while_the_next_batch_comes() {
+    let config = configured(&["learning.rule=bp"]);
+    let (mut learner, gpu) = learner(&config, Early::Copying);
+    learner.steps(3);
+    gpu.log.borrow_mut().clear();
+    learner.steps(2);
+    let log = gpu.log.borrow();
+    let position = |what: &str| log.iter().position(|entry| entry.starts_with(what)).unwrap_or_else(|| panic!("{what}: {log:?}"));
+    // The updates of the step before are done later than pixels arrive, on a stream of their own.
+    assert!(position("2 upload") < position("1 update"), "{log:?}");
+    // Nothing but the batch is sent on that stream, and measures alone come back.
+    let (own, back): (Vec<_>, Vec<_>) = log.iter().filter(|entry| entry.contains("load")).partition(|entry| entry.starts_with('2'));
+    assert_eq!((own.len(), back.iter().filter(|entry| entry.contains("download")).count()), (6, 2), "{log:?}");
+}
+
+#[test]
+fn alternating_phases_have_graphs_of_their_own() {
+    let config = configured(&["learning.rule=sdtp", "learning.schedule=alternating"]);
+    let (mut learner, gpu) = learner(&config, Early::None);
+    learner.steps(8);
+    // Each phase's first step is done one by one.
+    assert_eq!(gpu.replays.get(), 2 * 8 - 4);
+}
+
+#[test]
+fn evaluation_takes_smaller_batches() {
+    let (config, samples) = (configured(&["learning.rule=dtp"]), samples());
+    let measured = |mut learner: Learner| {
+        let mut measures = Vec::new();
+        for count in [8, 5, 8, 5, 5, 1] {
+            learner.step();
+            let pixels = &samples.pixels[..count * samples.units()];
+            learner.engine.evaluate(&Batch { pixels, labels: &samples.labels[..count], samples: count, first: 0, step: 0 }).unwrap();
+            measures.push(learner.engine.measure(Measure::Loss).to_vec());
+        }
+        (measures, learner.engine.output().unwrap())
+    };
+    let ours = measured(learner(&config, Early::None).0);
+    let wanted = measured(Learner::new(&config, &samples, 1));
+    assert_eq!(ours.1.len(), wanted.1.len());
+    let all = |(measures, output): &(Vec<Vec<f32>>, Vec<f32>)| measures.iter().flatten().chain(output).copied().collect::<Vec<f32>>();
+    assert_eq!(ours.0.iter().map(Vec::len).collect::<Vec<_>>(), [8, 5, 8, 5, 5, 1]);
+    for (ours, wanted) in all(&ours).iter().zip(all(&wanted)) {
+        assert!((ours - wanted).abs() < 1e-4, "{ours} for {wanted}");
+    }
+}
+
+#[test]
+fn initial_parameters_are_the_cpus() {
+    for rule in RULES {
+        let config = configured(&[&format!("learning.rule={rule}")]);
+        let (ours, cpu) = (learner(&config, Early::All).0, Learner::new(&config, &samples(), 1));
+        for (name, ..) in cpu.tensors() {
+            assert_eq!(cpu.read(&name), ours.read(&name), "{rule}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_stand_in_refuses_in_a_capture_what_cuda_refuses() {
+    use biodist::compute::cuda::Gpu;
+    let gpu = StandIn::new(Early::All);
+    let (stream, other) = (gpu.stream().unwrap(), gpu.stream().unwrap());
+    let event = gpu.event().unwrap();
+    gpu.record(event, other).unwrap();
+    gpu.begin_capture(stream).unwrap();
+    let refused = [
+        gpu.allocate(4).err(),
+        gpu.page_locked(4).err(),
+        gpu.memory().err(),
+        gpu.synchronize(event).err(),
+        gpu.passed(event).err(),
+        gpu.wait(stream, event).err(),
+        gpu.begin_capture(stream).err(),
+    ];
+    assert!(refused.iter().all(|error| error.as_ref().is_some_and(|error| error.to_string().contains("CAPTURE"))), "{refused:?}");
+}

@@ -1,0 +1,166 @@
+//! Ranks that are threads of this process, without MPI, and what they train.
+
+use std::sync::{Arc, Barrier, Mutex};
+
+use anyhow::Result;
+use biodist::compute::cpu::Arena;
+use biodist::compute::{Batch, Buffer, Part};
+use biodist::config::Config;
+use biodist::exchange::{Handle, Message, Single, Span, Transport};
+use biodist::learner::Engine;
+use biodist::network::{MapId, Network};
+use biodist::rules::Phase;
+
+use crate::support::Samples;
+
+/// What makes a rank's engine.
+pub type Make<'a> = &'a (dyn Fn(&Config, &Network, Arc<dyn Transport>) -> Engine + Sync);
+
+/// What ranks that are threads share: a place for each to show its memory, and a barrier.
+struct Meeting {
+    shown: Mutex<Vec<usize>>,
+    barrier: Barrier,
+}
+
+/// One of several ranks that are threads.
+struct Thread {
+    meeting: Arc<Meeting>,
+    rank: usize,
+    size: usize,
+}
+
+impl Thread {
+    /// Shows `own` to all, lets `read` see what every rank shows, and waits until all have read.
+    fn meet<T>(&self, own: usize, read: impl FnOnce(&[usize]) -> T) -> T {
+        self.meeting.shown.lock().unwrap()[self.rank] = own;
+        self.barrier();
+        let shown = self.meeting.shown.lock().unwrap().clone();
+        let result = read(&shown);
+        self.barrier();
+        result
+    }
+}
+
+impl Transport for Thread {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn local(&self) -> (usize, usize) {
+        (self.rank, self.size)
+    }
+
+    fn barrier(&self) {
+        self.meeting.barrier.wait();
+    }
+
+    fn all_gather_words(&self, own: &[u64]) -> Vec<u64> {
+        self.meet(own.as_ptr() as usize, |shown| {
+            shown.iter().flat_map(|from| unsafe { std::slice::from_raw_parts(*from as *const u64, own.len()) }).copied().collect()
+        })
+    }
+
+    unsafe fn begin(&self, _freight: Span, sends: &[Message], receives: &[Message]) -> Handle {
+        let own = sends.to_vec();
+        self.meet(std::ptr::from_ref(&own) as usize, |shown| {
+            let mut taken = vec![0; self.size];
+            for to in receives {
+                let sends = unsafe { &*(shown[to.rank] as *const Vec<Message>) };
+                let mut for_us = sends.iter().filter(|message| message.rank == self.rank).skip(taken[to.rank]);
+                let from = for_us.next().expect("what one rank sends, another receives");
+                assert_eq!(from.bytes, to.bytes);
+                unsafe { std::ptr::copy(from.at, to.at, to.bytes) };
+                taken[to.rank] += 1;
+            }
+        });
+        Handle(0)
+    }
+
+    fn wait(&self, _journey: Handle) {}
+
+    fn broadcast(&self, bytes: &mut Vec<u8>) {
+        let own = std::ptr::from_ref(bytes) as usize;
+        let first = self.meet(own, |shown| unsafe { (*(shown[0] as *const Vec<u8>)).clone() });
+        *bytes = first;
+    }
+
+    fn shared(&self, _elements: &[usize]) -> Result<Option<Vec<Arena>>> {
+        Ok(None)
+    }
+
+    unsafe fn release_shared(&self) {}
+
+    fn finish(&self) {}
+
+    fn abort(&self, code: i32) -> ! {
+        std::process::exit(code)
+    }
+}
+
+/// Every tensor that a checkpoint holds.
+fn checkpointed(engine: &Engine) -> Vec<(MapId, Part, Buffer)> {
+    let mut tensors = Vec::new();
+    for (index, map) in engine.maps().all.iter().enumerate() {
+        let buffers = [Buffer::Weights, Buffer::FirstMoment, Buffer::SecondMoment];
+        for buffer in &buffers[..if map.trained() { 3 } else { 1 }] {
+            tensors.push((MapId(index), Part::Weight, *buffer));
+            if map.biases() > 0 {
+                tensors.push((MapId(index), Part::Bias, *buffer));
+            }
+        }
+    }
+    tensors
+}
+
+/// Trains three steps, through a checkpoint after the first. Returns what the last checkpoint holds (on rank 0) and the checksum.
+fn train(config: &Config, samples: &Samples, transport: Arc<dyn Transport>, make: Make) -> (Vec<Vec<f32>>, u64) {
+    let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
+    let mut engine = make(config, &network, transport.clone());
+    engine.initialize().expect("parameters can be set");
+    let tensors = checkpointed(&engine);
+    let checkpoint = |engine: &Engine| -> Vec<Vec<f32>> {
+        engine.gather();
+        let all = tensors.iter().filter(|_| transport.rank() == 0);
+        all.map(|&(map, part, buffer)| engine.read(map, part, buffer)).collect()
+    };
+    for step in 0..3u64 {
+        let (each, units) = (config.data.batch_size / transport.size(), samples.units());
+        let from = step as usize % 2 * config.data.batch_size + transport.rank() * each;
+        let pixels = &samples.pixels[from * units..(from + each) * units];
+        let (labels, first) = (&samples.labels[from..from + each], transport.rank() * each);
+        engine.learn(&Batch { pixels, labels, samples: each, first, step }, Phase::Both).expect("the step succeeds");
+        if step == 0 {
+            for (index, values) in checkpoint(&engine).iter().chain(vec![&Vec::new(); tensors.len()]).take(tensors.len()).enumerate() {
+                let mut bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
+                transport.broadcast(&mut bytes);
+                let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+                let (map, part, buffer) = tensors[index];
+                engine.write(map, part, buffer, &vec![0.25; values.len()]).expect("it fits");
+                engine.write(map, part, buffer, &values).expect("it fits");
+            }
+        }
+    }
+    (checkpoint(&engine), engine.checksum())
+}
+
+/// [`train`] on `size` ranks: rank 0's checkpoint. All ranks have the same parameters.
+pub fn train_on(size: usize, config: &Config, samples: &Samples, make: Make) -> Vec<Vec<f32>> {
+    if size == 1 {
+        return train(config, samples, Arc::new(Single), make).0;
+    }
+    let meeting = Arc::new(Meeting { shown: Mutex::new(vec![0; size]), barrier: Barrier::new(size) });
+    let of_ranks: Vec<(Vec<Vec<f32>>, u64)> = std::thread::scope(|scope| {
+        let start = |rank| {
+            let transport = Arc::new(Thread { meeting: meeting.clone(), rank, size });
+            scope.spawn(move || train(config, samples, transport, make))
+        };
+        let threads: Vec<_> = (0..size).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("the rank succeeds")).collect()
+    });
+    assert!(of_ranks.iter().all(|rank| rank.1 == of_ranks[0].1), "replicas differ");
+    of_ranks.into_iter().next().expect("there are ranks").0
+}
