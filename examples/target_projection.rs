@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use biodist::compute::{Activity, Backend, Nonlinearity};
 use biodist::network::{MapId, Maps, Network};
-use biodist::rules::{Definition, Feedback, Forward, Inverses, Phase, Rule, Setting, Step};
+use biodist::rules::{Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Setting, Step};
 
 const TARGET_SHARE: Setting = Setting::Own { key: "target_share", meaning: "0 sends the output's error down, 1 the target alone" };
 
 const TARGET_PROJECTION: Definition = Definition {
     name: "target_projection",
     inverses: Inverses::None,
-    feedback: Feedback::Direct,
+    feedback: Feedback::Direct(Plasticity::Fixed),
     settings: &[TARGET_SHARE],
     convolutions: false,
     build: |learning, forward, network, maps, backend| {

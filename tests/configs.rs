@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use biodist::commands::check::{self, CheckArgs};
-use biodist::config::{Adam, Config, EpsilonForm, Layer, Output, Rule, Schedule};
+use biodist::config::{Config, EpsilonForm, Layer, Output, ParameterGroup, Rule, Schedule};
 use biodist::network::{Maps, Network, Role};
 use clap::Parser;
 
@@ -166,11 +166,12 @@ fn hyperparameters_are_table_5s() {
             let config = load(&name);
             let adam = |rows: [&[f64]; 3]| {
                 let [learning_rate, beta2, epsilon] = rows.map(|row| row.get(index).copied());
-                Some(Adam { learning_rate: learning_rate?, beta1: 0.9, beta2: beta2?, epsilon: epsilon? })
+                Some((learning_rate?, 0.9, beta2?, epsilon?))
             };
+            let of = |group: ParameterGroup| (group.learning_rate, group.beta1, group.beta2, group.epsilon);
             let forward = adam(block.forward).unwrap();
-            assert_eq!(config.optimizer.forward, forward, "{name}");
-            assert_eq!(config.optimizer.inverse, adam(block.inverse).unwrap_or(forward), "{name}");
+            assert_eq!(of(config.optimizer.forward), forward, "{name}");
+            assert_eq!(of(config.optimizer.inverse), adam(block.inverse).unwrap_or(forward), "{name}");
             assert_eq!(config.learning.alpha, block.alpha.get(index).copied(), "{name}");
             assert_eq!(config.learning.sigma, block.sigma.get(index).copied(), "{name}");
         }
@@ -243,7 +244,7 @@ fn networks_have_table_3s_parameters() {
             assert_eq!([height, width, 3], input, "{name}");
         }
         let network = Network::new(input, classes, &config.network).unwrap();
-        let maps = Maps::new(&network, &config.learning.rule.needs(config.learning.auxiliary_units));
+        let maps = Maps::new(&network, &config.learning.needs());
         let random = [Role::Feedback, Role::DirectFeedback, Role::Auxiliary].map(|role| maps.parameters(role)).iter().sum::<usize>();
         assert_eq!([maps.parameters(Role::Forward), maps.parameters(Role::Inverse), random], [forward, inverse, fixed], "{name}");
     }

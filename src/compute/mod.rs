@@ -50,17 +50,24 @@ pub struct Batch<'a> {
     pub step: u64,
 }
 
-/// Adam's constants at one step: `w -= size * m / (sqrt(v) * deviation_scale + epsilon)`, which is either form of epsilon.
+/// What becomes of a parameter `w` at one step, given its gradient `g`, which is `scale` times the sum over the global batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamStep {
+pub struct OptimizerStep {
     /// One over the global batch.
     pub scale: f32,
-    pub beta1: f32,
-    pub beta2: f32,
-    pub size: f32,
-    pub deviation_scale: f32,
-    /// Above 0.
-    pub epsilon: f32,
+    /// What weight decay leaves of a parameter: 1 without.
+    pub keep: f32,
+    pub method: Method,
+}
+
+/// The constants of an optimiser at one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method {
+    /// `w = keep * w - size * m / (sqrt(v) * deviation_scale + epsilon)`, which is either form of epsilon; `m` and `v` are the decaying means
+    /// of `g` and of its square. Epsilon is above 0.
+    Adam { beta1: f32, beta2: f32, size: f32, deviation_scale: f32, epsilon: f32 },
+    /// `m = momentum * m + g`, and `w = keep * w - size * m`, or with Nesterov's look ahead `keep * w - size * (g + momentum * m)`.
+    Sgd { size: f32, momentum: f32, nesterov: bool },
 }
 
 /// Weight or bias of a map.
@@ -70,7 +77,7 @@ pub enum Part {
     Bias,
 }
 
-/// Parameters, or what Adam keeps for each of them.
+/// Parameters, or what their optimiser keeps for each of them: SGD its momentum as the first moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Buffer {
     Weights,

@@ -2,15 +2,17 @@
 
 use super::Rule;
 use super::schema::*;
-use crate::rules::{Feedback, Setting, definitions, own_keys};
+use crate::rules::{Feedback, Plasticity, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
 pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let rule = config.learning.rule;
     let name = rule.name();
     layers(&config.network.layers, rule)?;
-    if config.learning.schedule == Schedule::Alternating && !config.has_inverses() {
-        let why = if rule.trains_inverses() {
+    if config.learning.schedule == Schedule::Alternating && !config.trains_inverses() {
+        let why = if config.has_inverses() {
+            "learning.inverses is \"fixed\"".to_owned()
+        } else if rule.trains_inverses() {
             format!("{name} has no inverse in a network of {} hidden layers", config.network.layers.len())
         } else {
             format!("{name} trains no inverses")
@@ -25,6 +27,19 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         ));
     }
     crops(&config.data)?;
+    let Optimizer { learning_rate_schedule, cosine_epochs, warmup_epochs, .. } = &config.optimizer;
+    if *learning_rate_schedule == LearningRateSchedule::Cosine && !cosine_epochs.is_some_and(|end| end > *warmup_epochs) {
+        return Err((
+            "optimizer.cosine_epochs",
+            "a \"cosine\" schedule needs the epochs to its end, more than optimizer.warmup_epochs; the length of the run is usual"
+                .to_owned(),
+        ));
+    }
+    for (key, group) in config.optimizer.groups() {
+        if group.method == OptimizerMethod::Sgd && group.nesterov && group.momentum == 0.0 {
+            return Err((key, "Nesterov's look ahead is along a momentum, which is 0; give one, 0.9 for example".to_owned()));
+        }
+    }
     if config.parallel.device == Device::Cpu && config.parallel.backend == TransportChoice::Nccl {
         return Err(("parallel.backend", "\"nccl\" joins GPUs, and parallel.device is \"cpu\"; use \"mpi\" or \"auto\"".to_owned()));
     }
@@ -99,17 +114,42 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             (!config.has_inverses()).then(|| format!("\"{}\" has no inverse in a network of {hidden} hidden layers", rule.name()))
         })
     };
+    let by_training = || {
+        let fixed = config.learning.inverses == InverseChoice::Fixed;
+        by_inverses().or_else(|| fixed.then(|| "learning.inverses is \"fixed\"".to_owned()))
+    };
+    let by_schedule = |schedule, name: &str| {
+        (config.optimizer.learning_rate_schedule != schedule).then(|| format!("optimizer.learning_rate_schedule is not \"{name}\""))
+    };
+    let by_method = |group: &ParameterGroup| {
+        let (used, other) = match key.rsplit('.').next().unwrap_or(key) {
+            "beta1" | "beta2" | "epsilon" => (group.method == OptimizerMethod::Adam, "sgd"),
+            "momentum" | "nesterov" => (group.method == OptimizerMethod::Sgd, "adam"),
+            _ => (true, ""),
+        };
+        (!used).then(|| format!("method \"{other}\" does not use it"))
+    };
     match key {
         "learning.alpha" => {
             by_rule(rule.uses(Setting::Alpha)).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned()))
         }
         "learning.target_step" => by_rule(rule.uses(Setting::TargetStep)).or_else(by_inverses),
         "learning.auxiliary_units" => by_rule(rule.uses(Setting::AuxiliaryUnits)).or_else(by_inverses),
-        "learning.sigma" | "learning.schedule" | "learning.inverse_weights" => by_inverses(),
+        "learning.inverses" | "learning.inverse_weights" => by_inverses(),
+        "learning.sigma" if rule.uses(Setting::Sigma) && !rule.trains_inverses() => None,
+        "learning.sigma" | "learning.schedule" => by_training(),
+        "learning.label_smoothing" => (config.network.output == Output::Linear).then(|| "a linear output has no labels".to_owned()),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
-        "learning.feedback_weights" => by_rule(rule.feedback == Feedback::Layered),
-        _ if key.starts_with("optimizer.inverse.") => by_inverses(),
+        "learning.feedback_weights" => by_rule(matches!(rule.feedback, Feedback::Layered(Plasticity::Fixed | Plasticity::Trained))),
+        "optimizer.step_epochs" | "optimizer.step_factor" => by_schedule(LearningRateSchedule::Step, "step"),
+        "optimizer.cosine_epochs" => by_schedule(LearningRateSchedule::Cosine, "cosine"),
+        _ if key.starts_with("optimizer.inverse.") => by_training().or_else(|| by_method(&config.optimizer.inverse)),
+        _ if key.starts_with("optimizer.feedback.") => {
+            let trained = matches!(rule.feedback, Feedback::Layered(Plasticity::Trained) | Feedback::Direct(Plasticity::Trained));
+            by_rule(trained).or_else(|| by_method(&config.optimizer.feedback))
+        }
+        _ if key.starts_with("optimizer.forward.") => by_method(&config.optimizer.forward),
         "data.crop_padding" => {
             (!config.data.augment.contains(&Augment::RandomCrop)).then(|| "images are padded for random_crop alone".to_owned())
         }

@@ -99,7 +99,9 @@ fn own_keys(source: &Source, values: &mut Table) -> Result<()> {
         let value = checked(source, &path, &Kind::Number(FINITE), value)?;
         put(values, &path, value);
     }
-    if let Some(path) = rule.required_keys().find(|path| source.value(path).is_none()) {
+    let fixed = known(values, "learning.inverses").as_str() == Some("fixed");
+    let needed = |path: &&str| source.value(path).is_none() && !(fixed && *path == "learning.sigma");
+    if let Some(path) = rule.required_keys().find(needed) {
         let meaning = Config::key(path).map_or("", |key| key.meaning);
         return Err(source.error("", format!("{path} is required by {}: {meaning}", rule.name())));
     }

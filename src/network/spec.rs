@@ -12,7 +12,7 @@ settings! {
             "\"softmax\": a dense layer for the classes is added; \"linear\": one of the input's size, which is the target (an autoencoder)";
         layers: Vec<LayerSpec>, Kind::Layers, Is("[]"), Result,
             "hidden layers from below: `{kind = \"dense\", units}`, `{kind = \"local\", kernel, channels, stride}`, \
-             `{kind = \"conv\", kernel, channels, stride}`; `stride` is 1 by default, \"conv\" is for rule \"bp\"";
+             `{kind = \"conv\", kernel, channels, stride}`; `stride` is 1 by default, \"conv\" is for rules without inverses";
     }
 }
 

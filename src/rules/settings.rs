@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::RuleChoice;
+use super::{Needs, Plasticity, RuleChoice};
 use crate::key::Default::{Absent, Is, Required};
-use crate::key::{FRACTION, Kind, NOT_NEGATIVE, POSITIVE, names_of, settings};
+use crate::key::{DECAY, FRACTION, Kind, NOT_NEGATIVE, POSITIVE, names_of, settings};
 
 settings! {
     /// How a network learns.
@@ -22,12 +22,16 @@ settings! {
             "deviation of the noise that inverses learn under";
         target_step: f64, Kind::Number(POSITIVE), Is("1.0"), Result,
             "of sdtp and ao_sdtp: how much of the way to the inverse of what is wanted the first target goes; 1 in the paper";
+        inverses: InverseChoice, Kind::Choice(names_of::<InverseChoice>), Is("\"trained\""), Result,
+            "\"fixed\": inverses stay as they began, so that there is no noise to pass through, and less to compute";
         auxiliary_units: Option<usize>, Kind::Size(1), Absent, Result,
             "random output features beside the classes";
         hybrid: f64, Kind::Number(FRACTION), Is("0.0"), Result,
             "part of back-propagation in hidden targets";
+        label_smoothing: f64, Kind::Number(DECAY), Is("0.0"), Result,
+            "part of a label that is spread over all classes, in errors and targets; the loss that is measured has the label itself";
         feedback_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
-            "of fa, fixed: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
+            "what the feedback of fa and kp begins with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
         inverse_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
             "what inverses begin with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
         initial: Option<PathBuf>, Kind::Text, Absent, Course,
@@ -38,6 +42,21 @@ settings! {
         #[serde(flatten)]
         own: BTreeMap<String, f64>
     }
+}
+
+impl Learning {
+    /// The maps that the rule needs beside the forward ones.
+    pub fn needs(&self) -> Needs {
+        let inverse_plasticity = if self.inverses == InverseChoice::Fixed { Plasticity::Fixed } else { Plasticity::Trained };
+        Needs { inverse_plasticity, ..self.rule.needs(self.auxiliary_units) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InverseChoice {
+    Trained,
+    Fixed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 
 use super::definition::Build;
 use super::top_target::TopTarget;
-use super::{Definition, Feedback, Forward, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
+use super::{Definition, Feedback, Forward, InverseChoice, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Nonlinearity, Update};
 use crate::network::{MapId, Maps, Network};
 
@@ -59,7 +59,6 @@ fn simplified(
 pub struct TargetPropagation {
     forward: Forward,
     top: TopTarget,
-    sigma: f32,
     hybrid: f32,
     /// t_l for hidden l, at l - 1.
     targets: Vec<Activity>,
@@ -72,16 +71,30 @@ pub struct TargetPropagation {
 /// What belongs to `g` of layer index i, from h_{i+1} to h_i.
 struct Inverse {
     map: MapId,
+    /// g of activity and target.
+    of_activity: Activity,
+    of_target: Activity,
+    /// Where it is trained.
+    training: Option<Training>,
+    /// Hybrid targets: the back-propagated change, and the error it comes from.
+    back: Option<(Activity, Activity)>,
+}
+
+/// What an inverse learns by.
+struct Training {
+    sigma: f32,
     /// `h_i` with noise, and what the layer makes of it (the top's is elsewhere).
     noisy: Activity,
     corrupted: Activity,
-    /// g of activity, target, and corrupted activity.
-    of_activity: Activity,
-    of_target: Activity,
+    /// g of the corrupted activity, and its error.
     reconstruction: Activity,
     error: Activity,
-    /// Hybrid targets: the back-propagated change, and the error it comes from.
-    back: Option<(Activity, Activity)>,
+}
+
+impl Inverse {
+    fn training(&self, phase: Phase) -> Option<&Training> {
+        self.training.as_ref().filter(|_| phase.trains_inverse())
+    }
 }
 
 impl TargetPropagation {
@@ -93,7 +106,8 @@ impl TargetPropagation {
         top: TopTarget,
         backend: &mut dyn Backend,
     ) -> Result<Box<dyn Rule>> {
-        let sigma = learning.sigma.context("learning.sigma is needed by this rule")? as f32;
+        let trained = learning.inverses == InverseChoice::Trained;
+        let sigma = if trained { learning.sigma.context("learning.sigma is needed by this rule")? as f32 } else { 0.0 };
         let hybrid = learning.hybrid as f32;
         let depth = network.depth();
         let mut hidden = || (1..depth).map(|l| backend.activity(network.shape(l))).collect::<Vec<_>>();
@@ -102,17 +116,20 @@ impl TargetPropagation {
             let mut make = |l: usize| backend.activity(network.shape(l));
             map.map(|map| Inverse {
                 map,
-                noisy: make(index),
-                corrupted: make(index + 1),
                 of_activity: make(index),
                 of_target: make(index),
-                reconstruction: make(index),
-                error: make(index),
+                training: trained.then(|| Training {
+                    sigma,
+                    noisy: make(index),
+                    corrupted: make(index + 1),
+                    reconstruction: make(index),
+                    error: make(index),
+                }),
                 back: (hybrid != 0.0 && index + 1 < depth).then(|| (make(index), make(index + 1))),
             })
         });
         let inverses = inverses.collect();
-        Ok(Box::new(TargetPropagation { forward, top, sigma, hybrid, targets, errors, inverses }))
+        Ok(Box::new(TargetPropagation { forward, top, hybrid, targets, errors, inverses }))
     }
 
     fn target(&self, l: usize) -> Activity {
@@ -125,20 +142,27 @@ impl TargetPropagation {
         for (layer, map) in forward.maps.iter().enumerate() {
             let (to, nonlinearity) = forward.destination(layer);
             let clean = (forward.h[layer], to);
-            match &self.inverses[layer] {
-                Some(inverse) if phase.trains_inverse() => {
-                    backend.add_noise(forward.h[layer], inverse.noisy, self.sigma, layer);
-                    let corrupted = self.top_of(layer).map_or(inverse.corrupted, TopTarget::corrupted_pre_activation);
-                    backend.apply(*map, &[clean, (inverse.noisy, corrupted)], nonlinearity);
+            match self.inverses[layer].as_ref().and_then(|inverse| inverse.training(phase)) {
+                Some(training) => {
+                    backend.add_noise(forward.h[layer], training.noisy, training.sigma, layer);
+                    let corrupted = self.top_of(layer).map_or(training.corrupted, TopTarget::corrupted_pre_activation);
+                    backend.apply(*map, &[clean, (training.noisy, corrupted)], nonlinearity);
                 }
-                _ => backend.apply(*map, &[clean], nonlinearity),
+                None => backend.apply(*map, &[clean], nonlinearity),
             }
         }
         forward.finish(backend);
     }
 
-    /// The inverse of layer `layer`, once on all that steps 2 and 3 need of it. Returns the corrupted activity above, where it trains.
-    fn propagate_down(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse, phase: Phase) -> Option<Activity> {
+    /// The inverse of layer `layer`, once on all that steps 2 and 3 need of it. Returns how it is trained, and on which corrupted activity
+    /// above, where it is.
+    fn propagate_down<'a>(
+        &self,
+        backend: &mut dyn Backend,
+        layer: usize,
+        inverse: &'a Inverse,
+        phase: Phase,
+    ) -> Option<(&'a Training, Activity)> {
         let (h, above) = (self.forward.h[layer], self.forward.h[layer + 1]);
         let mut jobs = Vec::with_capacity(3);
         if phase.trains_forward() {
@@ -153,13 +177,13 @@ impl TargetPropagation {
                 jobs.push((wanted, self.target(layer)));
             }
         }
-        let corrupted = phase.trains_inverse().then(|| match self.top_of(layer) {
-            Some(top) => top.corrupted(backend, inverse.noisy),
-            None => inverse.corrupted,
+        let training = inverse.training(phase).map(|training| {
+            let corrupted = self.top_of(layer).map_or(training.corrupted, |top| top.corrupted(backend, training.noisy));
+            jobs.push((corrupted, training.reconstruction));
+            (training, corrupted)
         });
-        jobs.extend(corrupted.map(|corrupted| (corrupted, inverse.reconstruction)));
         backend.apply(inverse.map, &jobs, Nonlinearity::Tanh);
-        corrupted
+        training
     }
 
     /// Step 2: `t_l = h_l - g(h_{l+1}) + g(t_{l+1})`, with back-propagation mixed in where the target is a hybrid (5.6), and at the top a
@@ -183,10 +207,10 @@ impl TargetPropagation {
     }
 
     /// Step 3: the inverse's update from its reconstruction of the goal.
-    fn train_inverse(&self, step: &mut dyn Step, layer: usize, inverse: &Inverse, corrupted: Activity) {
-        let goal = self.top.goal(self.forward.h[layer], inverse.noisy);
-        step.backend().error_through_tanh(inverse.reconstruction, goal, inverse.error, true);
-        step.update(Update { map: inverse.map, pre: corrupted, post: inverse.error });
+    fn train_inverse(&self, step: &mut dyn Step, layer: usize, map: MapId, training: &Training, corrupted: Activity) {
+        let goal = self.top.goal(self.forward.h[layer], training.noisy);
+        step.backend().error_through_tanh(training.reconstruction, goal, training.error, true);
+        step.update(Update { map, pre: corrupted, post: training.error });
     }
 
     /// Step 4: the update of the layer below h_l from its distance to the target.
@@ -215,12 +239,12 @@ impl Rule for TargetPropagation {
         }
         for layer in (1..depth).rev() {
             if let Some(inverse) = &self.inverses[layer] {
-                let corrupted = self.propagate_down(step.backend(), layer, inverse, phase);
+                let training = self.propagate_down(step.backend(), layer, inverse, phase);
                 if phase.trains_forward() {
                     self.compute_target(step.backend(), layer, inverse);
                 }
-                if let Some(corrupted) = corrupted {
-                    self.train_inverse(step, layer, inverse, corrupted);
+                if let Some((training, corrupted)) = training {
+                    self.train_inverse(step, layer, inverse.map, training, corrupted);
                 }
             }
             if phase.trains_forward() {

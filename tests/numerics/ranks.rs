@@ -130,7 +130,7 @@ fn train(config: &Config, samples: &Samples, transport: Arc<dyn Transport>) -> (
         let from = step as usize % 2 * config.data.batch_size + transport.rank() * each;
         let pixels = &samples.pixels[from * units..(from + each) * units];
         let (labels, first) = (&samples.labels[from..from + each], transport.rank() * each);
-        engine.learn(&Batch { pixels, labels, samples: each, first, step }, Phase::Both).expect("the step succeeds");
+        engine.learn(&Batch { pixels, labels, samples: each, first, step }, Phase::Both, 1.0).expect("the step succeeds");
         if step == 0 {
             for (index, values) in checkpoint(&engine).iter().chain(vec![&Vec::new(); tensors.len()]).take(tensors.len()).enumerate() {
                 let mut bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
@@ -171,8 +171,7 @@ fn doubles(values: &[f32]) -> Vec<f64> {
 fn maps_are_shared_as_moves_fewer_bytes() {
     let layers = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
     let config = config("flat", &[layers]);
-    let maps =
-        Maps::new(&Network::new([6, 7, 2], 10, &config.network).expect("the network can be made"), &config.learning.rule.needs(None));
+    let maps = Maps::new(&Network::new([6, 7, 2], 10, &config.network).expect("the network can be made"), &config.learning.needs());
     let plan = |size, choice, samples| Sharing::plan(&maps, size, choice, samples);
     // 114 parameters for 84 + 252 units a sample; 7590 for 252 + 30; 310 for 30 + 10.
     let (factors, gradients) = (Sharing::Activities, Sharing::Gradients);

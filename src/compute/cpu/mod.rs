@@ -35,7 +35,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 use crate::compute::profile::Profile;
-use crate::compute::{Activity, AdamStep, Measure, Update};
+use crate::compute::{Activity, Measure, OptimizerStep, Update};
 use crate::network::{MapId, Maps, Network, Output, Role, Shape};
 use crate::observe::{Doing, span};
 use elementwise::Values;
@@ -67,6 +67,7 @@ pub struct CpuBackend {
     pub parameters: Parameters,
     pub profile: Profile,
     output: Output,
+    label_smoothing: f32,
     seed: u64,
     slots: Vec<Slot>,
     /// Elements that the slots need so far.
@@ -89,6 +90,8 @@ pub struct Setup {
     pub seed: u64,
     /// Largest number of samples in a batch of this rank.
     pub capacity: usize,
+    /// Part of a label that is spread over all classes.
+    pub label_smoothing: f32,
 }
 
 impl CpuBackend {
@@ -101,6 +104,7 @@ impl CpuBackend {
             parameters,
             profile: Profile::default(),
             output: network.output,
+            label_smoothing: setup.label_smoothing,
             seed: setup.seed,
             slots: Vec::new(),
             activity_elements: 0,
@@ -141,6 +145,14 @@ impl CpuBackend {
     /// Initial parameters, from the seed.
     pub fn initialize(&mut self) {
         self.parameters.initialize(&self.maps, self.seed, self.isa, &self.pool);
+    }
+
+    /// Gives weights that follow the signs of their layer's these signs: this rank's part, of as many as share the parameters. `draw` is the
+    /// number of steps before.
+    pub fn follow_signs(&self, draw: u64, part: (usize, usize)) {
+        for index in 0..self.maps.all.len() {
+            self.parameters.follow_signs(&self.maps, MapId(index), draw, self.seed, self.isa, &self.pool, part);
+        }
     }
 
     pub fn place(&self, activity: Activity) -> Slot {
@@ -249,11 +261,11 @@ impl CpuBackend {
         Ok(())
     }
 
-    /// Adam on elements `range` of the arenas. Their gradient is the sum of `parts`, in that order, each of which begins at its address.
+    /// The optimiser on elements `range` of the arenas. Their gradient is the sum of `parts`, in that order, each of which begins at its address.
     ///
     /// # Safety
     /// Each part must hold as many elements as the range, a multiple of [`simd::LANES`].
-    pub unsafe fn adam(&self, parts: &[*const f32], range: std::ops::Range<usize>, step: AdamStep) {
+    pub unsafe fn optimize(&self, parts: &[*const f32], range: std::ops::Range<usize>, step: OptimizerStep) {
         let _span = span(Doing::UpdateForward, None);
         let parts: Vec<Values> = parts.iter().map(|part| Values(part.cast_mut())).collect();
         let at = [&self.parameters.weights, &self.parameters.first, &self.parameters.second].map(|arena| Values(arena.at(range.start)));
@@ -262,7 +274,7 @@ impl CpuBackend {
         self.pool.run_ranges(vectors, (vectors / 256).min(4 * self.pool.threads()), |some| {
             let [weights, first, second] = at.map(|values| values.at(0));
             let (begin, end) = (some.start * simd::LANES, some.end * simd::LANES);
-            let kernel = update::AdamRange { begin, end, parts: &parts, weights, first, second, step };
+            let kernel = update::OptimizeRange { begin, end, parts: &parts, weights, first, second, step };
             // SAFETY: the caller's parts and the three arenas hold the range, of which this thread alone has these
             // vectors.
             unsafe { isa.run(kernel) };

@@ -114,8 +114,8 @@ impl Backend for CpuBackend {
             let row = unsafe { self.dense_row(values, to, sample) };
             match self.output {
                 Output::Softmax => {
-                    row.fill(0.0);
-                    row[self.labels[sample] as usize] = 1.0;
+                    row.fill(self.label_smoothing / row.len() as f32);
+                    row[self.labels[sample] as usize] += 1.0 - self.label_smoothing;
                 }
                 Output::Linear => {
                     for (position, channels) in row.chunks_exact_mut(input.shape.channels).enumerate() {
@@ -145,7 +145,7 @@ impl Backend for CpuBackend {
                 let (logits, p, delta) =
                     unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample), this.dense_row(delta, slot, sample)) };
                 let measured = match this.output {
-                    Output::Softmax => output::cross_entropy(logits, this.labels[sample] as usize, p, delta),
+                    Output::Softmax => output::cross_entropy(logits, this.labels[sample] as usize, this.label_smoothing, p, delta),
                     Output::Linear => {
                         p.copy_from_slice(logits);
                         let wanted = delta.to_vec();

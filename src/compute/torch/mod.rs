@@ -35,8 +35,8 @@ use super::cuda::driver::Driver;
 use super::device::Device;
 use super::profile::Profile;
 use super::settings::Precision;
-use super::{Activity, AdamStep, Buffer, Measure, Nonlinearity, Update};
-use crate::network::{Bias, MapId, Maps, Network, Output, Shape};
+use super::{Activity, Buffer, Measure, Nonlinearity, OptimizerStep, Update};
+use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Shape};
 use crate::observe::{Doing, span_unless_in};
 
 /// What a [`TorchBackend`] is made from.
@@ -46,6 +46,8 @@ pub struct Setup {
     pub seed: u64,
     /// Largest number of samples in a batch of this rank.
     pub capacity: usize,
+    /// Part of a label that is spread over all classes.
+    pub label_smoothing: f64,
     /// By map: this rank's part of the optimiser's work, and the number of parts.
     pub parts: Vec<(usize, usize)>,
 }
@@ -73,6 +75,7 @@ pub struct TorchBackend {
     products: Products,
     clock: Clock,
     output: Output,
+    label_smoothing: f64,
     seed: u64,
     windows: Vec<Windows>,
     parameters: Vec<Parameters>,
@@ -121,6 +124,7 @@ impl TorchBackend {
             clock: Clock::new(driver.clone()),
             driver,
             output: network.output,
+            label_smoothing: setup.label_smoothing,
             seed: setup.seed,
             windows: Vec::with_capacity(maps.all.len()),
             parameters: Vec::with_capacity(maps.all.len()),
@@ -161,11 +165,26 @@ impl TorchBackend {
     /// Initial parameters, from the seed: those that the CPU backend draws.
     pub fn initialize(&mut self) {
         for (index, map) in self.maps.all.iter().enumerate() {
-            if let Err(error) = self.parameters[index].initialize(map, &self.windows[index], index, self.seed) {
+            if let Err(error) = self.parameters[index].initialize(map, &self.windows[index], index, self.seed, 0) {
                 self.failed = Some(error);
                 return;
             }
         }
+    }
+
+    /// Gives weights that follow the signs of their layer's these signs; `draw` is the number of steps before.
+    pub fn follow_signs(&mut self, draw: u64) -> Result<()> {
+        let maps = self.maps.clone();
+        for (index, map) in maps.all.iter().enumerate() {
+            let Plasticity::Signs(magnitude) = map.plasticity else { continue };
+            let forward = self.flat(maps.forward[map.layer]).shallow_clone();
+            let own = &mut self.parameters[index];
+            if magnitude == Magnitude::Redrawn {
+                own.initialize(map, &self.windows[index], index, self.seed, draw)?;
+            }
+            own.follow_signs(&forward, (magnitude == Magnitude::Uniform).then(|| map.deviation()))?;
+        }
+        Ok(())
     }
 
     /// An activity of the current batch, [positions, batch, channels].
@@ -293,12 +312,12 @@ impl TorchBackend {
         })
     }
 
-    /// Adam on elements `range` of a map's [`TorchBackend::flat`] from their gradients, all owned by this rank.
-    pub fn adam(&mut self, id: MapId, range: Range<usize>, gradients: &Tensor, step: &AdamStep) -> Result<()> {
+    /// The optimiser on elements `range` of a map's [`TorchBackend::flat`] from their gradients, all owned by this rank.
+    pub fn optimize(&mut self, id: MapId, range: Range<usize>, gradients: &Tensor, step: &OptimizerStep) -> Result<()> {
         let (phase, ..) = self.cost_of_update(id, 0);
         // Gradients are read; parameters and both moments are read and written.
         let bytes = 28.0 * range.len() as f64;
-        self.timed(phase, 0.0, bytes, |this| this.kernels.adam(&mut this.parameters[id.0], range, gradients, step))
+        self.timed(phase, 0.0, bytes, |this| this.kernels.optimize(&mut this.parameters[id.0], range, gradients, step))
     }
 
     fn cost_of_update(&self, id: MapId, samples: usize) -> (Doing, f64, f64) {

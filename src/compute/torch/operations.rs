@@ -48,8 +48,10 @@ impl TorchBackend {
         match self.output {
             Output::Softmax => {
                 let top = self.maps.get(*self.maps.forward.last().expect("a network has layers")).destination;
-                let mut wanted = Tensor::f_zeros([batch, top.units() as i64], (Kind::Float, self.device))?;
-                wanted.f_scatter_value_(1, &self.labels.f_unsqueeze(1)?, 1.0)?.f_unsqueeze(0)
+                let (classes, smoothing) = (top.units() as i64, self.label_smoothing);
+                let elsewhere = smoothing / classes as f64;
+                let mut wanted = Tensor::f_full([batch, classes], elsewhere, (Kind::Float, self.device))?;
+                wanted.f_scatter_value_(1, &self.labels.f_unsqueeze(1)?, elsewhere + 1.0 - smoothing)?.f_unsqueeze(0)
             }
             Output::Linear => self.values(self.input()).f_permute([1, 0, 2])?.f_reshape([1, batch, -1]),
         }

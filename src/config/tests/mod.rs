@@ -44,6 +44,12 @@ beta2 = 0.95
 epochs = 3
 "#;
 
+/// Without decay.
+fn adam(learning_rate: f64, beta1: f64, beta2: f64, epsilon: f64) -> ParameterGroup {
+    let (method, momentum, nesterov, weight_decay) = (OptimizerMethod::Adam, 0.0, false, 0.0);
+    ParameterGroup { learning_rate, method, beta1, beta2, epsilon, momentum, nesterov, weight_decay }
+}
+
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -92,6 +98,8 @@ fn defaults_are_the_documented_ones() {
         alpha: None,
         sigma: None,
         target_step: 1.0,
+        inverses: InverseChoice::Trained,
+        label_smoothing: 0.0,
         auxiliary_units: None,
         hybrid: 0.0,
         feedback_weights: BackwardWeights::Random,
@@ -100,8 +108,19 @@ fn defaults_are_the_documented_ones() {
         own: BTreeMap::new(),
     };
     assert_eq!(config.learning, learning);
-    let adam = Adam { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-    assert_eq!(config.optimizer, Optimizer { epsilon_form: EpsilonForm::Standard, forward: adam, inverse: adam });
+    let plain = adam(1e-3, 0.9, 0.999, 1e-8);
+    let optimizer = Optimizer {
+        epsilon_form: EpsilonForm::Standard,
+        learning_rate_schedule: LearningRateSchedule::Constant,
+        warmup_epochs: 0.0,
+        step_epochs: 30,
+        step_factor: 0.1,
+        cosine_epochs: None,
+        forward: plain,
+        inverse: plain,
+        feedback: plain,
+    };
+    assert_eq!(config.optimizer, optimizer);
     let training = Training {
         epochs: Some(3),
         max_steps: None,
@@ -155,14 +174,14 @@ fn overrides_take_toml_values_and_bare_text() {
     assert_eq!(config.learning.rule, Rule::FA);
     assert_eq!(config.training.epochs, Some(8), "the last one wins");
     assert_eq!(config.optimizer.forward.learning_rate, 1.0);
-    assert_eq!(config.optimizer.inverse, Adam { learning_rate: 0.5, beta1: 0.0, beta2: 0.999, epsilon: 1e-8 });
+    assert_eq!(config.optimizer.inverse, adam(0.5, 0.0, 0.999, 1e-8));
     assert_eq!(config.network.layers, [Layer::Local { kernel: 5, channels: 2, stride: 1 }, Layer::Dense { units: 10 }]);
 }
 
 #[test]
 fn the_inverse_optimizer_takes_the_forward_ones_values_key_by_key() {
     let config = loaded(TARGETS, &["optimizer.inverse.learning_rate=0.25"]);
-    assert_eq!(config.optimizer.inverse, Adam { learning_rate: 0.25, beta1: 0.9, beta2: 0.95, epsilon: 1e-8 });
+    assert_eq!(config.optimizer.inverse, adam(0.25, 0.9, 0.95, 1e-8));
 }
 
 #[test]
@@ -184,7 +203,7 @@ fn includes_come_first_and_their_order_counts() {
     assert_eq!(config.experiment, Experiment { name: "top".into(), seed: 9 });
     assert_eq!(config.training.epochs, Some(500), "a later include wins");
     assert_eq!(config.data.batch_size, 64, "the including file wins");
-    assert_eq!(config.optimizer.forward, Adam { learning_rate: 1e-3, beta1: 0.5, beta2: 0.5, epsilon: 1e-8 });
+    assert_eq!(config.optimizer.forward, adam(1e-3, 0.5, 0.5, 1e-8));
 
     write(folder.path(), "shared/seed.toml", "[experiment]\nsead = 9\n");
     let message = Config::load(&main, &[]).unwrap_err().to_string();

@@ -14,7 +14,7 @@ use crate::compute::device::Device;
 use crate::compute::profile::Profile;
 use crate::compute::{Backend, Update};
 use crate::config::Config;
-use crate::exchange::{AdamSteps, Transport, UpdateExchange};
+use crate::exchange::{Optimizers, Transport, UpdateExchange};
 use crate::network::{Maps, Network};
 use crate::rules::{Phase, Rule, Step};
 
@@ -50,6 +50,9 @@ pub trait Executor {
     /// Initial parameters, from the seed.
     fn initialize(&mut self);
 
+    /// Gives feedback that follows the signs of the layers' weights these signs, after `steps` steps. Collective.
+    fn follow_signs(&mut self, steps: u64) -> Result<()>;
+
     /// Waits for what the rule asked of the backend; afterwards the measures are there. Fails where one of its operations has.
     fn finish(&mut self) -> Result<()>;
 
@@ -58,7 +61,7 @@ pub trait Executor {
     fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()>;
 
     /// Applies the step's updates to the parameters of every rank. Collective.
-    fn commit(&mut self, steps: AdamSteps) -> Result<()>;
+    fn commit(&mut self, steps: Optimizers) -> Result<()>;
 
     /// Ends the step without them.
     fn settle(&mut self);
@@ -69,7 +72,7 @@ pub trait Executor {
     /// Whether one copy of the parameters serves all ranks of a host.
     fn shares_parameters(&self) -> bool;
 
-    /// Brings Adam's moments to rank 0. Collective.
+    /// Brings the moments to rank 0. Collective.
     fn gather_moments(&self);
 
     /// Checksum of this rank's parameters.
@@ -110,7 +113,7 @@ impl<'a> StepInFlight<'a> {
     }
 
     /// Applies the updates to the parameters of every rank. Collective.
-    pub fn commit(mut self, steps: AdamSteps) -> Result<()> {
+    pub fn commit(mut self, steps: Optimizers) -> Result<()> {
         self.committed = true;
         self.executor.commit(steps)
     }
