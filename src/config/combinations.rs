@@ -110,6 +110,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
         "learning.feedback_weights" => by_rule(rule.feedback == Feedback::Layered),
         _ if key.starts_with("optimizer.inverse.") => by_inverses(),
+        "network.nonlinearity" => {
+            let followed = config.network.layers.iter().any(|layer| layer.nonlinearity() == config.network.nonlinearity);
+            (!followed).then(|| "no hidden layer goes by it".to_owned())
+        }
         "data.crop_padding" => {
             (!config.data.augment.contains(&Augment::RandomCrop)).then(|| "images are padded for random_crop alone".to_owned())
         }

@@ -1,10 +1,10 @@
 //! Direct feedback alignment (Nøkland 2016; section 2.1): the output's error goes to every hidden layer through fixed random weights of
-//! its own, `delta_l = (B_l delta_L) * tanh'(a_l)`. The paper could not run it on ImageNet for the size of B.
+//! its own, `delta_l = (B_l delta_L) * s_l'(a_l)`. The paper could not run it on ImageNet for the size of B.
 
 use std::sync::Arc;
 
 use super::{Definition, Feedback, Forward, Inverses, Phase, Rule, Step};
-use crate::compute::{Activity, Backend, Nonlinearity};
+use crate::compute::{Activity, Backend};
 use crate::network::{MapId, Maps, Network};
 
 pub const DFA: Definition = Definition {
@@ -38,8 +38,8 @@ impl Rule for DirectFeedbackAlignment {
         step.update(forward.update(forward.depth() - 1, forward.error));
         for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
             let backend = step.backend();
-            backend.apply(feedback, &[(forward.error, delta)], Nonlinearity::Linear);
-            backend.through_tanh(delta, forward.h[layer + 1]);
+            backend.apply(feedback, &[(forward.error, delta)]);
+            backend.through_nonlinearity(delta, forward.h[layer + 1]);
             step.update(forward.update(layer, delta));
         }
     }

@@ -1,10 +1,10 @@
 //! Feedback alignment (Lillicrap et al. 2016; section 2.1): back-propagation through fixed random weights B of the same sparsity,
-//! `delta_l = (B_{l+1}^T delta_{l+1}) * tanh'(a_l)`, so that no synapse needs to know another's weight.
+//! `delta_l = (B_{l+1}^T delta_{l+1}) * s_l'(a_l)`, so that no synapse needs to know another's weight.
 
 use std::sync::Arc;
 
 use super::{Definition, Feedback, Forward, Inverses, Phase, Rule, Step};
-use crate::compute::{Activity, Backend, Nonlinearity};
+use crate::compute::{Activity, Backend};
 use crate::network::{MapId, Maps, Network};
 
 pub const FA: Definition = Definition {
@@ -39,8 +39,8 @@ impl Rule for FeedbackAlignment {
         step.update(forward.update(forward.depth() - 1, above));
         for (layer, &(delta, feedback)) in self.hidden.iter().enumerate().rev() {
             let backend = step.backend();
-            backend.apply(feedback, &[(above, delta)], Nonlinearity::Linear);
-            backend.through_tanh(delta, forward.h[layer + 1]);
+            backend.apply(feedback, &[(above, delta)]);
+            backend.through_nonlinearity(delta, forward.h[layer + 1]);
             step.update(forward.update(layer, delta));
             above = delta;
         }

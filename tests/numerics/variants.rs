@@ -77,6 +77,17 @@ fn variants_agree_on_spatial_layers_of_any_size() {
 }
 
 #[test]
+fn variants_agree_on_every_nonlinearity() {
+    let layers = r#"network.layers=[{ kind = "local", kernel = 3, channels = 17, stride = 2 }, { kind = "dense", units = 130 }, { kind = "dense", units = 33 }]"#;
+    for nonlinearity in ["relu", "leaky_relu", "gelu", "identity"] {
+        let nonlinearity = format!("network.nonlinearity={nonlinearity}");
+        for rule in ["learning.rule=bp", "learning.rule=sdtp"] {
+            compare([9, 8, 3], &[layers, &nonlinearity, rule], 19);
+        }
+    }
+}
+
+#[test]
 fn threads_share_large_passes_without_a_trace() {
     // Large enough that elementwise passes are shared out too.
     let local = r#"network.layers=[{ kind = "local", kernel = 3, channels = 20, stride = 1 }, { kind = "local", kernel = 2, channels = 16, stride = 2 }]"#;

@@ -23,6 +23,11 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("network.layers=[{kind = \"local\", kernel = 0, channels = 1}]", &["kernel", "found 0"]),
         ("network.layers=[{kind = \"local\", kernel = 1, channels = 0}]", &["channels", "found 0"]),
         ("network.layers=[{kind = \"local\", kernel = 1, channels = 1, stride = 0}]", &["stride", "found 0"]),
+        ("network.nonlinearity=reluu", &["network.nonlinearity", "did you mean \"relu\"?"]),
+        (
+            "network.layers=[{kind = \"dense\", units = 3, nonlinearity = \"sigmoid\"}]",
+            &["network.layers[0].nonlinearity", "\"leaky_relu\"", "found the text \"sigmoid\""],
+        ),
         ("network.layers=[{kind = \"dense\", units = 2000000000}]", &["units", "from 1 to 1000000000"]),
         ("learning.rule=bpp", &["learning.rule", "\"ao_sdtp\"", "found the text \"bpp\"", "did you mean \"bp\"?"]),
         ("learning.rule=3", &["learning.rule", "expected one of \"bp\"", "found 3"]),
