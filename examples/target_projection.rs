@@ -18,7 +18,7 @@ const TARGET_PROJECTION: Definition = Definition {
     inverses: Inverses::None,
     feedback: Feedback::Direct,
     settings: &[TARGET_SHARE],
-    convolutions: false,
+    convolutions: true,
     build: |learning, forward, network, maps, backend| {
         let target_share = learning.own["target_share"] as f32;
         Ok(Box::new(TargetProjection::new(target_share, forward, network, maps, backend)))

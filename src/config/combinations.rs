@@ -58,9 +58,14 @@ fn layers(layers: &[Layer], rule: Rule) -> Result<(), (&'static str, String)> {
             ));
         }
         if kind == "conv" && !rule.convolutions {
+            let able: Vec<&str> = definitions().filter(|rule| rule.convolutions).map(|rule| rule.name).collect();
             return Err((
                 "network.layers",
-                format!("layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or rule \"bp\"", rule.name()),
+                format!(
+                    "layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or one of the rules {}",
+                    rule.name(),
+                    able.join(", ")
+                ),
             ));
         }
     }

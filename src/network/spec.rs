@@ -15,7 +15,7 @@ settings! {
             "of hidden layers that name none of their own; \"gelu\" is its approximation by tanh, \"leaky_relu\" has slope 0.01 below 0";
         layers: Vec<LayerSpec>, Kind::Layers, Is("[]"), Result,
             "hidden layers from below: `{kind = \"dense\", units}`, `{kind = \"local\", kernel, channels, stride}`, \
-             `{kind = \"conv\", kernel, channels, stride}`; `stride` is 1 by default, \"conv\" is for rule \"bp\"; \
+             `{kind = \"conv\", kernel, channels, stride}`; `stride` is 1 by default, \"conv\" is for rules without inverses; \
              each may have a `nonlinearity`";
     }
 }

@@ -140,11 +140,9 @@ impl Method {
     }
 
     pub fn name(self) -> String {
-        if self.convolutional && self.rule == Rule::BP {
-            return "BP ConvNet".to_owned();
-        }
         let rule = self.rule.name().to_uppercase().replace('_', "-");
         match self.schedule {
+            _ if self.convolutional => format!("{rule} ConvNet"),
             _ if !self.rule.trains_inverses() => rule,
             Schedule::Parallel => format!("{rule}, parallel"),
             Schedule::Alternating => format!("{rule}, alternating"),

@@ -12,7 +12,7 @@ pub const DFA: Definition = Definition {
     inverses: Inverses::None,
     feedback: Feedback::Direct,
     settings: &[],
-    convolutions: false,
+    convolutions: true,
     build: |_, forward, network, maps, backend| Ok(Box::new(DirectFeedbackAlignment::new(forward, network, maps, backend))),
 };
 

@@ -12,7 +12,7 @@ pub const FA: Definition = Definition {
     inverses: Inverses::None,
     feedback: Feedback::Layered,
     settings: &[],
-    convolutions: false,
+    convolutions: true,
     build: |_, forward, network, maps, backend| Ok(Box::new(FeedbackAlignment::new(forward, network, maps, backend))),
 };
 

@@ -72,7 +72,8 @@ fn variants_agree_on_spatial_layers_of_any_size() {
         let local = format!("network.layers=[{}, {}]", layer("local"), layer("local"));
         compare(shape, &[&local, &format!("learning.rule={rule}")], 3 + 4 * index);
         let conv = format!("network.layers=[{}, {}]", layer("conv"), layer("conv"));
-        compare(shape, &[&conv], 3 + 4 * index);
+        let rule = format!("learning.rule={}", ["bp", "fa", "dfa"][index % 3]);
+        compare(shape, &[&conv, &rule], 3 + 4 * index);
     }
 }
 
