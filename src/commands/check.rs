@@ -201,7 +201,7 @@ fn layers(plan: &Plan) -> String {
         row(String::new(), "input".into(), plan.network.input.to_string(), LayerParameters::default()),
     ];
     for (index, layer) in plan.network.layers.iter().enumerate() {
-        rows.push(row(index.to_string(), layer.kind.describe(), layer.output.to_string(), of_layer(plan, index)));
+        rows.push(row(index.to_string(), plan.network.describe(index), layer.output.to_string(), of_layer(plan, index)));
     }
     rows.push(row(String::new(), "parameters".into(), String::new(), totals(plan)));
     table(&rows, 3)
@@ -241,7 +241,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
         .enumerate()
         .map(|(index, layer)| {
             let shape = [layer.output.height, layer.output.width, layer.output.channels];
-            json!({ "layer": layer.kind.describe(), "output": shape, "parameters": parameters(&of_layer(plan, index)) })
+            json!({ "layer": plan.network.describe(index), "output": shape, "parameters": parameters(&of_layer(plan, index)) })
         })
         .collect();
     let exchanged = |cost: &StepCost, way: Sharing| json!({ "one_host": plan.exchanged(cost, way, true), "between_hosts": plan.exchanged(cost, way, false) });

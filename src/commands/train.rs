@@ -300,7 +300,7 @@ fn settings(
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     let from = resumed.map_or(String::new(), |state| format!(", from step {} on", state.step));
     row("run", format!("{}{from}", out.display()));
-    let layers: Vec<String> = plan.network.layers.iter().map(|layer| layer.kind.describe()).collect();
+    let layers: Vec<String> = (0..plan.network.depth()).map(|layer| plan.network.describe(layer)).collect();
     let output = if config.network.output == Output::Softmax { "softmax" } else { "linear" };
     row("network", format!("{} | {} | {output}", plan.network.input, layers.join(" | ")));
     let turns = match (config.trains_inverses(), config.learning.schedule) {

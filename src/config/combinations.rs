@@ -73,9 +73,14 @@ fn layers(layers: &[Layer], rule: Rule) -> Result<(), (&'static str, String)> {
             ));
         }
         if kind == "conv" && !rule.convolutions {
+            let able: Vec<&str> = definitions().filter(|rule| rule.convolutions).map(|rule| rule.name).collect();
             return Err((
                 "network.layers",
-                format!("layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or rule \"bp\"", rule.name()),
+                format!(
+                    "layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or one of the rules {}",
+                    rule.name(),
+                    able.join(", ")
+                ),
             ));
         }
     }
@@ -150,6 +155,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             by_rule(trained).or_else(|| by_method(&config.optimizer.feedback))
         }
         _ if key.starts_with("optimizer.forward.") => by_method(&config.optimizer.forward),
+        "network.nonlinearity" => {
+            let followed = config.network.layers.iter().any(|layer| layer.nonlinearity() == config.network.nonlinearity);
+            (!followed).then(|| "no hidden layer goes by it".to_owned())
+        }
         "data.crop_padding" => {
             (!config.data.augment.contains(&Augment::RandomCrop)).then(|| "images are padded for random_crop alone".to_owned())
         }

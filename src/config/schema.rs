@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::key::Default::{Absent, FileName, Is, Of, Required};
 use crate::key::{DECAY, FRACTION, Key, Kind, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, names_of, settings};
 use crate::network::{Inverses, Role};
-pub use crate::network::{LayerSpec as Layer, Output, Spec as Network};
+pub use crate::network::{LayerSpec as Layer, Nonlinearity, Output, Spec as Network};
 pub use crate::rules::{BackwardWeights, InverseChoice, Learning, RuleChoice as Rule, Schedule};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

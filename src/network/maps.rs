@@ -2,7 +2,7 @@
 //!
 //! Maps are made once, from the network and what the rule needs. Rules address them by [`MapId`]; the backend stores their parameters.
 
-use super::{Connectivity, Feedback, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Plasticity, Shape};
+use super::{Connectivity, Feedback, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Nonlinearity, Plasticity, Shape};
 
 /// A map of [`Maps::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,7 +189,8 @@ impl Map {
     }
 
     fn auxiliary(index: usize, layer: &Layer, units: usize) -> Map {
-        let features = Layer { kind: LayerSpec::Dense { units }, input: layer.input, output: Shape::flat(units) };
+        let features =
+            Layer { kind: LayerSpec::Dense { units, nonlinearity: Nonlinearity::Tanh }, input: layer.input, output: Shape::flat(units) };
         let mut map = Map::forward(index, &features);
         map.role = Role::Auxiliary;
         map.plasticity = Plasticity::Fixed;

@@ -198,7 +198,7 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
         let too_many = |number: f64, of: &str| {
             Exit::Usage.error(format!(
                 "{what} ({} on {}) would have {number:.2e} {of}; make it smaller",
-                layer.kind.describe(),
+                network.describe(index),
                 layer.input
             ))
         };

@@ -3,7 +3,7 @@
 //! Bartunov et al. 2018: Table 1 (errors on MNIST and CIFAR-10, "the best errors achieved in 500 epochs"), Table 2 (ImageNet) and Table 3
 //! (the networks). Figures are in per cent, as printed. Everything else in the report is measured.
 
-use crate::config::{BackwardWeights, Config, Layer, Rule, Schedule};
+use crate::config::{BackwardWeights, Config, Layer, Nonlinearity, Rule, Schedule};
 
 /// Epochs that the paper's figures are the best of.
 pub const EPOCHS: u64 = 500;
@@ -104,7 +104,7 @@ impl Network {
         let unshared: Vec<Layer> = layers
             .iter()
             .map(|layer| match *layer {
-                Layer::Conv { kernel, channels, stride } => Layer::Local { kernel, channels, stride },
+                Layer::Conv { kernel, channels, stride, nonlinearity } => Layer::Local { kernel, channels, stride, nonlinearity },
                 layer => layer,
             })
             .collect();
@@ -115,11 +115,11 @@ impl Network {
 }
 
 const fn dense(units: usize) -> Layer {
-    Layer::Dense { units }
+    Layer::Dense { units, nonlinearity: Nonlinearity::Tanh }
 }
 
 const fn local(kernel: usize, channels: usize, stride: usize) -> Layer {
-    Layer::Local { kernel, channels, stride }
+    Layer::Local { kernel, channels, stride, nonlinearity: Nonlinearity::Tanh }
 }
 
 /// A row of the paper's tables: how the network learns.
@@ -140,11 +140,9 @@ impl Method {
     }
 
     pub fn name(self) -> String {
-        if self.convolutional && self.rule == Rule::BP {
-            return "BP ConvNet".to_owned();
-        }
         let rule = self.rule.name().to_uppercase().replace('_', "-");
         match self.schedule {
+            _ if self.convolutional => format!("{rule} ConvNet"),
             _ if !self.rule.trains_inverses() => rule,
             Schedule::Parallel => format!("{rule}, parallel"),
             Schedule::Alternating => format!("{rule}, alternating"),

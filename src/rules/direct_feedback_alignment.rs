@@ -1,11 +1,11 @@
 //! Direct feedback alignment (Nøkland 2016; section 2.1): the output's error goes to every hidden layer through weights of its own,
-//! `delta_l = (B_l delta_L) * tanh'(a_l)`. The paper could not run it on ImageNet for the size of B.
+//! `delta_l = (B_l delta_L) * s_l'(a_l)`. The paper could not run it on ImageNet for the size of B.
 //!
 //! Two rules differ from `dfa` in one thing each:
 //! * `dkp`, direct Kolen-Pollack (Webster, Choi & Ahn 2020): B_l learns from `h_l delta_L^T`, as if it stood for the transposed product of all
 //!   weights above.
 //! * `drtp`, direct random target projection (Frenkel, Lefebvre & Bol 2021): what goes down is not the error `p - y` but its part that is
-//!   known beforehand, `delta_l = -(B_l y) * tanh'(a_l)`, so that no layer waits for those above.
+//!   known beforehand, `delta_l = -(B_l y) * s_l'(a_l)`, so that no layer waits for those above.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use super::definition::Build;
 use super::{Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Step};
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
 pub const DFA: Definition =
@@ -77,8 +77,8 @@ impl Rule for DirectFeedbackAlignment {
         for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
             let h = forward.h[layer + 1];
             let backend = step.backend();
-            backend.apply(feedback, &[(sent, delta)], Nonlinearity::Linear);
-            backend.through_tanh(delta, h);
+            backend.apply(feedback, &[(sent, delta)]);
+            backend.through_nonlinearity(delta, h);
             step.update(forward.update(layer, delta));
             if self.trained {
                 step.update(Update { map: feedback, pre: sent, post: h });

@@ -1,5 +1,5 @@
 //! Feedback alignment (Lillicrap et al. 2016; section 2.1): back-propagation through weights B of the same sparsity,
-//! `delta_l = (B_{l+1}^T delta_{l+1}) * tanh'(a_l)`, so that no synapse needs to know another's weight.
+//! `delta_l = (B_{l+1}^T delta_{l+1}) * s_l'(a_l)`, so that no synapse needs to know another's weight.
 //!
 //! What B does in the meantime tells the rules of this family apart:
 //! * `fa`: nothing.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::{Definition, Feedback, Forward, Inverses, Learning, Magnitude, Phase, Plasticity, Rule, Step};
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
 pub const FA: Definition = family("fa", Plasticity::Fixed);
@@ -62,8 +62,8 @@ impl Rule for FeedbackAlignment {
                 step.update(Update { map: feedback, pre: above, post: h });
             }
             let backend = step.backend();
-            backend.apply(feedback, &[(above, delta)], Nonlinearity::Linear);
-            backend.through_tanh(delta, h);
+            backend.apply(feedback, &[(above, delta)]);
+            backend.through_nonlinearity(delta, h);
             step.update(forward.update(layer, delta));
             above = delta;
         }

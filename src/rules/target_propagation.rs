@@ -2,7 +2,7 @@
 //!
 //! [`TargetPropagation::learn`] reads as Algorithm 1 does, in its four steps:
 //! 1. activities go up, once clean and once corrupted;
-//! 2. the top gives the first target, and targets come down through the inverses `g_l(y) = tanh(V_l y + c_l)`;
+//! 2. the top gives the first target, and targets come down through the inverses `g_l(y) = s_{l-1}(V_l y + c_l)`;
 //! 3. each inverse learns from `|| g_l(f_l(h_{l-1} + noise)) - goal ||^2`;
 //! 4. each layer learns from `|| f_l(h_{l-1}) - t_l ||^2`, the output from the task's loss.
 //!
@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use super::definition::Build;
 use super::top_target::TopTarget;
 use super::{Definition, Feedback, Forward, InverseChoice, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
 pub const TP: Definition = family("tp", Inverses::HiddenAndOutput, &[Setting::Sigma], |learning, forward, network, maps, backend| {
@@ -110,22 +110,26 @@ impl TargetPropagation {
         let sigma = if trained { learning.sigma.context("learning.sigma is needed by this rule")? as f32 } else { 0.0 };
         let hybrid = learning.hybrid as f32;
         let depth = network.depth();
-        let mut hidden = || (1..depth).map(|l| backend.activity(network.shape(l))).collect::<Vec<_>>();
-        let (targets, errors) = (hidden(), hidden());
+        // Under tp an inverse's value is itself a target.
+        let targets = (1..depth).map(|l| backend.activity_of(network.shape(l), network.nonlinearity(l))).collect();
+        let errors = (1..depth).map(|l| backend.activity(network.shape(l))).collect();
         let inverses = maps.inverse.iter().enumerate().map(|(index, map)| {
-            let mut make = |l: usize| backend.activity(network.shape(l));
-            map.map(|map| Inverse {
-                map,
-                of_activity: make(index),
-                of_target: make(index),
-                training: trained.then(|| Training {
-                    sigma,
-                    noisy: make(index),
-                    corrupted: make(index + 1),
-                    reconstruction: make(index),
-                    error: make(index),
-                }),
-                back: (hybrid != 0.0 && index + 1 < depth).then(|| (make(index), make(index + 1))),
+            map.map(|map| {
+                let (below, s) = (network.shape(index), network.nonlinearity(index));
+                let above = network.shape(index + 1);
+                Inverse {
+                    map,
+                    of_activity: backend.activity_of(below, s),
+                    of_target: backend.activity_of(below, s),
+                    training: trained.then(|| Training {
+                        sigma,
+                        noisy: backend.activity(below),
+                        corrupted: backend.activity_of(above, network.nonlinearity(index + 1)),
+                        reconstruction: backend.activity_of(below, s),
+                        error: backend.activity(below),
+                    }),
+                    back: (hybrid != 0.0 && index + 1 < depth).then(|| (backend.activity(below), backend.activity(above))),
+                }
             })
         });
         let inverses = inverses.collect();
@@ -140,15 +144,14 @@ impl TargetPropagation {
     fn propagate_activity(&self, backend: &mut dyn Backend, phase: Phase) {
         let forward = &self.forward;
         for (layer, map) in forward.maps.iter().enumerate() {
-            let (to, nonlinearity) = forward.destination(layer);
-            let clean = (forward.h[layer], to);
+            let clean = (forward.h[layer], forward.destination(layer));
             match self.inverses[layer].as_ref().and_then(|inverse| inverse.training(phase)) {
                 Some(training) => {
                     backend.add_noise(forward.h[layer], training.noisy, training.sigma, layer);
                     let corrupted = self.top_of(layer).map_or(training.corrupted, TopTarget::corrupted_pre_activation);
-                    backend.apply(*map, &[clean, (training.noisy, corrupted)], nonlinearity);
+                    backend.apply(*map, &[clean, (training.noisy, corrupted)]);
                 }
-                None => backend.apply(*map, &[clean], nonlinearity),
+                None => backend.apply(*map, &[clean]),
             }
         }
         forward.finish(backend);
@@ -182,7 +185,7 @@ impl TargetPropagation {
             jobs.push((corrupted, training.reconstruction));
             (training, corrupted)
         });
-        backend.apply(inverse.map, &jobs, Nonlinearity::Tanh);
+        backend.apply(inverse.map, &jobs);
         training
     }
 
@@ -194,7 +197,7 @@ impl TargetPropagation {
         }
         let forward = &self.forward;
         let back = inverse.back.map(|(change, error)| {
-            backend.difference_through_tanh(self.target(layer + 1), forward.h[layer + 1], error);
+            backend.difference_through_nonlinearity(self.target(layer + 1), forward.h[layer + 1], error);
             backend.apply_transposed(forward.maps[layer], error, change);
             (self.hybrid, change)
         });
@@ -209,14 +212,14 @@ impl TargetPropagation {
     /// Step 3: the inverse's update from its reconstruction of the goal.
     fn train_inverse(&self, step: &mut dyn Step, layer: usize, map: MapId, training: &Training, corrupted: Activity) {
         let goal = self.top.goal(self.forward.h[layer], training.noisy);
-        step.backend().error_through_tanh(training.reconstruction, goal, training.error, true);
+        step.backend().error_through_nonlinearity(training.reconstruction, goal, training.error, true);
         step.update(Update { map, pre: corrupted, post: training.error });
     }
 
     /// Step 4: the update of the layer below h_l from its distance to the target.
     fn train_forward(&self, step: &mut dyn Step, l: usize) {
         let (forward, error) = (&self.forward, self.errors[l - 1]);
-        step.backend().error_through_tanh(forward.h[l], self.target(l), error, false);
+        step.backend().error_through_nonlinearity(forward.h[l], self.target(l), error, false);
         step.update(forward.update(l - 1, error));
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::{Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Setting, Step};
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
 pub const WM: Definition = Definition {
@@ -52,7 +52,7 @@ impl WeightMirror {
             let [below, above] = [network.shape(index), network.shape(index + 1)];
             let [delta, silence, noise, opposite] = [(); 4].map(|()| backend.activity(below));
             let feedback = maps.feedback[index].context("every layer but the first has feedback")?;
-            Ok(Mirror { feedback, delta, silence, noise, opposite, response: backend.activity(above) })
+            Ok(Mirror { feedback, delta, silence, noise, opposite, response: backend.activity_of(above, network.nonlinearity(index + 1)) })
         };
         let mirrors = (1..network.depth()).map(mirror).collect::<Result<_>>()?;
         Ok(WeightMirror { forward, sigma, mirrors })
@@ -60,11 +60,10 @@ impl WeightMirror {
 
     /// Shows layer `index` noise, and lets its feedback learn from the answer.
     fn reflect(&self, step: &mut dyn Step, index: usize, mirror: &Mirror) {
-        let (_, nonlinearity) = self.forward.destination(index);
         let backend = step.backend();
         backend.add_noise(mirror.silence, mirror.noise, self.sigma, index);
         backend.add_noise(mirror.silence, mirror.opposite, -self.sigma, index);
-        backend.apply(self.forward.maps[index], &[(mirror.noise, mirror.response)], nonlinearity);
+        backend.apply(self.forward.maps[index], &[(mirror.noise, mirror.response)]);
         step.update(Update { map: mirror.feedback, pre: mirror.response, post: mirror.opposite });
     }
 }
@@ -77,8 +76,8 @@ impl Rule for WeightMirror {
         step.update(forward.update(forward.depth() - 1, above));
         for (below, mirror) in self.mirrors.iter().enumerate().rev() {
             let backend = step.backend();
-            backend.apply(mirror.feedback, &[(above, mirror.delta)], Nonlinearity::Linear);
-            backend.through_tanh(mirror.delta, forward.h[below + 1]);
+            backend.apply(mirror.feedback, &[(above, mirror.delta)]);
+            backend.through_nonlinearity(mirror.delta, forward.h[below + 1]);
             step.update(forward.update(below, mirror.delta));
             above = mirror.delta;
             self.reflect(step, below + 1, mirror);

@@ -74,6 +74,20 @@ fn locally_connected_layers() {
 }
 
 #[test]
+fn convolutional_layers() {
+    let site = Site::new();
+    for rule in ["fa", "dfa"] {
+        let config = site.configure(rule, &format!("rule = \"{rule}\""), THREE_EPOCHS);
+        let conv = "network.layers=[{kind=\"conv\", kernel=3, channels=5, stride=2}, {kind=\"dense\", units=16, nonlinearity=\"gelu\"}]";
+        for ranks in [1, 2, 4] {
+            site.succeed(ranks, &["train", &config, "--out", &format!("{rule}{ranks}"), "--set", conv]);
+        }
+        site.assert_same(&format!("{rule}1"), &format!("{rule}2"));
+        site.assert_same(&format!("{rule}1"), &format!("{rule}4"));
+    }
+}
+
+#[test]
 fn summed_gradients_agree_but_for_rounding() {
     let site = Site::new();
     let more = "[training]\nmax_steps = 50\nlog_every_steps = 1\n[parallel]\nexchange = \"gradients\"\nverify_every_steps = 3";

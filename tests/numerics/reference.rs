@@ -106,9 +106,13 @@ impl Stored {
         if self.tensors.contains_key(&own) { self.floats(&own) } else { self.floats(&format!("initial/{name}")) }
     }
 
-    /// Runs `case` with every variant of the kernels and one and two threads, and on tensors, and compares.
-    fn check(&self, case: &Case) {
-        let (name, overrides) = case;
+    fn check_all<'a>(&self, cases: impl IntoIterator<Item = &'a Case>) {
+        cases.into_iter().for_each(|(name, overrides)| self.check(name, overrides));
+    }
+
+    /// Runs case `name` with every variant of the kernels and one and two threads, and on tensors, and compares.
+    fn check(&self, name: &str, overrides: &[impl AsRef<str>]) {
+        let overrides: Vec<&str> = overrides.iter().map(AsRef::as_ref).collect();
         let mut fused = None;
         for isa in kernels() {
             let kernels = format!("parallel.kernels={isa}");
@@ -117,23 +121,22 @@ impl Stored {
             let mut checksum = None;
             for threads in [1, 2] {
                 let title = format!("{} {name}, {isa}, {threads} threads", self.network);
-                let bits = self.run(case, &title, &config, Learner::new(&config, &self.samples(), threads));
+                let bits = self.run(name, &title, &config, Learner::new(&config, &self.samples(), threads));
                 assert_eq!(*checksum.get_or_insert(bits), bits, "{title}: other bits than with one thread");
             }
             if isa != "portable" {
                 assert_eq!(*fused.get_or_insert(checksum), checksum, "{} {name}: {isa} gives other bits than its sibling", self.network);
             }
         }
-        let config = config(self.network, overrides);
+        let config = config(self.network, &overrides);
         for (device, learner) in Learner::on_tensors(&config, &self.samples()) {
             let title = format!("{} {name}, tensors on {device:?}", self.network);
-            self.run(case, &title, &config, learner);
+            self.run(name, &title, &config, learner);
         }
     }
 
-    /// Trains `learner` on `case` and compares. Returns the checksum of its parameters.
-    fn run(&self, case: &Case, title: &str, config: &Config, mut learner: Learner) -> u64 {
-        let (name, _) = case;
+    /// Trains `learner` on case `name` and compares. Returns the checksum of its parameters.
+    fn run(&self, name: &str, title: &str, config: &Config, mut learner: Learner) -> u64 {
         let losses = self.doubles(&format!("{name}/loss"));
         let inverse_losses = self.doubles(&format!("{name}/inverse_loss"));
         let rule = config.learning.rule.name();
@@ -181,42 +184,58 @@ impl Stored {
 #[test]
 fn dense_networks_agree_with_the_reference() {
     let stored = Stored::open("dense");
-    RULES.iter().chain(&ALTERNATING).chain(&HYBRID).for_each(|case| stored.check(case));
-    LATER.iter().chain(&OPTIMIZERS).for_each(|case| stored.check(case));
-    stored.check(&BP_HAT);
-    stored.check(&("dtp_small_epsilon", &["learning.rule=dtp", "optimizer.forward.epsilon=1e-8", "optimizer.inverse.epsilon=1e-8"]));
+    stored.check_all(RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]));
+    stored.check("dtp_small_epsilon", &["learning.rule=dtp", "optimizer.forward.epsilon=1e-8", "optimizer.inverse.epsilon=1e-8"]);
 }
 
 #[test]
 fn networks_of_one_hidden_layer_or_none_agree_with_the_reference() {
     let stored = Stored::open("shallow");
-    RULES.iter().for_each(|case| stored.check(case));
+    stored.check_all(&RULES);
     let stored = Stored::open("flat");
-    stored.check(&RULES[0]);
-    stored.check(&RULES[4]);
+    stored.check_all([&RULES[0], &RULES[4]]);
 }
 
 #[test]
 fn autoencoders_agree_with_the_reference() {
     let stored = Stored::open("dense_autoencoder");
-    RULES.iter().for_each(|case| stored.check(case));
-    stored.check(&ALTERNATING[2]);
+    stored.check_all(RULES.iter().chain([&ALTERNATING[2]]));
     let stored = Stored::open("local_autoencoder");
-    [RULES[0], RULES[4], RULES[5]].iter().for_each(|case| stored.check(case));
+    stored.check_all([&RULES[0], &RULES[4], &RULES[5]]);
 }
 
 #[test]
 fn local_networks_agree_with_the_reference() {
     let stored = Stored::open("local");
-    RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&LATER).chain(&OPTIMIZERS).for_each(|case| stored.check(case));
+    stored.check_all(RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&LATER).chain(&OPTIMIZERS));
     let stored = Stored::open("strides");
-    stored.check(&("dtp", &["learning.rule=dtp", "learning.hybrid=0.4"]));
-    stored.check(&("ao_sdtp", &["learning.rule=ao_sdtp"]));
+    stored.check("dtp", &["learning.rule=dtp", "learning.hybrid=0.4"]);
+    stored.check("ao_sdtp", &["learning.rule=ao_sdtp"]);
+}
+
+#[test]
+fn every_nonlinearity_agrees_with_the_reference() {
+    let stored = Stored::open("nonlinear");
+    for nonlinearity in ["relu", "leaky_relu", "gelu", "identity"] {
+        for (rule, _) in RULES {
+            let sets = [format!("network.nonlinearity={nonlinearity}"), format!("learning.rule={rule}")];
+            stored.check(&format!("{rule}_{nonlinearity}"), &sets);
+        }
+    }
+    // Each layer with one of its own.
+    let layers = r#"network.layers=[
+        { kind = "local", kernel = 3, channels = 3, stride = 2, nonlinearity = "leaky_relu" },
+        { kind = "dense", units = 17, nonlinearity = "gelu" },
+        { kind = "dense", units = 9, nonlinearity = "relu" },
+    ]"#;
+    for (rule, hybrid) in [("bp", 0.0), ("fa", 0.0), ("dtp", 0.4), ("ao_sdtp", 0.0)] {
+        let sets = [layers.to_owned(), format!("learning.rule={rule}"), format!("learning.hybrid={hybrid}")];
+        stored.check(&format!("{rule}_mixed"), &sets);
+    }
 }
 
 #[test]
 fn convolutions_agree_with_the_reference() {
     let stored = Stored::open("conv");
-    RULES[..3].iter().chain(&LATER).chain(&OPTIMIZERS).for_each(|case| stored.check(case));
-    stored.check(&BP_HAT);
+    stored.check_all(RULES[..3].iter().chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]));
 }

@@ -19,6 +19,8 @@ mod elementwise;
 mod memory;
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod noise;
+#[allow(clippy::undocumented_unsafe_blocks)]
+mod nonlinearity;
 mod operations;
 mod output;
 mod parameters;
@@ -36,7 +38,7 @@ use anyhow::{Result, ensure};
 
 use crate::compute::profile::Profile;
 use crate::compute::{Activity, Measure, OptimizerStep, Update};
-use crate::network::{MapId, Maps, Network, Output, Role, Shape};
+use crate::network::{MapId, Maps, Network, Nonlinearity, Output, Role, Shape};
 use crate::observe::{Doing, span};
 use elementwise::Values;
 pub use memory::{Arena, ParameterSpan, row_stride};
@@ -54,6 +56,10 @@ pub struct Slot {
     pub stride: usize,
     /// First element in the arena.
     pub start: usize,
+    /// What maps that lead here end with.
+    nonlinearity: Nonlinearity,
+    /// First element of the pre-activations, where slopes come from them; else `start`.
+    pre_activation: usize,
 }
 
 /// Activities that go through a map together: g on an activity, its target, and a corrupted copy.
@@ -119,15 +125,17 @@ impl CpuBackend {
         };
         backend.measures = [(); Measure::COUNT].map(|()| vec![0.0; setup.capacity]);
         // The input is never a vector operand: without padding, three channels take three floats.
-        backend.slot(network.input, network.input.channels);
+        backend.slot(network.input, network.input.channels, Nonlinearity::Identity);
         backend
     }
 
-    fn slot(&mut self, shape: Shape, stride: usize) -> Activity {
+    fn slot(&mut self, shape: Shape, stride: usize, nonlinearity: Nonlinearity) -> Activity {
         assert!(self.activities.is_none(), "activities are made before memory is");
-        self.slots.push(Slot { shape, stride, start: self.activity_elements });
-        let elements = shape.positions() * self.capacity * stride;
-        self.activity_elements += elements.next_multiple_of(simd::LANES);
+        let start = self.activity_elements;
+        let elements = (shape.positions() * self.capacity * stride).next_multiple_of(simd::LANES);
+        let pre_activation = if nonlinearity.slope_follows_from_value() { start } else { start + elements };
+        self.slots.push(Slot { shape, stride, start, nonlinearity, pre_activation });
+        self.activity_elements = pre_activation + elements;
         Activity(self.slots.len() - 1)
     }
 
@@ -171,6 +179,12 @@ impl CpuBackend {
     fn values(&self, activity: Activity) -> Values {
         let arena = self.activities.as_ref().expect("memory is allocated before the first step");
         Values(arena.at(self.slots[activity.0].start))
+    }
+
+    /// Where [`Slot::pre_activation`] says.
+    fn pre_activations(&self, activity: Activity) -> Values {
+        let arena = self.activities.as_ref().expect("memory is allocated before the first step");
+        Values(arena.at(self.slots[activity.0].pre_activation))
     }
 
     /// Elements of `activity` that the current batch uses.

@@ -64,7 +64,13 @@ impl From<Device> for tch::Device {
 struct Slot {
     shape: Shape,
     values: Tensor,
+    /// What maps that lead here end with, and their sums where its slope comes from them.
+    nonlinearity: Nonlinearity,
+    pre_activation: Tensor,
 }
+
+/// Which gelu, as libtorch names it.
+const GELU: &str = "tanh";
 
 /// The parameters of all maps, and the activities of one rank, on one device.
 pub struct TorchBackend {
@@ -146,7 +152,7 @@ impl TorchBackend {
             let parameters = Parameters::new(map, part, parts, device);
             backend.parameters.push(parameters.with_context(|| format!("no room for {}", map.weight.name)).map_err(explained)?);
         }
-        backend.slot(network.input);
+        backend.slot(network.input, Nonlinearity::Identity);
         if backend.driver.is_some() {
             // Where a system grants no such memory, batches go through pages that the driver has to copy first.
             let values = (setup.capacity * network.input.units()) as i64;
@@ -155,10 +161,10 @@ impl TorchBackend {
         Ok(backend)
     }
 
-    fn slot(&mut self, shape: Shape) -> Activity {
+    fn slot(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity {
         let zero = Tensor::zeros([1, 1, 1], (Kind::Float, self.device));
         let values = zero.expand([shape.positions() as i64, self.capacity as i64, shape.channels as i64], false);
-        self.slots.push(Slot { shape, values });
+        self.slots.push(Slot { shape, values, nonlinearity, pre_activation: Tensor::new() });
         Activity(self.slots.len() - 1)
     }
 
@@ -258,7 +264,7 @@ impl TorchBackend {
     }
 
     /// One pass over a map's weights for all jobs.
-    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) -> Result<()> {
+    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool) -> Result<()> {
         let (map, windows, parameters) = (self.maps.get(id), &self.windows[id.0], &self.parameters[id.0]);
         let sources: Vec<&Tensor> = jobs.iter().map(|(source, _)| self.values(*source)).collect();
         let joined;
@@ -281,12 +287,23 @@ impl TorchBackend {
         if let (false, Some(bias)) = (transposed, parameters.biases(&parameters.values, map)?) {
             let _ = y.f_add_(&bias)?;
         }
-        if nonlinearity == Nonlinearity::Tanh {
-            let _ = y.f_tanh_()?;
-        }
+        let nonlinearity = if transposed { Nonlinearity::Identity } else { self.slots[jobs[0].1.0].nonlinearity };
+        let sums = (nonlinearity == Nonlinearity::Gelu).then(|| y.shallow_clone());
+        let y = match nonlinearity {
+            Nonlinearity::Tanh => y.f_tanh_()?,
+            Nonlinearity::Relu => y.f_relu_()?,
+            Nonlinearity::LeakyRelu => y.f_leaky_relu_()?,
+            Nonlinearity::Gelu => y.f_gelu(GELU)?,
+            Nonlinearity::Identity => y,
+        };
         let each = self.batch as i64;
         for (job, (_, destination)) in jobs.iter().enumerate() {
-            self.slots[destination.0].values = y.f_narrow(1, job as i64 * each, each)?.f_contiguous()?;
+            let of_job = |all: &Tensor| all.f_narrow(1, job as i64 * each, each)?.f_contiguous();
+            let slot = &mut self.slots[destination.0];
+            slot.values = of_job(&y)?;
+            if let Some(sums) = &sums {
+                slot.pre_activation = of_job(sums)?;
+            }
         }
         Ok(())
     }

@@ -21,6 +21,10 @@ learning_rate = 1e-3
 epochs = 3
 "#;
 
+fn dense(units: usize) -> Layer {
+    Layer::Dense { units, nonlinearity: Nonlinearity::Tanh }
+}
+
 const TARGETS: &str = r#"
 [data]
 train = "data/mnist/train"
@@ -91,7 +95,7 @@ fn defaults_are_the_documented_ones() {
         crop_padding: 0,
     };
     assert_eq!(config.data, data);
-    assert_eq!(config.network, Network { output: Output::Softmax, layers: vec![] });
+    assert_eq!(config.network, Network { output: Output::Softmax, nonlinearity: Nonlinearity::Tanh, layers: vec![] });
     let learning = Learning {
         rule: Rule::BP,
         schedule: Schedule::Parallel,
@@ -175,7 +179,19 @@ fn overrides_take_toml_values_and_bare_text() {
     assert_eq!(config.training.epochs, Some(8), "the last one wins");
     assert_eq!(config.optimizer.forward.learning_rate, 1.0);
     assert_eq!(config.optimizer.inverse, adam(0.5, 0.0, 0.999, 1e-8));
-    assert_eq!(config.network.layers, [Layer::Local { kernel: 5, channels: 2, stride: 1 }, Layer::Dense { units: 10 }]);
+    assert_eq!(config.network.layers, [Layer::Local { kernel: 5, channels: 2, stride: 1, nonlinearity: Nonlinearity::Tanh }, dense(10)]);
+}
+
+#[test]
+fn layers_take_the_networks_nonlinearity_or_have_their_own() {
+    let layers = r#"network.layers=[{kind = "dense", units = 5}, {kind = "dense", units = 4, nonlinearity = "gelu"}]"#;
+    let of = |sets: &[&str]| -> Vec<Nonlinearity> {
+        loaded(MINIMAL, &[sets, &[layers]].concat()).network.layers.iter().map(Layer::nonlinearity).collect()
+    };
+    assert_eq!(of(&[]), [Nonlinearity::Tanh, Nonlinearity::Gelu]);
+    assert_eq!(of(&["network.nonlinearity=relu"]), [Nonlinearity::Relu, Nonlinearity::Gelu]);
+    let described: Vec<String> = loaded(MINIMAL, &[layers]).network.layers.iter().map(Layer::describe).collect();
+    assert_eq!(described, ["dense 5", "dense 4, gelu"]);
 }
 
 #[test]
@@ -219,7 +235,7 @@ fn layers_given_again_replace_the_included_ones() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "base.toml", TARGETS);
     let main = write(folder.path(), "top.toml", "include = [\"base.toml\"]\n[[network.layers]]\nkind = \"dense\"\nunits = 5\n");
-    assert_eq!(Config::load(&main, &[]).unwrap().network.layers, [Layer::Dense { units: 5 }]);
+    assert_eq!(Config::load(&main, &[]).unwrap().network.layers, [dense(5)]);
 }
 
 #[test]

@@ -56,7 +56,12 @@ fn only_what_makes_another_run_is_a_difference() {
 
     let other = loaded(
         TARGETS,
-        &["learning.alpha=0.5", "data.crop=[9, 9]", "experiment.seed=1", "network.layers=[{kind = \"dense\", units = 64}]"],
+        &[
+            "learning.alpha=0.5",
+            "data.crop=[9, 9]",
+            "experiment.seed=1",
+            "network.layers=[{kind = \"dense\", units = 64, nonlinearity = \"relu\"}]",
+        ],
     );
     let differences = run.differences(&other);
     let keys: Vec<&str> = differences.iter().map(|difference| difference.key.as_str()).collect();
@@ -69,9 +74,11 @@ fn only_what_makes_another_run_is_a_difference() {
             "network.layers[0].channels",
             "network.layers[0].kernel",
             "network.layers[0].kind",
+            "network.layers[0].nonlinearity",
             "network.layers[0].stride",
             "network.layers[0].units",
             "network.layers[1].kind",
+            "network.layers[1].nonlinearity",
             "network.layers[1].units",
         ]
     );
@@ -103,6 +110,11 @@ fn keys_that_change_nothing_are_named() {
         ),
         (&["training.eval_every_epochs=2"], &["training.eval_every_epochs"]),
         (&["training.eval_every_epochs=2", "data.test=a"], &[]),
+        (&["network.nonlinearity=relu"], &[]),
+        (
+            &["network.nonlinearity=relu", "network.layers=[{kind = \"dense\", units = 8, nonlinearity = \"tanh\"}]"],
+            &["learning.sigma", "network.nonlinearity"],
+        ),
         (&["data.crop_padding=2"], &["data.crop_padding"]),
         (&["data.crop_padding=2", "data.augment=[\"random_crop\"]"], &[]),
     ];
