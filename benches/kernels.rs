@@ -13,7 +13,7 @@ use biodist::compute::settings::{KernelChoice, Precision};
 use biodist::compute::{Activity, AdamStep, Backend, Batch, Nonlinearity, Update};
 use biodist::exchange::settings::ExchangeChoice;
 use biodist::exchange::{self, AdamSteps, Exchange, ParameterMemory, Single, Transport, UpdateExchange};
-use biodist::network::{Feedback, Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Spec};
+use biodist::network::{Feedback, Fields, Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Spec};
 use biodist::observe::Doing;
 
 /// Times each kernel runs, after once that is not counted.
@@ -93,7 +93,7 @@ const KERNELS: [(&str, Doing, Kernel); 7] = [
 impl Bench {
     fn new(input: [usize; 3], layers: &[LayerSpec], isa: Isa, threads: usize, batch: usize) -> Result<Bench> {
         let network = Network::new(input, 10, &Spec { output: Output::Softmax, layers: layers.to_vec() })?;
-        let needs = Needs { inverses: Inverses::HiddenAndOutput, feedback: Feedback::None, auxiliary_units: 0 };
+        let needs = Needs { inverses: Inverses::HiddenAndOutput, fields: Fields::Larger(0), feedback: Feedback::None, auxiliary_units: 0 };
         let maps = Arc::new(Maps::new(&network, &needs));
         let (_, sizes) = cpu::spans(&maps);
         let parameters = exchange::parameters(&maps, ParameterMemory::new(sizes, &Single, ExchangeChoice::Auto)?);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use biodist::commands::check::{self, CheckArgs};
-use biodist::config::{Adam, Config, EpsilonForm, Layer, Output, Rule, Schedule};
+use biodist::config::{Adam, ByLayer, Config, EpsilonForm, Layer, Output, Rule, Schedule};
 use biodist::network::{Maps, Network, Role};
 use clap::Parser;
 
@@ -44,7 +44,7 @@ fn every_cell_has_its_file() {
     let methods = ["bp", "fa", "dfa", "dtp", "dtp_alternating", "sdtp", "sdtp_alternating", "ao_sdtp", "ao_sdtp_alternating", "conv_bp"];
     expected.extend(methods.map(|method| format!("imagenet_{method}")));
     expected.extend(["bp", "dtp", "sdtp"].map(|rule| format!("mnist_autoencoder_{rule}")));
-    expected.insert("mnist_fc_hybrid".to_owned());
+    expected.extend(["mnist_fc_hybrid", "mnist_fc_tp"].map(str::to_owned));
     expected.extend(NINE.map(|method| format!("fashion_fc_{method}")));
     expected.extend(["bp", "fa", "dtp_parallel", "sdtp_parallel"].map(|method| format!("fashion_lc_{method}")));
     assert_eq!(names(), expected);
@@ -59,6 +59,7 @@ fn files_are_what_their_names_say() {
             name if name.contains("ao_sdtp") => Rule::AO_SDTP,
             name if name.contains("sdtp") || name.contains("hybrid") => Rule::SDTP,
             name if name.contains("dtp") => Rule::DTP,
+            name if name.ends_with("_tp") => Rule::TP,
             name if name.ends_with("dfa") => Rule::DFA,
             name if name.ends_with("fa") => Rule::FA,
             _ => Rule::BP,
@@ -198,7 +199,7 @@ fn hyperparameters_are_table_5s() {
             assert_eq!(config.optimizer.forward, forward, "{name}");
             assert_eq!(config.optimizer.inverse, adam(block.inverse).unwrap_or(forward), "{name}");
             assert_eq!(config.learning.alpha, block.alpha.get(index).copied(), "{name}");
-            assert_eq!(config.learning.sigma, block.sigma.get(index).copied(), "{name}");
+            assert_eq!(config.learning.sigma, block.sigma.get(index).map(|sigma| ByLayer::All(*sigma)), "{name}");
         }
     }
 }
@@ -286,7 +287,7 @@ fn networks_have_table_3s_parameters() {
             assert_eq!([height, width, 3], input, "{name}");
         }
         let network = Network::new(input, classes, &config.network).unwrap();
-        let maps = Maps::new(&network, &config.learning.rule.needs(config.learning.auxiliary_units));
+        let maps = Maps::new(&network, &config.learning.needs());
         let random = [Role::Feedback, Role::DirectFeedback, Role::Auxiliary].map(|role| maps.parameters(role)).iter().sum::<usize>();
         assert_eq!([maps.parameters(Role::Forward), maps.parameters(Role::Inverse), random], [forward, inverse, fixed], "{name}");
     }

@@ -2,6 +2,7 @@
 
 use super::Rule;
 use super::schema::*;
+use crate::network::Fields;
 use crate::rules::{Feedback, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
@@ -23,6 +24,19 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             "learning.hybrid",
             format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {}", able.join(", ")),
         ));
+    }
+    let inverses = config.inverses();
+    if let Some(ByLayer::Each(values)) = &config.learning.sigma
+        && inverses > 0
+        && values.len() != inverses
+    {
+        let what = "expected a number, or one for each inverse, from the lowest";
+        return Err(("learning.sigma", format!("{what}, of which {name} has {inverses} here; found {} numbers", values.len())));
+    }
+    if config.learning.inverse_weights == BackwardWeights::Transposed && config.widens_inverses() {
+        let why =
+            "\"transposed\" weights have the fields of their layers; use \"random\", or inverse_fields = \"own\" and inverse_growth = 0";
+        return Err(("learning.inverse_weights", why.to_owned()));
     }
     crops(&config.data)?;
     if config.parallel.device == Device::Cpu && config.parallel.backend == TransportChoice::Nccl {
@@ -88,6 +102,11 @@ impl Config {
     pub fn unused(&self, key: &str) -> Option<String> {
         reason(self, key)
     }
+
+    /// Whether inverses read more than their layers' kernels join.
+    pub fn widens_inverses(&self) -> bool {
+        self.learning.needs().fields != Fields::Larger(0) && self.unused("learning.inverse_fields").is_none()
+    }
 }
 
 fn reason(config: &Config, key: &str) -> Option<String> {
@@ -99,6 +118,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             (!config.has_inverses()).then(|| format!("\"{}\" has no inverse in a network of {hidden} hidden layers", rule.name()))
         })
     };
+    let no_fields = || {
+        let local = config.network.layers.iter().skip(1).any(|layer| !matches!(layer, Layer::Dense { .. }));
+        (!local).then(|| "no layer with an inverse is local".to_owned())
+    };
     match key {
         "learning.alpha" => {
             by_rule(rule.uses(Setting::Alpha)).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned()))
@@ -106,6 +129,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.target_step" => by_rule(rule.uses(Setting::TargetStep)).or_else(by_inverses),
         "learning.auxiliary_units" => by_rule(rule.uses(Setting::AuxiliaryUnits)).or_else(by_inverses),
         "learning.sigma" | "learning.schedule" | "learning.inverse_weights" => by_inverses(),
+        "learning.inverse_fields" => by_inverses().or_else(no_fields),
+        "learning.inverse_growth" => by_inverses().or_else(no_fields).or_else(|| {
+            (config.learning.inverse_fields == InverseFields::Dense).then(|| "learning.inverse_fields is \"dense\"".to_owned())
+        }),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
         "learning.feedback_weights" => by_rule(rule.feedback == Feedback::Layered),

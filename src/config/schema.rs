@@ -17,7 +17,7 @@ use crate::key::Default::{Absent, FileName, Is, Of, Required};
 use crate::key::{DECAY, Key, Kind, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, names_of, settings};
 use crate::network::Inverses;
 pub use crate::network::{LayerSpec as Layer, Output, Spec as Network};
-pub use crate::rules::{BackwardWeights, Learning, RuleChoice as Rule, Schedule};
+pub use crate::rules::{BackwardWeights, ByLayer, InverseFields, Learning, RuleChoice as Rule, Schedule};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -43,14 +43,20 @@ impl Config {
         Config::keys().find(|key| key.path == path)
     }
 
-    /// Whether this network has an inverse to train under its rule: dtp takes the penultimate target from the gradient, so its
-    /// inverses begin one layer lower.
-    pub fn has_inverses(&self) -> bool {
+    /// How many inverses this network has under its rule: dtp takes the penultimate target from the gradient, so its inverses begin one
+    /// layer lower.
+    pub fn inverses(&self) -> usize {
+        let hidden = self.network.layers.len();
         match self.learning.rule.inverses {
-            Inverses::None => false,
-            Inverses::Hidden => self.network.layers.len() >= 2,
-            Inverses::HiddenAndOutput => !self.network.layers.is_empty(),
+            Inverses::None => 0,
+            Inverses::Hidden => hidden.saturating_sub(1),
+            Inverses::HiddenAndOutput => hidden,
         }
+    }
+
+    /// Whether this network has an inverse to train under its rule.
+    pub fn has_inverses(&self) -> bool {
+        self.inverses() > 0
     }
 }
 

@@ -286,7 +286,7 @@ impl Engine {
 /// The maps of a network whose batch the ranks divide.
 pub(super) fn prepare(config: &Config, network: &Network, transport: &dyn Transport) -> Result<Arc<Maps>> {
     config.data.samples_per_rank(transport.size())?;
-    Ok(Arc::new(Maps::new(network, &config.learning.rule.needs(config.learning.auxiliary_units))))
+    Ok(Arc::new(Maps::new(network, &config.learning.needs())))
 }
 
 /// Refuses a step whose losses are not finite: which, and where to look for the cause.

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
 pub use maps::{Bias, Map, MapId, Maps, Role};
-pub use needs::{Feedback, Inverses, Needs};
+pub use needs::{Feedback, Fields, Inverses, Needs};
 pub use spec::{LayerSpec, Output, Spec};
 
 /// Height, width and channels of an activity; a dense activity of D units is 1 x 1 x D.

@@ -91,7 +91,7 @@ impl Plan {
         let samples = config.data.samples_per_rank(ranks)?;
         let epoch = epoch(config, facts)?;
         let network = network(config, facts)?;
-        let maps = Arc::new(Maps::new(&network, &config.learning.rule.needs(config.learning.auxiliary_units)));
+        let maps = Arc::new(Maps::new(&network, &config.learning.needs()));
         let mut counted = Counted::new(config, &network, &maps, samples)?;
         let phases: &[Phase] = match config.learning.schedule {
             Schedule::Parallel => &[Phase::Both],

@@ -233,7 +233,7 @@ pub struct Cell {
 impl Cell {
     /// The cell that a run of `config` on `data` belongs to, whether or not the paper has a figure for it. None where the network is not
     /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs, feedback weights or inverses
-    /// that are not drawn. What the rule does not use makes it none.
+    /// that are not drawn, inverses with other fields. What the rule does not use makes it none.
     pub fn of(config: &Config, data: DataSet) -> Option<Cell> {
         let learning = &config.learning;
         let auxiliary = learning.rule != Rule::AO_SDTP || learning.auxiliary_units == Some(AUXILIARY_UNITS);
@@ -242,7 +242,7 @@ impl Cell {
         let backward = [("learning.feedback_weights", learning.feedback_weights), ("learning.inverse_weights", learning.inverse_weights)];
         let drawn = backward.into_iter().all(|(key, weights)| weights == BackwardWeights::Random || !used(key));
         let mixed = learning.hybrid != 0.0 && used("learning.hybrid");
-        if !classifies || !auxiliary || !drawn || mixed || learning.rule == Rule::TP {
+        if !classifies || !auxiliary || !drawn || mixed || config.widens_inverses() || learning.rule == Rule::TP {
             return None;
         }
         Some(Cell { data, network: Network::of(data, &config.network.layers)?, method: Method::of(config) })
@@ -339,6 +339,10 @@ mod tests {
         }
         assert_eq!(cell("mnist_fc_fa", TRANSPOSED), None);
         assert_eq!(cell(AO_SDTP, "learning.inverse_weights=transposed"), None);
+        for set in ["learning.inverse_fields=dense", "learning.inverse_growth=2"] {
+            assert_eq!(cell("mnist_lc_dtp_parallel", set), None, "{set}");
+            assert!(cell("mnist_fc_dtp_parallel", set).is_some(), "dense layers have dense inverses: {set}");
+        }
         for (name, set) in [(AO_SDTP, TRANSPOSED), ("mnist_fc_bp", TRANSPOSED), ("mnist_fc_bp", "learning.hybrid=0.5")] {
             assert!(cell(name, set).is_some(), "{name} does not use {set}");
         }

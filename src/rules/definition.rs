@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{Forward, Learning, Rule};
 use crate::compute::Backend;
-use crate::network::{Feedback, Inverses, Maps, Needs, Network};
+use crate::network::{Feedback, Fields, Inverses, Maps, Needs, Network};
 
 /// A rule's name, what it needs, and how it is built.
 #[derive(Debug)]
@@ -51,10 +51,11 @@ impl Definition {
         self.settings.contains(&setting)
     }
 
-    /// The maps that it needs; `auxiliary_units` counts where it has random features beside the output.
+    /// The maps that it needs, with inverses of the layers' own fields; `auxiliary_units` counts where it has random features beside the
+    /// output.
     pub fn needs(&self, auxiliary_units: Option<usize>) -> Needs {
         let features = if self.uses(Setting::AuxiliaryUnits) { auxiliary_units.unwrap_or(0) } else { 0 };
-        Needs { inverses: self.inverses, feedback: self.feedback, auxiliary_units: features }
+        Needs { inverses: self.inverses, fields: Fields::Larger(0), feedback: self.feedback, auxiliary_units: features }
     }
 
     /// Those of the common keys that it cannot do without, by their paths.

@@ -38,7 +38,7 @@ pub use direct_feedback_alignment::DFA;
 pub use feedback_alignment::FA;
 pub use forward::Forward;
 pub use registry::{add, add_foreign, all as definitions, is_built_in, own_keys};
-pub use settings::{BackwardWeights, Learning, Schedule};
+pub use settings::{BackwardWeights, ByLayer, InverseFields, Learning, Schedule};
 pub use target_propagation::{AO_SDTP, DTP, SDTP, TP};
 
 /// Which of the two models learns in a step: both in parallel, or one of them in an alternating schedule.

@@ -59,7 +59,6 @@ fn simplified(
 pub struct TargetPropagation {
     forward: Forward,
     top: TopTarget,
-    sigma: f32,
     hybrid: f32,
     /// t_l for hidden l, at l - 1.
     targets: Vec<Activity>,
@@ -72,6 +71,8 @@ pub struct TargetPropagation {
 /// What belongs to `g` of layer index i, from h_{i+1} to h_i.
 struct Inverse {
     map: MapId,
+    /// Deviation of the noise that it learns under.
+    sigma: f32,
     /// `h_i` with noise, and what the layer makes of it (the top's is elsewhere).
     noisy: Activity,
     corrupted: Activity,
@@ -93,7 +94,7 @@ impl TargetPropagation {
         top: TopTarget,
         backend: &mut dyn Backend,
     ) -> Result<Box<dyn Rule>> {
-        let sigma = learning.sigma.context("learning.sigma is needed by this rule")? as f32;
+        let sigma = learning.sigma.as_ref().context("learning.sigma is needed by this rule")?;
         let hybrid = learning.hybrid as f32;
         let depth = network.depth();
         let mut hidden = || (1..depth).map(|l| backend.activity(network.shape(l))).collect::<Vec<_>>();
@@ -102,6 +103,8 @@ impl TargetPropagation {
             let mut make = |l: usize| backend.activity(network.shape(l));
             map.map(|map| Inverse {
                 map,
+                // The lowest layer has no inverse.
+                sigma: sigma.at(index - 1) as f32,
                 noisy: make(index),
                 corrupted: make(index + 1),
                 of_activity: make(index),
@@ -112,7 +115,7 @@ impl TargetPropagation {
             })
         });
         let inverses = inverses.collect();
-        Ok(Box::new(TargetPropagation { forward, top, sigma, hybrid, targets, errors, inverses }))
+        Ok(Box::new(TargetPropagation { forward, top, hybrid, targets, errors, inverses }))
     }
 
     fn target(&self, l: usize) -> Activity {
@@ -127,7 +130,7 @@ impl TargetPropagation {
             let clean = (forward.h[layer], to);
             match &self.inverses[layer] {
                 Some(inverse) if phase.trains_inverse() => {
-                    backend.add_noise(forward.h[layer], inverse.noisy, self.sigma, layer);
+                    backend.add_noise(forward.h[layer], inverse.noisy, inverse.sigma, layer);
                     let corrupted = self.top_of(layer).map_or(inverse.corrupted, TopTarget::corrupted_pre_activation);
                     backend.apply(*map, &[clean, (inverse.noisy, corrupted)], nonlinearity);
                 }
