@@ -13,7 +13,7 @@ use biodist::compute::settings::{KernelChoice, Precision};
 use biodist::compute::{Activity, Backend, Batch, Method, Nonlinearity, OptimizerStep, Update};
 use biodist::exchange::settings::ExchangeChoice;
 use biodist::exchange::{self, Exchange, Optimizers, ParameterMemory, Single, Transport, UpdateExchange};
-use biodist::network::{Feedback, Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Plasticity, Spec};
+use biodist::network::{Feedback, Fields, Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Plasticity, Spec};
 use biodist::observe::Doing;
 
 /// Times each kernel runs, after once that is not counted.
@@ -99,6 +99,7 @@ impl Bench {
         let needs = Needs {
             inverses: Inverses::HiddenAndOutput,
             inverse_plasticity: Plasticity::Trained,
+            fields: Fields::Larger(0),
             feedback: Feedback::None,
             auxiliary_units: 0,
         };

@@ -2,6 +2,7 @@
 
 use super::Rule;
 use super::schema::*;
+use crate::network::Fields;
 use crate::rules::{Feedback, Plasticity, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
@@ -25,6 +26,21 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             "learning.hybrid",
             format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {}", able.join(", ")),
         ));
+    }
+    // What learns under noise leads down from a layer.
+    let noisy = if rule.trains_inverses() { config.inverses() } else { config.network.layers.len() };
+    if let Some(ByLayer::Each(values)) = &config.learning.sigma
+        && rule.uses(Setting::Sigma)
+        && noisy > 0
+        && values.len() != noisy
+    {
+        let what = "expected a number, or one for each layer that has noise below it, from the lowest";
+        return Err(("learning.sigma", format!("{what}, of which {name} has {noisy} here; found {} numbers", values.len())));
+    }
+    if config.learning.inverse_weights == BackwardWeights::Transposed && config.widens_inverses() {
+        let why =
+            "\"transposed\" weights have the fields of their layers; use \"random\", or inverse_fields = \"own\" and inverse_growth = 0";
+        return Err(("learning.inverse_weights", why.to_owned()));
     }
     crops(&config.data)?;
     let Optimizer { learning_rate_schedule, cosine_epochs, warmup_epochs, .. } = &config.optimizer;
@@ -108,6 +124,11 @@ impl Config {
     pub fn unused(&self, key: &str) -> Option<String> {
         reason(self, key)
     }
+
+    /// Whether inverses read more than their layers' kernels join.
+    pub fn widens_inverses(&self) -> bool {
+        self.learning.needs().fields != Fields::Larger(0) && self.unused("learning.inverse_fields").is_none()
+    }
 }
 
 fn reason(config: &Config, key: &str) -> Option<String> {
@@ -134,6 +155,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         };
         (!used).then(|| format!("method \"{other}\" does not use it"))
     };
+    let no_fields = || {
+        let local = config.network.layers.iter().skip(1).any(|layer| !matches!(layer, Layer::Dense { .. }));
+        (!local).then(|| "no layer with an inverse is local".to_owned())
+    };
     match key {
         "learning.alpha" => {
             by_rule(rule.uses(Setting::Alpha)).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned()))
@@ -141,6 +166,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.target_step" => by_rule(rule.uses(Setting::TargetStep)).or_else(by_inverses),
         "learning.auxiliary_units" => by_rule(rule.uses(Setting::AuxiliaryUnits)).or_else(by_inverses),
         "learning.inverses" | "learning.inverse_weights" => by_inverses(),
+        "learning.inverse_fields" => by_inverses().or_else(no_fields),
+        "learning.inverse_growth" => by_inverses().or_else(no_fields).or_else(|| {
+            (config.learning.inverse_fields == InverseFields::Dense).then(|| "learning.inverse_fields is \"dense\"".to_owned())
+        }),
         "learning.sigma" if rule.uses(Setting::Sigma) && !rule.trains_inverses() => None,
         "learning.sigma" | "learning.schedule" => by_training(),
         "learning.label_smoothing" => (config.network.output == Output::Linear).then(|| "a linear output has no labels".to_owned()),

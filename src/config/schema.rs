@@ -18,7 +18,7 @@ use crate::key::Default::{Absent, FileName, Is, Of, Required};
 use crate::key::{DECAY, FRACTION, Key, Kind, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, names_of, settings};
 use crate::network::{Inverses, Role};
 pub use crate::network::{LayerSpec as Layer, Nonlinearity, Output, Spec as Network};
-pub use crate::rules::{BackwardWeights, InverseChoice, Learning, RuleChoice as Rule, Schedule};
+pub use crate::rules::{BackwardWeights, ByLayer, InverseChoice, InverseFields, Learning, RuleChoice as Rule, Schedule};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -49,14 +49,20 @@ impl Config {
         self.has_inverses() && self.learning.inverses == InverseChoice::Trained
     }
 
-    /// Whether this network has an inverse under its rule: dtp takes the penultimate target from the gradient, so its inverses begin one
+    /// How many inverses this network has under its rule: dtp takes the penultimate target from the gradient, so its inverses begin one
     /// layer lower.
-    pub fn has_inverses(&self) -> bool {
+    pub fn inverses(&self) -> usize {
+        let hidden = self.network.layers.len();
         match self.learning.rule.inverses {
-            Inverses::None => false,
-            Inverses::Hidden => self.network.layers.len() >= 2,
-            Inverses::HiddenAndOutput => !self.network.layers.is_empty(),
+            Inverses::None => 0,
+            Inverses::Hidden => hidden.saturating_sub(1),
+            Inverses::HiddenAndOutput => hidden,
         }
+    }
+
+    /// Whether this network has an inverse to train under its rule.
+    pub fn has_inverses(&self) -> bool {
+        self.inverses() > 0
     }
 }
 

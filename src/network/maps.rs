@@ -2,7 +2,7 @@
 //!
 //! Maps are made once, from the network and what the rule needs. Rules address them by [`MapId`]; the backend stores their parameters.
 
-use super::{Connectivity, Feedback, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Nonlinearity, Plasticity, Shape};
+use super::{Connectivity, Feedback, Fields, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Nonlinearity, Plasticity, Shape};
 
 /// A map of [`Maps::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,7 +111,7 @@ impl Map {
     }
 
     /// The inverse of `layer`, from its output (with `extra` auxiliary units beside it) to its input.
-    fn inverse(index: usize, layer: &Layer, extra: usize, plasticity: Plasticity) -> Map {
+    fn inverse(index: usize, layer: &Layer, extra: usize, fields: Fields, plasticity: Plasticity) -> Map {
         let (connectivity, shape, strides, bias_shape, fans) = match layer.kind {
             LayerSpec::Dense { .. } => {
                 let outputs = layer.output.units() + extra;
@@ -119,13 +119,25 @@ impl Map {
                 let connectivity = Connectivity::broadcast(outputs, layer.input);
                 (connectivity, vec![inputs, outputs], [channels * outputs, 0, 1, outputs], vec![inputs], (outputs, inputs))
             }
-            LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
-                let connectivity = layer.connectivity().reversed();
-                let (rows, columns) = (connectivity.rows, connectivity.columns);
-                let offsets = kernel * kernel;
-                let shape = vec![layer.output.height, layer.output.width, rows, kernel, kernel, columns];
-                let bias_shape = vec![layer.input.height, layer.input.width, columns];
-                (connectivity, shape, [rows * offsets * columns, columns, offsets * columns, 1], bias_shape, layer.fans())
+            LayerSpec::Local { kernel, stride, .. } | LayerSpec::Conv { kernel, stride, .. } => {
+                let Layer { input, output, .. } = *layer;
+                let (rows, columns) = (output.channels, input.channels);
+                let bias_shape = vec![input.height, input.width, columns];
+                match fields {
+                    Fields::Larger(growth) => {
+                        let side = kernel + growth;
+                        let offsets = side * side;
+                        let connectivity = Connectivity::windows(input, output, side, stride, false).reversed();
+                        let shape = vec![output.height, output.width, rows, side, side, columns];
+                        let strides = [rows * offsets * columns, columns, offsets * columns, 1];
+                        (connectivity, shape, strides, bias_shape, (offsets * columns, offsets * rows))
+                    }
+                    Fields::Dense => {
+                        let (inputs, outputs) = (input.units(), output.units());
+                        let strides = [rows, columns * outputs, 1, outputs];
+                        (Connectivity::full(output, input), vec![inputs, outputs], strides, bias_shape, (outputs, inputs))
+                    }
+                }
             }
         };
         Map {
@@ -237,7 +249,8 @@ impl Maps {
         let features = auxiliary_units > 0;
         for index in with_inverse {
             let extra = if features && index == depth - 1 { auxiliary_units } else { 0 };
-            maps.inverse[index] = Some(maps.add(Map::inverse(index, &network.layers[index], extra, needs.inverse_plasticity)));
+            let map = Map::inverse(index, &network.layers[index], extra, needs.fields, needs.inverse_plasticity);
+            maps.inverse[index] = Some(maps.add(map));
         }
         match needs.feedback {
             Feedback::None => {}

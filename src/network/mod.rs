@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
 pub use maps::{Bias, Map, MapId, Maps, Role};
-pub use needs::{Feedback, Inverses, Magnitude, Needs, Plasticity};
+pub use needs::{Feedback, Fields, Inverses, Magnitude, Needs, Plasticity};
 pub use nonlinearity::Nonlinearity;
 pub use spec::{LayerSpec, Output, Spec};
 

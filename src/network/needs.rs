@@ -6,6 +6,7 @@ pub struct Needs {
     pub inverses: Inverses,
     /// Trained, or fixed.
     pub inverse_plasticity: Plasticity,
+    pub fields: Fields,
     pub feedback: Feedback,
     /// Fixed random features of the penultimate activity beside the output; 0 for none.
     pub auxiliary_units: usize,
@@ -18,6 +19,15 @@ pub enum Inverses {
     Hidden,
     /// Of the output layer too.
     HiddenAndOutput,
+}
+
+/// What inverses of layers with kernels read; those of dense layers read everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// What the layer's kernel would, if its sides were so much larger.
+    Larger(usize),
+    /// Everything.
+    Dense,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

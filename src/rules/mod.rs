@@ -42,7 +42,7 @@ pub use direct_feedback_alignment::{DFA, DKP, DRTP};
 pub use feedback_alignment::{BRSF, FA, FRSF, KP, USF};
 pub use forward::Forward;
 pub use registry::{add, add_foreign, all as definitions, is_built_in, own_keys};
-pub use settings::{BackwardWeights, InverseChoice, Learning, Schedule};
+pub use settings::{BackwardWeights, ByLayer, InverseChoice, InverseFields, Learning, Schedule};
 pub use target_propagation::{AO_SDTP, DTP, SDTP, TP};
 pub use weight_mirror::WM;
 

@@ -11,11 +11,11 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::definition::Build;
 use super::top_target::TopTarget;
-use super::{Definition, Feedback, Forward, InverseChoice, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
+use super::{ByLayer, Definition, Feedback, Forward, InverseChoice, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
@@ -82,6 +82,7 @@ struct Inverse {
 
 /// What an inverse learns by.
 struct Training {
+    /// Deviation of the noise.
     sigma: f32,
     /// `h_i` with noise, and what the layer makes of it (the top's is elsewhere).
     noisy: Activity,
@@ -107,7 +108,11 @@ impl TargetPropagation {
         backend: &mut dyn Backend,
     ) -> Result<Box<dyn Rule>> {
         let trained = learning.inverses == InverseChoice::Trained;
-        let sigma = if trained { learning.sigma.context("learning.sigma is needed by this rule")? as f32 } else { 0.0 };
+        let sigma = match &learning.sigma {
+            Some(sigma) => sigma.clone(),
+            None if trained => bail!("learning.sigma is needed by this rule"),
+            None => ByLayer::All(0.0),
+        };
         let hybrid = learning.hybrid as f32;
         let depth = network.depth();
         // Under tp an inverse's value is itself a target.
@@ -122,7 +127,8 @@ impl TargetPropagation {
                     of_activity: backend.activity_of(below, s),
                     of_target: backend.activity_of(below, s),
                     training: trained.then(|| Training {
-                        sigma,
+                        // The lowest layer has no inverse.
+                        sigma: sigma.at(index - 1) as f32,
                         noisy: backend.activity(below),
                         corrupted: backend.activity_of(above, network.nonlinearity(index + 1)),
                         reconstruction: backend.activity_of(below, s),

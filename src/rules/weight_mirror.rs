@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::{Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Setting, Step};
+use super::{ByLayer, Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
@@ -20,14 +20,13 @@ pub const WM: Definition = Definition {
     settings: &[Setting::Sigma],
     convolutions: true,
     build: |learning, forward, network, maps, backend| {
-        let sigma = learning.sigma.context("learning.sigma is needed by wm")? as f32;
+        let sigma = learning.sigma.as_ref().context("learning.sigma is needed by wm")?;
         Ok(Box::new(WeightMirror::new(sigma, forward, network, maps, backend)?))
     },
 };
 
 pub struct WeightMirror {
     forward: Forward,
-    sigma: f32,
     /// Of each layer but the first, from the lowest.
     mirrors: Vec<Mirror>,
 }
@@ -35,6 +34,8 @@ pub struct WeightMirror {
 /// What belongs to layer index i, from h_i to h_{i+1}.
 struct Mirror {
     feedback: MapId,
+    /// Deviation of the noise.
+    sigma: f32,
     /// Error of h_i.
     delta: Activity,
     /// Zero: what the noise is added to.
@@ -47,22 +48,30 @@ struct Mirror {
 }
 
 impl WeightMirror {
-    fn new(sigma: f32, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<WeightMirror> {
+    fn new(sigma: &ByLayer, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<WeightMirror> {
         let mirror = |index: usize| {
             let [below, above] = [network.shape(index), network.shape(index + 1)];
             let [delta, silence, noise, opposite] = [(); 4].map(|()| backend.activity(below));
             let feedback = maps.feedback[index].context("every layer but the first has feedback")?;
-            Ok(Mirror { feedback, delta, silence, noise, opposite, response: backend.activity_of(above, network.nonlinearity(index + 1)) })
+            Ok(Mirror {
+                feedback,
+                sigma: sigma.at(index - 1) as f32,
+                delta,
+                silence,
+                noise,
+                opposite,
+                response: backend.activity_of(above, network.nonlinearity(index + 1)),
+            })
         };
         let mirrors = (1..network.depth()).map(mirror).collect::<Result<_>>()?;
-        Ok(WeightMirror { forward, sigma, mirrors })
+        Ok(WeightMirror { forward, mirrors })
     }
 
     /// Shows layer `index` noise, and lets its feedback learn from the answer.
     fn reflect(&self, step: &mut dyn Step, index: usize, mirror: &Mirror) {
         let backend = step.backend();
-        backend.add_noise(mirror.silence, mirror.noise, self.sigma, index);
-        backend.add_noise(mirror.silence, mirror.opposite, -self.sigma, index);
+        backend.add_noise(mirror.silence, mirror.noise, mirror.sigma, index);
+        backend.add_noise(mirror.silence, mirror.opposite, -mirror.sigma, index);
         backend.apply(self.forward.maps[index], &[(mirror.noise, mirror.response)]);
         step.update(Update { map: mirror.feedback, pre: mirror.response, post: mirror.opposite });
     }

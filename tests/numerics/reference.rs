@@ -37,6 +37,20 @@ const HYBRID: [Case; 3] = [
     ("ao_sdtp_hybrid", &["learning.rule=ao_sdtp", "learning.hybrid=0.4"]),
 ];
 
+/// From the lowest inverse; dtp has one less.
+const NOISE_BY_LAYER: [Case; 2] = [
+    ("dtp_noise_by_layer", &["learning.rule=dtp", "learning.sigma=[0.05, 0.3]"]),
+    ("sdtp_noise_by_layer", &["learning.rule=sdtp", "learning.sigma=[0.05, 0.3, 0.1]"]),
+];
+
+/// Inverses that read more than their layers' kernels join.
+const INVERSES: [Case; 4] = [
+    ("dtp_dense_inverses", &["learning.rule=dtp", "learning.inverse_fields=dense"]),
+    ("sdtp_dense_inverses", &["learning.rule=sdtp", "learning.inverse_fields=dense"]),
+    ("dtp_larger_inverses", &["learning.rule=dtp", "learning.inverse_growth=2"]),
+    ("sdtp_larger_inverses", &["learning.rule=sdtp", "learning.inverse_growth=2"]),
+];
+
 const DECAY: &str = "optimizer.forward.weight_decay=0.5";
 
 /// Rules that came after the paper.
@@ -100,10 +114,11 @@ impl Stored {
         Samples { shape: [shape[1], shape[2], shape[3]], classes: 7, pixels: self.floats("x"), labels }
     }
 
-    /// The initial value of parameter `name`: where a rule has a shape of its own, one of its own.
-    fn initial(&self, rule: &str, name: &str) -> Vec<f32> {
-        let own = format!("initial/{rule}/{name}");
-        if self.tensors.contains_key(&own) { self.floats(&own) } else { self.floats(&format!("initial/{name}")) }
+    /// The initial value of parameter `name`: where a case or a rule has a shape of its own, one of its own.
+    fn initial(&self, case: &str, rule: &str, name: &str) -> Vec<f32> {
+        let own = [case, rule].map(|of| format!("initial/{of}/{name}"));
+        let own = own.iter().find(|own| self.tensors.contains_key(*own));
+        own.map_or_else(|| self.floats(&format!("initial/{name}")), |own| self.floats(own))
     }
 
     fn check_all<'a>(&self, cases: impl IntoIterator<Item = &'a Case>) {
@@ -141,7 +156,7 @@ impl Stored {
         let inverse_losses = self.doubles(&format!("{name}/inverse_loss"));
         let rule = config.learning.rule.name();
         for (tensor, map, part) in learner.tensors() {
-            let values = self.initial(rule, &tensor);
+            let values = self.initial(name, rule, &tensor);
             learner.engine.write(map, part, Buffer::Weights, &values).unwrap_or_else(|error| panic!("{title}: {tensor}: {error:#}"));
         }
         for (step, (loss, inverse_loss)) in losses.iter().zip(&inverse_losses).enumerate() {
@@ -157,7 +172,7 @@ impl Stored {
     /// Every tensor of `learner` against the expected change since the beginning.
     fn compare(&self, name: &str, title: &str, rule: &str, learner: &Learner) {
         for (tensor, map, part) in learner.tensors() {
-            let initial = self.initial(rule, &tensor);
+            let initial = self.initial(name, rule, &tensor);
             let values = learner.engine.read(map, part, Buffer::Weights);
             let expected = format!("{name}/{tensor}");
             if !self.tensors.contains_key(&expected) {
@@ -184,7 +199,9 @@ impl Stored {
 #[test]
 fn dense_networks_agree_with_the_reference() {
     let stored = Stored::open("dense");
-    stored.check_all(RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]));
+    stored.check_all(
+        RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&NOISE_BY_LAYER).chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]),
+    );
     stored.check("dtp_small_epsilon", &["learning.rule=dtp", "optimizer.forward.epsilon=1e-8", "optimizer.inverse.epsilon=1e-8"]);
 }
 
@@ -207,7 +224,7 @@ fn autoencoders_agree_with_the_reference() {
 #[test]
 fn local_networks_agree_with_the_reference() {
     let stored = Stored::open("local");
-    stored.check_all(RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&LATER).chain(&OPTIMIZERS));
+    stored.check_all(RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&INVERSES).chain(&LATER).chain(&OPTIMIZERS));
     let stored = Stored::open("strides");
     stored.check("dtp", &["learning.rule=dtp", "learning.hybrid=0.4"]);
     stored.check("ao_sdtp", &["learning.rule=ao_sdtp"]);

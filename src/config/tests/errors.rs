@@ -34,6 +34,8 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("learning.schedule=alternate", &["did you mean \"alternating\"?"]),
         ("learning.sigma=-0.1", &["learning.sigma", "0 or more", "found -0.1"]),
         ("learning.sigma=inf", &["learning.sigma", "finite", "found inf"]),
+        ("learning.sigma=[0.1, -0.2]", &["learning.sigma", "or an array of such", "found the array [0.1, -0.2]"]),
+        ("learning.sigma=\"0.1\"", &["learning.sigma", "found the text \"0.1\""]),
         ("learning.alpha=nan", &["learning.alpha", "finite", "found nan"]),
         ("learning.hybrid=1.5", &["learning.hybrid", "from 0 to 1", "found 1.5"]),
         ("learning.auxiliary_units=0", &["learning.auxiliary_units", "found 0"]),
@@ -140,7 +142,21 @@ fn required_keys_are_asked_for_by_name() {
 fn combinations_without_meaning_are_refused() {
     const DENSE: &str = "network.layers=[{kind = \"dense\", units = 8}]";
     const CONV: &str = "network.layers=[{kind = \"conv\", kernel = 3, channels = 8}]";
+    const LOCAL: &str = "network.layers=[{kind = \"local\", kernel = 3, channels = 8}, {kind = \"local\", kernel = 3, channels = 8}]";
+    const TRANSPOSED: &str = "learning.inverse_weights=transposed";
+    const FIELDS: &str = "learning.inverse_weights: \"transposed\" weights have the fields of their layers; use \"random\", or";
     let cases: &[(&[&str], Option<&str>)] = &[
+        (&["learning.sigma=[0.1]"], None),
+        (
+            &["learning.sigma=[0.1, 0.2]"],
+            Some("one for each layer that has noise below it, from the lowest, of which dtp has 1 here; found 2 numbers"),
+        ),
+        (&["learning.rule=sdtp", "learning.sigma=[0.1, 0.2]"], None),
+        (&["learning.rule=bp", "learning.sigma=[0.1, 0.2, 0.3]"], None),
+        (&[LOCAL, TRANSPOSED, "learning.inverse_fields=dense"], Some(FIELDS)),
+        (&[LOCAL, TRANSPOSED, "learning.inverse_growth=2"], Some(FIELDS)),
+        (&[LOCAL, TRANSPOSED], None),
+        (&[TRANSPOSED, "learning.inverse_fields=dense"], None),
         (&["learning.rule=tp", "learning.hybrid=0.5"], Some("learning.hybrid: tp has no difference")),
         (&["learning.rule=tp", "learning.hybrid=0"], None),
         (&["learning.hybrid=0.5"], None),

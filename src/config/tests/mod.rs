@@ -108,6 +108,8 @@ fn defaults_are_the_documented_ones() {
         hybrid: 0.0,
         feedback_weights: BackwardWeights::Random,
         inverse_weights: BackwardWeights::Random,
+        inverse_fields: InverseFields::Own,
+        inverse_growth: 0,
         initial: None,
         own: BTreeMap::new(),
     };

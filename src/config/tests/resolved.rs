@@ -89,6 +89,7 @@ fn only_what_makes_another_run_is_a_difference() {
 #[test]
 fn keys_that_change_nothing_are_named() {
     const DENSE: &str = "network.layers=[{kind = \"dense\", units = 8}]";
+    const LOCAL: &str = "network.layers=[{kind = \"local\", kernel = 3, channels = 8}, {kind = \"local\", kernel = 3, channels = 8}]";
     let cases: &[(&[&str], &[&str])] = &[
         (&[], &[]),
         (&["learning.rule=bp"], &["learning.alpha", "learning.sigma"]),
@@ -101,6 +102,9 @@ fn keys_that_change_nothing_are_named() {
         (&["learning.rule=sdtp", "learning.target_step=0.1"], &["learning.alpha"]),
         (&["learning.rule=tp", "learning.auxiliary_units=3"], &["learning.alpha", "learning.auxiliary_units"]),
         (&["learning.rule=ao_sdtp", "learning.auxiliary_units=3", "learning.hybrid=0.1"], &["learning.alpha"]),
+        (&["learning.inverse_fields=dense", "learning.inverse_growth=2"], &["learning.inverse_fields", "learning.inverse_growth"]),
+        (&[LOCAL, "learning.inverse_growth=2"], &[]),
+        (&[LOCAL, "learning.inverse_fields=dense", "learning.inverse_growth=2"], &["learning.inverse_growth"]),
         (&["learning.hybrid=0.1"], &[]),
         (&[DENSE, "learning.hybrid=0.1"], &["learning.hybrid", "learning.sigma"]),
         (&[DENSE, "learning.rule=sdtp"], &["learning.alpha"]),
