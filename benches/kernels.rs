@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use biodist::commands::bench::machine::Machine;
 use biodist::compute::cpu::{self, CpuBackend, simd::Isa};
 use biodist::compute::settings::{KernelChoice, Precision};
-use biodist::compute::{Activity, AdamStep, Backend, Batch, Nonlinearity, Update};
+use biodist::compute::{Activity, Backend, Batch, Method, Nonlinearity, OptimizerStep, Update};
 use biodist::exchange::settings::ExchangeChoice;
-use biodist::exchange::{self, AdamSteps, Exchange, ParameterMemory, Single, Transport, UpdateExchange};
-use biodist::network::{Feedback, Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Spec};
+use biodist::exchange::{self, Exchange, Optimizers, ParameterMemory, Single, Transport, UpdateExchange};
+use biodist::network::{Feedback, Fields, Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Plasticity, Spec};
 use biodist::observe::Doing;
 
 /// Times each kernel runs, after once that is not counted.
@@ -30,8 +30,9 @@ fn main() -> Result<()> {
         machine.bytes / 1e9
     );
     println!("{:<34} {:<16} {:>9} {:>9} {:>6}", "layer", "kernel", "ms", "floor ms", "ratio");
-    let local = |kernel, channels, stride| LayerSpec::Local { kernel, channels, stride };
-    let dense = |units| LayerSpec::Dense { units };
+    let nonlinearity = Nonlinearity::Tanh;
+    let local = |kernel, channels, stride| LayerSpec::Local { kernel, channels, stride, nonlinearity };
+    let dense = |units| LayerSpec::Dense { units, nonlinearity };
     let cases = [
         ("dense 256 to 256", [1, 1, 784], [dense(256), dense(256)]),
         ("dense 1024 to 1024", [1, 1, 3072], [dense(1024), dense(1024)]),
@@ -77,29 +78,37 @@ const KERNELS: [(&str, Doing, Kernel); 7] = [
     }),
     ("update with Adam", Doing::UpdateForward, |this| {
         this.exchange.take(&mut this.backend, Update { map: this.forward, pre: this.below[0], post: this.above[0] })?;
-        let adam = AdamStep { scale: 1e-2, beta1: 0.9, beta2: 0.999, size: 1e-4, deviation_scale: 1.0, epsilon: 1e-8 };
-        this.exchange.commit(&mut this.backend, AdamSteps { forward: adam, inverse: adam })
+        let method = Method::Adam { beta1: 0.9, beta2: 0.999, size: 1e-4, deviation_scale: 1.0, epsilon: 1e-8 };
+        let adam = OptimizerStep { scale: 1e-2, keep: 1.0, method };
+        this.exchange.commit(&mut this.backend, Optimizers { forward: adam, inverse: adam, feedback: adam })
     }),
     ("noise", Doing::Noise, |this| {
         this.backend.add_noise(this.below[0], this.below[1], 0.1, 1);
         Ok(())
     }),
     ("elementwise", Doing::Elementwise, |this| {
-        this.backend.difference_through_tanh(this.below[0], this.below[1], this.below[2]);
+        this.backend.difference_through_nonlinearity(this.below[0], this.below[1], this.below[2]);
         Ok(())
     }),
 ];
 
 impl Bench {
     fn new(input: [usize; 3], layers: &[LayerSpec], isa: Isa, threads: usize, batch: usize) -> Result<Bench> {
-        let network = Network::new(input, 10, &Spec { output: Output::Softmax, layers: layers.to_vec() })?;
-        let needs = Needs { inverses: Inverses::HiddenAndOutput, feedback: Feedback::None, auxiliary_units: 0 };
+        let network =
+            Network::new(input, 10, &Spec { output: Output::Softmax, nonlinearity: Nonlinearity::Tanh, layers: layers.to_vec() })?;
+        let needs = Needs {
+            inverses: Inverses::HiddenAndOutput,
+            inverse_plasticity: Plasticity::Trained,
+            fields: Fields::Larger(0),
+            feedback: Feedback::None,
+            auxiliary_units: 0,
+        };
         let maps = Arc::new(Maps::new(&network, &needs));
         let (_, sizes) = cpu::spans(&maps);
         let parameters = exchange::parameters(&maps, ParameterMemory::new(sizes, &Single, ExchangeChoice::Auto)?);
-        let setup = cpu::Setup { isa, threads, seed: 1, capacity: batch };
+        let setup = cpu::Setup { isa, threads, seed: 1, capacity: batch, label_smoothing: 0.0 };
         let mut backend = CpuBackend::new(&network, maps.clone(), parameters, &setup);
-        let [below, above] = [1, 2].map(|l| [(); 3].map(|()| backend.activity(network.shape(l))));
+        let [below, above] = [1, 2].map(|l| [(); 3].map(|()| backend.activity_of(network.shape(l), network.nonlinearity(l))));
         let alone: Arc<dyn Transport> = Arc::new(Single);
         let exchange = Exchange::new(&mut backend, false, &alone, ExchangeChoice::Auto, true)?;
         backend.initialize();
@@ -107,14 +116,14 @@ impl Bench {
         backend.begin(&Batch { pixels: &pixels, labels: &vec![0; batch], samples: batch, first: 0, step: 0 })?;
         // Neither zeros nor denormals, at whose speed nothing trains.
         let image = backend.input();
-        below.iter().for_each(|activity| backend.apply(maps.forward[0], &[(image, *activity)], Nonlinearity::Tanh));
-        below.iter().zip(above).for_each(|(from, to)| backend.apply(maps.forward[1], &[(*from, to)], Nonlinearity::Tanh));
+        below.iter().for_each(|activity| backend.apply(maps.forward[0], &[(image, *activity)]));
+        below.iter().zip(above).for_each(|(from, to)| backend.apply(maps.forward[1], &[(*from, to)]));
         let inverse = maps.inverse[1].context("the second layer has an inverse")?;
         Ok(Bench { backend, exchange, forward: maps.forward[1], inverse, below, above })
     }
 
     fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)]) -> Result<()> {
-        self.backend.apply(map, jobs, Nonlinearity::Tanh);
+        self.backend.apply(map, jobs);
         Ok(())
     }
 

@@ -7,18 +7,18 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use biodist::compute::{Activity, Backend, Nonlinearity};
+use biodist::compute::{Activity, Backend};
 use biodist::network::{MapId, Maps, Network};
-use biodist::rules::{Definition, Feedback, Forward, Inverses, Phase, Rule, Setting, Step};
+use biodist::rules::{Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Setting, Step};
 
 const TARGET_SHARE: Setting = Setting::Own { key: "target_share", meaning: "0 sends the output's error down, 1 the target alone" };
 
 const TARGET_PROJECTION: Definition = Definition {
     name: "target_projection",
     inverses: Inverses::None,
-    feedback: Feedback::Direct,
+    feedback: Feedback::Direct(Plasticity::Fixed),
     settings: &[TARGET_SHARE],
-    convolutions: false,
+    convolutions: true,
     build: |learning, forward, network, maps, backend| {
         let target_share = learning.own["target_share"] as f32;
         Ok(Box::new(TargetProjection::new(target_share, forward, network, maps, backend)))
@@ -53,8 +53,8 @@ impl Rule for TargetProjection {
         step.backend().step_along(forward.error, -self.target_share, forward.h[top + 1], self.sent);
         for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
             let backend = step.backend();
-            backend.apply(feedback, &[(self.sent, delta)], Nonlinearity::Linear);
-            backend.through_tanh(delta, forward.h[layer + 1]);
+            backend.apply(feedback, &[(self.sent, delta)]);
+            backend.through_nonlinearity(delta, forward.h[layer + 1]);
             step.update(forward.update(layer, delta));
         }
     }

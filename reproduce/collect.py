@@ -46,7 +46,7 @@ def keep_run(run, out):
     facts = json.loads((run / "run.json").read_text())
     facts.setdefault("steps_per_epoch", kept[-1]["step"] // kept[-1]["epoch"])
     told = ["commit", "versions", "world_size", "threads_per_rank", "kernels", "steps_per_epoch"]
-    kept_facts = {key: facts[key] for key in told}
+    kept_facts = {key: facts[key] for key in told if key in facts}
     note = facts.get("data", {}).get("train", {}).get("note")
     if note:
         kept_facts["data"] = {"train": {"note": note}}

@@ -4,10 +4,12 @@
 //! (docs/own_rules.md). A network is described by a [`network::Spec`], and its layers by the links between positions:
 //!
 //! ```
-//! use biodist::network::{LayerSpec, Maps, Network, Output, Spec};
+//! use biodist::network::{LayerSpec, Maps, Network, Nonlinearity, Output, Spec};
 //! use biodist::rules::RuleChoice;
 //!
-//! let spec = Spec { output: Output::Softmax, layers: vec![LayerSpec::Dense { units: 256 }, LayerSpec::Dense { units: 128 }] };
+//! let nonlinearity = Nonlinearity::Tanh;
+//! let layers = [256, 128].map(|units| LayerSpec::Dense { units, nonlinearity }).to_vec();
+//! let spec = Spec { output: Output::Softmax, nonlinearity, layers };
 //! let network = Network::new([28, 28, 1], 10, &spec)?;
 //! assert_eq!(network.depth(), 3);
 //!

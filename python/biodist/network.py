@@ -41,8 +41,21 @@ class Network:
                 read = windows(activity, layer["kernel"], layer["stride"], self.numbers)
                 activity = self.numbers.einsum(f"nijabc,{kernels}->nijd", read, weight) + bias
             if index + 1 < len(self.layers):
-                activity = self.numbers.tanh(activity)
+                activity = through(layer.get("nonlinearity", "tanh"), activity, self.numbers)
         return activity
+
+
+def through(nonlinearity, x, numbers):
+    if nonlinearity == "tanh":
+        return numbers.tanh(x)
+    if nonlinearity == "relu":
+        return x * (x > 0)
+    if nonlinearity == "leaky_relu":
+        return numbers.where(x > 0, x, x * 0.01)
+    if nonlinearity == "gelu":
+        return x / 2 * (1 + numbers.tanh((2 / numpy.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    assert nonlinearity == "identity", nonlinearity
+    return x
 
 
 def windows(images, kernel, stride, numbers):

@@ -76,11 +76,11 @@ class Tests(unittest.TestCase):
         return int(re.search(r"\((\d+) wrong\)", said)[1]), float(re.search(r"loss +([0-9.]+)", said)[1])
 
     def test_outputs_are_those_of_eval(self):
-        layers = {"dense": None, "local": LOCAL, "conv": CONV}
-        for name, layers in layers.items():
-            for scaling in ["standardize", "unit"]:
-                sets = {"data.scaling": scaling} | ({"network.layers": layers} if layers else {})
-                run = train(f"outputs/{name}_{scaling}", **sets)
+        layers = {"dense": {}, "local": {"network.layers": LOCAL}, "conv": {"network.layers": CONV}}
+        nonlinear = {name: {"network.nonlinearity": name} for name in ["relu", "leaky_relu", "gelu", "identity"]}
+        for name, sets in (layers | nonlinear).items():
+            for scaling in ["standardize", "unit"] if name in layers else ["unit"]:
+                run = train(f"outputs/{name}_{scaling}", **{"data.scaling": scaling}, **sets)
                 images, labels = self.images["test"]
                 outputs = run.network()(images).astype("f8")
                 loss = numpy.log(numpy.exp(outputs).sum(1)) - outputs[range(len(labels)), labels]

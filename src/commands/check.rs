@@ -61,6 +61,8 @@ pub fn describe(args: &CheckArgs) -> Result<String> {
 struct LayerParameters {
     forward: u64,
     inverse: u64,
+    /// That learns.
+    feedback: u64,
     fixed: u64,
 }
 
@@ -70,7 +72,8 @@ fn of_layer(plan: &Plan, index: usize) -> LayerParameters {
     };
     LayerParameters {
         forward: sum(&|map| map.role == Role::Forward),
-        inverse: sum(&|map| map.role == Role::Inverse),
+        inverse: sum(&|map| map.role == Role::Inverse && map.trained()),
+        feedback: sum(&|map| matches!(map.role, Role::Feedback | Role::DirectFeedback) && map.trained()),
         fixed: sum(&|map| !map.trained()),
     }
 }
@@ -79,6 +82,7 @@ fn totals(plan: &Plan) -> LayerParameters {
     (0..plan.network.depth()).map(|index| of_layer(plan, index)).fold(LayerParameters::default(), |sum, layer| LayerParameters {
         forward: sum.forward + layer.forward,
         inverse: sum.inverse + layer.inverse,
+        feedback: sum.feedback + layer.feedback,
         fixed: sum.fixed + layer.fixed,
     })
 }
@@ -106,7 +110,7 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
         out.push('\n');
     };
     let learning = &config.learning;
-    let schedule = if config.has_inverses() { format!(", {}", lower(&learning.schedule)) } else { String::new() };
+    let schedule = if config.trains_inverses() { format!(", {}", lower(&learning.schedule)) } else { String::new() };
     let [height, width, channels] = facts.input;
     line(format!(
         "{}: {}{schedule}, on images of {height}x{width}x{channels}, {} rank{} of {} samples a step",
@@ -124,7 +128,7 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
     let parts = |memory: &Memory| {
         let stored = if memory.gradients > 0 { format!(", gradients {}", bytes(memory.gradients)) } else { String::new() };
         format!(
-            "parameters {}, Adam's moments {}, activities {}{stored}",
+            "parameters {}, optimiser's moments {}, activities {}{stored}",
             bytes(memory.parameters),
             bytes(memory.moments),
             bytes(memory.activities)
@@ -191,15 +195,15 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
 fn layers(plan: &Plan) -> String {
     let cell = |number: u64| if number == 0 { "-".to_owned() } else { grouped(number) };
     let row = |number: String, what: String, output: String, parameters: LayerParameters| {
-        vec![number, what, output, cell(parameters.forward), cell(parameters.inverse), cell(parameters.fixed)]
+        vec![number, what, output, cell(parameters.forward), cell(parameters.inverse), cell(parameters.feedback), cell(parameters.fixed)]
     };
-    let heading = ["layer", "", "output", "forward", "inverse", "fixed, random"];
+    let heading = ["layer", "", "output", "forward", "inverse", "feedback", "not trained"];
     let mut rows = vec![
         heading.map(str::to_owned).to_vec(),
         row(String::new(), "input".into(), plan.network.input.to_string(), LayerParameters::default()),
     ];
     for (index, layer) in plan.network.layers.iter().enumerate() {
-        rows.push(row(index.to_string(), layer.kind.describe(), layer.output.to_string(), of_layer(plan, index)));
+        rows.push(row(index.to_string(), plan.network.describe(index), layer.output.to_string(), of_layer(plan, index)));
     }
     rows.push(row(String::new(), "parameters".into(), String::new(), totals(plan)));
     table(&rows, 3)
@@ -231,7 +235,7 @@ fn lower(value: &impl std::fmt::Debug) -> String {
 }
 
 fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -> Value {
-    let parameters = |sums: &LayerParameters| json!({ "forward": sums.forward, "inverse": sums.inverse, "fixed": sums.fixed });
+    let parameters = |sums: &LayerParameters| json!({ "forward": sums.forward, "inverse": sums.inverse, "feedback": sums.feedback, "fixed": sums.fixed });
     let layers: Vec<Value> = plan
         .network
         .layers
@@ -239,7 +243,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
         .enumerate()
         .map(|(index, layer)| {
             let shape = [layer.output.height, layer.output.width, layer.output.channels];
-            json!({ "layer": layer.kind.describe(), "output": shape, "parameters": parameters(&of_layer(plan, index)) })
+            json!({ "layer": plan.network.describe(index), "output": shape, "parameters": parameters(&of_layer(plan, index)) })
         })
         .collect();
     let exchanged = |cost: &StepCost, way: Sharing| json!({ "one_host": plan.exchanged(cost, way, true), "between_hosts": plan.exchanged(cost, way, false) });
@@ -339,7 +343,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is missing:\n{text}");
         }
-        assert_eq!(json["parameters"], json!({ "forward": 532_490, "inverse": 328_960, "fixed": 0 }));
+        assert_eq!(json["parameters"], json!({ "forward": 532_490, "inverse": 328_960, "feedback": 0, "fixed": 0 }));
         assert_eq!(json["disk_bytes"]["model"], 4 * (532_490 + 328_960));
         assert_eq!(json["layers"][1]["parameters"]["inverse"], 65_792);
         assert_eq!(json["epoch"]["left_out"], 86);

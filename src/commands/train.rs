@@ -20,7 +20,7 @@ use crate::exchange::{self, Sharing, Transport};
 use crate::exit::Exit;
 use crate::job::say;
 use crate::learner::Engine;
-use crate::network::Role;
+use crate::network::{Map, Role};
 use crate::plan::{DataFacts, Plan};
 use crate::text::{grouped, scaled, table};
 use crate::training::{self, Best, Checkpoints, Initial, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
@@ -300,20 +300,28 @@ fn settings(
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     let from = resumed.map_or(String::new(), |state| format!(", from step {} on", state.step));
     row("run", format!("{}{from}", out.display()));
-    let layers: Vec<String> = plan.network.layers.iter().map(|layer| layer.kind.describe()).collect();
+    let layers: Vec<String> = (0..plan.network.depth()).map(|layer| plan.network.describe(layer)).collect();
     let output = if config.network.output == Output::Softmax { "softmax" } else { "linear" };
     row("network", format!("{} | {} | {output}", plan.network.input, layers.join(" | ")));
-    let turns = match (config.has_inverses(), config.learning.schedule) {
+    let turns = match (config.trains_inverses(), config.learning.schedule) {
         (false, _) => "",
         (true, Turns::Parallel) => ", parallel",
         (true, Turns::Alternating) => ", alternating",
     };
     row("rule", format!("{}{turns}", config.learning.rule.name()));
-    let parameters = |role| grouped(plan.maps.parameters(role) as u64);
-    let fixed: usize = plan.maps.all.iter().filter(|map| !map.trained()).map(|map| map.parameters()).sum();
-    let inverse = if config.has_inverses() { format!(", inverse {}", parameters(Role::Inverse)) } else { String::new() };
-    let fixed = if fixed > 0 { format!(", fixed random {}", grouped(fixed as u64)) } else { String::new() };
-    row("parameters", format!("forward {}{inverse}{fixed}", parameters(Role::Forward)));
+    let sum = |of: &dyn Fn(&Map) -> bool| plan.maps.all.iter().filter(|map| of(map)).map(|map| map.parameters() as u64).sum::<u64>();
+    let feedback = |role| matches!(role, Role::Feedback | Role::DirectFeedback);
+    let parameters: Vec<String> = [
+        ("forward", sum(&|map| map.role == Role::Forward)),
+        ("inverse", sum(&|map| map.role == Role::Inverse && map.trained())),
+        ("feedback", sum(&|map| feedback(map.role) && map.trained())),
+        ("not trained", sum(&|map| !map.trained())),
+    ]
+    .into_iter()
+    .filter(|(_, number)| *number > 0)
+    .map(|(name, number)| format!("{name} {}", grouped(number)))
+    .collect();
+    row("parameters", parameters.join(", "));
     let data = &config.data;
     let (samples, batch, steps) = (splits.train.len(), data.batch_size, schedule.steps_per_epoch());
     row("data", format!("{} samples, {} steps of {batch} an epoch", grouped(samples as u64), grouped(steps as u64)));

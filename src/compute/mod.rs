@@ -16,17 +16,12 @@ use anyhow::Result;
 
 pub use measure::{Measure, Of};
 
+pub use crate::network::Nonlinearity;
 use crate::network::{MapId, Shape};
 
 /// An activity, target, or error of the current batch, owned by the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Activity(pub usize);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nonlinearity {
-    Linear,
-    Tanh,
-}
 
 /// The two factors of a map's gradient: presynaptic activity (the map's source) and postsynaptic error (its destination).
 /// The gradient is their outer product summed over the global batch, divided by its size.
@@ -50,17 +45,24 @@ pub struct Batch<'a> {
     pub step: u64,
 }
 
-/// Adam's constants at one step: `w -= size * m / (sqrt(v) * deviation_scale + epsilon)`, which is either form of epsilon.
+/// What becomes of a parameter `w` at one step, given its gradient `g`, which is `scale` times the sum over the global batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamStep {
+pub struct OptimizerStep {
     /// One over the global batch.
     pub scale: f32,
-    pub beta1: f32,
-    pub beta2: f32,
-    pub size: f32,
-    pub deviation_scale: f32,
-    /// Above 0.
-    pub epsilon: f32,
+    /// What weight decay leaves of a parameter: 1 without.
+    pub keep: f32,
+    pub method: Method,
+}
+
+/// The constants of an optimiser at one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method {
+    /// `w = keep * w - size * m / (sqrt(v) * deviation_scale + epsilon)`, which is either form of epsilon; `m` and `v` are the decaying means
+    /// of `g` and of its square. Epsilon is above 0.
+    Adam { beta1: f32, beta2: f32, size: f32, deviation_scale: f32, epsilon: f32 },
+    /// `m = momentum * m + g`, and `w = keep * w - size * m`, or with Nesterov's look ahead `keep * w - size * (g + momentum * m)`.
+    Sgd { size: f32, momentum: f32, nesterov: bool },
 }
 
 /// Weight or bias of a map.
@@ -70,7 +72,7 @@ pub enum Part {
     Bias,
 }
 
-/// Parameters, or what Adam keeps for each of them.
+/// Parameters, or what their optimiser keeps for each of them: SGD its momentum as the first moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Buffer {
     Weights,
@@ -82,11 +84,18 @@ pub enum Buffer {
 ///
 /// Shapes agree with those the activities were made with; a mismatch is a bug of the caller and panics.
 pub trait Backend {
-    /// An activity of `shape` for every sample of a batch, zero at first.
-    fn activity(&mut self, shape: Shape) -> Activity;
+    /// An activity of `shape` for every sample of a batch, zero at first. Maps that lead to it end with `nonlinearity`, and `s` and `s'` below
+    /// are this one's and its slope.
+    fn activity_of(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity;
 
-    /// `destination = nonlinearity(map(source))` for each (source, destination): they share one reading of the weights.
-    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity);
+    /// An activity that is what maps make it: targets, errors, and pre-activations.
+    fn activity(&mut self, shape: Shape) -> Activity {
+        self.activity_of(shape, Nonlinearity::Identity)
+    }
+
+    /// `destination = s(map(source))` for each (source, destination), s the nonlinearity of all destinations: they share one reading of
+    /// the weights.
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)]);
 
     /// `destination = W^T source`, without bias: from the map's destination back to its source.
     fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity);
@@ -107,15 +116,15 @@ pub trait Backend {
     /// `destination = source + sigma * eps`; `layer` and the batch's place choose the noise.
     fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize);
 
-    /// `error = 2 (y - target) (1 - y^2)`: gradient of `|| y - target ||^2` through `y = tanh(.)`. With `measured`, the squared norm is added
-    /// to [`Measure::InverseLoss`].
-    fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool);
+    /// `error = 2 (y - target) s'(a)`: gradient of `|| y - target ||^2` by a, where a map made `y = s(a)`. With `measured`, the squared norm
+    /// is added to [`Measure::InverseLoss`].
+    fn error_through_nonlinearity(&mut self, y: Activity, target: Activity, error: Activity, measured: bool);
 
-    /// `delta *= 1 - y^2`.
-    fn through_tanh(&mut self, delta: Activity, y: Activity);
+    /// `delta *= s'(a)`, where a map made `y = s(a)`.
+    fn through_nonlinearity(&mut self, delta: Activity, y: Activity);
 
-    /// `destination = (target - y) (1 - y^2)`.
-    fn difference_through_tanh(&mut self, target: Activity, y: Activity, destination: Activity);
+    /// `destination = (target - y) s'(a)`, where a map made `y = s(a)`.
+    fn difference_through_nonlinearity(&mut self, target: Activity, y: Activity, destination: Activity);
 
     /// `destination = y + scale * change`.
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity);

@@ -2,15 +2,18 @@
 
 use super::Rule;
 use super::schema::*;
-use crate::rules::{Feedback, Setting, definitions, own_keys};
+use crate::network::Fields;
+use crate::rules::{Feedback, Plasticity, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
 pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let rule = config.learning.rule;
     let name = rule.name();
     layers(&config.network.layers, rule)?;
-    if config.learning.schedule == Schedule::Alternating && !config.has_inverses() {
-        let why = if rule.trains_inverses() {
+    if config.learning.schedule == Schedule::Alternating && !config.trains_inverses() {
+        let why = if config.has_inverses() {
+            "learning.inverses is \"fixed\"".to_owned()
+        } else if rule.trains_inverses() {
             format!("{name} has no inverse in a network of {} hidden layers", config.network.layers.len())
         } else {
             format!("{name} trains no inverses")
@@ -24,7 +27,35 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {}", able.join(", ")),
         ));
     }
+    // What learns under noise leads down from a layer.
+    let noisy = if rule.trains_inverses() { config.inverses() } else { config.network.layers.len() };
+    if let Some(ByLayer::Each(values)) = &config.learning.sigma
+        && rule.uses(Setting::Sigma)
+        && noisy > 0
+        && values.len() != noisy
+    {
+        let what = "expected a number, or one for each layer that has noise below it, from the lowest";
+        return Err(("learning.sigma", format!("{what}, of which {name} has {noisy} here; found {} numbers", values.len())));
+    }
+    if config.learning.inverse_weights == BackwardWeights::Transposed && config.widens_inverses() {
+        let why =
+            "\"transposed\" weights have the fields of their layers; use \"random\", or inverse_fields = \"own\" and inverse_growth = 0";
+        return Err(("learning.inverse_weights", why.to_owned()));
+    }
     crops(&config.data)?;
+    let Optimizer { learning_rate_schedule, cosine_epochs, warmup_epochs, .. } = &config.optimizer;
+    if *learning_rate_schedule == LearningRateSchedule::Cosine && !cosine_epochs.is_some_and(|end| end > *warmup_epochs) {
+        return Err((
+            "optimizer.cosine_epochs",
+            "a \"cosine\" schedule needs the epochs to its end, more than optimizer.warmup_epochs; the length of the run is usual"
+                .to_owned(),
+        ));
+    }
+    for (key, group) in config.optimizer.groups() {
+        if group.method == OptimizerMethod::Sgd && group.nesterov && group.momentum == 0.0 {
+            return Err((key, "Nesterov's look ahead is along a momentum, which is 0; give one, 0.9 for example".to_owned()));
+        }
+    }
     if config.parallel.device == Device::Cpu && config.parallel.backend == TransportChoice::Nccl {
         return Err(("parallel.backend", "\"nccl\" joins GPUs, and parallel.device is \"cpu\"; use \"mpi\" or \"auto\"".to_owned()));
     }
@@ -58,9 +89,14 @@ fn layers(layers: &[Layer], rule: Rule) -> Result<(), (&'static str, String)> {
             ));
         }
         if kind == "conv" && !rule.convolutions {
+            let able: Vec<&str> = definitions().filter(|rule| rule.convolutions).map(|rule| rule.name).collect();
             return Err((
                 "network.layers",
-                format!("layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or rule \"bp\"", rule.name()),
+                format!(
+                    "layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or one of the rules {}",
+                    rule.name(),
+                    able.join(", ")
+                ),
             ));
         }
     }
@@ -88,6 +124,11 @@ impl Config {
     pub fn unused(&self, key: &str) -> Option<String> {
         reason(self, key)
     }
+
+    /// Whether inverses read more than their layers' kernels join.
+    pub fn widens_inverses(&self) -> bool {
+        self.learning.needs().fields != Fields::Larger(0) && self.unused("learning.inverse_fields").is_none()
+    }
 }
 
 fn reason(config: &Config, key: &str) -> Option<String> {
@@ -99,17 +140,54 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             (!config.has_inverses()).then(|| format!("\"{}\" has no inverse in a network of {hidden} hidden layers", rule.name()))
         })
     };
+    let by_training = || {
+        let fixed = config.learning.inverses == InverseChoice::Fixed;
+        by_inverses().or_else(|| fixed.then(|| "learning.inverses is \"fixed\"".to_owned()))
+    };
+    let by_schedule = |schedule, name: &str| {
+        (config.optimizer.learning_rate_schedule != schedule).then(|| format!("optimizer.learning_rate_schedule is not \"{name}\""))
+    };
+    let by_method = |group: &ParameterGroup| {
+        let (used, other) = match key.rsplit('.').next().unwrap_or(key) {
+            "beta1" | "beta2" | "epsilon" => (group.method == OptimizerMethod::Adam, "sgd"),
+            "momentum" | "nesterov" => (group.method == OptimizerMethod::Sgd, "adam"),
+            _ => (true, ""),
+        };
+        (!used).then(|| format!("method \"{other}\" does not use it"))
+    };
+    let no_fields = || {
+        let local = config.network.layers.iter().skip(1).any(|layer| !matches!(layer, Layer::Dense { .. }));
+        (!local).then(|| "no layer with an inverse is local".to_owned())
+    };
     match key {
         "learning.alpha" => {
             by_rule(rule.uses(Setting::Alpha)).or_else(|| (hidden == 0).then(|| "the network has no hidden layer".to_owned()))
         }
         "learning.target_step" => by_rule(rule.uses(Setting::TargetStep)).or_else(by_inverses),
         "learning.auxiliary_units" => by_rule(rule.uses(Setting::AuxiliaryUnits)).or_else(by_inverses),
-        "learning.sigma" | "learning.schedule" | "learning.inverse_weights" => by_inverses(),
+        "learning.inverses" | "learning.inverse_weights" => by_inverses(),
+        "learning.inverse_fields" => by_inverses().or_else(no_fields),
+        "learning.inverse_growth" => by_inverses().or_else(no_fields).or_else(|| {
+            (config.learning.inverse_fields == InverseFields::Dense).then(|| "learning.inverse_fields is \"dense\"".to_owned())
+        }),
+        "learning.sigma" if rule.uses(Setting::Sigma) && !rule.trains_inverses() => None,
+        "learning.sigma" | "learning.schedule" => by_training(),
+        "learning.label_smoothing" => (config.network.output == Output::Linear).then(|| "a linear output has no labels".to_owned()),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
-        "learning.feedback_weights" => by_rule(rule.feedback == Feedback::Layered),
-        _ if key.starts_with("optimizer.inverse.") => by_inverses(),
+        "learning.feedback_weights" => by_rule(matches!(rule.feedback, Feedback::Layered(Plasticity::Fixed | Plasticity::Trained))),
+        "optimizer.step_epochs" | "optimizer.step_factor" => by_schedule(LearningRateSchedule::Step, "step"),
+        "optimizer.cosine_epochs" => by_schedule(LearningRateSchedule::Cosine, "cosine"),
+        _ if key.starts_with("optimizer.inverse.") => by_training().or_else(|| by_method(&config.optimizer.inverse)),
+        _ if key.starts_with("optimizer.feedback.") => {
+            let trained = matches!(rule.feedback, Feedback::Layered(Plasticity::Trained) | Feedback::Direct(Plasticity::Trained));
+            by_rule(trained).or_else(|| by_method(&config.optimizer.feedback))
+        }
+        _ if key.starts_with("optimizer.forward.") => by_method(&config.optimizer.forward),
+        "network.nonlinearity" => {
+            let followed = config.network.layers.iter().any(|layer| layer.nonlinearity() == config.network.nonlinearity);
+            (!followed).then(|| "no hidden layer goes by it".to_owned())
+        }
         "data.crop_padding" => {
             (!config.data.augment.contains(&Augment::RandomCrop)).then(|| "images are padded for random_crop alone".to_owned())
         }

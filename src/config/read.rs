@@ -22,7 +22,7 @@ pub(super) fn read(source: &Source, purpose: Purpose) -> Result<Config> {
             put(&mut values, key.path, value);
         }
     }
-    let layers = layers(source, known(&values, "network.layers"))?;
+    let layers = layers(source, &values)?;
     put(&mut values, "network.layers", layers);
     own_keys(source, &mut values)?;
     let config: Config = values.try_into().map_err(|error| source.error("", error))?;
@@ -60,17 +60,17 @@ fn missing(source: &Source, path: &str, what: &str) -> anyhow::Error {
     source.error("", format!("{path} is required: {what}"))
 }
 
-/// `written`, with the defaults of each layer's kind.
-fn layers(source: &Source, written: &Value) -> Result<Value> {
-    let layers = written.as_array().into_iter().flatten();
+/// The layers as written, with the defaults of each layer's kind.
+fn layers(source: &Source, values: &Table) -> Result<Value> {
+    let layers = known(values, "network.layers").as_array().into_iter().flatten();
     layers
         .enumerate()
-        .map(|(index, value)| layer(source, &format!("network.layers[{index}]"), value))
+        .map(|(index, value)| layer(source, values, &format!("network.layers[{index}]"), value))
         .collect::<Result<_>>()
         .map(Value::Array)
 }
 
-fn layer(source: &Source, path: &str, written: &Value) -> Result<Value> {
+fn layer(source: &Source, values: &Table, path: &str, written: &Value) -> Result<Value> {
     // An array's element exists somewhere, in one file; a section may be written in several, or in none.
     let missing = |key: &str, what: &str| source.error(path, format!("{key} is required: {what}"));
     let table = written.as_table().ok_or_else(|| source.error(path, format!("expected a layer, found {}", describe(written))))?;
@@ -83,6 +83,7 @@ fn layer(source: &Source, path: &str, written: &Value) -> Result<Value> {
         let value = match (table.get(key.path), key.default) {
             (Some(value), _) => checked(source, &join(path, key.path), &key.kind, value)?,
             (None, Default::Is(value)) => value.parse().map_err(|error| source.error(path, error))?,
+            (None, Default::Of { path, .. }) => known(values, path).clone(),
             (None, _) => return Err(missing(key.path, key.meaning)),
         };
         layer.insert(key.path.to_owned(), value);
@@ -99,7 +100,9 @@ fn own_keys(source: &Source, values: &mut Table) -> Result<()> {
         let value = checked(source, &path, &Kind::Number(FINITE), value)?;
         put(values, &path, value);
     }
-    if let Some(path) = rule.required_keys().find(|path| source.value(path).is_none()) {
+    let fixed = known(values, "learning.inverses").as_str() == Some("fixed");
+    let needed = |path: &&str| source.value(path).is_none() && !(fixed && *path == "learning.sigma");
+    if let Some(path) = rule.required_keys().find(needed) {
         let meaning = Config::key(path).map_or("", |key| key.meaning);
         return Err(source.error("", format!("{path} is required by {}: {meaning}", rule.name())));
     }

@@ -9,15 +9,16 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::compute::Buffer;
 pub use crate::compute::settings::{DeviceChoice as Device, KernelChoice, Precision};
 use crate::exchange::settings::Settings;
 pub use crate::exchange::settings::{ExchangeChoice, TransportChoice, Wire};
 use crate::exit::Exit;
 use crate::key::Default::{Absent, FileName, Is, Of, Required};
-use crate::key::{DECAY, Key, Kind, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, names_of, settings};
-use crate::network::Inverses;
-pub use crate::network::{LayerSpec as Layer, Output, Spec as Network};
-pub use crate::rules::{BackwardWeights, Learning, RuleChoice as Rule, Schedule};
+use crate::key::{DECAY, FRACTION, Key, Kind, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, names_of, settings};
+use crate::network::{Inverses, Role};
+pub use crate::network::{LayerSpec as Layer, Nonlinearity, Output, Spec as Network};
+pub use crate::rules::{BackwardWeights, ByLayer, InverseChoice, InverseFields, Learning, RuleChoice as Rule, Schedule};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -34,7 +35,7 @@ impl Config {
     /// A row for each key that there is, but for those of a rule's own.
     pub fn keys() -> impl Iterator<Item = &'static Key> {
         let learning = [Experiment::KEYS, Data::KEYS, Network::KEYS, Learning::KEYS];
-        let machine = [Optimizer::KEYS, Adam::KEYS, INVERSE, Training::KEYS, Parallel::KEYS];
+        let machine = [Optimizer::KEYS, ParameterGroup::KEYS, INVERSE, FEEDBACK, Training::KEYS, Parallel::KEYS];
         learning.into_iter().chain(machine).flatten()
     }
 
@@ -43,14 +44,25 @@ impl Config {
         Config::keys().find(|key| key.path == path)
     }
 
-    /// Whether this network has an inverse to train under its rule: dtp takes the penultimate target from the gradient, so its
-    /// inverses begin one layer lower.
-    pub fn has_inverses(&self) -> bool {
+    /// Whether this network has an inverse to train under its rule.
+    pub fn trains_inverses(&self) -> bool {
+        self.has_inverses() && self.learning.inverses == InverseChoice::Trained
+    }
+
+    /// How many inverses this network has under its rule: dtp takes the penultimate target from the gradient, so its inverses begin one
+    /// layer lower.
+    pub fn inverses(&self) -> usize {
+        let hidden = self.network.layers.len();
         match self.learning.rule.inverses {
-            Inverses::None => false,
-            Inverses::Hidden => self.network.layers.len() >= 2,
-            Inverses::HiddenAndOutput => !self.network.layers.is_empty(),
+            Inverses::None => 0,
+            Inverses::Hidden => hidden.saturating_sub(1),
+            Inverses::HiddenAndOutput => hidden,
         }
+    }
+
+    /// Whether this network has an inverse to train under its rule.
+    pub fn has_inverses(&self) -> bool {
+        self.inverses() > 0
     }
 }
 
@@ -126,17 +138,55 @@ pub enum Augment {
 }
 
 settings! {
-    /// What parameters are updated by; the keys of Adam are in sections of their own.
+    /// What parameters are updated by; each group of them has a section of its own.
     pub struct Optimizer in "optimizer" {
         epsilon_form: EpsilonForm, Kind::Choice(names_of::<EpsilonForm>), Is("\"standard\""), Result,
             "where Adam's epsilon stands: \"standard\" beside the corrected root, \"hat\" beside the uncorrected one, as in TensorFlow";
+        learning_rate_schedule: LearningRateSchedule, Kind::Choice(names_of::<LearningRateSchedule>), Is("\"constant\""), Result,
+            "what all learning rates are multiplied by: \"constant\": 1; \"step\": `step_factor` more often every `step_epochs`; \
+             \"cosine\": from 1 to 0 on half a cosine, step by step";
+        warmup_epochs: f64, Kind::Number(SPAN), Is("0.0"), Result,
+            "epochs in which learning rates rise in a straight line to what they are";
+        step_epochs: u64, Kind::Whole(1), Is("30"), Result,
+            "epochs from one step of a \"step\" schedule to the next";
+        step_factor: f64, Kind::Number(FRACTION), Is("0.1"), Result,
+            "what learning rates are multiplied by at each step of a \"step\" schedule";
+        cosine_epochs: Option<f64>, Kind::Number(POSITIVE_SPAN), Absent, Result,
+            "epochs from the start to the end of a \"cosine\" schedule, the warm-up included; afterwards learning rates are 0";
     }
     plus {
         /// For the forward model.
-        forward: Adam,
+        forward: ParameterGroup,
         /// For the inverses.
-        inverse: Adam
+        inverse: ParameterGroup,
+        /// For feedback weights that learn.
+        feedback: ParameterGroup
     }
+}
+
+impl Optimizer {
+    /// The group of the maps that have `role`. Fixed ones have none, and are given the forward model's.
+    pub fn group(&self, role: Role) -> &ParameterGroup {
+        match role {
+            Role::Inverse => &self.inverse,
+            Role::Feedback | Role::DirectFeedback => &self.feedback,
+            Role::Forward | Role::Auxiliary => &self.forward,
+        }
+    }
+
+    /// Each group, with a key to name it by.
+    pub fn groups(&self) -> [(&'static str, &ParameterGroup); 3] {
+        let Optimizer { forward, inverse, feedback, .. } = self;
+        [("optimizer.forward.momentum", forward), ("optimizer.inverse.momentum", inverse), ("optimizer.feedback.momentum", feedback)]
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearningRateSchedule {
+    Constant,
+    Step,
+    Cosine,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,27 +199,60 @@ pub enum EpsilonForm {
 }
 
 settings! {
-    /// Adam (Kingma & Ba) for one of the two models.
+    /// The optimiser of a group of parameters.
     #[derive(Copy)]
-    pub struct Adam in "optimizer.forward" {
-        learning_rate: f64, Kind::Number(NOT_NEGATIVE), Required, Result, "step size of Adam, for the forward model";
+    pub struct ParameterGroup in "optimizer.forward" {
+        learning_rate: f64, Kind::Number(NOT_NEGATIVE), Required, Result, "step size, for the forward model";
+        method: OptimizerMethod, Kind::Choice(names_of::<OptimizerMethod>), Is("\"adam\""), Result, "what gradients become steps by";
         beta1: f64, Kind::Number(DECAY), Is("0.9"), Result, "decay of Adam's mean of gradients";
         beta2: f64, Kind::Number(DECAY), Is("0.999"), Result, "decay of Adam's mean of squared gradients";
         epsilon: f64, Kind::Number(NOT_NEGATIVE), Is("1e-8"), Result, "what Adam adds to the root of that mean";
+        momentum: f64, Kind::Number(DECAY), Is("0.0"), Result, "decay of SGD's sum of gradients";
+        nesterov: bool, Kind::Flag, Is("false"), Result, "whether SGD looks ahead along its momentum";
+        weight_decay: f64, Kind::Number(NOT_NEGATIVE), Is("0.0"), Result,
+            "decoupled: a step takes `learning_rate` times this part of each parameter away, beside what the gradient does";
     }
 }
 
-/// The same for the inverses, key by key as for the forward model where nothing is written.
-const INVERSE: &[Key] = &[
-    inverse("optimizer.inverse.learning_rate", &Adam::KEYS[0]),
-    inverse("optimizer.inverse.beta1", &Adam::KEYS[1]),
-    inverse("optimizer.inverse.beta2", &Adam::KEYS[2]),
-    inverse("optimizer.inverse.epsilon", &Adam::KEYS[3]),
-];
-
-const fn inverse(path: &'static str, forward: &Key) -> Key {
-    Key { path, default: Of { path: forward.path, words: "forward's" }, meaning: "the same for the inverses", ..*forward }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerMethod {
+    Adam,
+    Sgd,
 }
+
+impl ParameterGroup {
+    /// What the method keeps for each parameter.
+    pub fn moments(&self) -> &'static [Buffer] {
+        match self.method {
+            OptimizerMethod::Adam => &[Buffer::FirstMoment, Buffer::SecondMoment],
+            OptimizerMethod::Sgd => &[Buffer::FirstMoment],
+        }
+    }
+}
+
+/// The rows of another group, in which what is not written is as for the forward model.
+macro_rules! group {
+    ($section:literal, $meaning:literal) => {
+        &[
+            group!(@ $section, $meaning, "learning_rate", 0),
+            group!(@ $section, $meaning, "method", 1),
+            group!(@ $section, $meaning, "beta1", 2),
+            group!(@ $section, $meaning, "beta2", 3),
+            group!(@ $section, $meaning, "epsilon", 4),
+            group!(@ $section, $meaning, "momentum", 5),
+            group!(@ $section, $meaning, "nesterov", 6),
+            group!(@ $section, $meaning, "weight_decay", 7),
+        ]
+    };
+    (@ $section:literal, $meaning:literal, $name:literal, $row:literal) => {{
+        let forward = &ParameterGroup::KEYS[$row];
+        Key { path: concat!($section, ".", $name), default: Of { path: forward.path, words: "forward's" }, meaning: $meaning, ..*forward }
+    }};
+}
+
+const INVERSE: &[Key] = group!("optimizer.inverse", "the same for the inverses");
+const FEEDBACK: &[Key] = group!("optimizer.feedback", "the same for feedback weights that learn");
 
 settings! {
     /// How long to train, and what is looked at and kept on the way. Intervals of 0 mean never.

@@ -1,6 +1,6 @@
 //! How ranks share an update on CPUs, whose kernels work on plain memory.
 //!
-//! Every parameter has one owner, the rank that applies Adam to it; owners' ranges follow the order of memory, in whole update items.
+//! Every parameter has one owner, the rank that applies the optimiser to it; owners' ranges follow the order of memory, in whole update items.
 //! * `activities`: the owner reads all ranks' factors and makes its range's gradient for the global batch, in sample order. Ranks of one
 //!   host see each other's factors and one copy of the parameters; between hosts factors and new parameters travel, each between ranks
 //!   of the same place on their hosts, so that a byte crosses once.
@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 
 use super::settings::ExchangeChoice;
 use super::transport::{Handle, Message, Span, Transport};
-use super::{AdamSteps, UpdateExchange, reduce};
+use super::{Optimizers, UpdateExchange, reduce};
 use crate::compute::cpu::{Arena, CpuBackend, Use};
 use crate::compute::{Activity, Update};
 use crate::network::MapId;
@@ -142,6 +142,14 @@ impl Exchange {
         self.sharing > 1
     }
 
+    /// Gives weights that follow the signs of their layer's these signs; `draw` is the number of steps before. Collective.
+    pub fn follow_signs(&self, backend: &mut CpuBackend, draw: u64) {
+        if backend.maps.follow_signs() {
+            backend.follow_signs(draw, (self.rank % self.sharing, self.sharing));
+            self.meet(backend);
+        }
+    }
+
     /// Stores the gradients of `updates`, summed over the global batch, in `to`, an arena of the parameters' layout: of each map the part that
     /// this rank owns. No parameter changes.
     pub fn gradients(&mut self, backend: &mut CpuBackend, updates: &[Update], to: &Arena) -> Result<()> {
@@ -170,7 +178,7 @@ impl Exchange {
         part(self.items[map.0], rank, self.size)
     }
 
-    /// Brings Adam's moments to rank 0, for a checkpoint. Collective.
+    /// Brings the moments to rank 0, for a checkpoint. Collective.
     pub fn gather_moments(&self, backend: &CpuBackend) {
         let beyond = |rank: usize| rank >= self.sharing;
         for (map, ranges) in backend.maps.all.iter().zip(&self.elements).filter(|(map, _)| map.trained()) {
@@ -306,7 +314,7 @@ impl UpdateExchange for Exchange {
         }
     }
 
-    fn commit(&mut self, backend: &mut CpuBackend, steps: AdamSteps) -> Result<()> {
+    fn commit(&mut self, backend: &mut CpuBackend, steps: Optimizers) -> Result<()> {
         let updates = std::mem::take(&mut self.taken);
         // With nobody to reach by messages, all maps are one pass.
         let at_once = !self.overlap || self.peers().next().is_none();
@@ -316,9 +324,9 @@ impl UpdateExchange for Exchange {
                 Buffers::Activities { .. } => {
                     self.await_factors(backend, some);
                     let (maps, arenas) = (backend.maps.clone(), backend.parameters.at());
-                    let adam =
-                        |map: MapId| Use::Adam { weights: arenas[0], first: arenas[1], second: arenas[2], step: steps.of(&maps, map) };
-                    backend.update(some, &self.bases, |map| self.owned[map.0].clone(), adam)?;
+                    let [weights, first, second] = arenas;
+                    let optimize = |map: MapId| Use::Optimize { weights, first, second, step: steps.of(&maps, map) };
+                    backend.update(some, &self.bases, |map| self.owned[map.0].clone(), optimize)?;
                 }
                 Buffers::Gradients { .. } => {
                     self.await_gradients(backend, some)?;
@@ -328,7 +336,7 @@ impl UpdateExchange for Exchange {
                         let step = steps.of(&backend.maps, update.map);
                         let parts = reduce::parts(self.rank, gradients.at(0), ranges, recv.at(recv_starts[map]));
                         // SAFETY: await_gradients has waited for all parts, which hold as many elements as the range.
-                        unsafe { backend.adam(&parts, ranges[self.rank].clone(), step) };
+                        unsafe { backend.optimize(&parts, ranges[self.rank].clone(), step) };
                     }
                 }
             }

@@ -26,7 +26,7 @@ pub use self::sharing::Sharing;
 pub use self::transport::{Handle, Message, Single, Span, Transport};
 use anyhow::Result;
 
-use crate::compute::{AdamStep, Backend, Update};
+use crate::compute::{Backend, OptimizerStep, Update};
 use crate::network::{MapId, Maps, Role};
 
 /// Shares the updates of a step among the ranks: takes them as the rule hands them out, and changes parameters when all are there.
@@ -37,7 +37,7 @@ pub trait UpdateExchange {
     fn take(&mut self, backend: &mut Self::Backend, update: Update) -> Result<()>;
 
     /// Ends the step: applies the updates that were taken to the parameters of every rank. Collective.
-    fn commit(&mut self, backend: &mut Self::Backend, steps: AdamSteps) -> Result<()>;
+    fn commit(&mut self, backend: &mut Self::Backend, steps: Optimizers) -> Result<()>;
 
     /// Ends the step without an update: waits for what travels, since its memory is in use until then.
     fn settle(&mut self);
@@ -46,15 +46,20 @@ pub trait UpdateExchange {
 /// What to tell who wants NCCL on a CPU.
 pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and this rank computes on the CPU; use \"auto\" or \"mpi\"";
 
-/// Adam's constants of both models at one step.
+/// The optimisers' constants at one step, of each group of parameters.
 #[derive(Clone, Copy, Debug)]
-pub struct AdamSteps {
-    pub forward: AdamStep,
-    pub inverse: AdamStep,
+pub struct Optimizers {
+    pub forward: OptimizerStep,
+    pub inverse: OptimizerStep,
+    pub feedback: OptimizerStep,
 }
 
-impl AdamSteps {
-    fn of(&self, maps: &Maps, map: MapId) -> AdamStep {
-        if maps.get(map).role == Role::Inverse { self.inverse } else { self.forward }
+impl Optimizers {
+    fn of(&self, maps: &Maps, map: MapId) -> OptimizerStep {
+        match maps.get(map).role {
+            Role::Inverse => self.inverse,
+            Role::Feedback | Role::DirectFeedback => self.feedback,
+            Role::Forward | Role::Auxiliary => self.forward,
+        }
     }
 }

@@ -14,6 +14,12 @@ pub struct Bound {
     holds: fn(f64) -> bool,
 }
 
+impl Bound {
+    fn takes(&self, value: &Value) -> bool {
+        value.as_float().or(value.as_integer().map(|number| number as f64)).is_some_and(self.holds)
+    }
+}
+
 pub const FINITE: Bound = Bound { words: "a finite number", holds: f64::is_finite };
 pub const NOT_NEGATIVE: Bound = Bound { words: "a finite number, 0 or more", holds: |x| x.is_finite() && x >= 0.0 };
 pub const POSITIVE: Bound = Bound { words: "a finite number above 0", holds: |x| x.is_finite() && x > 0.0 };
@@ -48,6 +54,8 @@ pub enum Kind {
     /// A whole number of which more than this much can only be a slip.
     Count(usize),
     Number(Bound),
+    /// A number, or an array of them.
+    Numbers(Bound),
     /// The height and width of an image.
     Pair,
     Choice(Names),
@@ -66,6 +74,7 @@ impl Kind {
             Kind::Size(least) => format!("a whole number from {least} to {LARGEST_SIZE}"),
             Kind::Count(most) => format!("a whole number from 0 to {most}"),
             Kind::Number(bound) => bound.words.to_owned(),
+            Kind::Numbers(bound) => format!("{}, or an array of such", bound.words),
             Kind::Pair => format!("two whole numbers from 1 to {LARGEST_SIDE}, [height, width]"),
             Kind::Choice(names) => format!("one of {}", quoted(names())),
             Kind::Choices(names) => format!("an array of names, any of {}", quoted(names())),
@@ -83,11 +92,10 @@ impl Kind {
             Kind::Whole(least) => value.as_integer().and_then(|number| u64::try_from(number).ok()).is_some_and(|number| number >= *least),
             Kind::Size(least) => size(*least, LARGEST_SIZE),
             Kind::Count(most) => size(0, *most),
-            Kind::Number(bound) => match value {
-                Value::Float(number) => (bound.holds)(*number),
-                Value::Integer(number) => (bound.holds)(*number as f64),
-                _ => false,
-            },
+            Kind::Number(bound) => bound.takes(value),
+            Kind::Numbers(bound) => {
+                value.as_array().map_or_else(|| bound.takes(value), |array| array.iter().all(|value| bound.takes(value)))
+            }
             Kind::Pair => {
                 value.as_array().is_some_and(|sides| sides.len() == 2 && sides.iter().all(|side| as_size(side, 1, LARGEST_SIDE).is_some()))
             }

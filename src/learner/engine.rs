@@ -5,15 +5,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::adam;
 use super::devices;
 use super::diagnostics::LayerDiagnostics;
 use super::executor::{self, Executor, StepInFlight};
+use super::optimizer;
 use crate::agreement::{Facts, agree};
 use crate::compute::profile::Profile;
 use crate::compute::{Backend, Batch, Buffer, Measure, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
-use crate::exchange::{AdamSteps, Transport};
+use crate::exchange::{Optimizers, Transport};
 use crate::exit::Exit;
 use crate::network::{MapId, Maps, Network, Role};
 use crate::observe::{Doing, Row};
@@ -105,7 +105,9 @@ impl Engine {
             }
         }
         self.transport.barrier();
-        give(self)
+        give(self)?;
+        self.transport.barrier();
+        self.executor.follow_signs(0)
     }
 
     /// Gives each layer's feedback the layer's weights, which in their interchange layout are in the same order.
@@ -152,10 +154,11 @@ impl Engine {
         self.executor.shares_parameters()
     }
 
-    /// One step on this rank's part of a global batch: activities, targets, errors, then the update on all ranks. Collective.
+    /// One step on this rank's part of a global batch: activities, targets, errors, then the update on all ranks, with learning rates that
+    /// are `rate` times those of the configuration. Collective.
     ///
     /// Fails, before any parameter changes, where the loss is not finite.
-    pub fn learn(&mut self, batch: &Batch, phase: Phase) -> Result<()> {
+    pub fn learn(&mut self, batch: &Batch, phase: Phase, rate: f64) -> Result<()> {
         ensure!(batch.samples * self.transport.size() == self.global_batch, "a training batch is whole");
         self.executor.backend().begin(batch)?;
         let step = StepInFlight::learn(&mut *self.executor, &*self.rule, phase)?;
@@ -164,14 +167,16 @@ impl Engine {
             forward: self.steps.forward + u64::from(phase.trains_forward()),
             inverse: self.steps.inverse + u64::from(phase.trains_inverse()),
         };
-        let form = self.optimizer.epsilon_form;
-        let steps = AdamSteps {
-            forward: adam::step(&self.optimizer.forward, form, taken.forward, self.global_batch),
-            inverse: adam::step(&self.optimizer.inverse, form, taken.inverse, self.global_batch),
-        };
-        step.commit(steps)?;
+        let Optimizer { forward, inverse, feedback, epsilon_form, .. } = &self.optimizer;
+        let of = |group, t| optimizer::step(group, *epsilon_form, t, rate, self.global_batch);
+        // Feedback learns with the forward model.
+        step.commit(Optimizers {
+            forward: of(forward, taken.forward),
+            inverse: of(inverse, taken.inverse),
+            feedback: of(feedback, taken.forward),
+        })?;
         self.steps = taken;
-        Ok(())
+        self.executor.follow_signs(batch.step + 1)
     }
 
     /// The forward pass alone, on any number of samples up to this rank's share of a batch. Not collective.
@@ -206,6 +211,10 @@ impl Engine {
 
     pub fn maps(&self) -> &Maps {
         &self.maps
+    }
+
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
     }
 
     pub fn steps(&self) -> OptimizerSteps {
@@ -290,7 +299,7 @@ impl Engine {
 /// The maps of a network whose batch the ranks divide.
 pub(super) fn prepare(config: &Config, network: &Network, transport: &dyn Transport) -> Result<Arc<Maps>> {
     config.data.samples_per_rank(transport.size())?;
-    Ok(Arc::new(Maps::new(network, &config.learning.rule.needs(config.learning.auxiliary_units))))
+    Ok(Arc::new(Maps::new(network, &config.learning.needs())))
 }
 
 /// Refuses a step whose losses are not finite: which, and where to look for the cause.

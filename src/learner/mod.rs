@@ -1,11 +1,11 @@
 //! One rank's learner: a rule on a device, with optimisers and its part in the exchange. It performs steps, and knows neither files nor
 //! when to do what.
 
-mod adam;
 mod devices;
 mod diagnostics;
 mod engine;
 mod executor;
+mod optimizer;
 pub mod replicas;
 
 pub use devices::choose as choose_device;

@@ -90,6 +90,14 @@ impl Connectivity {
         Connectivity::new((1, units), (positions, output.channels), (positions, 1), &links)
     }
 
+    /// Every position of `source` to every position of `destination`; block s * destinations + d belongs to the two.
+    pub fn full(source: Shape, destination: Shape) -> Connectivity {
+        let (from, to) = (source.positions(), destination.positions());
+        let link = |at: usize| Link { source: (at / to) as u32, destination: (at % to) as u32, block: at as u32 };
+        let links: Vec<Link> = (0..from * to).map(link).collect();
+        Connectivity::new((from, source.channels), (to, destination.channels), (from * to, to), &links)
+    }
+
     /// Square windows with "same" padding: `total = max((out - 1) * stride + kernel - in, 0)`, half of it (floor) before, the rest after.
     /// Weight (a, b) of output (i, j) reads input (i * stride + a - before, j * stride + b - before), a along the height.
     pub fn windows(input: Shape, output: Shape, kernel: usize, stride: usize, shared: bool) -> Connectivity {

@@ -2,7 +2,7 @@
 //!
 //! Maps are made once, from the network and what the rule needs. Rules address them by [`MapId`]; the backend stores their parameters.
 
-use super::{Connectivity, Feedback, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Shape};
+use super::{Connectivity, Feedback, Fields, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Nonlinearity, Plasticity, Shape};
 
 /// A map of [`Maps::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,9 +12,9 @@ pub struct MapId(pub usize);
 pub enum Role {
     Forward,
     Inverse,
-    /// Fixed random transpose (fa), applied from the layer's output to its input.
+    /// In the place of the layer's transpose (fa), applied from the layer's output to its input.
     Feedback,
-    /// Fixed random weights from the output's error to a hidden layer (dfa).
+    /// Weights from the output's error to a hidden layer (dfa).
     DirectFeedback,
     /// Fixed random features of the penultimate activity (ao_sdtp).
     Auxiliary,
@@ -34,6 +34,7 @@ pub struct Map {
     /// Counted from 0, the layer above the input.
     pub layer: usize,
     pub role: Role,
+    pub plasticity: Plasticity,
     pub source: Shape,
     pub destination: Shape,
     pub connectivity: Connectivity,
@@ -46,8 +47,9 @@ pub struct Map {
 }
 
 impl Map {
+    /// Whether the rule hands out updates of it.
     pub fn trained(&self) -> bool {
-        matches!(self.role, Role::Forward | Role::Inverse)
+        self.plasticity == Plasticity::Trained
     }
 
     pub fn biases(&self) -> usize {
@@ -66,6 +68,11 @@ impl Map {
     /// Bound of the uniform initialisation (Glorot & Bengio): sqrt(6 / (fan_in + fan_out)).
     pub fn bound(&self) -> f64 {
         (6.0 / (self.fans.0 + self.fans.1) as f64).sqrt()
+    }
+
+    /// Deviation of the initial weights: sqrt(2 / (fan_in + fan_out)).
+    pub fn deviation(&self) -> f64 {
+        self.bound() / 3f64.sqrt()
     }
 
     fn forward(index: usize, layer: &Layer) -> Map {
@@ -91,6 +98,7 @@ impl Map {
         Map {
             layer: index,
             role: Role::Forward,
+            plasticity: Plasticity::Trained,
             source: layer.input,
             destination: layer.output,
             bias: if conv { Bias::PerChannel } else { Bias::PerUnit },
@@ -103,7 +111,7 @@ impl Map {
     }
 
     /// The inverse of `layer`, from its output (with `extra` auxiliary units beside it) to its input.
-    fn inverse(index: usize, layer: &Layer, extra: usize) -> Map {
+    fn inverse(index: usize, layer: &Layer, extra: usize, fields: Fields, plasticity: Plasticity) -> Map {
         let (connectivity, shape, strides, bias_shape, fans) = match layer.kind {
             LayerSpec::Dense { .. } => {
                 let outputs = layer.output.units() + extra;
@@ -111,18 +119,31 @@ impl Map {
                 let connectivity = Connectivity::broadcast(outputs, layer.input);
                 (connectivity, vec![inputs, outputs], [channels * outputs, 0, 1, outputs], vec![inputs], (outputs, inputs))
             }
-            LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
-                let connectivity = layer.connectivity().reversed();
-                let (rows, columns) = (connectivity.rows, connectivity.columns);
-                let offsets = kernel * kernel;
-                let shape = vec![layer.output.height, layer.output.width, rows, kernel, kernel, columns];
-                let bias_shape = vec![layer.input.height, layer.input.width, columns];
-                (connectivity, shape, [rows * offsets * columns, columns, offsets * columns, 1], bias_shape, layer.fans())
+            LayerSpec::Local { kernel, stride, .. } | LayerSpec::Conv { kernel, stride, .. } => {
+                let Layer { input, output, .. } = *layer;
+                let (rows, columns) = (output.channels, input.channels);
+                let bias_shape = vec![input.height, input.width, columns];
+                match fields {
+                    Fields::Larger(growth) => {
+                        let side = kernel + growth;
+                        let offsets = side * side;
+                        let connectivity = Connectivity::windows(input, output, side, stride, false).reversed();
+                        let shape = vec![output.height, output.width, rows, side, side, columns];
+                        let strides = [rows * offsets * columns, columns, offsets * columns, 1];
+                        (connectivity, shape, strides, bias_shape, (offsets * columns, offsets * rows))
+                    }
+                    Fields::Dense => {
+                        let (inputs, outputs) = (input.units(), output.units());
+                        let strides = [rows, columns * outputs, 1, outputs];
+                        (Connectivity::full(output, input), vec![inputs, outputs], strides, bias_shape, (outputs, inputs))
+                    }
+                }
             }
         };
         Map {
             layer: index,
             role: Role::Inverse,
+            plasticity,
             source: Shape { channels: layer.output.channels + extra, ..layer.output },
             destination: layer.input,
             bias: Bias::PerUnit,
@@ -134,8 +155,8 @@ impl Map {
         }
     }
 
-    /// The fixed random transpose of `layer`: shape and names of its weight, applied backwards.
-    fn feedback(index: usize, layer: &Layer) -> Map {
+    /// What stands for the transpose of `layer`: shape and names of its weight, applied backwards.
+    fn feedback(index: usize, layer: &Layer, plasticity: Plasticity) -> Map {
         let forward = Map::forward(index, layer);
         let connectivity = match layer.kind {
             LayerSpec::Dense { .. } => Connectivity::broadcast(layer.output.units(), layer.input),
@@ -149,6 +170,7 @@ impl Map {
         };
         Map {
             role: Role::Feedback,
+            plasticity,
             source: layer.output,
             destination: layer.input,
             bias: Bias::None,
@@ -159,13 +181,14 @@ impl Map {
         }
     }
 
-    fn direct_feedback(index: usize, layer: &Layer, outputs: usize) -> Map {
+    fn direct_feedback(index: usize, layer: &Layer, outputs: usize, plasticity: Plasticity) -> Map {
         let connectivity = Connectivity::broadcast(outputs, layer.output);
         let units = layer.output.units();
         let strides = [layer.output.channels * outputs, 0, 1, outputs];
         Map {
             layer: index,
             role: Role::DirectFeedback,
+            plasticity,
             source: Shape::flat(outputs),
             destination: layer.output,
             bias: Bias::None,
@@ -178,9 +201,11 @@ impl Map {
     }
 
     fn auxiliary(index: usize, layer: &Layer, units: usize) -> Map {
-        let features = Layer { kind: LayerSpec::Dense { units }, input: layer.input, output: Shape::flat(units) };
+        let features =
+            Layer { kind: LayerSpec::Dense { units, nonlinearity: Nonlinearity::Tanh }, input: layer.input, output: Shape::flat(units) };
         let mut map = Map::forward(index, &features);
         map.role = Role::Auxiliary;
+        map.plasticity = Plasticity::Fixed;
         map.weight.name = "auxiliary.weight".into();
         map.bias_name = "auxiliary.bias".into();
         map
@@ -224,18 +249,20 @@ impl Maps {
         let features = auxiliary_units > 0;
         for index in with_inverse {
             let extra = if features && index == depth - 1 { auxiliary_units } else { 0 };
-            maps.inverse[index] = Some(maps.add(Map::inverse(index, &network.layers[index], extra)));
+            let map = Map::inverse(index, &network.layers[index], extra, needs.fields, needs.inverse_plasticity);
+            maps.inverse[index] = Some(maps.add(map));
         }
         match needs.feedback {
             Feedback::None => {}
-            Feedback::Layered => {
+            Feedback::Layered(plasticity) => {
                 for index in 1..depth {
-                    maps.feedback[index] = Some(maps.add(Map::feedback(index, &network.layers[index])));
+                    maps.feedback[index] = Some(maps.add(Map::feedback(index, &network.layers[index], plasticity)));
                 }
             }
-            Feedback::Direct => {
+            Feedback::Direct(plasticity) => {
                 for index in 0..depth - 1 {
-                    maps.feedback[index] = Some(maps.add(Map::direct_feedback(index, &network.layers[index], top.output.units())));
+                    let map = Map::direct_feedback(index, &network.layers[index], top.output.units(), plasticity);
+                    maps.feedback[index] = Some(maps.add(map));
                 }
             }
         }
@@ -248,6 +275,11 @@ impl Maps {
     fn add(&mut self, map: Map) -> MapId {
         self.all.push(map);
         MapId(self.all.len() - 1)
+    }
+
+    /// Whether some have the signs of others.
+    pub fn follow_signs(&self) -> bool {
+        self.all.iter().any(|map| matches!(map.plasticity, Plasticity::Signs(_)))
     }
 
     pub fn get(&self, id: MapId) -> &Map {

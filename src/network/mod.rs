@@ -8,6 +8,7 @@ mod connectivity;
 mod interchange;
 mod maps;
 mod needs;
+mod nonlinearity;
 mod spec;
 
 use anyhow::{Result, bail};
@@ -15,7 +16,8 @@ use anyhow::{Result, bail};
 pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
 pub use maps::{Bias, Map, MapId, Maps, Role};
-pub use needs::{Feedback, Inverses, Needs};
+pub use needs::{Feedback, Fields, Inverses, Magnitude, Needs, Plasticity};
+pub use nonlinearity::Nonlinearity;
 pub use spec::{LayerSpec, Output, Spec};
 
 /// Height, width and channels of an activity; a dense activity of D units is 1 x 1 x D.
@@ -62,7 +64,7 @@ impl Layer {
     /// Fans of the initialisation (in, out), as docs/algorithms.md gives them: k*k*C on both sides of spatial layers.
     pub fn fans(&self) -> (usize, usize) {
         match self.kind {
-            LayerSpec::Dense { units } => (self.input.units(), units),
+            LayerSpec::Dense { units, .. } => (self.input.units(), units),
             LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
                 (kernel * kernel * self.input.channels, kernel * kernel * self.output.channels)
             }
@@ -71,7 +73,7 @@ impl Layer {
 
     pub fn connectivity(&self) -> Connectivity {
         match self.kind {
-            LayerSpec::Dense { units } => Connectivity::dense(self.input, units),
+            LayerSpec::Dense { units, .. } => Connectivity::dense(self.input, units),
             LayerSpec::Local { kernel, stride, .. } => Connectivity::windows(self.input, self.output, kernel, stride, false),
             LayerSpec::Conv { kernel, stride, .. } => Connectivity::windows(self.input, self.output, kernel, stride, true),
         }
@@ -105,7 +107,7 @@ impl Network {
                 bail!("network.layers[{index}]: a spatial layer cannot stand above a dense one; put local and conv layers first");
             }
             let output = match kind {
-                LayerSpec::Dense { units } => Shape::flat(units),
+                LayerSpec::Dense { units, .. } => Shape::flat(units),
                 LayerSpec::Local { channels, stride, .. } | LayerSpec::Conv { channels, stride, .. } => {
                     Shape { height: shape.height.div_ceil(stride), width: shape.width.div_ceil(stride), channels }
                 }
@@ -118,13 +120,26 @@ impl Network {
             Output::Softmax => classes,
             Output::Linear => input.units(),
         };
-        layers.push(Layer { kind: LayerSpec::Dense { units }, input: shape, output: Shape::flat(units) });
+        // What makes the output of its pre-activation goes with the loss.
+        let kind = LayerSpec::Dense { units, nonlinearity: Nonlinearity::Identity };
+        layers.push(Layer { kind, input: shape, output: Shape::flat(units) });
         Ok(Network { input, output: spec.output, layers })
     }
 
     /// Number of layers, the output layer included: L of the formulas.
     pub fn depth(&self) -> usize {
         self.layers.len()
+    }
+
+    /// Layer `layer` (from 0) in a few words.
+    pub fn describe(&self, layer: usize) -> String {
+        let kind = self.layers[layer].kind;
+        if layer + 1 == self.depth() { kind.describe_weights() } else { kind.describe() }
+    }
+
+    /// What makes activity l, of a hidden layer, out of its pre-activation.
+    pub fn nonlinearity(&self, l: usize) -> Nonlinearity {
+        self.layers[l - 1].kind.nonlinearity()
     }
 
     /// Shape of activity l: 0 is the input, `depth()` the output.

@@ -4,6 +4,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     pub inverses: Inverses,
+    /// Trained, or fixed.
+    pub inverse_plasticity: Plasticity,
+    pub fields: Fields,
     pub feedback: Feedback,
     /// Fixed random features of the penultimate activity beside the output; 0 for none.
     pub auxiliary_units: usize,
@@ -18,11 +21,42 @@ pub enum Inverses {
     HiddenAndOutput,
 }
 
+/// What inverses of layers with kernels read; those of dense layers read everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// What the layer's kernel would, if its sides were so much larger.
+    Larger(usize),
+    /// Everything.
+    Dense,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feedback {
     None,
     /// `feedback` of each layer but the first: from its output to its input, with the layer's own sparsity.
-    Layered,
+    Layered(Plasticity),
     /// `direct_feedback` of each hidden layer: from the network's output to the layer's.
-    Direct,
+    Direct(Plasticity),
+}
+
+/// How the weights of a map change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Plasticity {
+    /// They stay as they were drawn.
+    Fixed,
+    /// The rule hands out updates of them.
+    Trained,
+    /// After every step they take the signs of the layer's weights, under magnitudes of their own.
+    Signs(Magnitude),
+}
+
+/// Magnitudes of weights whose signs are another map's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Magnitude {
+    /// One for all weights of a layer: the deviation of Glorot's distribution.
+    Uniform,
+    /// Drawn once.
+    Fixed,
+    /// Drawn anew for each step.
+    Redrawn,
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::Default::{Is, Required};
+use super::Nonlinearity;
+use crate::key::Default::{Is, Of, Required};
 use crate::key::{Key, Kind, Touches, names_of, settings};
 
 settings! {
@@ -10,9 +11,12 @@ settings! {
     pub struct Spec in "network" {
         output: Output, Kind::Choice(names_of::<Output>), Is("\"softmax\""), Result,
             "\"softmax\": a dense layer for the classes is added; \"linear\": one of the input's size, which is the target (an autoencoder)";
+        nonlinearity: Nonlinearity, Kind::Choice(names_of::<Nonlinearity>), Is("\"tanh\""), Result,
+            "of hidden layers that name none of their own; \"gelu\" is its approximation by tanh, \"leaky_relu\" has slope 0.01 below 0";
         layers: Vec<LayerSpec>, Kind::Layers, Is("[]"), Result,
             "hidden layers from below: `{kind = \"dense\", units}`, `{kind = \"local\", kernel, channels, stride}`, \
-             `{kind = \"conv\", kernel, channels, stride}`; `stride` is 1 by default, \"conv\" is for rule \"bp\"";
+             `{kind = \"conv\", kernel, channels, stride}`; `stride` is 1 by default, \"conv\" is for rules without inverses; \
+             each may have a `nonlinearity`";
     }
 }
 
@@ -31,17 +35,20 @@ pub enum Output {
 pub enum LayerSpec {
     Dense {
         units: usize,
+        nonlinearity: Nonlinearity,
     },
     /// Locally connected: a kernel of its own at every output position.
     Local {
         kernel: usize,
         channels: usize,
         stride: usize,
+        nonlinearity: Nonlinearity,
     },
     Conv {
         kernel: usize,
         channels: usize,
         stride: usize,
+        nonlinearity: Nonlinearity,
     },
 }
 
@@ -49,6 +56,12 @@ const UNITS: Key = of_layer("units", Required, "the layer's width");
 const KERNEL: Key = of_layer("kernel", Required, "the side of the receptive field");
 const CHANNELS: Key = of_layer("channels", Required, "the number of output channels");
 const STRIDE: Key = of_layer("stride", Is("1"), "positions from one receptive field to the next");
+const WINDOWS: &[Key] = &[KERNEL, CHANNELS, STRIDE, NONLINEARITY];
+
+const NONLINEARITY: Key = Key {
+    kind: Kind::Choice(names_of::<Nonlinearity>),
+    ..of_layer("nonlinearity", Of { path: "network.nonlinearity", words: "the network's" }, "what it does to each unit's pre-activation")
+};
 
 const fn of_layer(path: &'static str, default: crate::key::Default, meaning: &'static str) -> Key {
     Key { path, kind: Kind::Size(1), default, touches: Touches::Result, meaning }
@@ -57,14 +70,31 @@ const fn of_layer(path: &'static str, default: crate::key::Default, meaning: &'s
 impl LayerSpec {
     /// Each kind of layer, with its keys.
     pub const KINDS: &'static [(&'static str, &'static [Key])] =
-        &[("dense", &[UNITS]), ("local", &[KERNEL, CHANNELS, STRIDE]), ("conv", &[KERNEL, CHANNELS, STRIDE])];
+        &[("dense", &[UNITS, NONLINEARITY]), ("local", WINDOWS), ("conv", WINDOWS)];
 
-    /// In a few words: "local 5x5, 32, stride 2".
+    pub fn nonlinearity(&self) -> Nonlinearity {
+        match *self {
+            LayerSpec::Dense { nonlinearity, .. } | LayerSpec::Local { nonlinearity, .. } | LayerSpec::Conv { nonlinearity, .. } => {
+                nonlinearity
+            }
+        }
+    }
+
+    /// In a few words: "local 5x5, 32, stride 2", and its nonlinearity where that is not the paper's.
     pub fn describe(&self) -> String {
+        let weights = self.describe_weights();
+        match self.nonlinearity() {
+            Nonlinearity::Tanh => weights,
+            other => format!("{weights}, {}", other.name()),
+        }
+    }
+
+    /// The same without the nonlinearity.
+    pub fn describe_weights(&self) -> String {
         match self {
-            LayerSpec::Dense { units } => format!("dense {units}"),
-            LayerSpec::Local { kernel, channels, stride } => format!("local {kernel}x{kernel}, {channels}, stride {stride}"),
-            LayerSpec::Conv { kernel, channels, stride } => format!("conv {kernel}x{kernel}, {channels}, stride {stride}"),
+            LayerSpec::Dense { units, .. } => format!("dense {units}"),
+            LayerSpec::Local { kernel, channels, stride, .. } => format!("local {kernel}x{kernel}, {channels}, stride {stride}"),
+            LayerSpec::Conv { kernel, channels, stride, .. } => format!("conv {kernel}x{kernel}, {channels}, stride {stride}"),
         }
     }
 }

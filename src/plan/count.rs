@@ -125,11 +125,14 @@ impl Counter {
 
 /// Products count; elementwise work, which is small beside them, does not.
 impl Backend for Counter {
-    fn activity(&mut self, shape: Shape) -> Activity {
+    fn activity_of(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity {
+        if !nonlinearity.slope_follows_from_value() {
+            self.slot(shape, row_stride(shape.channels));
+        }
         self.slot(shape, row_stride(shape.channels))
     }
 
-    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], _: Nonlinearity) {
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)]) {
         self.product(map, jobs.len());
     }
 
@@ -149,11 +152,11 @@ impl Backend for Counter {
 
     fn add_noise(&mut self, _: Activity, _: Activity, _: f32, _: usize) {}
 
-    fn error_through_tanh(&mut self, _: Activity, _: Activity, _: Activity, _: bool) {}
+    fn error_through_nonlinearity(&mut self, _: Activity, _: Activity, _: Activity, _: bool) {}
 
-    fn through_tanh(&mut self, _: Activity, _: Activity) {}
+    fn through_nonlinearity(&mut self, _: Activity, _: Activity) {}
 
-    fn difference_through_tanh(&mut self, _: Activity, _: Activity, _: Activity) {}
+    fn difference_through_nonlinearity(&mut self, _: Activity, _: Activity, _: Activity) {}
 
     fn step_along(&mut self, _: Activity, _: f32, _: Activity, _: Activity) {}
 

@@ -16,7 +16,7 @@ use crate::compute::cuda::bytes_of_parameters;
 use crate::config::{Config, ExchangeChoice, Schedule, Wire};
 use crate::exchange::Sharing;
 use crate::exit::Exit;
-use crate::network::{LayerSpec, Maps, Network, Role};
+use crate::network::{LayerSpec, Map, Maps, Network};
 use crate::rules::{Feedback, Phase, Setting};
 use count::Counted;
 pub use count::StepCost;
@@ -55,7 +55,7 @@ pub struct Plan {
 pub struct Memory {
     /// Parameters, padded to whole vectors.
     pub parameters: u64,
-    /// Both of Adam's moments.
+    /// What the optimisers keep for each parameter.
     pub moments: u64,
     pub activities: u64,
     /// Stored gradients, and room for those that other ranks send, where ranks exchange them.
@@ -100,7 +100,7 @@ impl Plan {
         let samples = config.data.samples_per_rank(ranks)?;
         let epoch = epoch(config, facts)?;
         let network = network(config, facts)?;
-        let maps = Arc::new(Maps::new(&network, &config.learning.rule.needs(config.learning.auxiliary_units)));
+        let maps = Arc::new(Maps::new(&network, &config.learning.needs()));
         let mut counted = Counted::new(config, &network, &maps, samples)?;
         let phases: &[Phase] = match config.learning.schedule {
             Schedule::Parallel => &[Phase::Both],
@@ -112,11 +112,13 @@ impl Plan {
             ExchangeChoice::Auto | ExchangeChoice::Activities => Sharing::Activities,
         };
         let between_gpus = Sharing::plan(&maps, ranks, config.parallel.exchange, samples);
-        let (_, sizes) = spans(&maps);
+        let (spans, sizes) = spans(&maps);
+        let trained = || maps.all.iter().zip(&spans).filter(|(map, _)| map.trained());
+        let kept = |map: &Map| config.optimizer.group(map.role).moments().len();
         let bytes = |elements: usize| 4 * elements as u64;
         let memory = Memory {
             parameters: bytes(sizes.weights),
-            moments: 2 * bytes(sizes.moments),
+            moments: trained().map(|(map, span)| bytes(kept(map) * (span.end - span.weights))).sum(),
             activities: counted.activity_bytes(),
             // A rank's own, and the others' parts of its range.
             gradients: if exchange == Sharing::Gradients { bytes(sizes.moments) + bytes(sizes.moments / ranks * (ranks - 1)) } else { 0 },
@@ -130,13 +132,16 @@ impl Plan {
             gpu_memory.gradients += if sums { parameters } else { 0 };
         }
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
-        let trained = (maps.parameters(Role::Forward) + maps.parameters(Role::Inverse)) as u64;
         Ok(Plan {
             ranks,
             local_batch: samples,
             memory,
             gpu_memory,
-            disk: Disk { model: 4 * parameters, optimizer: 8 * trained, checkpoints: config.training.keep_checkpoints + 2 },
+            disk: Disk {
+                model: 4 * parameters,
+                optimizer: trained().map(|(map, _)| bytes(kept(map) * map.parameters())).sum(),
+                checkpoints: config.training.keep_checkpoints + 2,
+            },
             steps: phases.iter().map(|&phase| counted.step(phase, &between_gpus, ranks)).collect(),
             exchange,
             between_gpus,
@@ -204,14 +209,14 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
         };
         let rule = config.learning.rule;
         let features = if index == top && rule.uses(Setting::AuxiliaryUnits) { config.learning.auxiliary_units.unwrap_or(0) } else { 0 };
-        let direct = if index < top && rule.feedback == Feedback::Direct { outputs * classes } else { 0.0 };
+        let direct = if index < top && matches!(rule.feedback, Feedback::Direct(_)) { outputs * classes } else { 0.0 };
         let random = direct.max(inputs * features as f64);
         let values = config.data.batch_size as f64 * inputs.max(outputs);
         let what = if index < top { format!("network.layers[{index}]") } else { "the output layer".to_owned() };
         let too_many = |number: f64, of: &str| {
             Exit::Usage.error(format!(
                 "{what} ({} on {}) would have {number:.2e} {of}; make it smaller",
-                layer.kind.describe(),
+                network.describe(index),
                 layer.input
             ))
         };

@@ -105,8 +105,13 @@ fn memory_is_what_the_backend_takes() {
         let (spans, sizes) = spans(&maps);
         let arena = |len| Arena::new(len).unwrap();
         let parameters = Parameters { spans, weights: arena(sizes.weights), first: arena(sizes.moments), second: arena(sizes.moments) };
-        let setup =
-            Setup { isa: Isa::choose(config.parallel.kernels, config.parallel.precision).unwrap(), threads: 1, seed: 0, capacity: 4 };
+        let setup = Setup {
+            isa: Isa::choose(config.parallel.kernels, config.parallel.precision).unwrap(),
+            threads: 1,
+            seed: 0,
+            capacity: 4,
+            label_smoothing: 0.0,
+        };
         let mut backend = CpuBackend::new(&plan.network, maps.clone(), parameters, &setup);
         crate::rules::build(&config.learning, &plan.network, &maps, &mut backend).unwrap();
         let expected = Memory {

@@ -25,6 +25,7 @@ struct Part {
 }
 
 /// What a figure of learning curves is drawn by.
+#[derive(Clone, Copy)]
 struct Kind {
     name: &'static str,
     y_title: &'static str,
@@ -33,7 +34,17 @@ struct Kind {
 }
 
 const ERRORS: Kind = Kind { name: "curves", y_title: "Error (%)", factor: 100.0, unit: " %" };
-const LOSSES: Kind = Kind { name: "reconstruction-curves", y_title: "Squared error of an image", factor: 1.0, unit: "" };
+const LOSSES: Kind = Kind { name: "reconstruction-curves", y_title: "Squared error of an image (sum)", factor: 1.0, unit: "" };
+
+impl Kind {
+    /// Losses of the images that `groups` were trained on, which are the same: by the pixel, as in the paper, where their size is known.
+    fn of_losses(groups: &[&Group]) -> Kind {
+        match groups[0].runs[0].data.pixels {
+            Some(pixels) => Kind { y_title: "Squared error per pixel", factor: 1.0 / pixels as f64, ..LOSSES },
+            None => LOSSES,
+        }
+    }
+}
 
 /// A figure, or two of small multiples, for each network on each data set.
 pub fn learning_curves(groups: &[Group]) -> Vec<Block> {
@@ -54,7 +65,7 @@ pub fn learning_curves(groups: &[Group]) -> Vec<Block> {
         };
         panel.paper.map_or(format!("{what}."), |(data, _)| format!("{what}, as in {} of the paper.", data.place().1))
     };
-    figures(groups, true, &ERRORS, parts, caption)
+    figures(groups, true, |_| ERRORS, parts, caption)
 }
 
 /// The same of autoencoders' losses.
@@ -63,13 +74,13 @@ pub fn reconstruction_curves(groups: &[Group]) -> Vec<Block> {
         [Part { name: "test", curve: test, measure: Measure::Loss }, Part { name: "train", curve: train, measure: Measure::Loss }]
     };
     let caption = |_: &Panel| "Reconstruction errors on the test set and in training, as in Figure 6 of the paper.".to_owned();
-    figures(groups, false, &LOSSES, parts, caption)
+    figures(groups, false, Kind::of_losses, parts, caption)
 }
 
 fn figures(
     groups: &[Group],
     classify: bool,
-    kind: &Kind,
+    kind: impl Fn(&[&Group]) -> Kind,
     parts: impl Fn(&Panel) -> [Part; 2],
     caption: impl Fn(&Panel) -> String,
 ) -> Vec<Block> {
@@ -81,6 +92,7 @@ fn figures(
     for (panel, mut groups) in panels {
         groups.sort_by_key(|group| group.method.legend_order());
         let several = groups.iter().any(|group| group.runs.len() > 1);
+        let kind = &kind(&groups);
         let parts = parts(panel).map(|part| {
             let lines = groups.iter().enumerate().filter_map(|(at, group)| Some((group.method, line(&groups[..at], group, &part, kind)?)));
             (part.name, lines.collect::<Vec<_>>())
@@ -216,6 +228,26 @@ mod tests {
         assert_eq!(panels(&runs(2)), [("Test".to_owned(), 4, 0)]);
         let of = |title: &str, lines: usize| (title.to_owned(), lines, lines);
         assert_eq!(panels(&runs(6)), [of("DTP", 6), of("SDTP", 6)]);
+    }
+
+    /// The paper's axis goes from 0.005 to 0.020: no sum over an image has such values.
+    #[test]
+    fn reconstruction_errors_are_by_the_pixel_where_the_images_size_is_known() {
+        let drawn = |data: &str, set: &[&str]| {
+            let data = format!("data.train={data:?}");
+            let set: Vec<&str> = set.iter().copied().chain([data.as_str()]).collect();
+            let runs = [samples::run("mnist_autoencoder_bp", &set, &samples::line("test", 10, None, 7.84))];
+            let blocks = reconstruction_curves(&group(&runs));
+            let [Block::Figure(Figure { content: Content::Chart(chart), .. })] = blocks.as_slice() else { panic!() };
+            let Plot::Lines(LineChart { y, lines, .. }) = &chart.panels[0].plot else { panic!() };
+            (y.title.clone(), lines[0].points[0].1.mean)
+        };
+        let (title, value) = drawn("/nowhere/mnist/train", &[]);
+        assert!(title == "Squared error per pixel" && (value - 0.01).abs() < 1e-12, "{title} {value}");
+        let (_, value) = drawn("/nowhere/mnist/train", &["data.crop=[14,14]", "data.augment=[\"random_crop\"]"]);
+        assert!((value - 0.04).abs() < 1e-12, "{value}");
+        let named = "experiment.name=flowers";
+        assert_eq!(drawn("/nowhere/flowers/train", &[named]), ("Squared error of an image (sum)".to_owned(), 7.84));
     }
 
     #[test]

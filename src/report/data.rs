@@ -22,6 +22,8 @@ pub struct Data {
     pub name: String,
     /// Samples, where the data are there to be counted.
     pub samples: Option<u64>,
+    /// Positions of an image that the network saw, where its size is known.
+    pub pixels: Option<usize>,
     note: Option<String>,
     /// Equal for equal data: by what the run recorded of training and test data, by what the manifest says, or where there is neither by the
     /// name of what is known. The place tells nothing, for seeds may be trained in several.
@@ -56,8 +58,10 @@ impl Data {
             None if original.is_some() => name.clone(),
             None => folder.display().to_string(),
         };
-        let samples = recorded["train"]["samples"].as_u64().or(manifest.map(|manifest| manifest.samples));
-        Data { paper, name, samples, note, identity }
+        let samples = recorded["train"]["samples"].as_u64().or(manifest.as_ref().map(|manifest| manifest.samples));
+        let stored = manifest.as_ref().and_then(|manifest| manifest.shape).map(|[height, width, _]| [height as usize, width as usize]);
+        let seen = config.data.crop.or(stored).or(paper.and_then(paper::DataSet::sides));
+        Data { paper, name, samples, pixels: seen.map(|[height, width]| height * width), note, identity }
     }
 
     /// What to say where it is not the whole of the paper's data set, or not its very images.

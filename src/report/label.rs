@@ -5,7 +5,7 @@ use std::path::Path;
 use super::group::Group;
 use super::paper::AUXILIARY_UNITS;
 use super::run::Run;
-use crate::config::{BackwardWeights, Config, Difference};
+use crate::config::{BackwardWeights, Config, Difference, InverseFields};
 use crate::key::Touches;
 
 /// A key without the section that goes without saying, and a value, of ours.
@@ -76,6 +76,12 @@ fn variant(config: &Config) -> Vec<Setting> {
         if weights == BackwardWeights::Transposed && used(&format!("learning.{key}")) {
             settings.push((key.to_owned(), "transposed".to_owned()));
         }
+    }
+    if learning.inverse_fields == InverseFields::Dense && used("learning.inverse_fields") {
+        settings.push(("inverse_fields".to_owned(), "dense".to_owned()));
+    }
+    if learning.inverse_growth > 0 && used("learning.inverse_growth") {
+        settings.push(("inverse_growth".to_owned(), learning.inverse_growth.to_string()));
     }
     settings
 }

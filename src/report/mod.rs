@@ -112,8 +112,10 @@ fn describe(runs: &[Run], sweeps: &[Sweep]) -> Document {
     );
     let mut autoencoders = Vec::new();
     if let Some(table) = results::autoencoder_table(&groups) {
-        autoencoders
-            .push(Block::Text("Losses are squared errors, summed over the values of an image and averaged over images.".to_owned()));
+        autoencoders.push(Block::Text(
+            "Losses are squared errors, summed over the values of an image and averaged over images; a figure's axis says of what."
+                .to_owned(),
+        ));
         autoencoders.push(Block::Table(table));
         autoencoders.extend(curves::reconstruction_curves(&groups));
         autoencoders.extend(reconstructions::blocks(&groups));

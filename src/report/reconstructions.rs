@@ -1,8 +1,11 @@
 //! Pictures of what autoencoders make of test images, as in the paper's Figure 7.
 
+use std::io::Cursor;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use biodist_process::files::read_regular;
 
 use super::document::{Block, Content, Figure};
 use super::group::Group;
@@ -23,6 +26,8 @@ const IMAGES: usize = 12;
 const GAP: usize = 2;
 /// Width of an image on a screen, at least.
 const SHOWN: usize = 56;
+/// The picture of a run whose parameters are not kept, in its folder: one of an earlier report.
+const KEPT: &str = "reconstructions.png";
 
 /// A picture for each group, of its first run; where there can be none, why.
 pub fn blocks(groups: &[Group]) -> Vec<Block> {
@@ -30,7 +35,9 @@ pub fn blocks(groups: &[Group]) -> Vec<Block> {
     let mut missing: Vec<(String, Vec<String>)> = Vec::new();
     for group in groups.iter().filter(|group| !group.panel.classifies) {
         let run = group.runs[0];
-        match draw(run) {
+        let kept = run.path.join(KEPT);
+        let picture = if kept.is_file() { show(&kept).map(|(png, width)| (png, run.step, width)) } else { draw(run) };
+        match picture {
             Err(error) => {
                 let reason = format!("{error:#}");
                 find_or_add(&mut missing, |(known, _)| *known == reason, || (reason.clone(), Vec::new()))
@@ -51,6 +58,15 @@ pub fn blocks(groups: &[Group]) -> Vec<Block> {
     let apologies =
         missing.into_iter().map(|(reason, runs)| format!("There is no picture of reconstructions by {}: {reason}.", runs.join(", ")));
     pictures.into_iter().chain(apologies.map(Block::Text)).collect()
+}
+
+/// A picture that [`draw`] has made, and the width to show it at.
+fn show(path: &Path) -> Result<(Vec<u8>, usize)> {
+    let unread = || format!("{} cannot be read", path.display());
+    let bytes = read_regular(path).with_context(unread)?;
+    let width = png::Decoder::new(Cursor::new(&bytes)).read_info().with_context(unread)?.info().width as usize;
+    let image = ((width + GAP) / IMAGES).saturating_sub(GAP).max(1);
+    Ok((bytes, width * SHOWN.div_ceil(image)))
 }
 
 /// Test images, evenly apart so that all classes are among them, through the newest checkpoint: a PNG, the checkpoint's step, and the width to show it at.
@@ -117,10 +133,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_kept_picture_is_shown_where_there_are_no_parameters() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(KEPT);
+        std::fs::write(&path, sheet(&[0.5; 12 * 49], &[0.5; 12 * 49], 12, [7, 7, 1]).unwrap().0).unwrap();
+        // Eight dots for each: 12 images of 7 with gaps of 2 between.
+        assert_eq!(show(&path).unwrap().1, 8 * (12 * 7 + 11 * 2));
+        std::fs::write(&path, "no picture").unwrap();
+        assert!(format!("{:#}", show(&path).unwrap_err()).contains("reconstructions.png cannot be read"));
+    }
+
+    #[test]
     fn images_lie_side_by_side_above_their_reconstructions() {
         // Two images of 1 x 2: 0 and 1, then 1 and 0; reconstructions beyond and between.
         let (png, width) = sheet(&[0.0, 1.0, 1.0, 0.0], &[-1.0, 2.0, 0.5, 0.0], 2, [1, 2, 1]).unwrap();
-        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut reader = png::Decoder::new(Cursor::new(png)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
         assert_eq!((info.width as usize, info.height), (width, 4));

@@ -1,4 +1,4 @@
-//! Back-propagation: `delta_l = (W_{l+1}^T delta_{l+1}) * tanh'(a_l)`. The control against which the others are measured.
+//! Back-propagation: `delta_l = (W_{l+1}^T delta_{l+1}) * s_l'(a_l)`. The control against which the others are measured.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Rule for Backprop {
             let delta = self.delta[layer];
             let backend = step.backend();
             backend.apply_transposed(forward.maps[layer + 1], above, delta);
-            backend.through_tanh(delta, forward.h[layer + 1]);
+            backend.through_nonlinearity(delta, forward.h[layer + 1]);
             step.update(forward.update(layer, delta));
             above = delta;
         }

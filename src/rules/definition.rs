@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{Forward, Learning, Rule};
 use crate::compute::Backend;
-use crate::network::{Feedback, Inverses, Maps, Needs, Network};
+use crate::network::{Feedback, Fields, Inverses, Maps, Needs, Network, Plasticity};
 
 /// A rule's name, what it needs, and how it is built.
 #[derive(Debug)]
@@ -18,11 +18,11 @@ pub struct Definition {
     pub name: &'static str,
     /// The layers that get a trained inverse.
     pub inverses: Inverses,
-    /// The fixed random weights that errors return by.
+    /// The weights that errors return by, and how they change.
     pub feedback: Feedback,
     /// Keys of `[learning]` that mean something to it, beside `rule`, and `schedule` where inverses are trained.
     pub settings: &'static [Setting],
-    /// Whether it trains layers that share weights among positions; their gradients are the forward pass's alone.
+    /// Whether it trains layers that share weights among positions, which have no inverses.
     pub convolutions: bool,
     pub build: Build,
 }
@@ -51,10 +51,17 @@ impl Definition {
         self.settings.contains(&setting)
     }
 
-    /// The maps that it needs; `auxiliary_units` counts where it has random features beside the output.
+    /// The maps that it needs, with inverses that are trained and have their layers' own fields; `auxiliary_units` counts where it has
+    /// random features beside the output.
     pub fn needs(&self, auxiliary_units: Option<usize>) -> Needs {
         let features = if self.uses(Setting::AuxiliaryUnits) { auxiliary_units.unwrap_or(0) } else { 0 };
-        Needs { inverses: self.inverses, feedback: self.feedback, auxiliary_units: features }
+        Needs {
+            inverses: self.inverses,
+            inverse_plasticity: Plasticity::Trained,
+            fields: Fields::Larger(0),
+            feedback: self.feedback,
+            auxiliary_units: features,
+        }
     }
 
     /// Those of the common keys that it cannot do without, by their paths.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::backprop::Backprop;
 use super::{Collected, Phase, Rule};
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
 /// An inverse, and what it is to invert: `g(from)` should be `original`.
@@ -42,7 +42,9 @@ impl Diagnosis {
     pub fn new(rule: &dyn Rule, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Diagnosis {
         let backprop = Backprop::new(rule.forward().clone(), network, maps, backend);
         let inverted = rule.inverted().into_iter();
-        let reconstructions = inverted.map(|inverted| (inverted, backend.activity(network.shape(inverted.layer)))).collect();
+        let reconstructions = inverted
+            .map(|inverted| (inverted, backend.activity_of(network.shape(inverted.layer), network.nonlinearity(inverted.layer))))
+            .collect();
         Diagnosis { backprop, reconstructions }
     }
 
@@ -55,7 +57,7 @@ impl Diagnosis {
         };
         let ours = updates_of(rule, backend);
         for (inverted, result) in &self.reconstructions {
-            backend.apply(inverted.map, &[(inverted.from, *result)], Nonlinearity::Tanh);
+            backend.apply(inverted.map, &[(inverted.from, *result)]);
         }
         let theirs = updates_of(&self.backprop, backend);
         let forward = rule.forward();

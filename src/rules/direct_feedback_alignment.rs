@@ -1,33 +1,63 @@
-//! Direct feedback alignment (Nøkland 2016; section 2.1): the output's error goes to every hidden layer through fixed random weights of
-//! its own, `delta_l = (B_l delta_L) * tanh'(a_l)`. The paper could not run it on ImageNet for the size of B.
+//! Direct feedback alignment (Nøkland 2016; section 2.1): the output's error goes to every hidden layer through weights of its own,
+//! `delta_l = (B_l delta_L) * s_l'(a_l)`. The paper could not run it on ImageNet for the size of B.
+//!
+//! Two rules differ from `dfa` in one thing each:
+//! * `dkp`, direct Kolen-Pollack (Webster, Choi & Ahn 2020): B_l learns from `h_l delta_L^T`, as if it stood for the transposed product of all
+//!   weights above.
+//! * `drtp`, direct random target projection (Frenkel, Lefebvre & Bol 2021): what goes down is not the error `p - y` but its part that is
+//!   known beforehand, `delta_l = -(B_l y) * s_l'(a_l)`, so that no layer waits for those above.
 
 use std::sync::Arc;
 
-use super::{Definition, Feedback, Forward, Inverses, Phase, Rule, Step};
-use crate::compute::{Activity, Backend, Nonlinearity};
+use anyhow::Result;
+
+use super::definition::Build;
+use super::{Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Step};
+use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
-pub const DFA: Definition = Definition {
-    name: "dfa",
-    inverses: Inverses::None,
-    feedback: Feedback::Direct,
-    settings: &[],
-    convolutions: false,
-    build: |_, forward, network, maps, backend| Ok(Box::new(DirectFeedbackAlignment::new(forward, network, maps, backend))),
-};
+pub const DFA: Definition =
+    family("dfa", Plasticity::Fixed, |_, forward, network, maps, backend| of_error(forward, network, maps, backend));
+pub const DKP: Definition =
+    family("dkp", Plasticity::Trained, |_, forward, network, maps, backend| of_error(forward, network, maps, backend));
+pub const DRTP: Definition = family("drtp", Plasticity::Fixed, |_, forward, network, maps, backend| {
+    let output = network.shape(network.depth());
+    let sent = Sent::Wanted([backend.activity(output), backend.activity(output)]);
+    Ok(Box::new(DirectFeedbackAlignment::new(sent, forward, network, maps, backend)))
+});
+
+const fn family(name: &'static str, plasticity: Plasticity, build: Build) -> Definition {
+    let feedback = Feedback::Direct(plasticity);
+    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, build }
+}
+
+fn of_error(forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {
+    Ok(Box::new(DirectFeedbackAlignment::new(Sent::Error, forward, network, maps, backend)))
+}
+
+/// What goes to the hidden layers.
+enum Sent {
+    Error,
+    /// What the output should be, and the same below zero.
+    Wanted([Activity; 2]),
+}
 
 pub struct DirectFeedbackAlignment {
     forward: Forward,
+    sent: Sent,
     /// Error of each hidden layer, from the lowest, and the feedback that yields it from the output.
     hidden: Vec<(Activity, MapId)>,
+    /// Whether the feedback learns.
+    trained: bool,
 }
 
 impl DirectFeedbackAlignment {
-    pub fn new(forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> DirectFeedbackAlignment {
-        let hidden = (1..network.depth())
+    fn new(sent: Sent, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> DirectFeedbackAlignment {
+        let hidden: Vec<(Activity, MapId)> = (1..network.depth())
             .map(|l| (backend.activity(network.shape(l)), maps.feedback[l - 1].expect("every hidden layer has feedback")))
             .collect();
-        DirectFeedbackAlignment { forward, hidden }
+        let trained = hidden.iter().any(|(_, feedback)| maps.get(*feedback).trained());
+        DirectFeedbackAlignment { forward, sent, hidden, trained }
     }
 }
 
@@ -36,11 +66,23 @@ impl Rule for DirectFeedbackAlignment {
         let forward = &self.forward;
         forward.run(step.backend());
         step.update(forward.update(forward.depth() - 1, forward.error));
+        let sent = match self.sent {
+            Sent::Error => forward.error,
+            Sent::Wanted([wanted, negative]) => {
+                step.backend().wanted_output(wanted);
+                step.backend().step_along(wanted, -2.0, wanted, negative);
+                negative
+            }
+        };
         for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
+            let h = forward.h[layer + 1];
             let backend = step.backend();
-            backend.apply(feedback, &[(forward.error, delta)], Nonlinearity::Linear);
-            backend.through_tanh(delta, forward.h[layer + 1]);
+            backend.apply(feedback, &[(sent, delta)]);
+            backend.through_nonlinearity(delta, h);
             step.update(forward.update(layer, delta));
+            if self.trained {
+                step.update(Update { map: feedback, pre: sent, post: h });
+            }
         }
     }
 

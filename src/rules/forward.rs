@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
 /// Activities h_0 (the input) to h_L, the output's pre-activation a_L, and its error.
@@ -20,9 +20,10 @@ pub struct Forward {
 impl Forward {
     pub fn new(network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Forward {
         let depth = network.depth();
-        let mut h = vec![backend.input()];
-        h.extend((1..=depth).map(|l| backend.activity(network.shape(l))));
         let top = network.shape(depth);
+        let mut h = vec![backend.input()];
+        h.extend((1..depth).map(|l| backend.activity_of(network.shape(l), network.nonlinearity(l))));
+        h.push(backend.activity(top));
         Forward { h, pre_activation: backend.activity(top), error: backend.activity(top), maps: maps.forward.clone() }
     }
 
@@ -30,18 +31,17 @@ impl Forward {
         self.maps.len()
     }
 
-    /// `h_l = tanh(W_l h_{l-1} + b_l)` up to the output, its error, and the measures.
+    /// `h_l = s_l(W_l h_{l-1} + b_l)` up to the output, its error, and the measures.
     pub fn run(&self, backend: &mut dyn Backend) {
         for (layer, map) in self.maps.iter().enumerate() {
-            let (to, nonlinearity) = self.destination(layer);
-            backend.apply(*map, &[(self.h[layer], to)], nonlinearity);
+            backend.apply(*map, &[(self.h[layer], self.destination(layer))]);
         }
         self.finish(backend);
     }
 
     /// Where layer `layer` (from 0) puts its result.
-    pub fn destination(&self, layer: usize) -> (Activity, Nonlinearity) {
-        if layer + 1 == self.depth() { (self.pre_activation, Nonlinearity::Linear) } else { (self.h[layer + 1], Nonlinearity::Tanh) }
+    pub fn destination(&self, layer: usize) -> Activity {
+        if layer + 1 == self.depth() { self.pre_activation } else { self.h[layer + 1] }
     }
 
     /// Output and error, once the pre-activation is there.

@@ -7,7 +7,10 @@
 //! | --- | --- | --- |
 //! | BP | [`backprop`] | transposed forward weights |
 //! | FA (2.1) | [`feedback_alignment`] | fixed random transposes |
+//! | KP; uSF, frSF, brSF | [`feedback_alignment`] | transposes that learn; transposes with the signs of the weights |
+//! | WM | [`weight_mirror`] | transposes that learn from noise |
 //! | DFA (2.1) | [`direct_feedback_alignment`] | fixed random projections of the output's error |
+//! | DKP; DRTP | [`direct_feedback_alignment`] | projections that learn; fixed random projections of the label |
 //! | TP, DTP, SDTP, AO-SDTP (2.1) | [`target_propagation`], [`top_target`] | trained inverses: targets, not errors, travel down |
 
 mod backprop;
@@ -21,25 +24,27 @@ mod registry;
 mod settings;
 mod target_propagation;
 mod top_target;
+mod weight_mirror;
 
 use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::compute::{Activity, Backend, Update};
-pub use crate::network::{Feedback, Inverses};
-use crate::network::{Maps, Network};
+pub use crate::network::{Feedback, Inverses, Magnitude, Plasticity};
+use crate::network::{Maps, Needs, Network};
 
 pub use backprop::BP;
 pub use choice::RuleChoice;
 pub use definition::{Build, Definition, Setting};
 pub use diagnosis::{Comparison, Diagnosis, Inverted};
-pub use direct_feedback_alignment::DFA;
-pub use feedback_alignment::FA;
+pub use direct_feedback_alignment::{DFA, DKP, DRTP};
+pub use feedback_alignment::{BRSF, FA, FRSF, KP, USF};
 pub use forward::Forward;
 pub use registry::{add, add_foreign, all as definitions, is_built_in, own_keys};
-pub use settings::{BackwardWeights, Learning, Schedule};
+pub use settings::{BackwardWeights, ByLayer, InverseChoice, InverseFields, Learning, Schedule};
 pub use target_propagation::{AO_SDTP, DTP, SDTP, TP};
+pub use weight_mirror::WM;
 
 /// Which of the two models learns in a step: both in parallel, or one of them in an alternating schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

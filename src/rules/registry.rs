@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 
 use super::definition::Definition;
-use super::{AO_SDTP, BP, DFA, DTP, FA, SDTP, TP};
+use super::{AO_SDTP, BP, BRSF, DFA, DKP, DRTP, DTP, FA, FRSF, KP, SDTP, TP, USF, WM};
 
-const BUILT_IN: [&Definition; 7] = [&BP, &FA, &DFA, &TP, &DTP, &SDTP, &AO_SDTP];
+/// Those of the paper, then those that came after it.
+const BUILT_IN: [&Definition; 14] = [&BP, &FA, &DFA, &TP, &DTP, &SDTP, &AO_SDTP, &KP, &USF, &FRSF, &BRSF, &WM, &DKP, &DRTP];
 
 /// Those of another crate.
 static ADDED: OnceLock<&'static [&'static Definition]> = OnceLock::new();

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::RuleChoice;
+use super::{Needs, Plasticity, RuleChoice};
 use crate::key::Default::{Absent, Is, Required};
-use crate::key::{FRACTION, Kind, NOT_NEGATIVE, POSITIVE, names_of, settings};
+use crate::key::{DECAY, FRACTION, Kind, NOT_NEGATIVE, POSITIVE, names_of, settings};
+use crate::network::Fields;
 
 settings! {
     /// How a network learns.
@@ -18,18 +19,26 @@ settings! {
             "\"parallel\": forward model and inverses learn in every step; \"alternating\": in turns of an epoch, inverses first";
         alpha: Option<f64>, Kind::Number(NOT_NEGATIVE), Absent, Result,
             "step from the penultimate activity towards a lower loss, which is its target";
-        sigma: Option<f64>, Kind::Number(NOT_NEGATIVE), Absent, Result,
-            "deviation of the noise that inverses learn under";
+        sigma: Option<ByLayer>, Kind::Numbers(NOT_NEGATIVE), Absent, Result,
+            "deviation of the noise that inverses learn under; an array has one for each inverse, or mirror, from the lowest";
         target_step: f64, Kind::Number(POSITIVE), Is("1.0"), Result,
             "of sdtp and ao_sdtp: how much of the way to the inverse of what is wanted the first target goes; 1 in the paper";
+        inverses: InverseChoice, Kind::Choice(names_of::<InverseChoice>), Is("\"trained\""), Result,
+            "\"fixed\": inverses stay as they began, so that there is no noise to pass through, and less to compute";
         auxiliary_units: Option<usize>, Kind::Size(1), Absent, Result,
             "random output features beside the classes";
         hybrid: f64, Kind::Number(FRACTION), Is("0.0"), Result,
             "part of back-propagation in hidden targets";
+        label_smoothing: f64, Kind::Number(DECAY), Is("0.0"), Result,
+            "part of a label that is spread over all classes, in errors and targets; the loss that is measured has the label itself";
         feedback_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
-            "of fa, fixed: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
+            "what the feedback of fa and kp begins with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
         inverse_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
             "what inverses begin with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
+        inverse_fields: InverseFields, Kind::Choice(names_of::<InverseFields>), Is("\"own\""), Result,
+            "what inverses of local layers read: \"own\": what their layer's kernel joins, \"dense\": all units of the layer";
+        inverse_growth: usize, Kind::Count(MOST_GROWTH), Is("0"), Result,
+            "by how much the sides of \"own\" fields are larger than their layer's kernel";
         initial: Option<PathBuf>, Kind::Text, Absent, Course,
             "a safetensors file of [parameters](reading_runs.md) to begin with, any of them by their names; the others are drawn";
     }
@@ -38,6 +47,55 @@ settings! {
         #[serde(flatten)]
         own: BTreeMap<String, f64>
     }
+}
+
+/// A number for all layers that it is about, or one for each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ByLayer {
+    All(f64),
+    /// From the lowest.
+    Each(Vec<f64>),
+}
+
+impl ByLayer {
+    /// Of the layer that is the `index`th, from 0; there is one for each, which reading a configuration makes sure of.
+    pub fn at(&self, index: usize) -> f64 {
+        match self {
+            ByLayer::All(value) => *value,
+            ByLayer::Each(values) => values[index],
+        }
+    }
+}
+
+/// Positions; more can only be a slip.
+const MOST_GROWTH: usize = 256;
+
+impl Learning {
+    /// The maps that the rule needs as it is set.
+    pub fn needs(&self) -> Needs {
+        let fields = match self.inverse_fields {
+            InverseFields::Own => Fields::Larger(self.inverse_growth),
+            InverseFields::Dense => Fields::Dense,
+        };
+        let inverse_plasticity = if self.inverses == InverseChoice::Fixed { Plasticity::Fixed } else { Plasticity::Trained };
+        Needs { inverse_plasticity, fields, ..self.rule.needs(self.auxiliary_units) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InverseChoice {
+    Trained,
+    Fixed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InverseFields {
+    /// The layer's own, or larger ones about the same positions.
+    Own,
+    Dense,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

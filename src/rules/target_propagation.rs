@@ -2,7 +2,7 @@
 //!
 //! [`TargetPropagation::learn`] reads as Algorithm 1 does, in its four steps:
 //! 1. activities go up, once clean and once corrupted;
-//! 2. the top gives the first target, and targets come down through the inverses `g_l(y) = tanh(V_l y + c_l)`;
+//! 2. the top gives the first target, and targets come down through the inverses `g_l(y) = s_{l-1}(V_l y + c_l)`;
 //! 3. each inverse learns from `|| g_l(f_l(h_{l-1} + noise)) - goal ||^2`;
 //! 4. each layer learns from `|| f_l(h_{l-1}) - t_l ||^2`, the output from the task's loss.
 //!
@@ -11,12 +11,12 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::definition::Build;
 use super::top_target::TopTarget;
-use super::{Definition, Feedback, Forward, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
-use crate::compute::{Activity, Backend, Nonlinearity, Update};
+use super::{ByLayer, Definition, Feedback, Forward, InverseChoice, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
+use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
 pub const TP: Definition = family("tp", Inverses::HiddenAndOutput, &[Setting::Sigma], |learning, forward, network, maps, backend| {
@@ -59,7 +59,6 @@ fn simplified(
 pub struct TargetPropagation {
     forward: Forward,
     top: TopTarget,
-    sigma: f32,
     hybrid: f32,
     /// t_l for hidden l, at l - 1.
     targets: Vec<Activity>,
@@ -72,16 +71,31 @@ pub struct TargetPropagation {
 /// What belongs to `g` of layer index i, from h_{i+1} to h_i.
 struct Inverse {
     map: MapId,
+    /// g of activity and target.
+    of_activity: Activity,
+    of_target: Activity,
+    /// Where it is trained.
+    training: Option<Training>,
+    /// Hybrid targets: the back-propagated change, and the error it comes from.
+    back: Option<(Activity, Activity)>,
+}
+
+/// What an inverse learns by.
+struct Training {
+    /// Deviation of the noise.
+    sigma: f32,
     /// `h_i` with noise, and what the layer makes of it (the top's is elsewhere).
     noisy: Activity,
     corrupted: Activity,
-    /// g of activity, target, and corrupted activity.
-    of_activity: Activity,
-    of_target: Activity,
+    /// g of the corrupted activity, and its error.
     reconstruction: Activity,
     error: Activity,
-    /// Hybrid targets: the back-propagated change, and the error it comes from.
-    back: Option<(Activity, Activity)>,
+}
+
+impl Inverse {
+    fn training(&self, phase: Phase) -> Option<&Training> {
+        self.training.as_ref().filter(|_| phase.trains_inverse())
+    }
 }
 
 impl TargetPropagation {
@@ -93,26 +107,39 @@ impl TargetPropagation {
         top: TopTarget,
         backend: &mut dyn Backend,
     ) -> Result<Box<dyn Rule>> {
-        let sigma = learning.sigma.context("learning.sigma is needed by this rule")? as f32;
+        let trained = learning.inverses == InverseChoice::Trained;
+        let sigma = match &learning.sigma {
+            Some(sigma) => sigma.clone(),
+            None if trained => bail!("learning.sigma is needed by this rule"),
+            None => ByLayer::All(0.0),
+        };
         let hybrid = learning.hybrid as f32;
         let depth = network.depth();
-        let mut hidden = || (1..depth).map(|l| backend.activity(network.shape(l))).collect::<Vec<_>>();
-        let (targets, errors) = (hidden(), hidden());
+        // Under tp an inverse's value is itself a target.
+        let targets = (1..depth).map(|l| backend.activity_of(network.shape(l), network.nonlinearity(l))).collect();
+        let errors = (1..depth).map(|l| backend.activity(network.shape(l))).collect();
         let inverses = maps.inverse.iter().enumerate().map(|(index, map)| {
-            let mut make = |l: usize| backend.activity(network.shape(l));
-            map.map(|map| Inverse {
-                map,
-                noisy: make(index),
-                corrupted: make(index + 1),
-                of_activity: make(index),
-                of_target: make(index),
-                reconstruction: make(index),
-                error: make(index),
-                back: (hybrid != 0.0 && index + 1 < depth).then(|| (make(index), make(index + 1))),
+            map.map(|map| {
+                let (below, s) = (network.shape(index), network.nonlinearity(index));
+                let above = network.shape(index + 1);
+                Inverse {
+                    map,
+                    of_activity: backend.activity_of(below, s),
+                    of_target: backend.activity_of(below, s),
+                    training: trained.then(|| Training {
+                        // The lowest layer has no inverse.
+                        sigma: sigma.at(index - 1) as f32,
+                        noisy: backend.activity(below),
+                        corrupted: backend.activity_of(above, network.nonlinearity(index + 1)),
+                        reconstruction: backend.activity_of(below, s),
+                        error: backend.activity(below),
+                    }),
+                    back: (hybrid != 0.0 && index + 1 < depth).then(|| (backend.activity(below), backend.activity(above))),
+                }
             })
         });
         let inverses = inverses.collect();
-        Ok(Box::new(TargetPropagation { forward, top, sigma, hybrid, targets, errors, inverses }))
+        Ok(Box::new(TargetPropagation { forward, top, hybrid, targets, errors, inverses }))
     }
 
     fn target(&self, l: usize) -> Activity {
@@ -123,22 +150,28 @@ impl TargetPropagation {
     fn propagate_activity(&self, backend: &mut dyn Backend, phase: Phase) {
         let forward = &self.forward;
         for (layer, map) in forward.maps.iter().enumerate() {
-            let (to, nonlinearity) = forward.destination(layer);
-            let clean = (forward.h[layer], to);
-            match &self.inverses[layer] {
-                Some(inverse) if phase.trains_inverse() => {
-                    backend.add_noise(forward.h[layer], inverse.noisy, self.sigma, layer);
-                    let corrupted = self.top_of(layer).map_or(inverse.corrupted, TopTarget::corrupted_pre_activation);
-                    backend.apply(*map, &[clean, (inverse.noisy, corrupted)], nonlinearity);
+            let clean = (forward.h[layer], forward.destination(layer));
+            match self.inverses[layer].as_ref().and_then(|inverse| inverse.training(phase)) {
+                Some(training) => {
+                    backend.add_noise(forward.h[layer], training.noisy, training.sigma, layer);
+                    let corrupted = self.top_of(layer).map_or(training.corrupted, TopTarget::corrupted_pre_activation);
+                    backend.apply(*map, &[clean, (training.noisy, corrupted)]);
                 }
-                _ => backend.apply(*map, &[clean], nonlinearity),
+                None => backend.apply(*map, &[clean]),
             }
         }
         forward.finish(backend);
     }
 
-    /// The inverse of layer `layer`, once on all that steps 2 and 3 need of it. Returns the corrupted activity above, where it trains.
-    fn propagate_down(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse, phase: Phase) -> Option<Activity> {
+    /// The inverse of layer `layer`, once on all that steps 2 and 3 need of it. Returns how it is trained, and on which corrupted activity
+    /// above, where it is.
+    fn propagate_down<'a>(
+        &self,
+        backend: &mut dyn Backend,
+        layer: usize,
+        inverse: &'a Inverse,
+        phase: Phase,
+    ) -> Option<(&'a Training, Activity)> {
         let (h, above) = (self.forward.h[layer], self.forward.h[layer + 1]);
         let mut jobs = Vec::with_capacity(3);
         if phase.trains_forward() {
@@ -153,13 +186,13 @@ impl TargetPropagation {
                 jobs.push((wanted, self.target(layer)));
             }
         }
-        let corrupted = phase.trains_inverse().then(|| match self.top_of(layer) {
-            Some(top) => top.corrupted(backend, inverse.noisy),
-            None => inverse.corrupted,
+        let training = inverse.training(phase).map(|training| {
+            let corrupted = self.top_of(layer).map_or(training.corrupted, |top| top.corrupted(backend, training.noisy));
+            jobs.push((corrupted, training.reconstruction));
+            (training, corrupted)
         });
-        jobs.extend(corrupted.map(|corrupted| (corrupted, inverse.reconstruction)));
-        backend.apply(inverse.map, &jobs, Nonlinearity::Tanh);
-        corrupted
+        backend.apply(inverse.map, &jobs);
+        training
     }
 
     /// Step 2: `t_l = h_l - g(h_{l+1}) + g(t_{l+1})`, with back-propagation mixed in where the target is a hybrid (5.6), and at the top a
@@ -170,7 +203,7 @@ impl TargetPropagation {
         }
         let forward = &self.forward;
         let back = inverse.back.map(|(change, error)| {
-            backend.difference_through_tanh(self.target(layer + 1), forward.h[layer + 1], error);
+            backend.difference_through_nonlinearity(self.target(layer + 1), forward.h[layer + 1], error);
             backend.apply_transposed(forward.maps[layer], error, change);
             (self.hybrid, change)
         });
@@ -183,16 +216,16 @@ impl TargetPropagation {
     }
 
     /// Step 3: the inverse's update from its reconstruction of the goal.
-    fn train_inverse(&self, step: &mut dyn Step, layer: usize, inverse: &Inverse, corrupted: Activity) {
-        let goal = self.top.goal(self.forward.h[layer], inverse.noisy);
-        step.backend().error_through_tanh(inverse.reconstruction, goal, inverse.error, true);
-        step.update(Update { map: inverse.map, pre: corrupted, post: inverse.error });
+    fn train_inverse(&self, step: &mut dyn Step, layer: usize, map: MapId, training: &Training, corrupted: Activity) {
+        let goal = self.top.goal(self.forward.h[layer], training.noisy);
+        step.backend().error_through_nonlinearity(training.reconstruction, goal, training.error, true);
+        step.update(Update { map, pre: corrupted, post: training.error });
     }
 
     /// Step 4: the update of the layer below h_l from its distance to the target.
     fn train_forward(&self, step: &mut dyn Step, l: usize) {
         let (forward, error) = (&self.forward, self.errors[l - 1]);
-        step.backend().error_through_tanh(forward.h[l], self.target(l), error, false);
+        step.backend().error_through_nonlinearity(forward.h[l], self.target(l), error, false);
         step.update(forward.update(l - 1, error));
     }
 
@@ -215,12 +248,12 @@ impl Rule for TargetPropagation {
         }
         for layer in (1..depth).rev() {
             if let Some(inverse) = &self.inverses[layer] {
-                let corrupted = self.propagate_down(step.backend(), layer, inverse, phase);
+                let training = self.propagate_down(step.backend(), layer, inverse, phase);
                 if phase.trains_forward() {
                     self.compute_target(step.backend(), layer, inverse);
                 }
-                if let Some(corrupted) = corrupted {
-                    self.train_inverse(step, layer, inverse, corrupted);
+                if let Some((training, corrupted)) = training {
+                    self.train_inverse(step, layer, inverse.map, training, corrupted);
                 }
             }
             if phase.trains_forward() {

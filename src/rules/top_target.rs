@@ -54,19 +54,18 @@ impl TopTarget {
     /// `step` is the share of the difference that the first target takes; none for tp, which has no difference.
     pub fn inverted(network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend, step: Option<f32>) -> TopTarget {
         let output = network.shape(network.depth());
-        let mut make = |shape: Shape| backend.activity(shape);
-        let wanted = make(output);
-        let corrupted = (make(output), make(output));
+        let wanted = backend.activity(output);
+        let corrupted = (backend.activity(output), backend.activity(output));
         let auxiliary = maps.auxiliary.map(|map| {
             let features = maps.get(map).destination;
             let top = Shape::flat(output.channels + features.channels);
             Auxiliary {
                 map,
-                z: make(features),
-                corrupted_z: make(features),
-                of_output: make(top),
-                of_wanted: make(top),
-                of_corrupted: make(top),
+                z: backend.activity_of(features, Nonlinearity::Tanh),
+                corrupted_z: backend.activity_of(features, Nonlinearity::Tanh),
+                of_output: backend.activity(top),
+                of_wanted: backend.activity(top),
+                of_corrupted: backend.activity(top),
             }
         });
         TopTarget::Inverted(Inverted { step, wanted, corrupted, auxiliary })
@@ -113,7 +112,7 @@ impl TopTarget {
         match auxiliary {
             None => *output,
             Some(auxiliary) => {
-                backend.apply(auxiliary.map, &[(noisy, auxiliary.corrupted_z)], Nonlinearity::Tanh);
+                backend.apply(auxiliary.map, &[(noisy, auxiliary.corrupted_z)]);
                 backend.concatenate(*output, auxiliary.corrupted_z, auxiliary.of_corrupted);
                 auxiliary.of_corrupted
             }
@@ -127,7 +126,7 @@ impl TopTarget {
         match auxiliary {
             None => (output, *wanted),
             Some(auxiliary) => {
-                backend.apply(auxiliary.map, &[(h, auxiliary.z)], Nonlinearity::Tanh);
+                backend.apply(auxiliary.map, &[(h, auxiliary.z)]);
                 backend.concatenate(output, auxiliary.z, auxiliary.of_output);
                 backend.concatenate(*wanted, auxiliary.z, auxiliary.of_wanted);
                 (auxiliary.of_output, auxiliary.of_wanted)

@@ -154,7 +154,7 @@ impl Checkpoints {
         let unfinished = self.run.join(UNFINISHED);
         create_folder(&unfinished)?;
         let model = model_tensors(engine.maps());
-        let optimizer = optimizer_tensors(engine.maps());
+        let optimizer = optimizer_tensors(engine);
         for (file, tensors) in [(MODEL, &model), (OPTIMIZER, &optimizer)] {
             let entries: Vec<Entry> = tensors.iter().map(|tensor| tensor.entry.clone()).collect();
             // A run that goes on from what is not finite would end at its first step.
@@ -229,9 +229,9 @@ impl Checkpoints {
         load(&self.folder(step).join(MODEL), &tensors, engine, transport)
     }
 
-    /// The same for Adam's moments and step counts.
+    /// The same for moments and step counts.
     pub fn load_optimizer(&self, state: &State, engine: &mut Engine, transport: &dyn Transport) -> Result<()> {
-        let tensors = optimizer_tensors(engine.maps());
+        let tensors = optimizer_tensors(engine);
         load(&self.folder(state.step).join(OPTIMIZER), &tensors, engine, transport)?;
         engine.set_steps(state.optimizer_steps);
         Ok(())
@@ -269,10 +269,13 @@ pub(super) fn model_tensors(maps: &Maps) -> Vec<Tensor> {
     tensors(maps, Buffer::Weights, "", |_| true)
 }
 
-fn optimizer_tensors(maps: &Maps) -> Vec<Tensor> {
-    let trained = |map: &crate::network::Map| map.trained();
-    let mut all = tensors(maps, Buffer::FirstMoment, "first_moment.", trained);
-    all.extend(tensors(maps, Buffer::SecondMoment, "second_moment.", trained));
+fn optimizer_tensors(engine: &Engine) -> Vec<Tensor> {
+    let of = |buffer: Buffer, prefix| {
+        let kept = |map: &crate::network::Map| map.trained() && engine.optimizer().group(map.role).moments().contains(&buffer);
+        tensors(engine.maps(), buffer, prefix, kept)
+    };
+    let mut all = of(Buffer::FirstMoment, "first_moment.");
+    all.extend(of(Buffer::SecondMoment, "second_moment."));
     all
 }
 

@@ -101,15 +101,15 @@ pub struct Tally {
     pending: Vec<f32>,
     /// Of each pending step, whether it trained an inverse.
     trained_inverse: Vec<bool>,
-    has_inverses: bool,
+    trains_inverses: bool,
 }
 
 /// Values after which a rank's measures are added up before their line is due: 4 MB.
 const MOST_PENDING: usize = 1 << 20;
 
 impl Tally {
-    pub fn new(tallied: Tallied, has_inverses: bool) -> Tally {
-        Tally { tallied, pending: Vec::new(), trained_inverse: Vec::new(), has_inverses }
+    pub fn new(tallied: Tallied, trains_inverses: bool) -> Tally {
+        Tally { tallied, pending: Vec::new(), trained_inverse: Vec::new(), trains_inverses }
     }
 
     /// Takes the measures of the step that `engine` has just done. Collective, now and then.
@@ -117,7 +117,7 @@ impl Tally {
         for measure in Measure::ALL {
             self.pending.extend_from_slice(engine.measure(measure));
         }
-        self.trained_inverse.push(self.has_inverses && phase.trains_inverse());
+        self.trained_inverse.push(self.trains_inverses && phase.trains_inverse());
         if self.pending.len() >= MOST_PENDING {
             self.settle(transport);
         }

@@ -1,6 +1,6 @@
 //! Which model learns when, and how long: pure functions of the number of steps done, so that a resumed run needs to know nothing else.
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, LearningRateSchedule, Optimizer};
 use crate::data::Position;
 use crate::rules::Phase;
 
@@ -11,6 +11,29 @@ pub struct Schedule {
     epochs: Option<u64>,
     max_steps: Option<u64>,
     eval_every_epochs: u64,
+    rates: Rates,
+}
+
+/// How learning rates change, in epochs.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    schedule: LearningRateSchedule,
+    warmup: f64,
+    /// Of one step to the next, and what it multiplies by.
+    step: (u64, f64),
+    /// The end of the cosine.
+    end: f64,
+}
+
+impl Rates {
+    fn new(optimizer: &Optimizer) -> Rates {
+        Rates {
+            schedule: optimizer.learning_rate_schedule,
+            warmup: optimizer.warmup_epochs,
+            step: (optimizer.step_epochs, optimizer.step_factor),
+            end: optimizer.cosine_epochs.unwrap_or(f64::INFINITY),
+        }
+    }
 }
 
 impl Schedule {
@@ -22,6 +45,7 @@ impl Schedule {
             epochs: config.training.epochs,
             max_steps: config.training.max_steps,
             eval_every_epochs: config.training.eval_every_epochs,
+            rates: Rates::new(&config.optimizer),
         }
     }
 
@@ -41,6 +65,22 @@ impl Schedule {
             (true, 0) => Phase::Inverse,
             (true, _) => Phase::Forward,
         }
+    }
+
+    /// What learning rates are multiplied by in the step that follows `step` others.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        let Rates { schedule, warmup, step: (every, factor), end } = self.rates;
+        let epochs = |steps: u64| steps as f64 / self.steps_per_epoch as f64;
+        let risen = (epochs(step + 1) / warmup).min(1.0);
+        let fallen = match schedule {
+            LearningRateSchedule::Constant => 1.0,
+            LearningRateSchedule::Step => factor.powf((self.position(step).epoch / every) as f64),
+            LearningRateSchedule::Cosine => {
+                let part = (epochs(step) - warmup) / (end - warmup);
+                0.5 + 0.5 * (std::f64::consts::PI * part.clamp(0.0, 1.0)).cos()
+            }
+        };
+        risen * fallen
     }
 
     /// Steps of the whole run: epochs or max_steps, whichever comes first.
@@ -66,7 +106,30 @@ mod tests {
     use super::*;
 
     fn schedule(alternating: bool, epochs: Option<u64>, max_steps: Option<u64>) -> Schedule {
-        Schedule { alternating, steps_per_epoch: 10, epochs, max_steps, eval_every_epochs: 2 }
+        let rates = Rates { schedule: LearningRateSchedule::Constant, warmup: 0.0, step: (30, 0.1), end: f64::INFINITY };
+        Schedule { alternating, steps_per_epoch: 10, epochs, max_steps, eval_every_epochs: 2, rates }
+    }
+
+    #[test]
+    fn learning_rates_rise_and_fall_as_asked() {
+        let with = |kind, warmup| {
+            let schedule = schedule(false, Some(100), None);
+            Schedule { rates: Rates { schedule: kind, warmup, step: (20, 0.5), end: 42.0 }, ..schedule }
+        };
+        let constant = with(LearningRateSchedule::Constant, 0.0);
+        assert!((0..1000).all(|step| constant.learning_rate(step) == 1.0));
+        let warm = with(LearningRateSchedule::Constant, 2.0);
+        let rates: Vec<f64> = [0, 1, 9, 18, 19, 20, 500].map(|step| warm.learning_rate(step)).into();
+        assert_eq!(rates, [0.05, 0.1, 0.5, 0.95, 1.0, 1.0, 1.0]);
+        let steps = with(LearningRateSchedule::Step, 0.0);
+        let rates: Vec<f64> = [0, 199, 200, 399, 400, 600].map(|step| steps.learning_rate(step)).into();
+        assert_eq!(rates, [1.0, 1.0, 0.5, 0.5, 0.25, 0.125]);
+        let cosine = with(LearningRateSchedule::Cosine, 2.0);
+        for (step, rate) in
+            [(9, 0.5), (19, 1.0), (20, 1.0), (120, 0.853_553_390_6), (220, 0.5), (320, 0.146_446_609_4), (420, 0.0), (999, 0.0)]
+        {
+            assert!((cosine.learning_rate(step) - rate).abs() < 1e-10, "{step}: {}", cosine.learning_rate(step));
+        }
     }
 
     #[test]

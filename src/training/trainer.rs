@@ -96,7 +96,7 @@ impl<'a> Trainer<'a> {
             saved: run.resumed.map(|state| state.step),
             saved_at: Instant::now(),
             best,
-            tally: Tally::new(tallied, run.config.has_inverses()),
+            tally: Tally::new(tallied, run.config.trains_inverses()),
             clock: Clock::default(),
             record,
         })
@@ -193,7 +193,7 @@ impl<'a> Trainer<'a> {
         let batch =
             Batch { pixels: &loaded.pixels, labels: &loaded.labels, samples, first: self.transport.rank() * samples, step: self.step };
         let phase = self.phase();
-        self.engine.learn(&batch, phase)?;
+        self.engine.learn(&batch, phase, self.schedule.learning_rate(self.step))?;
         loader.recycle(loaded);
         self.tally.add(&self.engine, phase, &*self.transport);
         self.step += 1;

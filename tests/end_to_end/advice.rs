@@ -40,7 +40,11 @@ fn keys_and_values_that_are_advised_are_accepted() {
         (&["parallel.device=cpu", "parallel.backend=nccl"], "use \"mpi\" or \"auto\"", &["parallel.backend=mpi", "parallel.backend=auto"]),
         (&["parallel.device=cpu", "parallel.wire=bf16"], "use \"f32\"", &["parallel.wire=f32"]),
         (&["parallel.device=cuda", "training.diagnostics=true"], "use \"cpu\"", &["parallel.device=cpu"]),
-        (&[conv], "use kind = \"local\", or rule \"bp\"", &[&local, "learning.rule=bp"]),
+        (
+            &[conv],
+            "use kind = \"local\", or one of the rules bp, fa, dfa",
+            &[&local, "learning.rule=bp", "learning.rule=fa", "learning.rule=dfa"],
+        ),
         (
             &["data.augment=[\"random_crop\"]"],
             "data.crop = [height, width], data.crop_padding, or both",

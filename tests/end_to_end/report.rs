@@ -247,6 +247,11 @@ fn autoencoders_have_losses_and_pictures() {
     std::fs::rename(site.path("mnist"), site.path("elsewhere")).unwrap();
     let (markdown, html) = report(&site, &["ae"]);
     assert!(markdown.contains("There is no picture of reconstructions by ae") && !html.contains("<img"), "{markdown}");
+    // One that was kept stands for parameters that were not.
+    std::fs::write(site.path("ae/reconstructions.png"), &png).unwrap();
+    let (markdown, html) = report(&site, &["ae"]);
+    assert!(html.contains("src=\"data:image/png;base64,iVBOR") && !markdown.contains("There is no picture"), "{markdown}");
+    assert_eq!(std::fs::read(site.path("report/figures/reconstructions-1.png")).unwrap(), png);
 }
 
 #[test]

@@ -44,12 +44,12 @@ fn configurations_and_keys_can_be_asked_for() {
     let (site, _) = configured();
     let shown = site.succeed(2, &["configs", "mnist", "dtp"]);
     let names: Vec<&str> = shown.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let expected = ["mnist_autoencoder_dtp", "mnist_fc_dtp_alternating", "mnist_fc_dtp_parallel", "mnist_lc_dtp_alternating"];
+    let expected = ["mnist_autoencoder_dtp", "mnist_fc5_dtp_alternating", "mnist_fc5_dtp_parallel", "mnist_fc_dtp_alternating"];
     assert_eq!(names[..4], expected, "{shown:?}");
     assert!(shown.stdout.contains("Table 1(a): MNIST, fully connected, DTP, parallel"), "{shown:?}");
     // What a message advises works.
     let refused = site.run(1, &["train", "mnist_dtp"]);
-    assert!(refused.code == Some(2) && refused.stderr.contains("biodist configs mnist_dtp shows 5 that it may mean"), "{refused:?}");
+    assert!(refused.code == Some(2) && refused.stderr.contains("biodist configs mnist_dtp shows 7 that it may mean"), "{refused:?}");
     assert_eq!(site.succeed(1, &["configs", "mnist_dtp"]).stdout, shown.stdout);
     let nothing = site.run(1, &["configs", "nonsense"]);
     assert!(nothing.code == Some(2) && nothing.stderr.contains("biodist configs shows all"), "{nothing:?}");

@@ -31,6 +31,36 @@ fn auxiliary_outputs_with_an_alternating_schedule() {
     compare("rule = \"ao_sdtp\"\nschedule = \"alternating\"\nsigma = 0.2\nauxiliary_units = 13", THREE_EPOCHS);
 }
 
+const SGD: &str = "[training]\nepochs = 3\nlog_every_steps = 4\n[optimizer]\nlearning_rate_schedule = \"cosine\"\ncosine_epochs = 3\n\
+                   warmup_epochs = 0.5\n[optimizer.feedback]\nmethod = \"sgd\"\nmomentum = 0.9\nnesterov = true\nweight_decay = 0.1";
+
+#[test]
+fn feedback_that_learns() {
+    compare("rule = \"kp\"", SGD);
+}
+
+#[test]
+fn feedback_that_is_drawn_again_under_the_signs_of_the_weights() {
+    compare("rule = \"brsf\"", THREE_EPOCHS);
+}
+
+#[test]
+fn a_weight_mirror_that_is_resumed() {
+    compare("rule = \"wm\"\nsigma = 0.5", SGD);
+    for rule in ["wm", "brsf"] {
+        let site = Site::new();
+        let learning = format!("rule = \"{rule}\"{}", if rule == "wm" { "\nsigma = 0.5" } else { "" });
+        let config = site.configure("resumed", &learning, if rule == "wm" { SGD } else { THREE_EPOCHS });
+        site.succeed(2, &["train", &config, "--out", "whole"]);
+        site.succeed(2, &["train", &config, "--out", "parts", "--set", "training.max_steps=17"]);
+        site.succeed(1, &["train", &config, "--out", "parts", "--resume"]);
+        let last = |run: &str, file: &str| site.checkpoints(run)[&std::path::Path::new("00000033").join(file)].clone();
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            assert!(last("whole", file) == last("parts", file), "{rule}: {file}");
+        }
+    }
+}
+
 #[test]
 fn locally_connected_layers() {
     let site = Site::new();
@@ -41,6 +71,20 @@ fn locally_connected_layers() {
     site.succeed(1, &["train", &config, "--out", "alone"]);
     site.succeed(2, &["train", &config, "--out", "two"]);
     site.assert_same("alone", "two");
+}
+
+#[test]
+fn convolutional_layers() {
+    let site = Site::new();
+    for rule in ["fa", "dfa"] {
+        let config = site.configure(rule, &format!("rule = \"{rule}\""), THREE_EPOCHS);
+        let conv = "network.layers=[{kind=\"conv\", kernel=3, channels=5, stride=2}, {kind=\"dense\", units=16, nonlinearity=\"gelu\"}]";
+        for ranks in [1, 2, 4] {
+            site.succeed(ranks, &["train", &config, "--out", &format!("{rule}{ranks}"), "--set", conv]);
+        }
+        site.assert_same(&format!("{rule}1"), &format!("{rule}2"));
+        site.assert_same(&format!("{rule}1"), &format!("{rule}4"));
+    }
 }
 
 #[test]

@@ -72,6 +72,10 @@ fn backprop_gives_the_gradient_of_the_loss() {
         ("conv", WIDE, vec![CONV]),
         ("local autoencoder", WIDE, vec![LOCAL, "network.output=linear"]),
         ("conv autoencoder", WIDE, vec![CONV, "network.output=linear"]),
+        ("relu", WIDE, vec![CONV, "network.nonlinearity=relu"]),
+        ("leaky_relu", WIDE, vec![LOCAL, "network.nonlinearity=leaky_relu"]),
+        ("gelu", WIDE, vec![CONV, "network.nonlinearity=gelu"]),
+        ("identity", WIDE, vec![LOCAL, "network.nonlinearity=identity"]),
     ];
     for (title, shape, overrides) in cases {
         let config = config("flat", &overrides);
@@ -92,9 +96,15 @@ fn backprop_gives_the_gradient_of_the_loss() {
 
 #[test]
 fn inverses_follow_the_gradient_of_their_loss() {
-    for (shape, layers, output) in [([23, 23, 1], DENSE, "softmax"), (WIDE, LOCAL, "softmax"), (WIDE, LOCAL, "linear")] {
-        let output = format!("network.output={output}");
-        let overrides = ["learning.rule=ao_sdtp", "learning.sigma=0", "optimizer.inverse.beta1=0.9", layers, &output];
+    let cases = [
+        ([23, 23, 1], DENSE, "network.output=softmax"),
+        (WIDE, LOCAL, "network.output=softmax"),
+        (WIDE, LOCAL, "network.output=linear"),
+        (WIDE, LOCAL, "network.nonlinearity=leaky_relu"),
+        (WIDE, LOCAL, "network.nonlinearity=gelu"),
+    ];
+    for (shape, layers, more) in cases {
+        let overrides = ["learning.rule=ao_sdtp", "learning.sigma=0", "optimizer.inverse.beta1=0.9", layers, more];
         let config = config("flat", &overrides);
         let samples = Samples::random(shape, 10, 11);
         let mut naive = Naive::new(shape, 10, &config.network);

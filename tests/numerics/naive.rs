@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use biodist::config::{Layer as Configured, Network as Configuration, Output};
+use biodist::config::{Layer as Configured, Network as Configuration, Nonlinearity, Output};
 
 pub type Parameters = HashMap<String, Vec<f64>>;
 
@@ -19,12 +19,27 @@ struct Layer {
     kind: Kind,
     input: [usize; 3],
     output: [usize; 3],
+    /// Of the layer, and of the one below, whose activity the inverse gives.
+    through: Through,
+    below: Through,
 }
+
+type Through = fn(f64) -> f64;
 
 pub struct Naive {
     layers: Vec<Layer>,
     linear: bool,
     pub auxiliary: bool,
+}
+
+fn through(nonlinearity: Nonlinearity) -> Through {
+    match nonlinearity {
+        Nonlinearity::Tanh => f64::tanh,
+        Nonlinearity::Relu => |a| a.max(0.0),
+        Nonlinearity::LeakyRelu => |a| if a < 0.0 { a / 100.0 } else { a },
+        Nonlinearity::Gelu => |a| a / (1.0 + (-(8.0 / std::f64::consts::PI).sqrt() * (a + 0.044715 * a.powi(3))).exp()),
+        Nonlinearity::Identity => |a| a,
+    }
 }
 
 fn units(shape: [usize; 3]) -> usize {
@@ -76,7 +91,7 @@ impl Layer {
         out
     }
 
-    /// `tanh(V y + c)`, y having perhaps more units than the layer's output.
+    /// `s(V y + c)` with the nonlinearity below, y having perhaps more units than the layer's output.
     fn inverse(&self, y: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
         let mut out = bias.to_vec();
         match self.kind {
@@ -97,7 +112,7 @@ impl Layer {
                 });
             }
         }
-        out.into_iter().map(f64::tanh).collect()
+        out.into_iter().map(self.below).collect()
     }
 }
 
@@ -106,19 +121,21 @@ impl Naive {
         let mut shape = image;
         let mut layers = Vec::new();
         let linear = config.output == Output::Linear;
-        let top = Configured::Dense { units: if linear { units(image) } else { classes } };
+        let top = Configured::Dense { units: if linear { units(image) } else { classes }, nonlinearity: Nonlinearity::Identity };
+        let mut below = Nonlinearity::Identity;
         for layer in config.layers.iter().chain([&top]) {
             let small = |stride: usize| shape.map(|size| size.div_ceil(stride));
             let (kind, output) = match *layer {
-                Configured::Dense { units } => (Kind::Dense, [1, 1, units]),
-                Configured::Local { kernel, channels, stride } => {
+                Configured::Dense { units, .. } => (Kind::Dense, [1, 1, units]),
+                Configured::Local { kernel, channels, stride, .. } => {
                     (Kind::Window { kernel, stride, shared: false }, [small(stride)[0], small(stride)[1], channels])
                 }
-                Configured::Conv { kernel, channels, stride } => {
+                Configured::Conv { kernel, channels, stride, .. } => {
                     (Kind::Window { kernel, stride, shared: true }, [small(stride)[0], small(stride)[1], channels])
                 }
             };
-            layers.push(Layer { kind, input: shape, output });
+            layers.push(Layer { kind, input: shape, output, through: through(layer.nonlinearity()), below: through(below) });
+            below = layer.nonlinearity();
             shape = output;
         }
         Naive { layers, linear, auxiliary: false }
@@ -133,8 +150,7 @@ impl Naive {
         let mut h = vec![x.to_vec()];
         for (index, layer) in self.layers.iter().enumerate() {
             let a = layer.affine(&h[index], &parameters[&format!("layers.{index}.weight")], &parameters[&format!("layers.{index}.bias")]);
-            let hidden = index + 1 < self.depth();
-            h.push(if hidden { a.into_iter().map(f64::tanh).collect() } else { a });
+            h.push(a.into_iter().map(layer.through).collect());
         }
         h
     }

@@ -5,6 +5,7 @@ use crate::support::{Learner, Samples, config, distance, kernels};
 const BETA1: f64 = 0.9;
 const DENSE: &str = r#"network.layers=[{ kind = "dense", units = 60 }, { kind = "dense", units = 33 }, { kind = "dense", units = 20 }]"#;
 const LOCAL: &str = r#"network.layers=[{ kind = "local", kernel = 4, channels = 6, stride = 2 }, { kind = "local", kernel = 3, channels = 18, stride = 1 }, { kind = "local", kernel = 2, channels = 5, stride = 3 }]"#;
+const CONV: &str = r#"network.layers=[{ kind = "conv", kernel = 4, channels = 6, stride = 2 }, { kind = "conv", kernel = 3, channels = 18, stride = 1 }, { kind = "dense", units = 15 }]"#;
 const MIXED: &str = r#"network.layers=[{ kind = "local", kernel = 3, channels = 5, stride = 2 }, { kind = "local", kernel = 2, channels = 6, stride = 1 }, { kind = "dense", units = 40 }, { kind = "dense", units = 15 }]"#;
 const SHALLOW: &str = r#"network.layers=[{ kind = "local", kernel = 3, channels = 5, stride = 2 }]"#;
 
@@ -75,18 +76,177 @@ fn the_first_target_goes_a_part_of_the_way() {
 
 #[test]
 fn feedback_that_equals_the_weights_is_backprop() {
-    for layers in [DENSE, LOCAL, MIXED] {
+    for layers in [DENSE, LOCAL, CONV, MIXED] {
         let bp = stepped(&["learning.rule=bp"], layers, "auto", None, |_| {});
         let initial = Learner::new(&config("flat", &[layers]), &samples(), 1);
-        let fa = stepped(&["learning.rule=fa"], layers, "auto", Some(&initial), |learner| {
-            for (name, _, _) in learner.tensors() {
-                if let Some(layer) = name.strip_suffix("feedback.weight") {
-                    let weights = learner.read(&format!("{layer}weight"));
-                    learner.write(&name, &weights);
-                }
-            }
-        });
+        let fa = stepped(&["learning.rule=fa"], layers, "auto", Some(&initial), set_feedback);
         same_gradients(&bp, &fa, layers);
+    }
+}
+
+/// Feedback of every layer becomes the layer's weights, which are in the same order.
+fn set_feedback(learner: &mut Learner) {
+    for (name, _, _) in learner.tensors() {
+        if let Some(layer) = name.strip_suffix("feedback.weight") {
+            let weights = learner.read(&format!("{layer}weight"));
+            learner.write(&name, &weights);
+        }
+    }
+}
+
+/// Layers' weights less their feedback, by the feedback's name.
+fn differences(learner: &Learner) -> Vec<(String, Vec<f64>)> {
+    let names = learner.tensors().into_iter().filter_map(|(name, ..)| Some((name.strip_suffix("feedback.weight")?.to_owned(), name)));
+    let pair = |(layer, name): (String, String)| {
+        let pairs = learner.read(&format!("{layer}weight")).into_iter().zip(learner.read(&name));
+        (name, pairs.map(|(w, b)| f64::from(w) - f64::from(b)).collect())
+    };
+    names.map(pair).collect()
+}
+
+#[test]
+fn kolen_pollack_begun_with_the_weights_is_backprop_to_the_end() {
+    for layers in [DENSE, LOCAL, MIXED, CONV] {
+        for isa in kernels() {
+            let kernels = format!("parallel.kernels={isa}");
+            let run = |rule: &str, more: &str| {
+                let rule = format!("learning.rule={rule}");
+                let mut learner = Learner::new(&config("flat", &[&rule, layers, &kernels, more]), &samples(), 2);
+                learner.steps(12);
+                learner
+            };
+            let (bp, kp) = (run("bp", "training.max_steps=12"), run("kp", "learning.feedback_weights=transposed"));
+            for (name, ..) in bp.tensors() {
+                let of = |learner: &Learner| learner.read(&name).into_iter().map(f64::from).collect::<Vec<f64>>();
+                let found = distance(&of(&kp), &of(&bp));
+                assert!(found < 1e-4, "{isa}, {layers}: {name} is {found:.1e} from back-propagation's");
+            }
+            assert!(differences(&kp).iter().all(|(_, apart)| apart.iter().all(|apart| apart.abs() < 1e-6)), "{isa}, {layers}");
+        }
+    }
+}
+
+#[test]
+fn what_weights_and_feedback_of_kolen_pollack_differ_in_decays_and_nothing_else() {
+    // Under Adam as under SGD: gradients are the same numbers, so the steps are.
+    let sgd = "optimizer.forward={ method = \"sgd\", learning_rate = 0.01, momentum = 0.9, weight_decay = 2.0 }";
+    let adam = "optimizer.forward={ learning_rate = 0.01, weight_decay = 2.0 }";
+    for (optimizer, decay) in [(sgd, 0.98f64), (adam, 0.98), ("optimizer.forward.learning_rate=0.01", 1.0)] {
+        for layers in [DENSE, LOCAL, MIXED, CONV] {
+            let mut learner = Learner::new(&config("flat", &["learning.rule=kp", layers, optimizer]), &samples(), 2);
+            let before = differences(&learner);
+            learner.steps(10);
+            let kept = decay.powi(10);
+            for ((name, before), (_, after)) in before.iter().zip(&differences(&learner)) {
+                let expected: Vec<f64> = before.iter().map(|difference| kept * difference).collect();
+                let found = distance(after, &expected);
+                assert!(found < 1e-4, "{layers}, {optimizer}: {name}: {found:.1e} from {kept:.3} of what it was");
+            }
+        }
+    }
+}
+
+#[test]
+fn feedback_of_sign_symmetry_has_the_signs_of_the_weights_and_magnitudes_of_its_own() {
+    for layers in [DENSE, LOCAL, MIXED, CONV] {
+        for rule in ["usf", "frsf", "brsf"] {
+            let rule_key = format!("learning.rule={rule}");
+            let mut learner = Learner::new(&config("flat", &[&rule_key, layers, "optimizer.forward.learning_rate=0.05"]), &samples(), 2);
+            let magnitudes = |learner: &Learner| -> Vec<(String, Vec<f32>)> {
+                let feedback = learner.tensors().into_iter().filter(|tensor| tensor.0.ends_with("feedback.weight"));
+                feedback.map(|(name, ..)| (name.clone(), learner.read(&name).into_iter().map(f32::abs).collect())).collect()
+            };
+            let first = magnitudes(&learner);
+            for _ in 0..3 {
+                for (name, feedback) in magnitudes(&learner) {
+                    let weights = learner.read(&name.replace("feedback.", ""));
+                    assert!(weights.iter().zip(learner.read(&name)).all(|(w, b)| w.signum() == b.signum()), "{rule}: {name}");
+                    assert!(rule != "usf" || feedback.iter().all(|size| *size == feedback[0]), "{name}");
+                }
+                learner.step();
+            }
+            assert_eq!(magnitudes(&learner) == first, rule != "brsf", "{rule}, {layers}");
+        }
+    }
+}
+
+#[test]
+fn sign_symmetry_with_the_magnitudes_of_the_weights_is_backprop() {
+    for layers in [DENSE, LOCAL, MIXED, CONV] {
+        let bp = stepped(&["learning.rule=bp"], layers, "auto", None, |_| {});
+        let initial = Learner::new(&config("flat", &[layers]), &samples(), 1);
+        let frsf = stepped(&["learning.rule=frsf"], layers, "auto", Some(&initial), set_feedback);
+        same_gradients(&bp, &frsf, layers);
+    }
+}
+
+#[test]
+fn direct_kolen_pollack_begun_with_the_output_weights_is_backprop_on_one_hidden_layer() {
+    let run = |rule: &str, prepare: &dyn Fn(&mut Learner)| {
+        let rule = format!("learning.rule={rule}");
+        let mut learner = Learner::new(&config("flat", &[&rule, SHALLOW]), &samples(), 2);
+        prepare(&mut learner);
+        learner.steps(10);
+        learner.read("layers.0.weight").into_iter().map(f64::from).collect::<Vec<f64>>()
+    };
+    let bp = run("bp", &|_| {});
+    let found = distance(&run("dkp", &direct_from_output), &bp);
+    assert!(found < 1e-5, "{found:.1e}");
+    let fixed = distance(&run("dfa", &direct_from_output), &bp);
+    assert!(fixed > 1e-3, "a fixed one goes another way: {fixed:.1e}");
+}
+
+/// [classes, hidden units] becomes [hidden units, classes].
+fn direct_from_output(learner: &mut Learner) {
+    let weights = learner.read("layers.1.weight");
+    let hidden = weights.len() / 10;
+    let transposed: Vec<f32> = (0..weights.len()).map(|at| weights[at % 10 * hidden + at / 10]).collect();
+    learner.write("layers.0.direct_feedback.weight", &transposed);
+}
+
+#[test]
+fn a_weight_mirror_turns_feedback_towards_the_weights() {
+    // Noise that small is in the linear part of tanh: feedback becomes a multiple of the weights.
+    let feedback = "optimizer.feedback={ method = \"sgd\", learning_rate = 2.0, weight_decay = 0.01 }";
+    for layers in [DENSE, LOCAL, CONV] {
+        let overrides = ["learning.rule=wm", "learning.sigma=0.3", "optimizer.forward.learning_rate=1e-30", feedback, layers];
+        let mut learner = Learner::new(&config("flat", &overrides), &samples(), 2);
+        let cosines = |learner: &Learner| -> Vec<f64> {
+            let names = learner.tensors().into_iter().map(|tensor| tensor.0).filter(|name| name.ends_with("feedback.weight"));
+            let cosine = |name: String| {
+                let pairs: Vec<_> = learner.read(&name.replace("feedback.", "")).into_iter().zip(learner.read(&name)).collect();
+                let sum = |f: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|(w, b)| f(f64::from(*w), f64::from(*b))).sum::<f64>();
+                sum(&|w, b| w * b) / (sum(&|w, _| w * w) * sum(&|_, b| b * b)).sqrt()
+            };
+            names.map(cosine).collect()
+        };
+        let before = cosines(&learner);
+        learner.steps(300);
+        let after = cosines(&learner);
+        assert!(
+            before.iter().all(|cosine| cosine.abs() < 0.3) && after.iter().all(|cosine| *cosine > 0.7),
+            "{layers}: {before:?}, {after:?}"
+        );
+    }
+}
+
+#[test]
+fn fixed_inverses_do_what_inverses_of_no_learning_rate_do() {
+    for layers in [DENSE, LOCAL, MIXED] {
+        for rule in ["tp", "dtp", "sdtp", "ao_sdtp"] {
+            let rule = format!("learning.rule={rule}");
+            let run = |more: &str| {
+                let mut learner = Learner::new(&config("flat", &[&rule, layers, more]), &samples(), 2);
+                learner.steps(4);
+                learner
+            };
+            let (fixed, still) = (run("learning.inverses=fixed"), run("optimizer.inverse.learning_rate=0"));
+            let read = |learner: &Learner| learner.tensors().iter().map(|(name, ..)| learner.read(name)).collect::<Vec<_>>();
+            assert!(read(&fixed) == read(&still), "{rule}, {layers}");
+            assert!(
+                fixed.tensors().iter().all(|(name, map, _)| fixed.trained(*map) != name.contains("inverse") || name.contains("auxiliary"))
+            );
+        }
     }
 }
 
@@ -94,13 +254,7 @@ fn feedback_that_equals_the_weights_is_backprop() {
 fn direct_feedback_that_equals_the_output_weights_is_backprop_on_one_hidden_layer() {
     let bp = stepped(&["learning.rule=bp"], SHALLOW, "auto", None, |_| {});
     let initial = Learner::new(&config("flat", &[SHALLOW]), &samples(), 1);
-    let dfa = stepped(&["learning.rule=dfa"], SHALLOW, "auto", Some(&initial), |learner| {
-        // [classes, hidden units] becomes [hidden units, classes].
-        let weights = learner.read("layers.1.weight");
-        let hidden = weights.len() / 10;
-        let transposed: Vec<f32> = (0..weights.len()).map(|at| weights[at % 10 * hidden + at / 10]).collect();
-        learner.write("layers.0.direct_feedback.weight", &transposed);
-    });
+    let dfa = stepped(&["learning.rule=dfa"], SHALLOW, "auto", Some(&initial), direct_from_output);
     same_gradients(&bp, &dfa, SHALLOW);
 }
 

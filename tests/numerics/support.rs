@@ -153,7 +153,7 @@ impl Learner {
             first: 0,
             step: self.step,
         };
-        self.engine.learn(&batch, phase).expect("the step succeeds");
+        self.engine.learn(&batch, phase, 1.0).expect("the step succeeds");
         self.step += 1;
         [Measure::Loss, Measure::InverseLoss].map(|measure| mean(self.engine.measure(measure)))
     }
@@ -219,6 +219,7 @@ fn mean(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64
 }
 
+/// Those of the paper.
 pub const RULES: [Rule; 7] = [Rule::BP, Rule::FA, Rule::DFA, Rule::TP, Rule::DTP, Rule::SDTP, Rule::AO_SDTP];
 
 pub fn norm(values: impl IntoIterator<Item = f64>) -> f64 {

@@ -72,7 +72,19 @@ fn variants_agree_on_spatial_layers_of_any_size() {
         let local = format!("network.layers=[{}, {}]", layer("local"), layer("local"));
         compare(shape, &[&local, &format!("learning.rule={rule}")], 3 + 4 * index);
         let conv = format!("network.layers=[{}, {}]", layer("conv"), layer("conv"));
-        compare(shape, &[&conv], 3 + 4 * index);
+        let rule = format!("learning.rule={}", ["bp", "fa", "dfa"][index % 3]);
+        compare(shape, &[&conv, &rule], 3 + 4 * index);
+    }
+}
+
+#[test]
+fn variants_agree_on_every_nonlinearity() {
+    let layers = r#"network.layers=[{ kind = "local", kernel = 3, channels = 17, stride = 2 }, { kind = "dense", units = 130 }, { kind = "dense", units = 33 }]"#;
+    for nonlinearity in ["relu", "leaky_relu", "gelu", "identity"] {
+        let nonlinearity = format!("network.nonlinearity={nonlinearity}");
+        for rule in ["learning.rule=bp", "learning.rule=sdtp"] {
+            compare([9, 8, 3], &[layers, &nonlinearity, rule], 19);
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Run<'_> {
         self.engine.reset_profile();
         self.transport.barrier();
         let started = Instant::now();
-        self.engine.learn(&batch, phase)?;
+        self.engine.learn(&batch, phase, 1.0)?;
         self.step += 1;
         Ok(started.elapsed().as_secs_f64())
     }

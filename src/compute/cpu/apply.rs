@@ -7,6 +7,7 @@
 use super::chunk::{Chunk, Chunks, Room};
 use super::elementary::tanh;
 use super::memory::{ParameterSpan, row_stride};
+use super::nonlinearity::{Gelu, LeakyRelu, Relu, Through};
 use super::simd::{Isa, Kernel, LANES, Simd};
 use super::tile::{Scalars, Vectors, accumulate};
 use crate::compute::Nonlinearity;
@@ -17,6 +18,8 @@ use crate::network::Connectivity;
 pub struct Job {
     pub source: *const f32,
     pub destination: *mut f32,
+    /// For the pre-activations, where slopes come from them.
+    pub pre_activation: *mut f32,
 }
 
 /// A pass over a map.
@@ -117,9 +120,39 @@ impl Item<'_> {
                 unsafe { self.samples::<S, V>(job, chunk, first) };
             }
             if chunk.last {
-                return;
+                break;
             }
             first = false;
+        }
+        unsafe {
+            match self.pass.nonlinearity {
+                // While sums were in registers: it is what the kernels are fast for.
+                Nonlinearity::Tanh | Nonlinearity::Identity => {}
+                Nonlinearity::Relu => self.through::<S, V, Relu>(),
+                Nonlinearity::LeakyRelu => self.through::<S, V, LeakyRelu>(),
+                Nonlinearity::Gelu => self.through::<S, V, Gelu>(),
+            }
+        }
+    }
+
+    /// Takes the sums of all samples, which are in the cache, through a nonlinearity.
+    #[inline(always)]
+    unsafe fn through<S: Simd, const V: usize, N: Through>(&self) {
+        let pass = self.pass;
+        for job in pass.jobs {
+            for sample in self.begin..self.end {
+                let start = (self.position * pass.batch + sample) * pass.destination_stride + self.panel * LANES;
+                for v in 0..V {
+                    unsafe {
+                        let at = start + v * LANES;
+                        let sum = S::load(job.destination.add(at));
+                        if !N::NONLINEARITY.slope_follows_from_value() {
+                            sum.store(job.pre_activation.add(at));
+                        }
+                        N::value(sum).store(job.destination.add(at));
+                    }
+                }
+            }
         }
     }
 

@@ -1,5 +1,8 @@
 //! Operations that treat every unit alike, and the errors that also measure a loss.
 
+use std::marker::PhantomData;
+
+use super::nonlinearity::Through;
 use super::simd::{Kernel, LANES, Simd};
 
 /// One vector's worth of an operation; the vector begins at element `i` of every operand.
@@ -46,38 +49,53 @@ impl Values {
     }
 }
 
-/// `1 - y^2`.
-#[inline(always)]
-unsafe fn slope<S: Simd>(y: S) -> S {
-    unsafe { S::splat(1.0).sub(y.mul(y)) }
-}
-
-/// `delta *= 1 - y^2`.
-pub struct ThroughTanh {
-    pub delta: Values,
+/// `y = s(a)`, and a where the slope does not follow from y.
+pub struct Sloped<N> {
     pub y: Values,
+    pub pre_activation: Values,
+    pub nonlinearity: PhantomData<N>,
 }
 
-impl Elementwise for ThroughTanh {
+impl<N: Through> Sloped<N> {
+    /// y and `s'(a)`.
     #[inline(always)]
-    unsafe fn at<S: Simd>(&self, i: usize) {
-        unsafe { self.delta.load::<S>(i).mul(slope(self.y.load::<S>(i))).store(self.delta.0.add(i)) }
+    unsafe fn at<S: Simd>(&self, i: usize) -> (S, S) {
+        unsafe {
+            let y = self.y.load::<S>(i);
+            (y, N::slope(if N::NONLINEARITY.slope_follows_from_value() { y } else { self.pre_activation.load(i) }))
+        }
     }
 }
 
-/// `out = (target - y) (1 - y^2)`.
-pub struct DifferenceThroughTanh {
-    pub target: Values,
-    pub y: Values,
-    pub out: Values,
+/// `delta *= s'(a)`.
+pub struct ThroughNonlinearity<N> {
+    pub delta: Values,
+    pub y: Sloped<N>,
 }
 
-impl Elementwise for DifferenceThroughTanh {
+impl<N: Through> Elementwise for ThroughNonlinearity<N> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, i: usize) {
         unsafe {
-            let y = self.y.load::<S>(i);
-            self.target.load::<S>(i).sub(y).mul(slope(y)).store(self.out.0.add(i));
+            let (_, slope) = self.y.at::<S>(i);
+            self.delta.load::<S>(i).mul(slope).store(self.delta.0.add(i));
+        }
+    }
+}
+
+/// `out = (target - y) s'(a)`.
+pub struct DifferenceThroughNonlinearity<N> {
+    pub target: Values,
+    pub y: Sloped<N>,
+    pub out: Values,
+}
+
+impl<N: Through> Elementwise for DifferenceThroughNonlinearity<N> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, i: usize) {
+        unsafe {
+            let (y, slope) = self.y.at::<S>(i);
+            self.target.load::<S>(i).sub(y).mul(slope).store(self.out.0.add(i));
         }
     }
 }
@@ -121,37 +139,37 @@ impl Elementwise for DifferenceTarget {
     }
 }
 
-/// `error = 2 (y - target) (1 - y^2)`.
-pub struct ErrorThroughTanh {
-    pub y: Values,
+/// `error = 2 (y - target) s'(a)`.
+pub struct ErrorThroughNonlinearity<N> {
+    pub y: Sloped<N>,
     pub target: Values,
     pub error: Values,
 }
 
-impl ErrorThroughTanh {
+impl<N: Through> ErrorThroughNonlinearity<N> {
     /// Returns `y - target`.
     #[inline(always)]
     unsafe fn difference<S: Simd>(&self, i: usize) -> S {
         unsafe {
-            let y = self.y.load::<S>(i);
+            let (y, slope) = self.y.at::<S>(i);
             let difference = y.sub(self.target.load(i));
-            difference.add(difference).mul(slope(y)).store(self.error.0.add(i));
+            difference.add(difference).mul(slope).store(self.error.0.add(i));
             difference
         }
     }
 }
 
-impl Elementwise for ErrorThroughTanh {
+impl<N: Through> Elementwise for ErrorThroughNonlinearity<N> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, i: usize) {
         unsafe { self.difference::<S>(i) };
     }
 }
 
-/// [`ErrorThroughTanh`] for samples `begin..end`, adding `|| y - target ||^2` to each sample's loss. A sample's sum has one order whatever
+/// [`ErrorThroughNonlinearity`] for samples `begin..end`, adding `|| y - target ||^2` to each sample's loss. A sample's sum has one order whatever
 /// thread computes it.
-pub struct MeasuredError<'a> {
-    pub operation: &'a ErrorThroughTanh,
+pub struct MeasuredError<'a, N> {
+    pub operation: &'a ErrorThroughNonlinearity<N>,
     pub positions: usize,
     pub batch: usize,
     pub stride: usize,
@@ -160,7 +178,7 @@ pub struct MeasuredError<'a> {
     pub loss: Values,
 }
 
-impl Kernel for MeasuredError<'_> {
+impl<N: Through> Kernel for MeasuredError<'_, N> {
     type Output = ();
 
     #[inline(always)]

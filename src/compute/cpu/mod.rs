@@ -19,6 +19,8 @@ mod elementwise;
 mod memory;
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod noise;
+#[allow(clippy::undocumented_unsafe_blocks)]
+mod nonlinearity;
 mod operations;
 mod output;
 mod parameters;
@@ -35,8 +37,8 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 use crate::compute::profile::Profile;
-use crate::compute::{Activity, AdamStep, Measure, Update};
-use crate::network::{MapId, Maps, Network, Output, Role, Shape};
+use crate::compute::{Activity, Measure, OptimizerStep, Update};
+use crate::network::{MapId, Maps, Network, Nonlinearity, Output, Role, Shape};
 use crate::observe::{Doing, span};
 use elementwise::Values;
 pub use memory::{Arena, ParameterSpan, row_stride};
@@ -54,6 +56,10 @@ pub struct Slot {
     pub stride: usize,
     /// First element in the arena.
     pub start: usize,
+    /// What maps that lead here end with.
+    nonlinearity: Nonlinearity,
+    /// First element of the pre-activations, where slopes come from them; else `start`.
+    pre_activation: usize,
 }
 
 /// Activities that go through a map together: g on an activity, its target, and a corrupted copy.
@@ -67,6 +73,7 @@ pub struct CpuBackend {
     pub parameters: Parameters,
     pub profile: Profile,
     output: Output,
+    label_smoothing: f32,
     seed: u64,
     slots: Vec<Slot>,
     /// Elements that the slots need so far.
@@ -89,6 +96,8 @@ pub struct Setup {
     pub seed: u64,
     /// Largest number of samples in a batch of this rank.
     pub capacity: usize,
+    /// Part of a label that is spread over all classes.
+    pub label_smoothing: f32,
 }
 
 impl CpuBackend {
@@ -101,6 +110,7 @@ impl CpuBackend {
             parameters,
             profile: Profile::default(),
             output: network.output,
+            label_smoothing: setup.label_smoothing,
             seed: setup.seed,
             slots: Vec::new(),
             activity_elements: 0,
@@ -115,15 +125,17 @@ impl CpuBackend {
         };
         backend.measures = [(); Measure::COUNT].map(|()| vec![0.0; setup.capacity]);
         // The input is never a vector operand: without padding, three channels take three floats.
-        backend.slot(network.input, network.input.channels);
+        backend.slot(network.input, network.input.channels, Nonlinearity::Identity);
         backend
     }
 
-    fn slot(&mut self, shape: Shape, stride: usize) -> Activity {
+    fn slot(&mut self, shape: Shape, stride: usize, nonlinearity: Nonlinearity) -> Activity {
         assert!(self.activities.is_none(), "activities are made before memory is");
-        self.slots.push(Slot { shape, stride, start: self.activity_elements });
-        let elements = shape.positions() * self.capacity * stride;
-        self.activity_elements += elements.next_multiple_of(simd::LANES);
+        let start = self.activity_elements;
+        let elements = (shape.positions() * self.capacity * stride).next_multiple_of(simd::LANES);
+        let pre_activation = if nonlinearity.slope_follows_from_value() { start } else { start + elements };
+        self.slots.push(Slot { shape, stride, start, nonlinearity, pre_activation });
+        self.activity_elements = pre_activation + elements;
         Activity(self.slots.len() - 1)
     }
 
@@ -143,6 +155,14 @@ impl CpuBackend {
         self.parameters.initialize(&self.maps, self.seed, self.isa, &self.pool);
     }
 
+    /// Gives weights that follow the signs of their layer's these signs: this rank's part, of as many as share the parameters. `draw` is the
+    /// number of steps before.
+    pub fn follow_signs(&self, draw: u64, part: (usize, usize)) {
+        for index in 0..self.maps.all.len() {
+            self.parameters.follow_signs(&self.maps, MapId(index), draw, self.seed, self.isa, &self.pool, part);
+        }
+    }
+
     pub fn place(&self, activity: Activity) -> Slot {
         self.slots[activity.0]
     }
@@ -159,6 +179,12 @@ impl CpuBackend {
     fn values(&self, activity: Activity) -> Values {
         let arena = self.activities.as_ref().expect("memory is allocated before the first step");
         Values(arena.at(self.slots[activity.0].start))
+    }
+
+    /// Where [`Slot::pre_activation`] says.
+    fn pre_activations(&self, activity: Activity) -> Values {
+        let arena = self.activities.as_ref().expect("memory is allocated before the first step");
+        Values(arena.at(self.slots[activity.0].pre_activation))
     }
 
     /// Elements of `activity` that the current batch uses.
@@ -249,11 +275,11 @@ impl CpuBackend {
         Ok(())
     }
 
-    /// Adam on elements `range` of the arenas. Their gradient is the sum of `parts`, in that order, each of which begins at its address.
+    /// The optimiser on elements `range` of the arenas. Their gradient is the sum of `parts`, in that order, each of which begins at its address.
     ///
     /// # Safety
     /// Each part must hold as many elements as the range, a multiple of [`simd::LANES`].
-    pub unsafe fn adam(&self, parts: &[*const f32], range: std::ops::Range<usize>, step: AdamStep) {
+    pub unsafe fn optimize(&self, parts: &[*const f32], range: std::ops::Range<usize>, step: OptimizerStep) {
         let _span = span(Doing::UpdateForward, None);
         let parts: Vec<Values> = parts.iter().map(|part| Values(part.cast_mut())).collect();
         let at = [&self.parameters.weights, &self.parameters.first, &self.parameters.second].map(|arena| Values(arena.at(range.start)));
@@ -262,7 +288,7 @@ impl CpuBackend {
         self.pool.run_ranges(vectors, (vectors / 256).min(4 * self.pool.threads()), |some| {
             let [weights, first, second] = at.map(|values| values.at(0));
             let (begin, end) = (some.start * simd::LANES, some.end * simd::LANES);
-            let kernel = update::AdamRange { begin, end, parts: &parts, weights, first, second, step };
+            let kernel = update::OptimizeRange { begin, end, parts: &parts, weights, first, second, step };
             // SAFETY: the caller's parts and the three arenas hold the range, of which this thread alone has these
             // vectors.
             unsafe { isa.run(kernel) };

@@ -192,6 +192,8 @@ pub struct Uniform<'a> {
     pub bound: f32,
     pub seed: u64,
     pub map: usize,
+    /// 0 for initial weights; for those that are drawn again, the steps before.
+    pub draw: u64,
 }
 
 impl Kernel for Uniform<'_> {
@@ -199,9 +201,10 @@ impl Kernel for Uniform<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        let stream = Stream::Initial(self.map).word() ^ ((self.draw >> 32) as u32) << 20;
         for (chunk, out) in self.out.chunks_mut(4 * LANES).enumerate() {
             let counter = self.begin / 4 + (chunk * LANES) as u64;
-            let words = philox(self.seed, counters(counter as u32), [(counter >> 32) as u32, 0, Stream::Initial(self.map).word()]);
+            let words = philox(self.seed, counters(counter as u32), [(counter >> 32) as u32, self.draw as u32, stream]);
             for (i, out) in out.iter_mut().enumerate() {
                 let unit = ((words[i / LANES][i % LANES] >> 8) as i32 as f32 + 0.5) * (1.0 / 16_777_216.0);
                 *out = (2.0 * unit - 1.0) * self.bound;
@@ -239,10 +242,10 @@ pub fn normals(positions: usize, batch: usize, channels: usize, place: Place) ->
     padded.chunks_exact(stride).flat_map(|row| &row[..channels]).copied().collect()
 }
 
-/// The first `len` numbers of the initial weights of map number `map`, uniform in (-bound, bound).
-pub fn uniforms(len: usize, bound: f32, seed: u64, map: usize) -> Vec<f32> {
+/// The first `len` numbers of the weights of map number `map`, uniform in (-bound, bound): of the initial ones, or of another draw.
+pub fn uniforms(len: usize, bound: f32, seed: u64, map: usize, draw: u64) -> Vec<f32> {
     let mut out = vec![0.0f32; len];
-    unsafe { Isa::available()[0].run(Uniform { out: &mut out, begin: 0, bound, seed, map }) };
+    unsafe { Isa::available()[0].run(Uniform { out: &mut out, begin: 0, bound, seed, map, draw }) };
     out
 }
 

@@ -1,15 +1,18 @@
 //! The operations of [`Backend`] on the CPU: each is one parallel pass, with its time and work entered in the profile.
 
+use std::marker::PhantomData;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
 use super::apply::{self, Job, Pass};
 use super::elementwise::{
-    DifferenceTarget, DifferenceThroughTanh, Elementwise, ErrorThroughTanh, MeasuredError, Range, StepAlong, ThroughTanh, Values,
+    DifferenceTarget, DifferenceThroughNonlinearity, Elementwise, ErrorThroughNonlinearity, MeasuredError, Range, Sloped, StepAlong,
+    ThroughNonlinearity, Values,
 };
 use super::memory::row_stride;
 use super::noise::AddNoise;
+use super::nonlinearity::{Through, through};
 use super::output;
 use super::simd::LANES;
 use super::{CpuBackend, MOST_JOBS};
@@ -22,15 +25,23 @@ use crate::observe::{Doing, span};
 const PARALLEL_VECTORS: usize = 8192;
 
 impl CpuBackend {
-    fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
+    fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
         let started = Instant::now();
         let spec = self.maps.get(map);
         let doing = profile::pass(spec.role, transposed);
         let _span = span(doing, Some(spec.layer));
         let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
-        let mut uses = [Job { source: std::ptr::null(), destination: std::ptr::null_mut() }; MOST_JOBS];
+        let nonlinearity = if transposed { Nonlinearity::Identity } else { to.nonlinearity };
+        let nowhere = std::ptr::null_mut();
+        let mut uses = [Job { source: nowhere, destination: nowhere, pre_activation: nowhere }; MOST_JOBS];
         for (place, (source, destination)) in uses.iter_mut().zip(jobs) {
-            *place = Job { source: self.values(*source).at(0), destination: self.values(*destination).at(0) };
+            assert!(
+                transposed || self.place(*destination).nonlinearity == nonlinearity,
+                "{}: one nonlinearity at a time",
+                spec.weight.name
+            );
+            let pre_activation = self.pre_activations(*destination).at(0);
+            *place = Job { source: self.values(*source).at(0), destination: self.values(*destination).at(0), pre_activation };
         }
         let connectivity = &spec.connectivity;
         let ends = (connectivity.sources, connectivity.destinations);
@@ -72,6 +83,33 @@ impl CpuBackend {
         self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
     }
 
+    /// The error, whose squared norm is entered as the samples' inverse loss.
+    fn measured_error<N: Through>(&mut self, y: Activity, operation: &ErrorThroughNonlinearity<N>) {
+        let started = Instant::now();
+        let _span = span(Doing::Elementwise, None);
+        let slot = self.place(y);
+        let loss = self.measured(Measure::InverseLoss);
+        let this = &*self;
+        // SAFETY: the operands are activities of this shape, the loss has an element a sample, and this thread alone
+        // has the samples.
+        this.by_sample(y, |begin, end| unsafe {
+            this.isa.run(MeasuredError {
+                operation,
+                positions: slot.shape.positions(),
+                batch: this.batch,
+                stride: slot.stride,
+                begin,
+                end,
+                loss,
+            });
+        });
+        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(y)) as f64);
+    }
+
+    fn sloped<N>(&self, y: Activity) -> Sloped<N> {
+        Sloped { y: self.values(y), pre_activation: self.pre_activations(y), nonlinearity: PhantomData }
+    }
+
     /// Runs `body(begin, end)` over ranges of samples, in parallel where the activity is large.
     fn by_sample(&self, like: Activity, body: impl Fn(usize, usize) + Sync) {
         let parts = if self.elements(like) / LANES < PARALLEL_VECTORS / 4 { 1 } else { 4 * self.pool.threads() };
@@ -90,16 +128,16 @@ impl CpuBackend {
 }
 
 impl Backend for CpuBackend {
-    fn activity(&mut self, shape: Shape) -> Activity {
-        self.slot(shape, row_stride(shape.channels))
+    fn activity_of(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity {
+        self.slot(shape, row_stride(shape.channels), nonlinearity)
     }
 
-    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity) {
-        self.pass(map, jobs, nonlinearity, false);
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)]) {
+        self.pass(map, jobs, false);
     }
 
     fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity) {
-        self.pass(map, &[(source, destination)], Nonlinearity::Linear, true);
+        self.pass(map, &[(source, destination)], true);
     }
 
     fn input(&self) -> Activity {
@@ -114,8 +152,8 @@ impl Backend for CpuBackend {
             let row = unsafe { self.dense_row(values, to, sample) };
             match self.output {
                 Output::Softmax => {
-                    row.fill(0.0);
-                    row[self.labels[sample] as usize] = 1.0;
+                    row.fill(self.label_smoothing / row.len() as f32);
+                    row[self.labels[sample] as usize] += 1.0 - self.label_smoothing;
                 }
                 Output::Linear => {
                     for (position, channels) in row.chunks_exact_mut(input.shape.channels).enumerate() {
@@ -145,7 +183,7 @@ impl Backend for CpuBackend {
                 let (logits, p, delta) =
                     unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample), this.dense_row(delta, slot, sample)) };
                 let measured = match this.output {
-                    Output::Softmax => output::cross_entropy(logits, this.labels[sample] as usize, p, delta),
+                    Output::Softmax => output::cross_entropy(logits, this.labels[sample] as usize, this.label_smoothing, p, delta),
                     Output::Linear => {
                         p.copy_from_slice(logits);
                         let wanted = delta.to_vec();
@@ -210,40 +248,28 @@ impl Backend for CpuBackend {
         self.profile.add(Doing::Noise, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(source)) as f64);
     }
 
-    fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
-        let operation = ErrorThroughTanh { y: self.values(y), target: self.values(target), error: self.values(error) };
-        if !measured {
-            return self.elementwise(y, 3, operation);
-        }
-        let started = Instant::now();
-        let _span = span(Doing::Elementwise, None);
-        let slot = self.place(y);
-        let loss = self.measured(Measure::InverseLoss);
-        let this = &*self;
-        // SAFETY: the operands are activities of this shape, the loss has an element a sample, and this thread alone
-        // has the samples.
-        this.by_sample(y, |begin, end| unsafe {
-            this.isa.run(MeasuredError {
-                operation: &operation,
-                positions: slot.shape.positions(),
-                batch: this.batch,
-                stride: slot.stride,
-                begin,
-                end,
-                loss,
-            });
+    fn error_through_nonlinearity(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
+        through!(self.place(y).nonlinearity, N => {
+            let operation = ErrorThroughNonlinearity::<N> { y: self.sloped(y), target: self.values(target), error: self.values(error) };
+            if measured { self.measured_error(y, &operation) } else { self.elementwise(y, 3, operation) }
         });
-        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(y)) as f64);
     }
 
-    fn through_tanh(&mut self, delta: Activity, y: Activity) {
-        let operation = ThroughTanh { delta: self.values(delta), y: self.values(y) };
-        self.elementwise(y, 3, operation);
+    fn through_nonlinearity(&mut self, delta: Activity, y: Activity) {
+        match self.place(y).nonlinearity {
+            Nonlinearity::Identity => {}
+            nonlinearity => through!(nonlinearity, N => {
+                let operation = ThroughNonlinearity::<N> { delta: self.values(delta), y: self.sloped(y) };
+                self.elementwise(y, 3, operation);
+            }),
+        }
     }
 
-    fn difference_through_tanh(&mut self, target: Activity, y: Activity, destination: Activity) {
-        let operation = DifferenceThroughTanh { target: self.values(target), y: self.values(y), out: self.values(destination) };
-        self.elementwise(y, 3, operation);
+    fn difference_through_nonlinearity(&mut self, target: Activity, y: Activity, destination: Activity) {
+        through!(self.place(y).nonlinearity, N => {
+            let out = self.values(destination);
+            self.elementwise(y, 3, DifferenceThroughNonlinearity::<N> { target: self.values(target), y: self.sloped(y), out });
+        });
     }
 
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {

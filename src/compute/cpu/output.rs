@@ -23,11 +23,15 @@ pub struct Sample {
     pub top5_error: f32,
 }
 
-/// Cross-entropy against `label`: `p` becomes the softmax, `error` `p - y`.
-pub fn cross_entropy(logits: &[f32], label: usize, p: &mut [f32], error: &mut [f32]) -> Sample {
+/// Cross-entropy against `label`: `p` becomes the softmax, `error` `p - y`, where y has the part `smoothing` of the label spread over all
+/// classes. The loss is that of the label itself.
+pub fn cross_entropy(logits: &[f32], label: usize, smoothing: f32, p: &mut [f32], error: &mut [f32]) -> Sample {
     let (log_sum, largest) = softmax(logits, p);
-    error.copy_from_slice(p);
-    error[label] -= 1.0;
+    let elsewhere = smoothing / logits.len() as f32;
+    for (error, p) in error.iter_mut().zip(&*p) {
+        *error = p - elsewhere;
+    }
+    error[label] -= 1.0 - smoothing;
     let own = logits[label];
     // Equal logits rank by class, as an argmax that takes the first does; nothing ranks behind a NaN.
     let ahead = logits.iter().enumerate().filter(|&(class, x)| *x > own || (*x == own && class < label)).count();
@@ -59,7 +63,7 @@ mod tests {
         let logits = [1.5f32, -0.25, 3.0, 88.0, -90.0, 3.0];
         for label in 0..logits.len() {
             let (mut p, mut error) = ([0.0; 6], [0.0; 6]);
-            let sample = cross_entropy(&logits, label, &mut p, &mut error);
+            let sample = cross_entropy(&logits, label, 0.0, &mut p, &mut error);
             let sum: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
             let loss = sum.ln() - f64::from(logits[label]);
             assert!((f64::from(sample.loss) - loss).abs() < 1e-5 * loss.max(1.0), "{} for {loss}", sample.loss);
@@ -75,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_number_that_is_not_one_is_never_right() {
-        let sample = cross_entropy(&[f32::NAN; 3], 0, &mut [0.0; 3], &mut [0.0; 3]);
+        let sample = cross_entropy(&[f32::NAN; 3], 0, 0.0, &mut [0.0; 3], &mut [0.0; 3]);
         assert!(sample.loss.is_nan() && sample.top1_error == 1.0);
     }
 }

@@ -1,4 +1,6 @@
-//! Parameters and Adam's moments of all maps: where they are, how they begin, and their interchange form.
+//! Parameters and the optimisers' moments of all maps: where they are, how they begin, and their interchange form.
+
+use std::ops::Range;
 
 use anyhow::{Result, bail};
 
@@ -7,7 +9,7 @@ use super::noise::Uniform;
 use super::pool::Pool;
 use super::simd::{Isa, LANES};
 use crate::compute::{Buffer, Part};
-use crate::network::{MapId, Maps};
+use crate::network::{Magnitude, MapId, Maps, Plasticity};
 
 /// The arenas of one replica. Moments have the layout of the weights of trained maps, which come first.
 pub struct Parameters {
@@ -71,29 +73,66 @@ impl Parameters {
     /// Glorot uniform weights, zero biases. Weight (block, row, column) is number (block * rows + row) * columns + column of its map's
     /// stream, so it depends neither on the layout nor on the ranks.
     pub fn initialize(&self, maps: &Maps, seed: u64, isa: Isa, pool: &Pool) {
-        for (index, (map, span)) in maps.all.iter().zip(&self.spans).enumerate() {
-            let (rows, columns) = (map.connectivity.rows, map.connectivity.columns);
-            let weights = Shared(self.weights.at(0));
-            let bound = map.bound() as f32;
-            pool.run_ranges(span.blocks, 8 * pool.threads(), |blocks| {
-                let mut drawn = vec![0.0f32; (rows * columns + 2 * GROUP).next_multiple_of(GROUP)];
-                for block in blocks {
-                    let from = block * rows * columns;
-                    let begin = from / GROUP * GROUP;
-                    let kernel = Uniform { out: &mut drawn, begin: begin as u64, bound, seed, map: index };
-                    // SAFETY: `drawn` is of this thread.
-                    unsafe { isa.run(kernel) };
-                    let drawn = &drawn[from - begin..];
-                    for row in 0..rows {
-                        for column in 0..columns {
-                            let at = span.row(block, column / LANES, row) + column % LANES;
-                            // SAFETY: the span's rows lie in the arena, and this thread alone has the block.
-                            unsafe { *weights.at(at) = drawn[row * columns + column] };
-                        }
+        for index in 0..maps.all.len() {
+            self.draw(maps, MapId(index), 0, seed, isa, pool, 0..self.spans[index].blocks);
+        }
+    }
+
+    /// The weights of some blocks of a map, drawn for the time `draw`.
+    #[allow(clippy::too_many_arguments)]
+    fn draw(&self, maps: &Maps, id: MapId, draw: u64, seed: u64, isa: Isa, pool: &Pool, some: Range<usize>) {
+        let (map, span) = (maps.get(id), self.spans[id.0]);
+        let (rows, columns) = (map.connectivity.rows, map.connectivity.columns);
+        let weights = Shared(self.weights.at(0));
+        let bound = map.bound() as f32;
+        pool.run_ranges(some.len(), 8 * pool.threads(), |blocks| {
+            let mut drawn = vec![0.0f32; (rows * columns + 2 * GROUP).next_multiple_of(GROUP)];
+            for block in blocks.start + some.start..blocks.end + some.start {
+                let from = block * rows * columns;
+                let begin = from / GROUP * GROUP;
+                let kernel = Uniform { out: &mut drawn, begin: begin as u64, bound, seed, map: id.0, draw };
+                // SAFETY: `drawn` is of this thread.
+                unsafe { isa.run(kernel) };
+                let drawn = &drawn[from - begin..];
+                for row in 0..rows {
+                    for column in 0..columns {
+                        let at = span.row(block, column / LANES, row) + column % LANES;
+                        // SAFETY: the span's rows lie in the arena, and this thread alone has the block.
+                        unsafe { *weights.at(at) = drawn[row * columns + column] };
                     }
                 }
-            });
+            }
+        });
+    }
+
+    /// Gives the weights of a map whose signs are its layer's these signs, the part `part.0` of `part.1` of it; `draw` is the number of steps
+    /// before, for magnitudes that are drawn again.
+    #[allow(clippy::too_many_arguments)]
+    pub fn follow_signs(&self, maps: &Maps, id: MapId, draw: u64, seed: u64, isa: Isa, pool: &Pool, part: (usize, usize)) {
+        let map = maps.get(id);
+        let Plasticity::Signs(magnitude) = map.plasticity else { return };
+        let (span, of) = (self.spans[id.0], self.spans[maps.forward[map.layer].0]);
+        let some = span.blocks * part.0 / part.1..span.blocks * (part.0 + 1) / part.1;
+        if magnitude == Magnitude::Redrawn {
+            self.draw(maps, id, draw, seed, isa, pool, some.clone());
         }
+        let (rows, columns) = (map.connectivity.rows, map.connectivity.columns);
+        let weights = Shared(self.weights.at(0));
+        let equal = map.deviation() as f32;
+        pool.run_ranges(some.len(), 8 * pool.threads(), |blocks| {
+            for block in blocks.start + some.start..blocks.end + some.start {
+                // A block has the layer's rows as its columns.
+                for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+                    let at = weights.at(span.row(block, column / LANES, row) + column % LANES);
+                    // SAFETY: both are rows of the arena; nobody writes to the layer's, and this thread alone to this block.
+                    unsafe {
+                        let sign = *weights.at(of.row(block, row / LANES, column) + row % LANES);
+                        let size = if magnitude == Magnitude::Uniform { equal } else { *at };
+                        *at = size.copysign(sign);
+                    }
+                }
+            }
+        });
     }
 
     /// A tensor in its interchange layout.

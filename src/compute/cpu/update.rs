@@ -1,14 +1,14 @@
-//! Gradients from factors, and Adam: the third loop nest.
+//! Gradients from factors, and the optimiser: the third loop nest.
 //!
 //! The gradient of a block is the product of its presynaptic activities and postsynaptic errors summed over links and the global batch. It
-//! is made tile by tile in registers, and Adam is applied there and then; only `exchange = "gradients"` stores it. A sum runs over links,
+//! is made tile by tile in registers, and the optimiser is applied there and then; only `exchange = "gradients"` stores it. A sum runs over links,
 //! then ranks, then samples, so one rank's sum has the order of many.
 
 use super::elementwise::Values;
 use super::memory::{ParameterSpan, row_stride};
 use super::simd::{Kernel, LANES, Simd};
 use super::tile::{Scalars, Vectors, accumulate};
-use crate::compute::AdamStep;
+use crate::compute::{Method, OptimizerStep};
 use crate::network::Connectivity;
 
 /// Weight rows of an item; a multiple of every variant's tile height.
@@ -28,8 +28,8 @@ unsafe impl Sync for Factors {}
 /// What becomes of a gradient.
 #[derive(Clone, Copy)]
 pub enum Use {
-    /// Adam on parameters and moments, arenas of the same layout.
-    Adam { weights: *mut f32, first: *mut f32, second: *mut f32, step: AdamStep },
+    /// The optimiser, on parameters and moments, arenas of the same layout.
+    Optimize { weights: *mut f32, first: *mut f32, second: *mut f32, step: OptimizerStep },
     /// Written to an arena of the same layout, scaled.
     Store { gradients: *mut f32, scale: f32 },
 }
@@ -88,8 +88,10 @@ impl Kernel for Item<'_> {
             let mut row = self.item % per_panel * ITEM_ROWS;
             let end = (row + ITEM_ROWS).min(span.rows);
             let (block, panel) = (panel / span.panels, panel % span.panels);
-            // A block in the padding has no link, no gradient, and no moments: it stays.
-            if self.update.connectivity.by_block.of(block).is_empty() && matches!(self.update.purpose, Use::Adam { .. }) {
+            // A block in the padding has no link, no gradient, and no moments: it stays, but for what decays.
+            if self.update.connectivity.by_block.of(block).is_empty()
+                && matches!(self.update.purpose, Use::Optimize { step, .. } if step.keep == 1.0)
+            {
                 return;
             }
             while row < end {
@@ -119,12 +121,15 @@ impl Item<'_> {
         let update = self.update;
         let at = update.span.row(block, panel, row);
         unsafe {
-            if let Use::Adam { weights, first, second, .. } = update.purpose {
+            if let Use::Optimize { weights, first, second, step } = update.purpose {
                 // The products below take long enough for these lines to arrive.
+                let squares = matches!(step.method, Method::Adam { .. });
                 for r in 0..R {
                     prefetch(weights.add(at + r * LANES));
                     prefetch(first.add(at + r * LANES));
-                    prefetch(second.add(at + r * LANES));
+                    if squares {
+                        prefetch(second.add(at + r * LANES));
+                    }
                 }
             }
             let mut sums = [[S::splat(0.0); 1]; R];
@@ -175,8 +180,8 @@ impl Use {
     unsafe fn take<S: Simd>(&self, sum: S, at: usize) {
         unsafe {
             match *self {
-                Use::Adam { weights, first, second, step } => {
-                    adam::<S>(sum.mul(S::splat(step.scale)), weights.add(at), first.add(at), second.add(at), &step)
+                Use::Optimize { weights, first, second, step } => {
+                    optimize::<S>(sum.mul(S::splat(step.scale)), weights.add(at), first.add(at), second.add(at), &step)
                 }
                 Use::Store { gradients, scale } => sum.mul(S::splat(scale)).store(gradients.add(at)),
             }
@@ -184,32 +189,44 @@ impl Use {
     }
 }
 
-/// Adam on sixteen parameters, in either form of epsilon.
+/// The optimiser on sixteen parameters.
 #[inline(always)]
-unsafe fn adam<S: Simd>(gradient: S, weight: *mut f32, first: *mut f32, second: *mut f32, step: &AdamStep) {
+unsafe fn optimize<S: Simd>(gradient: S, weight: *mut f32, first: *mut f32, second: *mut f32, step: &OptimizerStep) {
     unsafe {
-        let m = S::load(first).mul(S::splat(step.beta1)).add(gradient.mul(S::splat(1.0 - step.beta1)));
-        let v = S::load(second).mul(S::splat(step.beta2)).add(gradient.mul(gradient).mul(S::splat(1.0 - step.beta2)));
-        m.store(first);
-        v.store(second);
-        let divisor = v.sqrt().mul(S::splat(step.deviation_scale)).add(S::splat(step.epsilon));
-        S::load(weight).sub(m.mul(S::splat(step.size)).div(divisor)).store(weight);
+        let change = match step.method {
+            Method::Adam { beta1, beta2, size, deviation_scale, epsilon } => {
+                let m = S::load(first).mul(S::splat(beta1)).add(gradient.mul(S::splat(1.0 - beta1)));
+                let v = S::load(second).mul(S::splat(beta2)).add(gradient.mul(gradient).mul(S::splat(1.0 - beta2)));
+                m.store(first);
+                v.store(second);
+                let divisor = v.sqrt().mul(S::splat(deviation_scale)).add(S::splat(epsilon));
+                m.mul(S::splat(size)).div(divisor)
+            }
+            Method::Sgd { size, momentum, nesterov } => {
+                let m = S::load(first).mul(S::splat(momentum)).add(gradient);
+                m.store(first);
+                let direction = if nesterov { gradient.add(m.mul(S::splat(momentum))) } else { m };
+                direction.mul(S::splat(size))
+            }
+        };
+        // Times 1 is the same number.
+        S::load(weight).mul(S::splat(step.keep)).sub(change).store(weight);
     }
 }
 
-/// Adam on a sum of gradients (already scaled), elements `begin..end` of all that it is given. The sum runs in the order of its parts, and is
+/// The optimiser on a sum of gradients (already scaled), elements `begin..end` of all that it is given. The sum runs in the order of its parts, and is
 /// made here since a store of its own would cost memory bandwidth, which is what this is bound by.
-pub struct AdamRange<'a> {
+pub struct OptimizeRange<'a> {
     pub begin: usize,
     pub end: usize,
     pub parts: &'a [Values],
     pub weights: *mut f32,
     pub first: *mut f32,
     pub second: *mut f32,
-    pub step: AdamStep,
+    pub step: OptimizerStep,
 }
 
-impl Kernel for AdamRange<'_> {
+impl Kernel for OptimizeRange<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -220,7 +237,7 @@ impl Kernel for AdamRange<'_> {
                 for part in &self.parts[1..] {
                     gradient = gradient.add(S::load(part.at(at)));
                 }
-                adam::<S>(gradient, self.weights.add(at), self.first.add(at), self.second.add(at), &self.step);
+                optimize::<S>(gradient, self.weights.add(at), self.first.add(at), self.second.add(at), &self.step);
             }
         }
     }

@@ -25,7 +25,7 @@ use super::tables::{self, Pass, Table, View};
 use crate::compute::cpu::pool::Pool as Threads;
 use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
-use crate::compute::{Activity, Buffer, Measure, Update};
+use crate::compute::{Activity, Buffer, Measure, Nonlinearity, Update};
 use crate::exit::Exit;
 use crate::network::{MapId, Maps, Network, Output, Shape};
 
@@ -56,6 +56,9 @@ pub(super) struct Slot {
     pub pitch: usize,
     /// Floats of all positions of a sample.
     pub each: usize,
+    /// What maps that lead here end with, and where their sums are kept where its slope comes from them.
+    pub nonlinearity: Nonlinearity,
+    pub pre_activation: Option<Activity>,
     /// Whether all ranks' values have a place here, this rank's among them.
     gathered: bool,
     place: Option<Place>,
@@ -180,14 +183,17 @@ impl CudaBackend {
             running: RefCell::new("the start".to_owned()),
             maps,
         };
-        backend.slot(network.input);
+        backend.slot(network.input, Nonlinearity::Identity);
         Ok(backend)
     }
 
-    pub(super) fn slot(&mut self, shape: Shape) -> Activity {
+    pub(super) fn slot(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity {
         assert!(self.places.is_none(), "activities are made before memory is taken");
+        let follows = nonlinearity.slope_follows_from_value();
+        let pre_activation = (!follows).then(|| self.slot(shape, Nonlinearity::Identity));
         let pitch = in_fours(shape.channels);
-        self.slots.push(Slot { shape, pitch, each: shape.positions() * pitch, gathered: false, place: None });
+        let each = shape.positions() * pitch;
+        self.slots.push(Slot { shape, pitch, each, nonlinearity, pre_activation, gathered: false, place: None });
         Activity(self.slots.len() - 1)
     }
 

@@ -12,8 +12,8 @@ use super::pool::{Place, Pool};
 use crate::compute::Batch;
 use crate::compute::cpu::pool::Pool as Threads;
 
-/// Optimisers that a step may need: of the forward and of the inverse model.
-pub const OPTIMISERS: usize = 2;
+/// Optimisers that a step may need: of the forward model, of the inverses, and of feedback.
+pub const OPTIMISERS: usize = 3;
 
 const EACH_OPTIMISER: usize = size_of::<c::Optimiser>().next_multiple_of(16);
 

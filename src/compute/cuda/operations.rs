@@ -19,19 +19,23 @@ use crate::observe::{Doing, span};
 /// What kernels call a nonlinearity.
 fn code(nonlinearity: Nonlinearity) -> i32 {
     match nonlinearity {
-        Nonlinearity::Linear => 0,
+        Nonlinearity::Identity => 0,
         Nonlinearity::Tanh => 1,
+        Nonlinearity::Relu => 2,
+        Nonlinearity::LeakyRelu => 3,
+        Nonlinearity::Gelu => 4,
     }
 }
 
 impl CudaBackend {
-    /// `operands` are those that the operation takes, in its order, and last where the result goes.
+    /// `operands` are those that the operation takes, in its order, and last where the result goes; of `sloped` it needs the slope.
     fn elementwise<const N: usize>(&mut self, operation: Operation, operands: [Activity; N], scales: [f32; 2], nonlinearity: Nonlinearity) {
         let to = operands[N - 1];
         let elements = self.batch * self.slots[to.0].each;
         let work = Work::new(Doing::Elementwise, None, 0.0, (4 * N * elements) as f64);
         self.attempt(work, |this, launches| {
             operands.iter().for_each(|activity| this.read_plainly(*activity));
+            let (nonlinearity, argument) = this.slope(sloped);
             let at = |index: usize| if index + 1 < N { this.values(operands[index]).0 } else { 0 };
             launches::elementwise(
                 launches,
@@ -40,21 +44,28 @@ impl CudaBackend {
                     b: at(1),
                     c: at(2),
                     d: at(3),
-                    argument: 0,
+                    argument,
                     out: this.values(to).0,
                     count: elements as i64,
                     s0: scales[0],
                     s1: scales[1],
                     operation: operation as i32,
-                    nonlinearity: code(nonlinearity),
+                    nonlinearity,
                 },
             );
             Ok(())
         });
     }
 
+    /// The code of an activity's nonlinearity, and the address of its pre-activation, where the slope comes from that; of none, the identity's.
+    fn slope(&self, of: Option<Activity>) -> (i32, u64) {
+        let Some(activity) = of else { return (code(Nonlinearity::Identity), 0) };
+        let slot = &self.slots[activity.0];
+        (code(slot.nonlinearity), slot.pre_activation.map_or(0, |sums| self.values(sums).0))
+    }
+
     /// One pass over a map's weights for all jobs.
-    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
+    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
         let maps = self.maps.clone();
         let map = maps.get(id);
         let samples = jobs.len() * self.batch;
@@ -76,9 +87,15 @@ impl CudaBackend {
             let (positions, most) = (table.groups, table.most);
             let parameters = &this.parameters[id.0];
             let mut of_jobs = [c::Job { source: 0, destination: 0 }; 3];
+            let nonlinearity = if transposed { Nonlinearity::Identity } else { this.slots[jobs[0].1.0].nonlinearity };
+            let sums = |destination: Activity| this.slots[destination.0].pre_activation.filter(|_| !transposed);
             for (job, (source, destination)) in of_jobs.iter_mut().zip(jobs) {
-                *job = c::Job { source: this.values(*source).0, destination: this.values(*destination).0 };
+                let same = transposed || this.slots[destination.0].nonlinearity == nonlinearity;
+                assert!(same, "{}: one nonlinearity at a time", map.weight.name);
+                let to = sums(*destination).unwrap_or(*destination);
+                *job = c::Job { source: this.values(*source).0, destination: this.values(to).0 };
             }
+            let kept = jobs.iter().any(|(_, destination)| sums(*destination).is_some());
             let weights = this.at(parameters.values);
             let bias = if transposed || parameters.bias_positions == 0 { Address::NULL } else { weights.offset(4 * parameters.weights) };
             let apply = c::Apply {
@@ -90,12 +107,19 @@ impl CudaBackend {
                 bias_stride: if parameters.bias_positions > 1 { in_fours(map.connectivity.columns) as i32 } else { 0 },
                 samples: this.batch as i32,
                 jobs: jobs.len() as i32,
-                nonlinearity: code(nonlinearity),
+                nonlinearity: code(if kept { Nonlinearity::Identity } else { nonlinearity }),
                 positions: positions as i32,
                 ..c::Apply::default()
             };
             let partial = this.partial(launches::apply_partial(this.precision, transposed, most, &apply));
             launches::apply(launches, this.precision, transposed, most, &c::Apply { partial: partial.0, ..apply });
+            for (_, destination) in jobs {
+                let Some(sums) = this.slots[destination.0].pre_activation.filter(|_| !transposed) else { continue };
+                let (a, out) = (this.values(sums).0, this.values(*destination).0);
+                let (count, operation) = ((this.batch * this.slots[destination.0].each) as i64, Operation::Activate as i32);
+                let nonlinearity = code(nonlinearity);
+                launches::elementwise(launches, &c::Elementwise { a, out, count, operation, nonlinearity, ..c::Elementwise::default() });
+            }
             Ok(())
         });
     }
@@ -123,16 +147,16 @@ impl CudaBackend {
 }
 
 impl Backend for CudaBackend {
-    fn activity(&mut self, shape: Shape) -> Activity {
-        self.slot(shape)
+    fn activity_of(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity {
+        self.slot(shape, nonlinearity)
     }
 
-    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity) {
-        self.pass(map, jobs, nonlinearity, false);
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)]) {
+        self.pass(map, jobs, false);
     }
 
     fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity) {
-        self.pass(map, &[(source, destination)], Nonlinearity::Linear, true);
+        self.pass(map, &[(source, destination)], true);
     }
 
     fn input(&self) -> Activity {
@@ -217,14 +241,15 @@ impl Backend for CudaBackend {
         });
     }
 
-    fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
+    fn error_through_nonlinearity(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
         if !measured {
-            return self.elementwise(Operation::ErrorThrough, [y, target, error], [0.0; 2], Nonlinearity::Tanh);
+            return self.elementwise(Operation::ErrorThrough, [y, target, error], [0.0; 2], Some(y));
         }
         let work = Work::new(Doing::Elementwise, None, 0.0, (12 * self.batch * self.slots[y.0].each) as f64);
         self.attempt(work, |this, launches| {
             [y, target].into_iter().for_each(|activity| this.read_plainly(activity));
             let (positions, pitch) = (this.slots[y.0].shape.positions(), this.slots[y.0].pitch);
+            let (nonlinearity, argument) = this.slope(Some(y));
             let [y, target, error] = [y, target, error].map(|activity| this.values(activity).0);
             let parts = launches::measure_parts(positions, pitch);
             let partial = this.parts_of_inverse_loss(parts);
@@ -233,13 +258,13 @@ impl Backend for CudaBackend {
                 &c::MeasuredError {
                     y,
                     target,
-                    argument: 0,
+                    argument,
                     error,
                     partial: partial.0,
                     positions: positions as i32,
                     samples: this.batch as i32,
                     pitch: pitch as i32,
-                    nonlinearity: code(Nonlinearity::Tanh),
+                    nonlinearity,
                     ..c::MeasuredError::default()
                 },
             );
@@ -247,16 +272,16 @@ impl Backend for CudaBackend {
         });
     }
 
-    fn through_tanh(&mut self, delta: Activity, y: Activity) {
-        self.elementwise(Operation::Through, [delta, y, delta], [0.0; 2], Nonlinearity::Tanh);
+    fn through_nonlinearity(&mut self, delta: Activity, y: Activity) {
+        self.elementwise(Operation::Through, [delta, y, delta], [0.0; 2], Some(y));
     }
 
-    fn difference_through_tanh(&mut self, target: Activity, y: Activity, destination: Activity) {
-        self.elementwise(Operation::DifferenceThrough, [target, y, destination], [0.0; 2], Nonlinearity::Tanh);
+    fn difference_through_nonlinearity(&mut self, target: Activity, y: Activity, destination: Activity) {
+        self.elementwise(Operation::DifferenceThrough, [target, y, destination], [0.0; 2], Some(y));
     }
 
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
-        self.elementwise(Operation::StepAlong, [y, change, destination], [scale, 0.0], Nonlinearity::Linear);
+        self.elementwise(Operation::StepAlong, [y, change, destination], [scale, 0.0], None);
     }
 
     fn difference_target(
@@ -270,9 +295,9 @@ impl Backend for CudaBackend {
     ) {
         let operation = Operation::DifferenceTarget;
         match back {
-            None => self.elementwise(operation, [h, of_activity, of_target, destination], [share, 0.0], Nonlinearity::Linear),
+            None => self.elementwise(operation, [h, of_activity, of_target, destination], [share, 0.0], None),
             Some((hybrid, back)) => {
-                self.elementwise(operation, [h, of_activity, of_target, back, destination], [share, hybrid], Nonlinearity::Linear);
+                self.elementwise(operation, [h, of_activity, of_target, back, destination], [share, hybrid], None);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Parameters and Adam's moments of one map on the GPU, and their interchange form.
+//! Parameters and the optimiser's moments of one map on the GPU, and their interchange form.
 //!
 //! A map's weights and biases are one piece, so that ranks divide and exchange them at once: `[block][row][column]`, then
 //! `[position][column]`, columns in fours, then padding to equal parts for all ranks. Moments exist for this rank's part alone.
@@ -65,11 +65,11 @@ impl Parameters {
         }
     }
 
-    /// Glorot uniform weights and zero biases, padded: the numbers that the CPU draws for map number `index`.
-    pub fn initial(&self, map: &Map, index: usize, seed: u64) -> Vec<f32> {
+    /// Glorot uniform weights and zero biases, padded: the numbers that the CPU draws for map number `index` at time `draw`.
+    pub fn initial(&self, map: &Map, index: usize, seed: u64, draw: u64) -> Vec<f32> {
         let connectivity = &map.connectivity;
         let columns = connectivity.columns;
-        let drawn = uniforms(connectivity.weights(), map.bound() as f32, seed, index);
+        let drawn = uniforms(connectivity.weights(), map.bound() as f32, seed, index, draw);
         let mut values = vec![0.0; self.padded];
         for (to, from) in values.chunks_exact_mut(in_fours(columns)).zip(drawn.chunks_exact(columns)) {
             to[..columns].copy_from_slice(from);

@@ -10,8 +10,8 @@ use super::gpu::Address;
 use super::inbox::OPTIMISERS;
 use super::kernels::arguments as c;
 use super::marks::Work;
-use crate::compute::{Activity, AdamStep, Batch, Buffer, Measure, Part};
-use crate::network::MapId;
+use crate::compute::{Activity, Batch, Buffer, Measure, OptimizerStep, Part};
+use crate::network::{Magnitude, MapId, Plasticity};
 use crate::observe::Doing;
 
 impl CudaBackend {
@@ -84,8 +84,8 @@ impl CudaBackend {
         Ok(())
     }
 
-    /// Sends the optimisers' constants: of the forward and of the inverse model.
-    pub fn tell(&self, steps: [AdamStep; OPTIMISERS]) -> Result<()> {
+    /// Sends the optimisers' constants: of the forward model, of the inverses, and of feedback.
+    pub fn tell(&self, steps: [OptimizerStep; OPTIMISERS]) -> Result<()> {
         self.inbox().tell(steps.map(c::Optimiser::from), self.pool(), &*self.gpu, self.stream).map_err(|error| self.explained(error))
     }
 
@@ -108,12 +108,34 @@ impl CudaBackend {
     /// Initial parameters, from the seed: those that the CPU backend draws.
     pub fn initialize(&mut self) {
         for (index, map) in self.maps.clone().all.iter().enumerate() {
-            let values = self.parameters[index].initial(map, index, self.seed);
+            let values = self.parameters[index].initial(map, index, self.seed, 0);
             if let Err(error) = self.put(self.at(self.parameters[index].values), &values) {
                 self.failed = Some(error);
                 return;
             }
         }
+    }
+
+    /// Gives weights that follow the signs of their layer's these signs; `draw` is the number of steps before. On this side: it waits.
+    pub fn follow_signs(&mut self, draw: u64) -> Result<()> {
+        let maps = self.maps.clone();
+        for (index, map) in maps.all.iter().enumerate() {
+            let Plasticity::Signs(magnitude) = map.plasticity else { continue };
+            let id = MapId(index);
+            if magnitude == Magnitude::Redrawn {
+                let drawn = self.parameters[index].initial(map, index, self.seed, draw);
+                self.put(self.parameters_at(id), &drawn)?;
+            }
+            // In checkpoints both lie in the same order.
+            let signs = self.parameter_here(maps.forward[map.layer], Part::Weight, Buffer::Weights);
+            let mut weights = self.parameter_here(id, Part::Weight, Buffer::Weights);
+            for (weight, sign) in weights.iter_mut().zip(signs) {
+                let size = if magnitude == Magnitude::Uniform { map.deviation() as f32 } else { *weight };
+                *weight = size.copysign(sign);
+            }
+            self.set_parameter(id, Part::Weight, Buffer::Weights, &weights)?;
+        }
+        Ok(())
     }
 
     /// [samples, units in H, W, C order].

@@ -9,21 +9,32 @@ use super::kernels::launches::{self, in_fours};
 use super::kernels::tables::Grouping;
 use super::marks::Work;
 use super::tables::Pass;
-use crate::compute::{Activity, AdamStep, Update};
+use crate::compute::{Activity, Method, OptimizerStep, Update};
 use crate::network::{MapId, Role};
 use crate::observe::Doing;
 
-impl From<AdamStep> for c::Optimiser {
-    fn from(step: AdamStep) -> c::Optimiser {
-        let AdamStep { scale, beta1, beta2, size, deviation_scale, epsilon } = step;
-        c::Optimiser { method: 0, scale, keep: 1.0, beta1, beta2, size, deviation_scale, epsilon }
+impl From<OptimizerStep> for c::Optimiser {
+    fn from(step: OptimizerStep) -> c::Optimiser {
+        let OptimizerStep { scale, keep, method } = step;
+        match method {
+            Method::Adam { beta1, beta2, size, deviation_scale, epsilon } => {
+                c::Optimiser { method: 0, scale, keep, beta1, beta2, size, deviation_scale, epsilon }
+            }
+            Method::Sgd { size, momentum, nesterov } => {
+                c::Optimiser { method: if nesterov { 2 } else { 1 }, scale, keep, beta1: momentum, size, ..c::Optimiser::default() }
+            }
+        }
     }
 }
 
 impl CudaBackend {
     /// Where the optimiser of a map is.
     fn optimiser(&self, id: MapId) -> Address {
-        self.optimiser_at(usize::from(self.maps.get(id).role == Role::Inverse))
+        self.optimiser_at(match self.maps.get(id).role {
+            Role::Forward | Role::Auxiliary => 0,
+            Role::Inverse => 1,
+            Role::Feedback | Role::DirectFeedback => 2,
+        })
     }
 
     /// The factors of an update over the batch of all ranks that they are gathered from.

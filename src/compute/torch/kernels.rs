@@ -1,7 +1,7 @@
-//! The two operations for which libtorch has no single pass over memory: noise, and Adam.
+//! The operations for which libtorch has no single pass over memory: noise, and the optimisers.
 //!
-//! On a GPU they are kernels of our own, compiled for it when the program starts. Elsewhere, and where NVRTC is missing, Adam is a row of
-//! tensor operations, and noise is drawn by the CPU's code; the numbers are the same.
+//! On a GPU they are kernels of our own, compiled for it when the program starts. Elsewhere, and where NVRTC is missing, optimisers are
+//! rows of tensor operations, and noise is drawn by the CPU's code; the numbers are the same.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -11,11 +11,11 @@ use anyhow::{Result, ensure};
 use tch::{Kind, TchError, Tensor};
 
 use super::parameters::Parameters;
-use crate::compute::AdamStep;
 use crate::compute::cpu::{Place, normals};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::kernels::ptx;
 use crate::compute::cuda::{Function, Gpu};
+use crate::compute::{Method, OptimizerStep};
 
 pub enum Kernels {
     /// By libtorch's operations and the CPU's noise.
@@ -23,6 +23,7 @@ pub enum Kernels {
     Compiled {
         driver: Rc<Driver>,
         adam: Function,
+        sgd: Function,
         noise: Function,
     },
 }
@@ -31,9 +32,11 @@ impl Kernels {
     /// Compiles the kernels for `driver`'s GPU.
     pub fn compile(driver: Rc<Driver>) -> Result<Kernels> {
         let ptx = ptx(driver.compute_capability()?)?;
-        let kernel = |ptx: &[u8], name: &str| driver.kernel(driver.module(ptx)?, name);
-        let (adam, noise) = (kernel(&ptx[0], "adam")?, kernel(&ptx[1], "add_noise")?);
-        Ok(Kernels::Compiled { driver, adam, noise })
+        let module = |ptx: &[u8]| driver.module(ptx);
+        let (optimisers, noises) = (module(&ptx[0])?, module(&ptx[1])?);
+        let [adam, sgd] = [driver.kernel(optimisers, "adam")?, driver.kernel(optimisers, "sgd")?];
+        let noise = driver.kernel(noises, "add_noise")?;
+        Ok(Kernels::Compiled { driver, adam, sgd, noise })
     }
 
     /// `source + sigma * eps`, [positions, batch, channels].
@@ -61,9 +64,9 @@ impl Kernels {
         Ok(destination)
     }
 
-    /// Adam on elements `range` of `parameters`, all of them owned by this rank, from the gradients of these elements, summed over the
+    /// The optimiser on elements `range` of `parameters`, all of them owned by this rank, from the gradients of these elements, summed over the
     /// global batch.
-    pub fn adam(&self, parameters: &mut Parameters, range: Range<usize>, gradients: &Tensor, step: &AdamStep) -> Result<()> {
+    pub fn optimize(&self, parameters: &mut Parameters, range: Range<usize>, gradients: &Tensor, step: &OptimizerStep) -> Result<()> {
         let owned = &parameters.owned;
         ensure!(owned.start <= range.start && range.end <= owned.end, "elements {range:?} are not this rank's, which has {owned:?}");
         let (start, len) = (range.start - owned.start, range.len());
@@ -71,18 +74,31 @@ impl Kernels {
         let part = |tensor: &Tensor, start: usize| tensor.f_narrow(0, start as i64, len as i64);
         let weights = part(&parameters.values, range.start)?;
         let (first, second) = (part(&parameters.first, start)?, part(&parameters.second, start)?);
-        let Kernels::Compiled { driver, adam, .. } = self else { return Ok(plain_adam(weights, first, second, gradients, step)?) };
+        let Kernels::Compiled { driver, adam, sgd, .. } = self else { return Ok(plain(weights, first, second, gradients, step)?) };
         let mut buffers = [gradients, &weights, &first, &second].map(Tensor::data_ptr);
         let mut count = len as u64;
-        let AdamStep { scale, beta1, beta2, size, deviation_scale, epsilon } = *step;
-        let mut numbers = [scale, beta1, beta2, size, deviation_scale, epsilon];
         let [gradients, weights, first, second] = buffers.each_mut().map(argument);
-        let [scale, beta1, beta2, size, deviation_scale, epsilon] = numbers.each_mut().map(argument);
-        let count = argument(&mut count);
-        let mut arguments = [gradients, weights, first, second, count, scale, beta1, beta2, size, deviation_scale, epsilon];
-        // SAFETY: the arguments are those of the kernel in their order, and each tensor was seen to hold `len`
+        let (count, mut common) = (argument(&mut count), [step.scale, step.keep]);
+        let [scale, keep] = common.each_mut().map(argument);
+        // SAFETY of both: the arguments are those of the kernel in their order, and each tensor was seen to hold `len`
         // elements.
-        unsafe { driver.launch(*adam, len as u64, &mut arguments) }
+        match step.method {
+            Method::Adam { beta1, beta2, size, deviation_scale, epsilon } => {
+                let mut own = [beta1, beta2, size, deviation_scale, epsilon];
+                let [beta1, beta2, size, deviation_scale, epsilon] = own.each_mut().map(argument);
+                let common = [gradients, weights, first, second, count, scale, keep];
+                let mut arguments: Vec<_> = common.into_iter().chain([beta1, beta2, size, deviation_scale, epsilon]).collect();
+                // SAFETY: see above.
+                unsafe { driver.launch(*adam, len as u64, &mut arguments) }
+            }
+            Method::Sgd { mut size, mut momentum, nesterov } => {
+                let mut nesterov = u32::from(nesterov);
+                let own = [argument(&mut momentum), argument(&mut size), argument(&mut nesterov)];
+                let mut arguments: Vec<_> = [gradients, weights, first, count, scale, keep].into_iter().chain(own).collect();
+                // SAFETY: see above.
+                unsafe { driver.launch(*sgd, len as u64, &mut arguments) }
+            }
+        }
     }
 }
 
@@ -91,14 +107,25 @@ fn argument<T>(value: &mut T) -> *mut c_void {
     std::ptr::from_mut(value).cast()
 }
 
-fn plain_adam(mut weights: Tensor, mut first: Tensor, mut second: Tensor, gradients: &Tensor, step: &AdamStep) -> Result<(), TchError> {
+/// The optimiser by libtorch's operations.
+fn plain(mut weights: Tensor, mut first: Tensor, mut second: Tensor, gradients: &Tensor, step: &OptimizerStep) -> Result<(), TchError> {
     let number = |x: f32| f64::from(x);
     let gradient = gradients.f_mul_scalar(number(step.scale))?;
-    let _ = first.f_mul_scalar_(number(step.beta1))?.f_add_(&gradient.f_mul_scalar(number(1.0 - step.beta1))?)?;
-    let square = gradient.f_mul(&gradient)?.f_mul_scalar(number(1.0 - step.beta2))?;
-    let _ = second.f_mul_scalar_(number(step.beta2))?.f_add_(&square)?;
-    let divisor = second.f_sqrt()?.f_mul_scalar(number(step.deviation_scale))?.f_add_scalar(number(step.epsilon))?;
-    let _ = weights.f_sub_(&first.f_mul_scalar(number(step.size))?.f_div(&divisor)?)?;
+    let change = match step.method {
+        Method::Adam { beta1, beta2, size, deviation_scale, epsilon } => {
+            let _ = first.f_mul_scalar_(number(beta1))?.f_add_(&gradient.f_mul_scalar(number(1.0 - beta1))?)?;
+            let square = gradient.f_mul(&gradient)?.f_mul_scalar(number(1.0 - beta2))?;
+            let _ = second.f_mul_scalar_(number(beta2))?.f_add_(&square)?;
+            let divisor = second.f_sqrt()?.f_mul_scalar(number(deviation_scale))?.f_add_scalar(number(epsilon))?;
+            first.f_mul_scalar(number(size))?.f_div(&divisor)?
+        }
+        Method::Sgd { size, momentum, nesterov } => {
+            let _ = first.f_mul_scalar_(number(momentum))?.f_add_(&gradient)?;
+            let direction = if nesterov { gradient.f_add(&first.f_mul_scalar(number(momentum))?)? } else { first };
+            direction.f_mul_scalar(number(size))?
+        }
+    };
+    let _ = weights.f_mul_scalar_(number(step.keep))?.f_sub_(&change)?;
     debug_assert_eq!(weights.kind(), Kind::Float);
     Ok(())
 }

@@ -35,8 +35,8 @@ use super::cuda::driver::Driver;
 use super::device::Device;
 use super::profile::Profile;
 use super::settings::Precision;
-use super::{Activity, AdamStep, Buffer, Measure, Nonlinearity, Update};
-use crate::network::{Bias, MapId, Maps, Network, Output, Shape};
+use super::{Activity, Buffer, Measure, Nonlinearity, OptimizerStep, Update};
+use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Shape};
 use crate::observe::{Doing, span_unless_in};
 
 /// What a [`TorchBackend`] is made from.
@@ -46,6 +46,8 @@ pub struct Setup {
     pub seed: u64,
     /// Largest number of samples in a batch of this rank.
     pub capacity: usize,
+    /// Part of a label that is spread over all classes.
+    pub label_smoothing: f64,
     /// By map: this rank's part of the optimiser's work, and the number of parts.
     pub parts: Vec<(usize, usize)>,
 }
@@ -62,7 +64,13 @@ impl From<Device> for tch::Device {
 struct Slot {
     shape: Shape,
     values: Tensor,
+    /// What maps that lead here end with, and their sums where its slope comes from them.
+    nonlinearity: Nonlinearity,
+    pre_activation: Tensor,
 }
+
+/// Which gelu, as libtorch names it.
+const GELU: &str = "tanh";
 
 /// The parameters of all maps, and the activities of one rank, on one device.
 pub struct TorchBackend {
@@ -73,6 +81,7 @@ pub struct TorchBackend {
     products: Products,
     clock: Clock,
     output: Output,
+    label_smoothing: f64,
     seed: u64,
     windows: Vec<Windows>,
     parameters: Vec<Parameters>,
@@ -121,6 +130,7 @@ impl TorchBackend {
             clock: Clock::new(driver.clone()),
             driver,
             output: network.output,
+            label_smoothing: setup.label_smoothing,
             seed: setup.seed,
             windows: Vec::with_capacity(maps.all.len()),
             parameters: Vec::with_capacity(maps.all.len()),
@@ -142,7 +152,7 @@ impl TorchBackend {
             let parameters = Parameters::new(map, part, parts, device);
             backend.parameters.push(parameters.with_context(|| format!("no room for {}", map.weight.name)).map_err(explained)?);
         }
-        backend.slot(network.input);
+        backend.slot(network.input, Nonlinearity::Identity);
         if backend.driver.is_some() {
             // Where a system grants no such memory, batches go through pages that the driver has to copy first.
             let values = (setup.capacity * network.input.units()) as i64;
@@ -151,21 +161,36 @@ impl TorchBackend {
         Ok(backend)
     }
 
-    fn slot(&mut self, shape: Shape) -> Activity {
+    fn slot(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity {
         let zero = Tensor::zeros([1, 1, 1], (Kind::Float, self.device));
         let values = zero.expand([shape.positions() as i64, self.capacity as i64, shape.channels as i64], false);
-        self.slots.push(Slot { shape, values });
+        self.slots.push(Slot { shape, values, nonlinearity, pre_activation: Tensor::new() });
         Activity(self.slots.len() - 1)
     }
 
     /// Initial parameters, from the seed: those that the CPU backend draws.
     pub fn initialize(&mut self) {
         for (index, map) in self.maps.all.iter().enumerate() {
-            if let Err(error) = self.parameters[index].initialize(map, &self.windows[index], index, self.seed) {
+            if let Err(error) = self.parameters[index].initialize(map, &self.windows[index], index, self.seed, 0) {
                 self.failed = Some(error);
                 return;
             }
         }
+    }
+
+    /// Gives weights that follow the signs of their layer's these signs; `draw` is the number of steps before.
+    pub fn follow_signs(&mut self, draw: u64) -> Result<()> {
+        let maps = self.maps.clone();
+        for (index, map) in maps.all.iter().enumerate() {
+            let Plasticity::Signs(magnitude) = map.plasticity else { continue };
+            let forward = self.flat(maps.forward[map.layer]).shallow_clone();
+            let own = &mut self.parameters[index];
+            if magnitude == Magnitude::Redrawn {
+                own.initialize(map, &self.windows[index], index, self.seed, draw)?;
+            }
+            own.follow_signs(&forward, (magnitude == Magnitude::Uniform).then(|| map.deviation()))?;
+        }
+        Ok(())
     }
 
     /// An activity of the current batch, [positions, batch, channels].
@@ -239,7 +264,7 @@ impl TorchBackend {
     }
 
     /// One pass over a map's weights for all jobs.
-    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) -> Result<()> {
+    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool) -> Result<()> {
         let (map, windows, parameters) = (self.maps.get(id), &self.windows[id.0], &self.parameters[id.0]);
         let sources: Vec<&Tensor> = jobs.iter().map(|(source, _)| self.values(*source)).collect();
         let joined;
@@ -262,12 +287,23 @@ impl TorchBackend {
         if let (false, Some(bias)) = (transposed, parameters.biases(&parameters.values, map)?) {
             let _ = y.f_add_(&bias)?;
         }
-        if nonlinearity == Nonlinearity::Tanh {
-            let _ = y.f_tanh_()?;
-        }
+        let nonlinearity = if transposed { Nonlinearity::Identity } else { self.slots[jobs[0].1.0].nonlinearity };
+        let sums = (nonlinearity == Nonlinearity::Gelu).then(|| y.shallow_clone());
+        let y = match nonlinearity {
+            Nonlinearity::Tanh => y.f_tanh_()?,
+            Nonlinearity::Relu => y.f_relu_()?,
+            Nonlinearity::LeakyRelu => y.f_leaky_relu_()?,
+            Nonlinearity::Gelu => y.f_gelu(GELU)?,
+            Nonlinearity::Identity => y,
+        };
         let each = self.batch as i64;
         for (job, (_, destination)) in jobs.iter().enumerate() {
-            self.slots[destination.0].values = y.f_narrow(1, job as i64 * each, each)?.f_contiguous()?;
+            let of_job = |all: &Tensor| all.f_narrow(1, job as i64 * each, each)?.f_contiguous();
+            let slot = &mut self.slots[destination.0];
+            slot.values = of_job(&y)?;
+            if let Some(sums) = &sums {
+                slot.pre_activation = of_job(sums)?;
+            }
         }
         Ok(())
     }
@@ -293,12 +329,12 @@ impl TorchBackend {
         })
     }
 
-    /// Adam on elements `range` of a map's [`TorchBackend::flat`] from their gradients, all owned by this rank.
-    pub fn adam(&mut self, id: MapId, range: Range<usize>, gradients: &Tensor, step: &AdamStep) -> Result<()> {
+    /// The optimiser on elements `range` of a map's [`TorchBackend::flat`] from their gradients, all owned by this rank.
+    pub fn optimize(&mut self, id: MapId, range: Range<usize>, gradients: &Tensor, step: &OptimizerStep) -> Result<()> {
         let (phase, ..) = self.cost_of_update(id, 0);
         // Gradients are read; parameters and both moments are read and written.
         let bytes = 28.0 * range.len() as f64;
-        self.timed(phase, 0.0, bytes, |this| this.kernels.adam(&mut this.parameters[id.0], range, gradients, step))
+        self.timed(phase, 0.0, bytes, |this| this.kernels.optimize(&mut this.parameters[id.0], range, gradients, step))
     }
 
     fn cost_of_update(&self, id: MapId, samples: usize) -> (Doing, f64, f64) {

@@ -3,18 +3,12 @@
 use anyhow::{Result, bail};
 use tch::{Kind, TchError, Tensor};
 
-use super::{TorchBackend, explained, to_host};
+use super::{GELU, Slot, TorchBackend, explained, to_host};
 use crate::compute::cpu::Place;
 use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::network::{MapId, Output, Shape};
 use crate::observe::{Doing, span};
-
-/// `1 - y^2`.
-fn slope(y: &Tensor) -> Result<Tensor, TchError> {
-    let one = Tensor::f_ones([1], (Kind::Float, y.device()))?;
-    one.f_sub(&y.f_mul(y)?)
-}
 
 impl TorchBackend {
     /// A pass over elements: `operation` yields the new values of `destination`; `operands` counts activities read and written.
@@ -26,7 +20,7 @@ impl TorchBackend {
         });
     }
 
-    fn timed_pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity, transposed: bool) {
+    fn timed_pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
         let spec = self.maps.get(map);
         let doing = profile::pass(spec.role, transposed);
         let _span = span(doing, Some(spec.layer));
@@ -34,7 +28,19 @@ impl TorchBackend {
         let operations = samples as f64 * spec.connectivity.operations();
         let activities = samples * (spec.source.units() + spec.destination.units());
         let bytes = 4.0 * (spec.connectivity.weights() + activities) as f64;
-        self.attempt(doing, operations, bytes, |this| this.pass(map, jobs, nonlinearity, transposed));
+        self.attempt(doing, operations, bytes, |this| this.pass(map, jobs, transposed));
+    }
+
+    /// `delta s'(a)`, where a map made `y = s(a)`.
+    fn through(&self, y: Activity, delta: &Tensor) -> Result<Tensor, TchError> {
+        let Slot { values: y, nonlinearity, pre_activation, .. } = &self.slots[y.0];
+        match nonlinearity {
+            Nonlinearity::Tanh => delta.f_mul(&Tensor::f_ones([1], (Kind::Float, y.device()))?.f_sub(&y.f_mul(y)?)?),
+            Nonlinearity::Relu => delta.f_mul(&y.f_gt(0.0)?),
+            Nonlinearity::LeakyRelu => delta.f_leaky_relu_backward(y, f64::from(Nonlinearity::LEAK), true),
+            Nonlinearity::Gelu => delta.f_gelu_backward(pre_activation, GELU),
+            Nonlinearity::Identity => delta.f_mul_scalar(1.0),
+        }
     }
 
     /// A dense activity as [batch, units].
@@ -48,8 +54,10 @@ impl TorchBackend {
         match self.output {
             Output::Softmax => {
                 let top = self.maps.get(*self.maps.forward.last().expect("a network has layers")).destination;
-                let mut wanted = Tensor::f_zeros([batch, top.units() as i64], (Kind::Float, self.device))?;
-                wanted.f_scatter_value_(1, &self.labels.f_unsqueeze(1)?, 1.0)?.f_unsqueeze(0)
+                let (classes, smoothing) = (top.units() as i64, self.label_smoothing);
+                let elsewhere = smoothing / classes as f64;
+                let mut wanted = Tensor::f_full([batch, classes], elsewhere, (Kind::Float, self.device))?;
+                wanted.f_scatter_value_(1, &self.labels.f_unsqueeze(1)?, elsewhere + 1.0 - smoothing)?.f_unsqueeze(0)
             }
             Output::Linear => self.values(self.input()).f_permute([1, 0, 2])?.f_reshape([1, batch, -1]),
         }
@@ -75,16 +83,16 @@ impl TorchBackend {
 }
 
 impl Backend for TorchBackend {
-    fn activity(&mut self, shape: Shape) -> Activity {
-        self.slot(shape)
+    fn activity_of(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity {
+        self.slot(shape, nonlinearity)
     }
 
-    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)], nonlinearity: Nonlinearity) {
-        self.timed_pass(map, jobs, nonlinearity, false);
+    fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)]) {
+        self.timed_pass(map, jobs, false);
     }
 
     fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity) {
-        self.timed_pass(map, &[(source, destination)], Nonlinearity::Linear, true);
+        self.timed_pass(map, &[(source, destination)], true);
     }
 
     fn input(&self) -> Activity {
@@ -147,25 +155,25 @@ impl Backend for TorchBackend {
         });
     }
 
-    fn error_through_tanh(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
+    fn error_through_nonlinearity(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
         self.elementwise(error, 3, |this| {
             let difference = this.values(y).f_sub(this.values(target))?;
             if measured {
                 let squares = difference.f_mul(&difference)?.f_sum_dim_intlist([0, 2].as_slice(), false, Kind::Float)?;
                 let _ = this.row(Measure::InverseLoss)?.f_add_(&squares)?;
             }
-            difference.f_mul(&slope(this.values(y))?)?.f_mul_scalar(2.0)
+            this.through(y, &difference)?.f_mul_scalar(2.0)
         });
     }
 
-    fn through_tanh(&mut self, delta: Activity, y: Activity) {
-        self.elementwise(delta, 3, |this| this.values(delta).f_mul(&slope(this.values(y))?));
+    fn through_nonlinearity(&mut self, delta: Activity, y: Activity) {
+        self.elementwise(delta, 3, |this| this.through(y, this.values(delta)));
     }
 
-    fn difference_through_tanh(&mut self, target: Activity, y: Activity, destination: Activity) {
+    fn difference_through_nonlinearity(&mut self, target: Activity, y: Activity, destination: Activity) {
         self.elementwise(destination, 3, |this| {
-            let y = this.values(y);
-            this.values(target).f_sub(y)?.f_mul(&slope(y)?)
+            let difference = this.values(target).f_sub(this.values(y))?;
+            this.through(y, &difference)
         });
     }
 

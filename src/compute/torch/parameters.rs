@@ -1,4 +1,4 @@
-//! Parameters and Adam's moments of one map on the device, and their interchange form.
+//! Parameters and the optimisers' moments of one map on the device, and their interchange form.
 //!
 //! A map's weights and biases are one flat tensor, so that ranks divide and exchange them in one piece. It is padded to equal parts for
 //! all ranks, as NCCL wants them; moments exist for this rank's part alone.
@@ -19,7 +19,7 @@ const ALIGNMENT: usize = 64;
 pub struct Parameters {
     /// Weights as [`Windows::weights`], then biases, then padding.
     pub values: Tensor,
-    /// Adam's moments of this rank's part; empty where the map is not trained.
+    /// The optimisers' moments of this rank's part; empty where the map is not trained.
     pub first: Tensor,
     pub second: Tensor,
     /// Elements of `values` that this rank's optimiser owns.
@@ -60,15 +60,26 @@ impl Parameters {
         Ok(Some(biases.f_view([positions as i64, 1, -1])?))
     }
 
-    /// Glorot uniform weights and zero biases: the numbers that the CPU draws for map number `index`.
-    pub fn initialize(&mut self, map: &Map, windows: &Windows, index: usize, seed: u64) -> Result<()> {
+    /// Glorot uniform weights and zero biases: the numbers that the CPU draws for map number `index` at time `draw`.
+    pub fn initialize(&mut self, map: &Map, windows: &Windows, index: usize, seed: u64, draw: u64) -> Result<()> {
         let connectivity = &map.connectivity;
-        let drawn = Tensor::f_from_slice(&uniforms(self.weights, map.bound() as f32, seed, index))?;
+        let drawn = Tensor::f_from_slice(&uniforms(self.weights, map.bound() as f32, seed, index, draw))?;
         let [blocks, rows, columns] = [connectivity.blocks, connectivity.rows, connectivity.columns].map(|size| size as i64);
         let drawn = drawn.f_to_device(self.values.device())?.f_view([blocks, rows, columns])?;
         let ours = if windows.reads { drawn } else { drawn.f_transpose(1, 2)? };
         let _ = self.values.f_zero_()?;
         self.weights(&self.values, windows)?.f_copy_(&ours.f_reshape(windows.weights())?)?;
+        Ok(())
+    }
+
+    /// Gives the weights the signs of their layer's `forward`, which lie in the same order: there rows are read, and here written.
+    pub fn follow_signs(&mut self, forward: &Tensor, equal: Option<f64>) -> Result<(), TchError> {
+        let of_weights = |flat: &Tensor| flat.f_narrow(0, 0, self.weights as i64);
+        let mut own = of_weights(&self.values)?;
+        if let Some(equal) = equal {
+            let _ = own.f_fill_(equal)?;
+        }
+        let _ = own.f_copysign_(&of_weights(forward)?)?;
         Ok(())
     }
 

@@ -11,10 +11,10 @@ use tch::{Device, Kind, Tensor};
 use super::kernels::Kernels;
 use super::libtorch;
 use super::parameters::Parameters;
-use crate::compute::AdamStep;
 use crate::compute::cpu::{Place, normals};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::kernels::SOURCES;
+use crate::compute::{Method, OptimizerStep};
 use crate::config::Config;
 use crate::network::{Maps, Network};
 
@@ -83,23 +83,22 @@ extern "C" void launch(unsigned blocks, const float* source, float* destination,
 }
 
 #[test]
-fn the_adam_kernel_does_what_tensor_operations_do() {
+fn the_optimisers_kernels_do_what_tensor_operations_do() {
     const LAUNCHER: &str = r#"
-extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long long count, const float* numbers) {
+extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long long count, const float* n, unsigned nesterov) {
     each_thread(blocks, [&] {
-        adam(buffers[0], buffers[1], buffers[2], buffers[3], count, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]);
+        if (nesterov < 2) sgd(buffers[0], buffers[1], buffers[2], count, n[0], n[1], n[2], n[3], nesterov);
+        else adam(buffers[0], buffers[1], buffers[2], buffers[3], count, n[0], n[1], n[2], n[3], n[4], n[5], n[6]);
     });
 }"#;
-    type Launch = unsafe extern "C" fn(u32, *const *mut c_void, u64, *const f32);
+    type Launch = unsafe extern "C" fn(u32, *const *mut c_void, u64, *const f32, u32);
     let Some((library, _folder)) = on_host("adam.cu", LAUNCHER) else { return };
     // SAFETY: the signature is that of the function in the text above.
     let launch: Launch = unsafe { *library.get(b"launch").unwrap() };
     let mut parameters = parameters();
     let count = parameters.padded();
     let values = |factor: f32| Tensor::from_slice(&(0..count).map(|i| (i as f32 * factor).sin()).collect::<Vec<f32>>());
-    let step = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
-    for epsilon in [1e-4, f32::MIN_POSITIVE] {
-        let step = AdamStep { epsilon, ..step };
+    for step in optimizers() {
         let gradients = values(0.3);
         // Some have never had a gradient.
         let _ = gradients.narrow(0, 0, 10).zero_();
@@ -107,17 +106,21 @@ extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long lon
         parameters.first.zero_().copy_(&gradients);
         parameters.second.copy_(&gradients.square());
         let ours = [&gradients, &parameters.values, &parameters.first, &parameters.second].map(Tensor::copy);
-        let numbers = [step.scale, step.beta1, step.beta2, step.size, step.deviation_scale, step.epsilon];
+        let (nesterov, own) = match step.method {
+            Method::Adam { beta1, beta2, size, deviation_scale, epsilon } => (2, [beta1, beta2, size, deviation_scale, epsilon]),
+            Method::Sgd { size, momentum, nesterov } => (u32::from(nesterov), [momentum, size, 0.0, 0.0, 0.0]),
+        };
+        let numbers = [&[step.scale, step.keep], &own[..]].concat();
         let buffers = ours.each_ref().map(Tensor::data_ptr);
         // SAFETY: the buffers hold what the kernel is told of their sizes.
-        unsafe { launch(count.div_ceil(256) as u32, buffers.as_ptr(), count as u64, numbers.as_ptr()) };
-        Kernels::Plain.adam(&mut parameters, 0..count, &gradients, &step).unwrap();
+        unsafe { launch(count.div_ceil(256) as u32, buffers.as_ptr(), count as u64, numbers.as_ptr(), nesterov) };
+        Kernels::Plain.optimize(&mut parameters, 0..count, &gradients, &step).unwrap();
         for (ours, plain) in ours[1..].iter().zip([&parameters.values, &parameters.first, &parameters.second]) {
             let difference = (ours - plain).abs().max().double_value(&[]);
-            assert!(difference < 1e-6, "differs by {difference}, epsilon {epsilon}");
+            assert!(difference < 1e-6, "differs by {difference}: {step:?}");
         }
-        let moved = (&ours[1] - values(0.7)).abs();
-        assert!(moved.narrow(0, 0, 10).max().double_value(&[]) == 0.0 && moved.narrow(0, 10, 40).min().double_value(&[]) > 1e-4);
+        let moved = (&ours[1] - values(0.7) * f64::from(step.keep)).abs();
+        assert!(moved.narrow(0, 0, 10).max().double_value(&[]) < 1e-7 && moved.narrow(0, 10, 40).min().double_value(&[]) > 1e-4);
     }
 }
 
@@ -140,8 +143,7 @@ fn kernels_on_a_gpu_do_what_the_cpu_does() {
         assert!(noisy.equal(&plain), "{size:?}: {}", (noisy - plain).abs().max().double_value(&[]));
     }
 
-    let step = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
-    for epsilon in [1e-4, f32::MIN_POSITIVE] {
+    for step in optimizers() {
         let mut both = [device, Device::Cpu].map(parameters_on);
         for (parameters, kernels) in both.iter_mut().zip([&kernels, &Kernels::Plain]) {
             let numbers = Tensor::arange(parameters.padded() as i64, (Kind::Float, Device::Cpu));
@@ -151,14 +153,22 @@ fn kernels_on_a_gpu_do_what_the_cpu_does() {
             parameters.values.copy_(&values(0.7));
             parameters.first.copy_(&gradients);
             parameters.second.copy_(&gradients.square());
-            kernels.adam(parameters, 0..numbers.numel(), &gradients, &AdamStep { epsilon, ..step }).unwrap();
+            kernels.optimize(parameters, 0..numbers.numel(), &gradients, &step).unwrap();
         }
         let [ours, plain] = both.each_ref().map(|of| [&of.values, &of.first, &of.second].map(|tensor| tensor.to_device(Device::Cpu)));
         for (ours, plain) in ours.iter().zip(&plain) {
             let difference = (ours - plain).abs().max().double_value(&[]);
-            assert!(difference < 1e-6, "differs by {difference}, epsilon {epsilon}");
+            assert!(difference < 1e-6, "differs by {difference}: {step:?}");
         }
     }
+}
+
+/// Each method, and each form of it.
+fn optimizers() -> [OptimizerStep; 4] {
+    let adam = |epsilon| Method::Adam { beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon };
+    let sgd = |nesterov| Method::Sgd { size: 0.01, momentum: 0.9, nesterov };
+    let step = |keep, method| OptimizerStep { scale: 0.125, keep, method };
+    [step(1.0, adam(1e-4)), step(0.999, adam(f32::MIN_POSITIVE)), step(1.0, sgd(false)), step(0.999, sgd(true))]
 }
 
 /// Parameters of a small dense layer, all of them this rank's.
@@ -176,7 +186,7 @@ fn parameters_on(device: Device) -> Parameters {
     .unwrap();
     let config = Config::load(file.path(), &[]).unwrap();
     let network = Network::new([4, 4, 5], 10, &config.network).unwrap();
-    let maps = Maps::new(&network, &config.learning.rule.needs(None));
+    let maps = Maps::new(&network, &config.learning.needs());
     let parameters = Parameters::new(&maps.all[0], 0, 1, device).unwrap();
     assert_eq!(parameters.values.kind(), Kind::Float);
     parameters

@@ -23,12 +23,19 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("network.layers=[{kind = \"local\", kernel = 0, channels = 1}]", &["kernel", "found 0"]),
         ("network.layers=[{kind = \"local\", kernel = 1, channels = 0}]", &["channels", "found 0"]),
         ("network.layers=[{kind = \"local\", kernel = 1, channels = 1, stride = 0}]", &["stride", "found 0"]),
+        ("network.nonlinearity=reluu", &["network.nonlinearity", "did you mean \"relu\"?"]),
+        (
+            "network.layers=[{kind = \"dense\", units = 3, nonlinearity = \"sigmoid\"}]",
+            &["network.layers[0].nonlinearity", "\"leaky_relu\"", "found the text \"sigmoid\""],
+        ),
         ("network.layers=[{kind = \"dense\", units = 2000000000}]", &["units", "from 1 to 1000000000"]),
         ("learning.rule=bpp", &["learning.rule", "\"ao_sdtp\"", "found the text \"bpp\"", "did you mean \"bp\"?"]),
         ("learning.rule=3", &["learning.rule", "expected one of \"bp\"", "found 3"]),
         ("learning.schedule=alternate", &["did you mean \"alternating\"?"]),
         ("learning.sigma=-0.1", &["learning.sigma", "0 or more", "found -0.1"]),
         ("learning.sigma=inf", &["learning.sigma", "finite", "found inf"]),
+        ("learning.sigma=[0.1, -0.2]", &["learning.sigma", "or an array of such", "found the array [0.1, -0.2]"]),
+        ("learning.sigma=\"0.1\"", &["learning.sigma", "found the text \"0.1\""]),
         ("learning.alpha=nan", &["learning.alpha", "finite", "found nan"]),
         ("learning.hybrid=1.5", &["learning.hybrid", "from 0 to 1", "found 1.5"]),
         ("learning.auxiliary_units=0", &["learning.auxiliary_units", "found 0"]),
@@ -135,7 +142,21 @@ fn required_keys_are_asked_for_by_name() {
 fn combinations_without_meaning_are_refused() {
     const DENSE: &str = "network.layers=[{kind = \"dense\", units = 8}]";
     const CONV: &str = "network.layers=[{kind = \"conv\", kernel = 3, channels = 8}]";
+    const LOCAL: &str = "network.layers=[{kind = \"local\", kernel = 3, channels = 8}, {kind = \"local\", kernel = 3, channels = 8}]";
+    const TRANSPOSED: &str = "learning.inverse_weights=transposed";
+    const FIELDS: &str = "learning.inverse_weights: \"transposed\" weights have the fields of their layers; use \"random\", or";
     let cases: &[(&[&str], Option<&str>)] = &[
+        (&["learning.sigma=[0.1]"], None),
+        (
+            &["learning.sigma=[0.1, 0.2]"],
+            Some("one for each layer that has noise below it, from the lowest, of which dtp has 1 here; found 2 numbers"),
+        ),
+        (&["learning.rule=sdtp", "learning.sigma=[0.1, 0.2]"], None),
+        (&["learning.rule=bp", "learning.sigma=[0.1, 0.2, 0.3]"], None),
+        (&[LOCAL, TRANSPOSED, "learning.inverse_fields=dense"], Some(FIELDS)),
+        (&[LOCAL, TRANSPOSED, "learning.inverse_growth=2"], Some(FIELDS)),
+        (&[LOCAL, TRANSPOSED], None),
+        (&[TRANSPOSED, "learning.inverse_fields=dense"], None),
         (&["learning.rule=tp", "learning.hybrid=0.5"], Some("learning.hybrid: tp has no difference")),
         (&["learning.rule=tp", "learning.hybrid=0"], None),
         (&["learning.hybrid=0.5"], None),
@@ -159,9 +180,24 @@ fn combinations_without_meaning_are_refused() {
             &["learning.rule=bp", "network.layers=[{kind = \"dense\", units = 8}, {kind = \"conv\", kernel = 3, channels = 8}]"],
             Some("network.layers: layer 1 (conv) stands above layer 0 (dense)"),
         ),
+        (
+            &["learning.rule=wm", CONV, "optimizer.feedback.nesterov=true", "optimizer.feedback.method=sgd"],
+            Some("optimizer.feedback.momentum: "),
+        ),
+        (&["optimizer.learning_rate_schedule=cosine"], Some("optimizer.cosine_epochs: a \"cosine\" schedule needs")),
+        (
+            &["optimizer.learning_rate_schedule=cosine", "optimizer.cosine_epochs=2", "optimizer.warmup_epochs=2"],
+            Some("optimizer.cosine_epochs"),
+        ),
+        (&["learning.inverses=fixed", "learning.schedule=alternating"], Some("learning.inverses is \"fixed\"")),
         (&[CONV], Some("network.layers: layer 0 is conv, which rule \"dtp\" cannot train")),
-        (&[CONV, "learning.rule=fa"], Some("rule \"fa\" cannot train")),
+        (
+            &[CONV, "learning.rule=sdtp"],
+            Some("rule \"sdtp\" cannot train; use kind = \"local\", or one of the rules bp, fa, dfa, kp, usf, frsf, brsf, wm, dkp, drtp"),
+        ),
         (&[CONV, "learning.rule=bp"], None),
+        (&[CONV, "learning.rule=fa"], None),
+        (&[CONV, "learning.rule=dfa"], None),
         (&["data.augment=[\"random_crop\"]"], Some("random_crop needs data.crop")),
         (&["data.augment=[\"random_crop\"]", "data.crop_padding=2"], None),
         (&["data.augment=[\"random_crop\"]", "data.crop=[20, 20]"], None),

@@ -21,6 +21,10 @@ learning_rate = 1e-3
 epochs = 3
 "#;
 
+fn dense(units: usize) -> Layer {
+    Layer::Dense { units, nonlinearity: Nonlinearity::Tanh }
+}
+
 const TARGETS: &str = r#"
 [data]
 train = "data/mnist/train"
@@ -43,6 +47,12 @@ beta2 = 0.95
 [training]
 epochs = 3
 "#;
+
+/// Without decay.
+fn adam(learning_rate: f64, beta1: f64, beta2: f64, epsilon: f64) -> ParameterGroup {
+    let (method, momentum, nesterov, weight_decay) = (OptimizerMethod::Adam, 0.0, false, 0.0);
+    ParameterGroup { learning_rate, method, beta1, beta2, epsilon, momentum, nesterov, weight_decay }
+}
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
@@ -85,23 +95,38 @@ fn defaults_are_the_documented_ones() {
         crop_padding: 0,
     };
     assert_eq!(config.data, data);
-    assert_eq!(config.network, Network { output: Output::Softmax, layers: vec![] });
+    assert_eq!(config.network, Network { output: Output::Softmax, nonlinearity: Nonlinearity::Tanh, layers: vec![] });
     let learning = Learning {
         rule: Rule::BP,
         schedule: Schedule::Parallel,
         alpha: None,
         sigma: None,
         target_step: 1.0,
+        inverses: InverseChoice::Trained,
+        label_smoothing: 0.0,
         auxiliary_units: None,
         hybrid: 0.0,
         feedback_weights: BackwardWeights::Random,
         inverse_weights: BackwardWeights::Random,
+        inverse_fields: InverseFields::Own,
+        inverse_growth: 0,
         initial: None,
         own: BTreeMap::new(),
     };
     assert_eq!(config.learning, learning);
-    let adam = Adam { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-    assert_eq!(config.optimizer, Optimizer { epsilon_form: EpsilonForm::Standard, forward: adam, inverse: adam });
+    let plain = adam(1e-3, 0.9, 0.999, 1e-8);
+    let optimizer = Optimizer {
+        epsilon_form: EpsilonForm::Standard,
+        learning_rate_schedule: LearningRateSchedule::Constant,
+        warmup_epochs: 0.0,
+        step_epochs: 30,
+        step_factor: 0.1,
+        cosine_epochs: None,
+        forward: plain,
+        inverse: plain,
+        feedback: plain,
+    };
+    assert_eq!(config.optimizer, optimizer);
     let training = Training {
         epochs: Some(3),
         max_steps: None,
@@ -155,14 +180,26 @@ fn overrides_take_toml_values_and_bare_text() {
     assert_eq!(config.learning.rule, Rule::FA);
     assert_eq!(config.training.epochs, Some(8), "the last one wins");
     assert_eq!(config.optimizer.forward.learning_rate, 1.0);
-    assert_eq!(config.optimizer.inverse, Adam { learning_rate: 0.5, beta1: 0.0, beta2: 0.999, epsilon: 1e-8 });
-    assert_eq!(config.network.layers, [Layer::Local { kernel: 5, channels: 2, stride: 1 }, Layer::Dense { units: 10 }]);
+    assert_eq!(config.optimizer.inverse, adam(0.5, 0.0, 0.999, 1e-8));
+    assert_eq!(config.network.layers, [Layer::Local { kernel: 5, channels: 2, stride: 1, nonlinearity: Nonlinearity::Tanh }, dense(10)]);
+}
+
+#[test]
+fn layers_take_the_networks_nonlinearity_or_have_their_own() {
+    let layers = r#"network.layers=[{kind = "dense", units = 5}, {kind = "dense", units = 4, nonlinearity = "gelu"}]"#;
+    let of = |sets: &[&str]| -> Vec<Nonlinearity> {
+        loaded(MINIMAL, &[sets, &[layers]].concat()).network.layers.iter().map(Layer::nonlinearity).collect()
+    };
+    assert_eq!(of(&[]), [Nonlinearity::Tanh, Nonlinearity::Gelu]);
+    assert_eq!(of(&["network.nonlinearity=relu"]), [Nonlinearity::Relu, Nonlinearity::Gelu]);
+    let described: Vec<String> = loaded(MINIMAL, &[layers]).network.layers.iter().map(Layer::describe).collect();
+    assert_eq!(described, ["dense 5", "dense 4, gelu"]);
 }
 
 #[test]
 fn the_inverse_optimizer_takes_the_forward_ones_values_key_by_key() {
     let config = loaded(TARGETS, &["optimizer.inverse.learning_rate=0.25"]);
-    assert_eq!(config.optimizer.inverse, Adam { learning_rate: 0.25, beta1: 0.9, beta2: 0.95, epsilon: 1e-8 });
+    assert_eq!(config.optimizer.inverse, adam(0.25, 0.9, 0.95, 1e-8));
 }
 
 #[test]
@@ -184,7 +221,7 @@ fn includes_come_first_and_their_order_counts() {
     assert_eq!(config.experiment, Experiment { name: "top".into(), seed: 9 });
     assert_eq!(config.training.epochs, Some(500), "a later include wins");
     assert_eq!(config.data.batch_size, 64, "the including file wins");
-    assert_eq!(config.optimizer.forward, Adam { learning_rate: 1e-3, beta1: 0.5, beta2: 0.5, epsilon: 1e-8 });
+    assert_eq!(config.optimizer.forward, adam(1e-3, 0.5, 0.5, 1e-8));
 
     write(folder.path(), "shared/seed.toml", "[experiment]\nsead = 9\n");
     let message = Config::load(&main, &[]).unwrap_err().to_string();
@@ -200,7 +237,7 @@ fn layers_given_again_replace_the_included_ones() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "base.toml", TARGETS);
     let main = write(folder.path(), "top.toml", "include = [\"base.toml\"]\n[[network.layers]]\nkind = \"dense\"\nunits = 5\n");
-    assert_eq!(Config::load(&main, &[]).unwrap().network.layers, [Layer::Dense { units: 5 }]);
+    assert_eq!(Config::load(&main, &[]).unwrap().network.layers, [dense(5)]);
 }
 
 #[test]

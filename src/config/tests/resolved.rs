@@ -56,7 +56,12 @@ fn only_what_makes_another_run_is_a_difference() {
 
     let other = loaded(
         TARGETS,
-        &["learning.alpha=0.5", "data.crop=[9, 9]", "experiment.seed=1", "network.layers=[{kind = \"dense\", units = 64}]"],
+        &[
+            "learning.alpha=0.5",
+            "data.crop=[9, 9]",
+            "experiment.seed=1",
+            "network.layers=[{kind = \"dense\", units = 64, nonlinearity = \"relu\"}]",
+        ],
     );
     let differences = run.differences(&other);
     let keys: Vec<&str> = differences.iter().map(|difference| difference.key.as_str()).collect();
@@ -69,9 +74,11 @@ fn only_what_makes_another_run_is_a_difference() {
             "network.layers[0].channels",
             "network.layers[0].kernel",
             "network.layers[0].kind",
+            "network.layers[0].nonlinearity",
             "network.layers[0].stride",
             "network.layers[0].units",
             "network.layers[1].kind",
+            "network.layers[1].nonlinearity",
             "network.layers[1].units",
         ]
     );
@@ -82,6 +89,7 @@ fn only_what_makes_another_run_is_a_difference() {
 #[test]
 fn keys_that_change_nothing_are_named() {
     const DENSE: &str = "network.layers=[{kind = \"dense\", units = 8}]";
+    const LOCAL: &str = "network.layers=[{kind = \"local\", kernel = 3, channels = 8}, {kind = \"local\", kernel = 3, channels = 8}]";
     let cases: &[(&[&str], &[&str])] = &[
         (&[], &[]),
         (&["learning.rule=bp"], &["learning.alpha", "learning.sigma"]),
@@ -94,6 +102,9 @@ fn keys_that_change_nothing_are_named() {
         (&["learning.rule=sdtp", "learning.target_step=0.1"], &["learning.alpha"]),
         (&["learning.rule=tp", "learning.auxiliary_units=3"], &["learning.alpha", "learning.auxiliary_units"]),
         (&["learning.rule=ao_sdtp", "learning.auxiliary_units=3", "learning.hybrid=0.1"], &["learning.alpha"]),
+        (&["learning.inverse_fields=dense", "learning.inverse_growth=2"], &["learning.inverse_fields", "learning.inverse_growth"]),
+        (&[LOCAL, "learning.inverse_growth=2"], &[]),
+        (&[LOCAL, "learning.inverse_fields=dense", "learning.inverse_growth=2"], &["learning.inverse_growth"]),
         (&["learning.hybrid=0.1"], &[]),
         (&[DENSE, "learning.hybrid=0.1"], &["learning.hybrid", "learning.sigma"]),
         (&[DENSE, "learning.rule=sdtp"], &["learning.alpha"]),
@@ -103,6 +114,11 @@ fn keys_that_change_nothing_are_named() {
         ),
         (&["training.eval_every_epochs=2"], &["training.eval_every_epochs"]),
         (&["training.eval_every_epochs=2", "data.test=a"], &[]),
+        (&["network.nonlinearity=relu"], &[]),
+        (
+            &["network.nonlinearity=relu", "network.layers=[{kind = \"dense\", units = 8, nonlinearity = \"tanh\"}]"],
+            &["learning.sigma", "network.nonlinearity"],
+        ),
         (&["data.crop_padding=2"], &["data.crop_padding"]),
         (&["data.crop_padding=2", "data.augment=[\"random_crop\"]"], &[]),
     ];

@@ -25,7 +25,7 @@ use tch::{Kind, Tensor};
 
 use self::staged::Staged;
 use super::settings::{Settings, TransportChoice, Wire};
-use super::{AdamSteps, Handle, NCCL_WITHOUT_GPU, Sharing, Span, Transport, UpdateExchange, nccl};
+use super::{Handle, NCCL_WITHOUT_GPU, Optimizers, Sharing, Span, Transport, UpdateExchange, nccl};
 use crate::compute::cuda::Stream;
 use crate::compute::cuda::driver::Driver;
 use crate::compute::torch::TorchBackend;
@@ -210,7 +210,7 @@ impl UpdateExchange for TensorExchange {
         if self.overlap { self.begin(backend, update) } else { Ok(()) }
     }
 
-    fn commit(&mut self, backend: &mut TorchBackend, steps: AdamSteps) -> Result<()> {
+    fn commit(&mut self, backend: &mut TorchBackend, steps: Optimizers) -> Result<()> {
         let updates = std::mem::take(&mut self.taken);
         let maps = backend.maps.clone();
         let step = |map: MapId| steps.of(&maps, map);
@@ -233,7 +233,7 @@ impl UpdateExchange for TensorExchange {
                 };
                 let (pre, post) = (one(update.pre)?, one(update.post)?);
                 let gradient = backend.gradient(update.map, &pre, &post)?;
-                backend.adam(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
+                backend.optimize(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
             }
             let mut gathering = Vec::with_capacity(by_gradients.len());
             for Update { map, .. } in by_gradients {
@@ -248,7 +248,7 @@ impl UpdateExchange for TensorExchange {
                     before.f_copy_(&own)?;
                     Some(before)
                 };
-                backend.adam(map, owned.clone(), &part.f_to_kind(Kind::Float)?, &step(map))?;
+                backend.optimize(map, owned.clone(), &part.f_to_kind(Kind::Float)?, &step(map))?;
                 let bytes = self.wire.elt_size_in_bytes() * owned.len() * (self.size - 1);
                 let new = exchanging(backend, bytes, |backend| {
                     let Some(before) = before else {
@@ -276,7 +276,7 @@ impl UpdateExchange for TensorExchange {
         for update in &alone {
             let (pre, post) = backend.factors(update)?;
             let gradient = backend.gradient(update.map, &pre, &post)?;
-            backend.adam(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
+            backend.optimize(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
         }
         backend.settle()
     }

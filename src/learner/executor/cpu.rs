@@ -9,7 +9,7 @@ use crate::compute::Backend;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
 use crate::compute::profile::Profile;
 use crate::config::{Config, TransportChoice, Wire};
-use crate::exchange::{self, AdamSteps, Exchange, NCCL_WITHOUT_GPU, ParameterMemory, Transport, UpdateExchange};
+use crate::exchange::{self, Exchange, NCCL_WITHOUT_GPU, Optimizers, ParameterMemory, Transport, UpdateExchange};
 use crate::exit::Exit;
 use crate::learner::diagnostics::{self, LayerDiagnostics};
 use crate::network::{Maps, Network};
@@ -47,7 +47,13 @@ impl OnCpu {
         let memory = ParameterMemory::new(sizes, &**transport, parallel.exchange)?;
         let shared = memory.shared;
         let parameters = exchange::parameters(&maps, memory);
-        let setup = cpu::Setup { isa, threads, seed: config.experiment.seed, capacity: config.data.batch_size / transport.size() };
+        let setup = cpu::Setup {
+            isa,
+            threads,
+            seed: config.experiment.seed,
+            capacity: config.data.batch_size / transport.size(),
+            label_smoothing: config.learning.label_smoothing as f32,
+        };
         let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup);
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
         let diagnosis = config.training.diagnostics.then(|| Diagnosis::new(&*rule, network, &maps, &mut backend));
@@ -69,6 +75,11 @@ impl Executor for OnCpu {
         self.backend.initialize();
     }
 
+    fn follow_signs(&mut self, steps: u64) -> Result<()> {
+        self.exchange.follow_signs(&mut self.backend, steps);
+        Ok(())
+    }
+
     fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
         rule.forward().run(&mut self.backend);
         Ok(())
@@ -78,7 +89,7 @@ impl Executor for OnCpu {
         Learning::run(&mut self.backend, &mut self.exchange, rule, phase)
     }
 
-    fn commit(&mut self, steps: AdamSteps) -> Result<()> {
+    fn commit(&mut self, steps: Optimizers) -> Result<()> {
         self.exchange.commit(&mut self.backend, steps)
     }
 

@@ -18,7 +18,7 @@ use crate::compute::profile::Profile;
 use crate::compute::{Backend, Update};
 use crate::config::{Config, Schedule};
 use crate::exchange::cuda::CudaExchange;
-use crate::exchange::{AdamSteps, Sharing, Transport};
+use crate::exchange::{Optimizers, Sharing, Transport};
 use crate::exit::Exit;
 use crate::learner::diagnostics::LayerDiagnostics;
 use crate::learner::engine::{self, Engine};
@@ -28,6 +28,9 @@ use crate::rules::{self, Collected, Phase, Rule};
 
 const ON_CPU_ALONE: &str =
     "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
+
+const NO_SMOOTHING: &str = "learning.label_smoothing: this program's kernels for GPUs do not have it; use 0, parallel.kernels = \"libtorch\", or \
+                            parallel.device = \"cpu\"";
 
 impl Engine {
     /// [`Engine::new`] on `gpu`, which may be a stand-in: the way to try what GPUs run without having one.
@@ -109,6 +112,9 @@ impl OnGpu {
     ) -> Result<(OnGpu, Box<dyn Rule>)> {
         if config.training.diagnostics {
             return Err(Exit::Usage.error(ON_CPU_ALONE));
+        }
+        if config.learning.label_smoothing != 0.0 {
+            return Err(Exit::Usage.error(NO_SMOOTHING));
         }
         let (size, rank) = (transport.size(), transport.rank());
         let capacity = config.data.batch_size / size;
@@ -196,6 +202,10 @@ impl Executor for OnGpu {
         self.backend.initialize();
     }
 
+    fn follow_signs(&mut self, steps: u64) -> Result<()> {
+        self.backend.follow_signs(steps)
+    }
+
     fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
         let key = Key::Forward(self.backend.samples());
         self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| forward(backend, rule))?;
@@ -219,9 +229,9 @@ impl Executor for OnGpu {
         self.take_measures(key)
     }
 
-    fn commit(&mut self, steps: AdamSteps) -> Result<()> {
+    fn commit(&mut self, steps: Optimizers) -> Result<()> {
         let updates = &self.updates[&self.phase];
-        self.backend.tell([steps.forward, steps.inverse])?;
+        self.backend.tell([steps.forward, steps.inverse, steps.feedback])?;
         self.exchange.bring(&mut self.backend, updates)?;
         let key = Key::Updates(self.phase.0, self.phase.1);
         let sharing = self.exchange.sharing();

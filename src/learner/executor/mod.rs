@@ -17,7 +17,7 @@ use crate::compute::profile::Profile;
 use crate::compute::settings::KernelChoice;
 use crate::compute::{Backend, Update};
 use crate::config::Config;
-use crate::exchange::{AdamSteps, Transport, UpdateExchange};
+use crate::exchange::{Optimizers, Transport, UpdateExchange};
 use crate::network::{Maps, Network};
 use crate::rules::{Phase, Rule, Step};
 
@@ -54,6 +54,9 @@ pub trait Executor {
     /// Initial parameters, from the seed.
     fn initialize(&mut self);
 
+    /// Gives feedback that follows the signs of the layers' weights these signs, after `steps` steps. Collective.
+    fn follow_signs(&mut self, steps: u64) -> Result<()>;
+
     /// The forward pass of `rule` on the backend's batch; afterwards the measures are there.
     fn evaluate(&mut self, rule: &dyn Rule) -> Result<()>;
 
@@ -62,7 +65,7 @@ pub trait Executor {
     fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()>;
 
     /// Applies the step's updates to the parameters of every rank. Collective.
-    fn commit(&mut self, steps: AdamSteps) -> Result<()>;
+    fn commit(&mut self, steps: Optimizers) -> Result<()>;
 
     /// Ends the step without them.
     fn settle(&mut self);
@@ -73,7 +76,7 @@ pub trait Executor {
     /// Whether one copy of the parameters serves all ranks of a host.
     fn shares_parameters(&self) -> bool;
 
-    /// Brings Adam's moments to rank 0. Collective.
+    /// Brings the moments to rank 0. Collective.
     fn gather_moments(&self);
 
     /// Checksum of this rank's parameters.
@@ -117,7 +120,7 @@ impl<'a> StepInFlight<'a> {
     }
 
     /// Applies the updates to the parameters of every rank. Collective.
-    pub fn commit(mut self, steps: AdamSteps) -> Result<()> {
+    pub fn commit(mut self, steps: Optimizers) -> Result<()> {
         self.committed = true;
         self.executor.commit(steps)
     }

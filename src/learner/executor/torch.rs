@@ -11,7 +11,7 @@ use crate::compute::profile::Profile;
 use crate::compute::torch::{Setup, TorchBackend};
 use crate::config::Config;
 use crate::exchange::torch::TensorExchange;
-use crate::exchange::{AdamSteps, Sharing, Transport, UpdateExchange};
+use crate::exchange::{Optimizers, Sharing, Transport, UpdateExchange};
 use crate::exit::Exit;
 use crate::learner::diagnostics::LayerDiagnostics;
 use crate::learner::engine::{self, Engine};
@@ -48,6 +48,7 @@ pub(super) fn on_device(
         precision: config.parallel.precision,
         seed: config.experiment.seed,
         capacity,
+        label_smoothing: config.learning.label_smoothing,
         parts: plan.iter().map(|way| way.part(&**transport)).collect(),
     };
     let mut backend = TorchBackend::new(network, maps.clone(), setup)?;
@@ -75,6 +76,10 @@ impl Executor for OnTensors {
         self.backend.initialize();
     }
 
+    fn follow_signs(&mut self, steps: u64) -> Result<()> {
+        self.backend.follow_signs(steps)
+    }
+
     fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
         rule.forward().run(&mut self.backend);
         self.backend.finish()
@@ -86,7 +91,7 @@ impl Executor for OnTensors {
         self.backend.finish().and(taken)
     }
 
-    fn commit(&mut self, steps: AdamSteps) -> Result<()> {
+    fn commit(&mut self, steps: Optimizers) -> Result<()> {
         self.exchange.commit(&mut self.backend, steps)
     }
 

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::drawing::{Drawing, PAPER, Paint, Shape};
-use crate::config::Schedule;
+use crate::config::{Rule, Schedule};
 use crate::report::paper::Method;
 use crate::rules::definitions;
 
@@ -163,7 +163,9 @@ pub fn of_method(method: Method, variant: usize) -> Look {
             (OTHERS[place % OTHERS.len()], Marker::Cross)
         }
     };
-    let own = Look { colour, marker, filled: !dashed, dashed };
+    // The paper's convolutional network has a look of its own, and those of other rules are hollow.
+    let hollow = dashed || method.convolutional && method.rule != Rule::BP;
+    let own = Look { colour, marker, filled: !hollow, dashed };
     // The first keeps the method's own look; with another number of markers than of colours, it takes dozens until two look alike.
     if variant == 0 { own } else { Look { dashed, ..of_variant(variant) } }
 }
@@ -247,8 +249,10 @@ mod tests {
         let looks: HashSet<(Marker, bool, bool)> =
             METHODS[..10].iter().map(|method| of_method(*method, 0)).map(|look| (look.marker, look.filled, look.dashed)).collect();
         assert_eq!(looks.len(), 10, "the paper's");
-        let looks: HashSet<Look> = METHODS.iter().map(|method| of_method(*method, 0)).collect();
-        assert_eq!(looks.len(), METHODS.len());
+        let convolutional = [Rule::FA, Rule::DFA].map(|rule| Method { rule, schedule: Schedule::Parallel, convolutional: true });
+        let looks: HashSet<Look> = METHODS.iter().chain(&convolutional).map(|method| of_method(*method, 0)).collect();
+        assert_eq!(looks.len(), METHODS.len() + 2);
+        assert_eq!(convolutional.map(Method::name), ["FA ConvNet", "DFA ConvNet"]);
     }
 
     #[test]

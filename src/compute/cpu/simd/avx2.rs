@@ -106,6 +106,14 @@ unsafe impl Simd for Lanes {
         }
     }
     #[inline(always)]
+    unsafe fn where_positive(self, then: Self, otherwise: Self) -> Self {
+        unsafe {
+            let zero = _mm256_setzero_ps();
+            let (low, high) = (_mm256_cmp_ps(self.0, zero, _CMP_GT_OQ), _mm256_cmp_ps(self.1, zero, _CMP_GT_OQ));
+            Lanes(_mm256_blendv_ps(otherwise.0, then.0, low), _mm256_blendv_ps(otherwise.1, then.1, high))
+        }
+    }
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
         unsafe { transpose(from, stride, to) }
     }

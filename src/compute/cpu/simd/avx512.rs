@@ -60,6 +60,10 @@ unsafe impl Simd for Lanes {
         unsafe { Lanes(_mm512_min_ps(_mm512_set1_ps(bound), _mm512_max_ps(_mm512_set1_ps(-bound), self.0))) }
     }
     #[inline(always)]
+    unsafe fn where_positive(self, then: Self, otherwise: Self) -> Self {
+        unsafe { Lanes(_mm512_mask_blend_ps(_mm512_cmp_ps_mask(self.0, _mm512_setzero_ps(), _CMP_GT_OQ), otherwise.0, then.0)) }
+    }
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
         unsafe { avx2::transpose(from, stride, to) }
     }

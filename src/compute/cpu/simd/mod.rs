@@ -42,6 +42,8 @@ pub unsafe trait Simd: Copy {
     unsafe fn sqrt(self) -> Self;
     /// Limits to -bound..bound; NaN stays NaN.
     unsafe fn clamp(self, bound: f32) -> Self;
+    /// `then` in lanes that are above 0, else (of NaN too) `otherwise`.
+    unsafe fn where_positive(self, then: Self, otherwise: Self) -> Self;
     /// Transposes the 16x16 block at `from` (rows `stride` apart) to `to` (rows 16 apart).
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32);
 

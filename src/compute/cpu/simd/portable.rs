@@ -62,6 +62,16 @@ unsafe impl Simd for Lanes {
         Lanes(self.0.map(|x| x.clamp(-bound, bound)))
     }
     #[inline(always)]
+    unsafe fn where_positive(self, then: Self, otherwise: Self) -> Self {
+        let mut out = otherwise;
+        for i in 0..LANES {
+            if self.0[i] > 0.0 {
+                out.0[i] = then.0[i];
+            }
+        }
+        out
+    }
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
         for i in 0..LANES {
             for j in 0..LANES {

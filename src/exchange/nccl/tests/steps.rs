@@ -3,10 +3,10 @@
 use super::*;
 use crate::compute::device::Device;
 use crate::compute::torch::{Setup, TorchBackend};
-use crate::compute::{AdamStep, Backend, Batch, Update};
+use crate::compute::{Backend, Batch, Method, OptimizerStep, Update};
 use crate::config::{Config, Wire};
 use crate::exchange::torch::TensorExchange;
-use crate::exchange::{AdamSteps, Sharing, Single, UpdateExchange};
+use crate::exchange::{Optimizers, Sharing, Single, UpdateExchange};
 use crate::network::{MapId, Maps, Network};
 use crate::rules::{self, Phase, Step};
 
@@ -57,9 +57,10 @@ fn parameters_after(case: Case, collectives: Option<Box<dyn Collectives>>, late:
     std::fs::write(file.path(), CONFIG).unwrap();
     let config = Config::load(file.path(), &[]).unwrap();
     let network = Network::new([5, 6, 2], 3, &config.network).unwrap();
-    let maps = Arc::new(Maps::new(&network, &config.learning.rule.needs(None)));
+    let maps = Arc::new(Maps::new(&network, &config.learning.needs()));
     let part = if sharing == Sharing::Gradients { (0, size) } else { (0, 1) };
-    let setup = Setup { device, precision: config.parallel.precision, seed: 1, capacity: samples, parts: vec![part; maps.all.len()] };
+    let (precision, parts) = (config.parallel.precision, vec![part; maps.all.len()]);
+    let setup = Setup { device, precision, seed: 1, capacity: samples, label_smoothing: 0.0, parts };
     let mut backend = TorchBackend::new(&network, maps.clone(), setup).unwrap();
     backend.initialize();
     let rule = rules::build(&config.learning, &network, &maps, &mut backend).unwrap();
@@ -71,8 +72,9 @@ fn parameters_after(case: Case, collectives: Option<Box<dyn Collectives>>, late:
     rule.learn(&mut Recorded { backend: &mut backend, exchange: &mut exchange, late }, Phase::Both);
     backend.finish().unwrap();
     late.say("the rule is done".to_owned());
-    let adam = AdamStep { scale: 0.125, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.0, epsilon: 1e-3 };
-    exchange.commit(&mut backend, AdamSteps { forward: adam, inverse: adam }).unwrap();
+    let method = Method::Adam { beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.0, epsilon: 1e-3 };
+    let adam = OptimizerStep { scale: 0.125, keep: 1.0, method };
+    exchange.commit(&mut backend, Optimizers { forward: adam, inverse: adam, feedback: adam }).unwrap();
     (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).to_device(tch::Device::Cpu))).collect()
 }
 

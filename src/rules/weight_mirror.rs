@@ -1,0 +1,99 @@
+//! Weight mirror (Akrout et al. 2019): errors return by feedback B as in feedback alignment, and B learns the transposed weights from noise that
+//! each layer is shown by itself: with `xi ~ N(0, sigma^2)` in the place of h_{l-1} and `y = f_l(xi)`,
+//! `B_l <- (1 - eta lambda) B_l + eta <y xi^T>`, whose mean is along W_l^T. No weight is sent anywhere.
+//!
+//! The update is an SGD step on the factors y and -xi: `[optimizer.feedback]` gives its rate and its decay, without which B grows for ever.
+//! The noise is that of the batch's samples, so more of them make a better mirror.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::{ByLayer, Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Setting, Step};
+use crate::compute::{Activity, Backend, Update};
+use crate::network::{MapId, Maps, Network};
+
+pub const WM: Definition = Definition {
+    name: "wm",
+    inverses: Inverses::None,
+    feedback: Feedback::Layered(Plasticity::Trained),
+    settings: &[Setting::Sigma],
+    convolutions: true,
+    build: |learning, forward, network, maps, backend| {
+        let sigma = learning.sigma.as_ref().context("learning.sigma is needed by wm")?;
+        Ok(Box::new(WeightMirror::new(sigma, forward, network, maps, backend)?))
+    },
+};
+
+pub struct WeightMirror {
+    forward: Forward,
+    /// Of each layer but the first, from the lowest.
+    mirrors: Vec<Mirror>,
+}
+
+/// What belongs to layer index i, from h_i to h_{i+1}.
+struct Mirror {
+    feedback: MapId,
+    /// Deviation of the noise.
+    sigma: f32,
+    /// Error of h_i.
+    delta: Activity,
+    /// Zero: what the noise is added to.
+    silence: Activity,
+    noise: Activity,
+    /// The noise below zero.
+    opposite: Activity,
+    /// What the layer makes of the noise.
+    response: Activity,
+}
+
+impl WeightMirror {
+    fn new(sigma: &ByLayer, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<WeightMirror> {
+        let mirror = |index: usize| {
+            let [below, above] = [network.shape(index), network.shape(index + 1)];
+            let [delta, silence, noise, opposite] = [(); 4].map(|()| backend.activity(below));
+            let feedback = maps.feedback[index].context("every layer but the first has feedback")?;
+            Ok(Mirror {
+                feedback,
+                sigma: sigma.at(index - 1) as f32,
+                delta,
+                silence,
+                noise,
+                opposite,
+                response: backend.activity_of(above, network.nonlinearity(index + 1)),
+            })
+        };
+        let mirrors = (1..network.depth()).map(mirror).collect::<Result<_>>()?;
+        Ok(WeightMirror { forward, mirrors })
+    }
+
+    /// Shows layer `index` noise, and lets its feedback learn from the answer.
+    fn reflect(&self, step: &mut dyn Step, index: usize, mirror: &Mirror) {
+        let backend = step.backend();
+        backend.add_noise(mirror.silence, mirror.noise, mirror.sigma, index);
+        backend.add_noise(mirror.silence, mirror.opposite, -mirror.sigma, index);
+        backend.apply(self.forward.maps[index], &[(mirror.noise, mirror.response)]);
+        step.update(Update { map: mirror.feedback, pre: mirror.response, post: mirror.opposite });
+    }
+}
+
+impl Rule for WeightMirror {
+    fn learn(&self, step: &mut dyn Step, _phase: Phase) {
+        let forward = &self.forward;
+        forward.run(step.backend());
+        let mut above = forward.error;
+        step.update(forward.update(forward.depth() - 1, above));
+        for (below, mirror) in self.mirrors.iter().enumerate().rev() {
+            let backend = step.backend();
+            backend.apply(mirror.feedback, &[(above, mirror.delta)]);
+            backend.through_nonlinearity(mirror.delta, forward.h[below + 1]);
+            step.update(forward.update(below, mirror.delta));
+            above = mirror.delta;
+            self.reflect(step, below + 1, mirror);
+        }
+    }
+
+    fn forward(&self) -> &Forward {
+        &self.forward
+    }
+}
