@@ -29,7 +29,7 @@ fn code(nonlinearity: Nonlinearity) -> i32 {
 
 impl CudaBackend {
     /// `operands` are those that the operation takes, in its order, and last where the result goes; of `sloped` it needs the slope.
-    fn elementwise<const N: usize>(&mut self, operation: Operation, operands: [Activity; N], scales: [f32; 2], nonlinearity: Nonlinearity) {
+    fn elementwise<const N: usize>(&mut self, operation: Operation, operands: [Activity; N], scales: [f32; 2], sloped: Option<Activity>) {
         let to = operands[N - 1];
         let elements = self.batch * self.slots[to.0].each;
         let work = Work::new(Doing::Elementwise, None, 0.0, (4 * N * elements) as f64);
