@@ -171,7 +171,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             (config.learning.inverse_fields == InverseFields::Dense).then(|| "learning.inverse_fields is \"dense\"".to_owned())
         }),
         "learning.sigma" if rule.uses(Setting::Sigma) && !rule.trains_inverses() => None,
-        "learning.sigma" | "learning.schedule" => by_training(),
+        "learning.sigma" | "learning.schedule" | "learning.inverse_iterations" => by_training(),
         "learning.label_smoothing" => (config.network.output == Output::Linear).then(|| "a linear output has no labels".to_owned()),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),

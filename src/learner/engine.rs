@@ -42,6 +42,8 @@ pub struct Engine {
     rule_name: &'static str,
     feedback_weights: BackwardWeights,
     inverse_weights: BackwardWeights,
+    /// Times that inverses learn from a batch.
+    inverse_iterations: usize,
     optimizer: Optimizer,
     steps: OptimizerSteps,
     global_batch: usize,
@@ -80,7 +82,20 @@ impl Engine {
         let (optimizer, global_batch) = (config.optimizer.clone(), config.data.batch_size);
         let (rule_name, steps) = (config.learning.rule.name(), OptimizerSteps::default());
         let (feedback_weights, inverse_weights) = (config.learning.feedback_weights, config.learning.inverse_weights);
-        Engine { executor, rule, maps, transport, rule_name, feedback_weights, inverse_weights, optimizer, steps, global_batch }
+        let inverse_iterations = if config.trains_inverses() { config.learning.inverse_iterations } else { 1 };
+        Engine {
+            executor,
+            rule,
+            maps,
+            transport,
+            rule_name,
+            feedback_weights,
+            inverse_weights,
+            inverse_iterations,
+            optimizer,
+            steps,
+            global_batch,
+        }
     }
 
     /// Draws the initial parameters from the seed: the same on every rank. Collective.
@@ -160,8 +175,17 @@ impl Engine {
     /// Fails, before any parameter changes, where the loss is not finite.
     pub fn learn(&mut self, batch: &Batch, phase: Phase, rate: f64) -> Result<()> {
         ensure!(batch.samples * self.transport.size() == self.global_batch, "a training batch is whole");
+        let last = if phase.trains_inverse() { self.inverse_iterations - 1 } else { 0 };
+        for iteration in 0..last {
+            self.step(batch, Phase::Inverse, iteration, rate)?;
+        }
+        self.step(batch, phase, last, rate)
+    }
+
+    /// What belongs to one update of the parameters.
+    fn step(&mut self, batch: &Batch, phase: Phase, iteration: usize, rate: f64) -> Result<()> {
         self.executor.backend().begin(batch)?;
-        let step = StepInFlight::learn(&mut *self.executor, &*self.rule, phase)?;
+        let step = StepInFlight::learn(&mut *self.executor, &*self.rule, phase, iteration)?;
         check_finite(step.state(), &self.maps, self.rule_name, batch)?;
         let taken = OptimizerSteps {
             forward: self.steps.forward + u64::from(phase.trains_forward()),

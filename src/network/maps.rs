@@ -5,7 +5,7 @@
 use super::{Connectivity, Feedback, Fields, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Nonlinearity, Plasticity, Shape};
 
 /// A map of [`Maps::all`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MapId(pub usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

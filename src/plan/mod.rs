@@ -97,6 +97,7 @@ impl Plan {
             Schedule::Parallel => &[Phase::Both],
             Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
         };
+        let iterations = if config.trains_inverses() { config.learning.inverse_iterations } else { 1 };
         let exchange = match config.parallel.exchange {
             _ if ranks == 1 => Sharing::None,
             ExchangeChoice::Gradients => Sharing::Gradients,
@@ -124,7 +125,7 @@ impl Plan {
                 optimizer: trained().map(|(map, _)| bytes(kept(map) * map.parameters())).sum(),
                 checkpoints: config.training.keep_checkpoints + 2,
             },
-            steps: phases.iter().map(|&phase| counted.step(phase, &between_gpus, ranks)).collect(),
+            steps: phases.iter().map(|&phase| counted.step(phase, iterations, &between_gpus, ranks)).collect(),
             exchange,
             between_gpus,
             wire: config.parallel.wire,

@@ -45,6 +45,12 @@ fn feedback_that_is_drawn_again_under_the_signs_of_the_weights() {
 }
 
 #[test]
+fn inverses_that_learn_several_times_from_a_batch() {
+    compare("rule = \"l_drl\"\nsigma = 0.2\ninverse_iterations = 3", THREE_EPOCHS);
+    compare("rule = \"sdtp\"\nsigma = 0.2\ninverse_iterations = 2", THREE_EPOCHS);
+}
+
+#[test]
 fn a_weight_mirror_that_is_resumed() {
     compare("rule = \"wm\"\nsigma = 0.5", SGD);
     for rule in ["wm", "brsf"] {

@@ -187,7 +187,7 @@ fn maps_are_shared_as_moves_fewer_bytes() {
 fn ranks_share_updates_of_tensors_in_every_way() {
     let local = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
     let dense = r#"network.layers=[{ kind = "local", kernel = 3, channels = 4, stride = 2 }, { kind = "dense", units = 21 }]"#;
-    for (layers, rule) in [(local, "bp"), (dense, "bp"), (dense, "dtp"), (dense, "ao_sdtp")] {
+    for (layers, rule) in [(local, "bp"), (dense, "bp"), (dense, "dtp"), (dense, "ao_sdtp"), (dense, "kp"), (dense, "l_drl")] {
         let rule = format!("learning.rule={rule}");
         let samples = Samples::random([6, 7, 2], 10, 24);
         let settings = |exchange: &str| {

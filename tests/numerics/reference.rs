@@ -64,6 +64,12 @@ const LATER: [Case; 7] = [
     ("wm", &["learning.rule=wm", "learning.sigma=1", "optimizer.feedback={ method = \"sgd\", learning_rate = 0.2, weight_decay = 0.5 }"]),
 ];
 
+/// With inverses.
+const LOCAL_DIFFERENCES: [Case; 2] = [
+    ("l_drl", &["learning.rule=l_drl", "learning.target_step=0.7"]),
+    ("l_drl_iterated", &["learning.rule=l_drl", "learning.target_step=0.7", "learning.inverse_iterations=3"]),
+];
+
 const SGD: &str = "optimizer.forward={ method = \"sgd\", learning_rate = 0.05, momentum = 0.9 }";
 
 const OPTIMIZERS: [Case; 4] = [
@@ -200,7 +206,15 @@ impl Stored {
 fn dense_networks_agree_with_the_reference() {
     let stored = Stored::open("dense");
     stored.check_all(
-        RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&NOISE_BY_LAYER).chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]),
+        RULES
+            .iter()
+            .chain(&ALTERNATING)
+            .chain(&HYBRID)
+            .chain(&NOISE_BY_LAYER)
+            .chain(&LOCAL_DIFFERENCES)
+            .chain(&LATER)
+            .chain(&OPTIMIZERS)
+            .chain([&BP_HAT]),
     );
     stored.check("dtp_small_epsilon", &["learning.rule=dtp", "optimizer.forward.epsilon=1e-8", "optimizer.inverse.epsilon=1e-8"]);
 }
@@ -224,7 +238,9 @@ fn autoencoders_agree_with_the_reference() {
 #[test]
 fn local_networks_agree_with_the_reference() {
     let stored = Stored::open("local");
-    stored.check_all(RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&INVERSES).chain(&LATER).chain(&OPTIMIZERS));
+    stored.check_all(
+        RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&INVERSES).chain(&LOCAL_DIFFERENCES).chain(&LATER).chain(&OPTIMIZERS),
+    );
     let stored = Stored::open("strides");
     stored.check("dtp", &["learning.rule=dtp", "learning.hybrid=0.4"]);
     stored.check("ao_sdtp", &["learning.rule=ao_sdtp"]);

@@ -210,7 +210,8 @@ impl CpuBackend {
         at(items.start)..at(items.end)
     }
 
-    /// For each update, makes the gradient of the items that `owned` names from the factors of all ranks, and uses it.
+    /// For each map, makes the gradient of the items that `owned` names from the factors of all its updates and of all ranks, and uses it.
+    /// Updates of one map follow one another.
     ///
     /// `bases` are the ranks' arenas of activities, in the order of the global batch; every rank has the batch of this one.
     pub fn update(
@@ -232,15 +233,25 @@ impl CpuBackend {
         let mut passes = Vec::with_capacity(updates.len());
         let mut units = Vec::new();
         let (mut operations, mut bytes) = ([0.0; 2], [0.0; 2]);
-        for (index, update) in updates.iter().enumerate() {
+        let mut rest = &factors[..];
+        for (index, of_map) in updates.chunk_by(|one, next| one.map == next.map).enumerate() {
+            let update = of_map[0];
             let map = self.maps.get(update.map);
             let (pre, post) = (self.place(update.pre), self.place(update.post));
-            ensure!(pre.shape.positions() == map.connectivity.sources, "the presynaptic factor does not fit {}", map.weight.name);
-            ensure!(post.shape.positions() == map.connectivity.destinations, "the postsynaptic factor does not fit {}", map.weight.name);
+            for factor in of_map.iter().map(|update| self.place(update.pre)) {
+                let fits = factor.shape.positions() == map.connectivity.sources && factor.stride == pre.stride;
+                ensure!(fits, "the presynaptic factor does not fit {}", map.weight.name);
+            }
+            for factor in of_map.iter().map(|update| self.place(update.post)) {
+                let fits = factor.shape.positions() == map.connectivity.destinations && factor.stride == post.stride;
+                ensure!(fits, "the postsynaptic factor does not fit {}", map.weight.name);
+            }
+            let own;
+            (own, rest) = rest.split_at(of_map.len() * bases.len());
             passes.push(update::Update {
                 connectivity: &map.connectivity,
                 span: self.parameters.spans[update.map.0],
-                factors: &factors[index * bases.len()..(index + 1) * bases.len()],
+                factors: own,
                 batch: self.batch,
                 pre_stride: pre.stride,
                 post_stride: post.stride,
@@ -249,7 +260,7 @@ impl CpuBackend {
             let items = owned(update.map);
             let share = items.len() as f64 / self.update_items(update.map).max(1) as f64;
             let kind = usize::from(map.role == Role::Inverse);
-            let global = bases.len() * self.batch;
+            let global = own.len() * self.batch;
             operations[kind] += share * global as f64 * map.connectivity.operations();
             bytes[kind] += share * update::bytes(&map.connectivity, global);
             // A few items in a row: memory streams, and threads still share the work evenly.
