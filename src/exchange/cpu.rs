@@ -297,6 +297,9 @@ impl UpdateExchange for Exchange {
     type Backend = CpuBackend;
 
     fn take(&mut self, backend: &mut CpuBackend, update: Update) -> Result<()> {
+        if backend.maps.get(update.map).pool.is_some() {
+            return Ok(());
+        }
         self.taken.push(update);
         if !self.overlap || self.size == 1 {
             return Ok(());

@@ -209,6 +209,9 @@ impl UpdateExchange for TensorExchange {
     type Backend = TorchBackend;
 
     fn take(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+        if backend.maps.get(update.map).pool.is_some() {
+            return Ok(());
+        }
         self.taken.push(update);
         if self.overlap { self.begin(backend, update) } else { Ok(()) }
     }
