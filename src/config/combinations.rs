@@ -74,26 +74,24 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
 fn layers(layers: &[Layer], rule: Rule) -> Result<(), (&'static str, String)> {
     let mut dense = None;
     for (index, layer) in layers.iter().enumerate() {
-        let kind = match layer {
-            Layer::Dense { .. } => {
-                dense.get_or_insert(index);
-                continue;
-            }
-            Layer::Local { .. } => "local",
-            Layer::Conv { .. } => "conv",
-        };
+        let kind = layer.kind();
+        if matches!(layer, Layer::Dense { .. }) {
+            dense.get_or_insert(index);
+            continue;
+        }
         if let Some(below) = dense {
             return Err((
                 "network.layers",
                 format!("layer {index} ({kind}) stands above layer {below} (dense), which leaves no image to read; put dense layers last"),
             ));
         }
-        if kind == "conv" && !rule.convolutions {
+        if !matches!(layer, Layer::Local { .. }) && !rule.convolutions {
+            let instead = if kind == "conv" { "use kind = \"local\"" } else { "leave it out" };
             let able: Vec<&str> = definitions().filter(|rule| rule.convolutions).map(|rule| rule.name).collect();
             return Err((
                 "network.layers",
                 format!(
-                    "layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or one of the rules {}",
+                    "layer {index} is {kind}, which rule \"{}\" cannot train; {instead}, or use one of the rules {}",
                     rule.name(),
                     able.join(", ")
                 ),

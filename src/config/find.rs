@@ -67,7 +67,8 @@ const BEYOND: &str = "beyond";
 
 fn configurations(folders: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
-    for (folder, prefix) in folders.iter().flat_map(|folder| [(folder.clone(), String::new()), (folder.join(BEYOND), format!("{BEYOND}/"))]) {
+    for (folder, prefix) in folders.iter().flat_map(|folder| [(folder.clone(), String::new()), (folder.join(BEYOND), format!("{BEYOND}/"))])
+    {
         for path in folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path()) {
             if path.extension().is_some_and(|ending| ending == "toml")
                 && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())

@@ -305,6 +305,9 @@ impl UpdateExchange for Exchange {
     type Backend = CpuBackend;
 
     fn take(&mut self, backend: &mut CpuBackend, update: Update) -> Result<()> {
+        if backend.maps.get(update.map).pool.is_some() {
+            return Ok(());
+        }
         let before = self.taken.last().map(|before| before.map);
         self.taken.push(update);
         if !self.overlap || self.size == 1 {

@@ -31,7 +31,7 @@ use crate::network::{MapId, Maps, Role};
 pub trait UpdateExchange {
     type Backend: Backend;
 
-    /// Takes an update: what can travel now begins to. Both factors stay as they are until the step ends. Collective.
+    /// Takes an update: what can travel now begins to. Both factors stay as they are until the step ends. That of a pool is none. Collective.
     fn take(&mut self, backend: &mut Self::Backend, update: Update) -> Result<()>;
 
     /// Ends the step: applies the updates that were taken to the parameters of every rank. Collective.

@@ -15,7 +15,7 @@ use crate::compute::{Backend, Batch, Buffer, Measure, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
 use crate::exchange::{Optimizers, Transport};
 use crate::exit::Exit;
-use crate::network::{MapId, Maps, Network, Role};
+use crate::network::{Map, MapId, Maps, Network, Role};
 use crate::observe::{Doing, Row};
 use crate::rules::{Phase, Rule};
 
@@ -129,7 +129,8 @@ impl Engine {
     fn transpose_into_feedback(&mut self) -> Result<()> {
         let maps = self.maps.clone();
         for (forward, feedback) in maps.forward.iter().zip(&maps.feedback) {
-            if let Some(feedback) = feedback.filter(|feedback| maps.get(*feedback).role == Role::Feedback) {
+            let copied = |map: &Map| map.role == Role::Feedback && map.parameters() > 0;
+            if let Some(feedback) = feedback.filter(|feedback| copied(maps.get(*feedback))) {
                 let weights = self.read(*forward, Part::Weight, Buffer::Weights);
                 self.write(feedback, Part::Weight, Buffer::Weights, &weights)?;
             }
@@ -342,7 +343,7 @@ fn check_finite(state: &dyn Backend, maps: &Maps, rule: &str, batch: &Batch) -> 
 
 /// The lowest layer with a parameter that is not finite, or what else it must be.
 fn first_not_finite(state: &dyn Backend, maps: &Maps, measure: Measure) -> String {
-    for (index, map) in maps.all.iter().enumerate() {
+    for (index, map) in maps.all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
         let bias = (map.biases() > 0).then_some((&map.bias_name, Part::Bias));
         for (name, part) in [(&map.weight.name, Part::Weight)].into_iter().chain(bias) {
             let values = state.read_parameter(MapId(index), part, Buffer::Weights);

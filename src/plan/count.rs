@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::compute::cpu::{row_stride, simd::LANES};
+use crate::compute::cpu::{input_stride, row_stride, simd::LANES};
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
 use crate::config::Config;
 use crate::exchange::Sharing;
@@ -39,7 +39,10 @@ pub(super) struct Counted {
 impl Counted {
     pub(super) fn new(config: &Config, network: &Network, maps: &Arc<Maps>, samples: usize) -> Result<Counted> {
         let mut counter = Counter { maps: maps.clone(), samples, slots: Vec::new(), operations: 0.0 };
-        counter.slot(network.input, network.input.channels);
+        counter.slot(network.input, input_stride(network));
+        for map in maps.max_pools() {
+            counter.activity(map.destination);
+        }
         let rule = rules::build(&config.learning, network, maps, &mut counter)?;
         if config.training.diagnostics {
             Diagnosis::new(&*rule, network, maps, &mut counter);
@@ -75,7 +78,8 @@ impl Counted {
         self.counter.operations = 0.0;
         let mut step = Collected::on(&mut self.counter);
         self.rule.learn(&mut step, phase);
-        let updates = step.updates;
+        let mut updates = step.updates;
+        updates.retain(|update| self.counter.maps.get(update.map).pool.is_none());
         let by = |way: Sharing| updates.iter().filter(move |update| sharing[update.map.0] == way);
         let factors_of = |update: &Update| [update.pre.0, update.post.0];
         let factors: BTreeSet<usize> = updates.iter().flat_map(factors_of).collect();

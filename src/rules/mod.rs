@@ -72,7 +72,7 @@ pub trait Step {
     fn backend(&mut self) -> &mut dyn Backend;
 
     /// Hands out an update as soon as both factors are final. They may travel to other ranks from then on, and must not change any more in
-    /// this step; parameters change when the rule is done.
+    /// this step; parameters change when the rule is done. Pools, which have none, are given as other layers are, and nothing becomes of it.
     ///
     /// A map may have several, one after the other: their gradients add up.
     fn update(&mut self, update: Update);

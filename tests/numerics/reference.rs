@@ -272,3 +272,8 @@ fn convolutions_agree_with_the_reference() {
     let stored = Stored::open("conv");
     stored.check_all(RULES[..3].iter().chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]));
 }
+
+#[test]
+fn pools_agree_with_the_reference() {
+    Stored::open("pools").check_all(&RULES[..3]);
+}

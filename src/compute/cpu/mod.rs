@@ -26,6 +26,8 @@ mod output;
 mod parameters;
 pub mod pool;
 #[allow(clippy::undocumented_unsafe_blocks)]
+mod pooling;
+#[allow(clippy::undocumented_unsafe_blocks)]
 pub mod simd;
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod tile;
@@ -37,7 +39,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 use crate::compute::profile::Profile;
-use crate::compute::{Activity, Measure, OptimizerStep, Update};
+use crate::compute::{Activity, Backend, Measure, OptimizerStep, Update};
 use crate::network::{MapId, Maps, Network, Nonlinearity, Output, Role, Shape};
 use crate::observe::{Doing, span};
 use elementwise::Values;
@@ -60,6 +62,12 @@ pub struct Slot {
     nonlinearity: Nonlinearity,
     /// First element of the pre-activations, where slopes come from them; else `start`.
     pre_activation: usize,
+}
+
+/// Elements between samples of the input. It is no vector operand, but of a pool: without padding, three channels take three floats.
+pub fn input_stride(network: &Network) -> usize {
+    let channels = network.input.channels;
+    if network.layers[0].connectivity().weighted { channels } else { row_stride(channels) }
 }
 
 /// Activities that go through a map together: g on an activity, its target, and a corrupted copy.
@@ -87,6 +95,8 @@ pub struct CpuBackend {
     labels: Vec<u32>,
     measures: [Vec<f32>; Measure::COUNT],
     factors: Vec<Factors>,
+    /// By layer: which place of each window won in the last pass up through a max pool.
+    winners: Vec<Option<Activity>>,
 }
 
 /// What a CPU backend is made from.
@@ -122,10 +132,14 @@ impl CpuBackend {
             labels: Vec::new(),
             measures: [const { Vec::new() }; Measure::COUNT],
             factors: Vec::new(),
+            winners: vec![None; network.depth()],
         };
         backend.measures = [(); Measure::COUNT].map(|()| vec![0.0; setup.capacity]);
-        // The input is never a vector operand: without padding, three channels take three floats.
-        backend.slot(network.input, network.input.channels, Nonlinearity::Identity);
+        backend.slot(network.input, input_stride(network), Nonlinearity::Identity);
+        let maps = backend.maps.clone();
+        for map in maps.max_pools() {
+            backend.winners[map.layer] = Some(backend.activity(map.destination));
+        }
         backend
     }
 

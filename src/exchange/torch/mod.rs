@@ -95,8 +95,8 @@ pub struct TensorExchange {
     wire: Kind,
     /// Updates of this step.
     taken: Vec<Update>,
-    /// How many of them are on their way.
-    begun: usize,
+    /// Those of a gradient that may still get more.
+    pending: Vec<Update>,
     /// Of this step: all ranks' factors on their way, [ranks, positions, samples, channels], by activity.
     factors: BTreeMap<usize, (Handle, Tensor)>,
     /// Of this step, by map.
@@ -143,7 +143,7 @@ impl TensorExchange {
             overlap,
             wire,
             taken: Vec::new(),
-            begun: 0,
+            pending: Vec::new(),
             factors: BTreeMap::new(),
             gradients: BTreeMap::new(),
         }
@@ -220,11 +220,20 @@ impl UpdateExchange for TensorExchange {
     type Backend = TorchBackend;
 
     fn take(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
-        // What a map has is whole when another map's updates begin.
-        if self.overlap && self.taken.last().is_some_and(|before| before.map != update.map) {
-            let of_map = self.taken[self.begun..].to_vec();
-            self.begin(backend, &of_map)?;
-            self.begun = self.taken.len();
+        if backend.maps.get(update.map).pool.is_some() {
+            return Ok(());
+        }
+        if self.overlap {
+            // A gradient is whole when another map's updates begin.
+            if self.pending.first().is_some_and(|before| before.map != update.map) {
+                let of_map = std::mem::take(&mut self.pending);
+                self.begin(backend, &of_map)?;
+            }
+            if self.sharing[update.map.0] == Sharing::Gradients {
+                self.pending.push(update);
+            } else {
+                self.begin(backend, &[update])?;
+            }
         }
         self.taken.push(update);
         Ok(())
@@ -235,10 +244,10 @@ impl UpdateExchange for TensorExchange {
         let maps = backend.maps.clone();
         let step = |map: MapId| steps.of(&maps, map);
         let traced = |map: MapId| Span { doing: Doing::ParametersTransfer, layer: Some(maps.get(map).layer) };
+        let not_begun = if self.overlap { std::mem::take(&mut self.pending) } else { updates.clone() };
         // All factors first: they travel while gradients are made.
-        let (by_factors, others): (Vec<&[Update]>, Vec<&[Update]>) = updates[std::mem::take(&mut self.begun)..]
-            .chunk_by(same_map)
-            .partition(|of_map| self.sharing[of_map[0].map.0] == Sharing::Activities);
+        let (by_factors, others): (Vec<&[Update]>, Vec<&[Update]>) =
+            not_begun.chunk_by(same_map).partition(|of_map| self.sharing[of_map[0].map.0] == Sharing::Activities);
         by_factors.into_iter().chain(others).try_for_each(|of_map| self.begin(backend, of_map))?;
         let of = |way: Sharing| {
             updates.chunk_by(same_map).filter(|of_map| self.sharing[of_map[0].map.0] == way).map(<[Update]>::to_vec).collect::<Vec<_>>()
@@ -306,7 +315,7 @@ impl UpdateExchange for TensorExchange {
 
     fn settle(&mut self) {
         self.taken.clear();
-        self.begun = 0;
+        self.pending.clear();
         let handles = std::mem::take(&mut self.factors).into_values().map(|(handle, _)| handle);
         let handles = handles.chain(std::mem::take(&mut self.gradients).into_values().map(|scattering| scattering.handle));
         let Some(collectives) = &mut self.collectives else { return };
