@@ -30,16 +30,15 @@ struct TargetProjection {
     forward: Forward,
     /// What comes down: as many units as the output.
     sent: Activity,
-    /// Error of each hidden layer, from the lowest, and the random weights that yield it.
-    hidden: Vec<(Activity, MapId)>,
+    /// Hidden layers with weights, from the lowest: the error, and the random weights that yield it.
+    hidden: Vec<(usize, Activity, MapId)>,
 }
 
 impl TargetProjection {
     fn new(target_share: f32, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> TargetProjection {
         let sent = backend.activity(network.shape(network.depth()));
-        let hidden = (1..network.depth())
-            .map(|l| (backend.activity(network.shape(l)), maps.feedback[l - 1].expect("every hidden layer has feedback")))
-            .collect();
+        let feedback = maps.feedback.iter().enumerate().filter_map(|(layer, map)| Some((layer, (*map)?)));
+        let hidden = feedback.map(|(layer, map)| (layer, backend.activity(network.shape(layer + 1)), map)).collect();
         TargetProjection { target_share, forward, sent, hidden }
     }
 }
@@ -51,7 +50,7 @@ impl Rule for TargetProjection {
         let top = forward.depth() - 1;
         step.update(forward.update(top, forward.error));
         step.backend().step_along(forward.error, -self.target_share, forward.h[top + 1], self.sent);
-        for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
+        for &(layer, delta, feedback) in &self.hidden {
             let backend = step.backend();
             backend.apply(feedback, &[(self.sent, delta)]);
             backend.through_nonlinearity(delta, forward.h[layer + 1]);

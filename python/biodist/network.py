@@ -32,6 +32,9 @@ class Network:
 
     def forward(self, activity):
         for index, layer in enumerate(self.layers):
+            if layer["kind"].endswith("_pool"):
+                activity = pooled(activity, layer, self.numbers)
+                continue
             weight, bias = (self.parameters[f"layers.{index}.{what}"] for what in ("weight", "bias"))
             if layer["kind"] == "dense":
                 activity = activity.reshape(len(activity), -1) @ weight.T + bias
@@ -43,6 +46,16 @@ class Network:
             if index + 1 < len(self.layers):
                 activity = through(layer.get("nonlinearity", "tanh"), activity, self.numbers)
         return activity
+
+
+def pooled(activity, layer, numbers):
+    """Of each channel and window, what is inside the image: its mean, or its maximum."""
+    read = [activity, layer["kernel"], layer["stride"], numbers]
+    if layer["kind"] == "average_pool":
+        inside = windows(numbers.ones_like(activity), *read[1:])
+        return windows(*read).sum((3, 4)) / inside.sum((3, 4))
+    read = windows(*read, outside=-numpy.inf)
+    return read.max((3, 4)) if numbers is numpy else read.amax((3, 4))
 
 
 def through(nonlinearity, x, numbers):
@@ -58,14 +71,14 @@ def through(nonlinearity, x, numbers):
     return x
 
 
-def windows(images, kernel, stride, numbers):
+def windows(images, kernel, stride, numbers, outside=0):
     """[sample, i, j, a, b, channel]: what the weight at offset (a, b) of position (i, j) reads."""
     samples, height, width, channels = images.shape
     outputs = [-(-size // stride) for size in (height, width)]
     total = [max((output - 1) * stride + kernel - size, 0) for output, size in zip(outputs, (height, width))]
     top, left = (padding // 2 for padding in total)
     shape = (samples, height + total[0], width + total[1], channels)
-    padded = numpy.zeros(shape, images.dtype) if numbers is numpy else images.new_zeros(shape)
+    padded = numpy.full(shape, outside, images.dtype) if numbers is numpy else images.new_full(shape, outside)
     padded[:, top : top + height, left : left + width] = images
     part = [[padded[:, a:, b:][:, ::stride, ::stride][:, : outputs[0], : outputs[1]] for b in range(kernel)] for a in range(kernel)]
     return numbers.stack([numbers.stack(row, 3) for row in part], 3)

@@ -113,7 +113,8 @@ pub trait Backend {
     /// The output alone, of a pre-activation that is not the network's (a corrupted copy's).
     fn output(&mut self, pre_activation: Activity, output: Activity);
 
-    /// `destination = source + sigma * eps`; `layer` and the batch's place choose the noise.
+    /// `destination = source + sigma * eps`; `layer` and the batch's place choose the noise. A rule with several noises on a layer adds
+    /// multiples of the network's depth to its number; in all these are below 2^16.
     fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize);
 
     /// `error = 2 (y - target) s'(a)`: gradient of `|| y - target ||^2` by a, where a map made `y = s(a)`. With `measured`, the squared norm

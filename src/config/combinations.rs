@@ -74,26 +74,24 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
 fn layers(layers: &[Layer], rule: Rule) -> Result<(), (&'static str, String)> {
     let mut dense = None;
     for (index, layer) in layers.iter().enumerate() {
-        let kind = match layer {
-            Layer::Dense { .. } => {
-                dense.get_or_insert(index);
-                continue;
-            }
-            Layer::Local { .. } => "local",
-            Layer::Conv { .. } => "conv",
-        };
+        let kind = layer.kind();
+        if matches!(layer, Layer::Dense { .. }) {
+            dense.get_or_insert(index);
+            continue;
+        }
         if let Some(below) = dense {
             return Err((
                 "network.layers",
                 format!("layer {index} ({kind}) stands above layer {below} (dense), which leaves no image to read; put dense layers last"),
             ));
         }
-        if kind == "conv" && !rule.convolutions {
+        if !matches!(layer, Layer::Local { .. }) && !rule.convolutions {
+            let instead = if kind == "conv" { "use kind = \"local\"" } else { "leave it out" };
             let able: Vec<&str> = definitions().filter(|rule| rule.convolutions).map(|rule| rule.name).collect();
             return Err((
                 "network.layers",
                 format!(
-                    "layer {index} is conv, which rule \"{}\" cannot train; use kind = \"local\", or one of the rules {}",
+                    "layer {index} is {kind}, which rule \"{}\" cannot train; {instead}, or use one of the rules {}",
                     rule.name(),
                     able.join(", ")
                 ),
@@ -171,7 +169,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
             (config.learning.inverse_fields == InverseFields::Dense).then(|| "learning.inverse_fields is \"dense\"".to_owned())
         }),
         "learning.sigma" if rule.uses(Setting::Sigma) && !rule.trains_inverses() => None,
-        "learning.sigma" | "learning.schedule" => by_training(),
+        "learning.sigma" | "learning.schedule" | "learning.inverse_iterations" => by_training(),
         "learning.label_smoothing" => (config.network.output == Output::Linear).then(|| "a linear output has no labels".to_owned()),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),

@@ -62,13 +62,19 @@ fn with_ending(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// The folder, among configurations, of those of rules that came after the paper.
+const BEYOND: &str = "beyond";
+
 fn configurations(folders: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
-    for path in folders.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten().map(|entry| entry.path()) {
-        if path.extension().is_some_and(|ending| ending == "toml")
-            && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
-        {
-            found.entry(stem.to_owned()).or_insert(path);
+    for (folder, prefix) in folders.iter().flat_map(|folder| [(folder.clone(), String::new()), (folder.join(BEYOND), format!("{BEYOND}/"))])
+    {
+        for path in folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|ending| ending == "toml")
+                && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
+            {
+                found.entry(format!("{prefix}{stem}")).or_insert(path);
+            }
         }
     }
     found
@@ -76,8 +82,8 @@ fn configurations(folders: &[PathBuf]) -> BTreeMap<String, PathBuf> {
 
 /// Whether every part of `typed` is one of the parts of `name`, or begins one: mnist_dtp means mnist_fc_dtp_parallel and others.
 pub fn means(typed: &str, name: &str) -> bool {
-    let mut parts = name.split('_');
-    typed.split(['_', ' ']).all(|typed| parts.any(|part| part.starts_with(typed)))
+    let mut parts = name.split(['_', '/']);
+    typed.split(['_', '/', ' ']).all(|typed| parts.any(|part| part.starts_with(typed)))
 }
 
 /// Names that a message suggests.

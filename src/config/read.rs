@@ -75,7 +75,7 @@ fn layer(source: &Source, values: &Table, path: &str, written: &Value) -> Result
     let missing = |key: &str, what: &str| source.error(path, format!("{key} is required: {what}"));
     let table = written.as_table().ok_or_else(|| source.error(path, format!("expected a layer, found {}", describe(written))))?;
     let kinds: Vec<&str> = Layer::KINDS.iter().map(|(kind, _)| *kind).collect();
-    let kind = table.get("kind").ok_or_else(|| missing("kind", "\"dense\", \"local\" or \"conv\""))?;
+    let kind = table.get("kind").ok_or_else(|| missing("kind", "one of \"dense\", \"local\", \"conv\", \"average_pool\", \"max_pool\""))?;
     one_of(&kinds, kind).map_err(|message| source.error(&join(path, "kind"), message))?;
     let mut layer = Table::from_iter([("kind".to_owned(), kind.clone())]);
     let (_, keys) = Layer::KINDS.iter().find(|(name, _)| kind.as_str() == Some(name)).expect("one of the kinds");

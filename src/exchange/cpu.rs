@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 
 use super::settings::ExchangeChoice;
 use super::transport::{Handle, Message, Span, Transport};
-use super::{Optimizers, UpdateExchange, reduce};
+use super::{Optimizers, UpdateExchange, reduce, same_map};
 use crate::compute::cpu::{Arena, CpuBackend, Use};
 use crate::compute::{Activity, Update};
 use crate::network::MapId;
@@ -243,11 +243,18 @@ impl Exchange {
         }
     }
 
-    /// Stores the mean gradient's part of this rank's samples.
-    fn make_gradient(&self, backend: &mut CpuBackend, update: Update) -> Result<()> {
+    /// Stores the mean gradient's part of this rank's samples, of one map, and begins to send it.
+    fn send_gradient_of(&mut self, backend: &mut CpuBackend, of_map: &[Update]) -> Result<()> {
+        self.make_gradient(backend, of_map)?;
+        self.send_gradient(backend, of_map[0].map);
+        Ok(())
+    }
+
+    /// Stores the mean gradient's part of this rank's samples, of one map.
+    fn make_gradient(&self, backend: &mut CpuBackend, of_map: &[Update]) -> Result<()> {
         let Buffers::Gradients { gradients, .. } = &self.buffers else { return Ok(()) };
         let store = Use::Store { gradients: gradients.at(0), scale: self.scale };
-        backend.update(&[update], &self.bases, |map| 0..self.items[map.0], |_| store)
+        backend.update(of_map, &self.bases, |map| 0..self.items[map.0], |_| store)
     }
 
     fn send_gradient(&mut self, backend: &mut CpuBackend, map: MapId) {
@@ -265,15 +272,16 @@ impl Exchange {
 
     /// Returns when all ranks' gradients of `updates` in this rank's ranges are there.
     fn await_gradients(&mut self, backend: &mut CpuBackend, updates: &[Update]) -> Result<()> {
-        for update in updates.iter().filter(|update| !self.overlap || !self.gradients.contains_key(&update.map.0)) {
-            self.make_gradient(backend, *update)?;
+        let of_maps = || updates.chunk_by(same_map);
+        for of_map in of_maps().filter(|of_map| !self.gradients.contains_key(&of_map[0].map.0)) {
+            self.make_gradient(backend, of_map)?;
         }
-        for update in updates {
+        for update in of_maps().map(|of_map| of_map[0]) {
             if !self.gradients.contains_key(&update.map.0) {
                 self.send_gradient(backend, update.map);
             }
         }
-        for update in updates {
+        for update in of_maps().map(|of_map| of_map[0]) {
             let (layer, handle) = (Some(backend.maps.get(update.map).layer), self.gradients[&update.map.0]);
             exchanging(backend, (Doing::ReduceScatter, layer), 0, || self.transport.wait(handle));
         }
@@ -297,6 +305,10 @@ impl UpdateExchange for Exchange {
     type Backend = CpuBackend;
 
     fn take(&mut self, backend: &mut CpuBackend, update: Update) -> Result<()> {
+        if backend.maps.get(update.map).pool.is_some() {
+            return Ok(());
+        }
+        let before = self.taken.last().map(|before| before.map);
         self.taken.push(update);
         if !self.overlap || self.size == 1 {
             return Ok(());
@@ -306,11 +318,14 @@ impl UpdateExchange for Exchange {
                 self.send_factors(backend, update);
                 Ok(())
             }
-            Buffers::Gradients { .. } => {
-                self.make_gradient(backend, update)?;
-                self.send_gradient(backend, update.map);
-                Ok(())
-            }
+            // A gradient is whole when another map's updates begin.
+            Buffers::Gradients { .. } => match before.filter(|map| *map != update.map) {
+                Some(map) => {
+                    let of_map: Vec<Update> = self.taken.iter().filter(|taken| taken.map == map).copied().collect();
+                    self.send_gradient_of(backend, &of_map)
+                }
+                None => Ok(()),
+            },
         }
     }
 
@@ -319,7 +334,9 @@ impl UpdateExchange for Exchange {
         // With nobody to reach by messages, all maps are one pass.
         let at_once = !self.overlap || self.peers().next().is_none();
         let mut parameters = Vec::with_capacity(updates.len());
-        for some in if at_once { updates.chunks(updates.len().max(1)) } else { updates.chunks(1) } {
+        let all = [&updates[..]];
+        let by_map: Vec<&[Update]> = updates.chunk_by(same_map).collect();
+        for some in if at_once { &all[..] } else { &by_map } {
             match self.buffers {
                 Buffers::Activities { .. } => {
                     self.await_factors(backend, some);
@@ -331,7 +348,7 @@ impl UpdateExchange for Exchange {
                 Buffers::Gradients { .. } => {
                     self.await_gradients(backend, some)?;
                     let Buffers::Gradients { gradients, recv, recv_starts } = &self.buffers else { continue };
-                    for update in some {
+                    for update in some.chunk_by(same_map).map(|of_map| of_map[0]) {
                         let (map, ranges) = (update.map.0, &self.elements[update.map.0]);
                         let step = steps.of(&backend.maps, update.map);
                         let parts = reduce::parts(self.rank, gradients.at(0), ranges, recv.at(recv_starts[map]));
@@ -340,7 +357,7 @@ impl UpdateExchange for Exchange {
                     }
                 }
             }
-            for update in some {
+            for update in some.chunk_by(same_map).map(|of_map| of_map[0]) {
                 parameters.push(self.send_parameters(backend, update.map));
             }
         }

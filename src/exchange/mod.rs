@@ -33,7 +33,7 @@ use crate::network::{MapId, Maps, Role};
 pub trait UpdateExchange {
     type Backend: Backend;
 
-    /// Takes an update: what can travel now begins to. Both factors stay as they are until the step ends. Collective.
+    /// Takes an update: what can travel now begins to. Both factors stay as they are until the step ends. That of a pool is none. Collective.
     fn take(&mut self, backend: &mut Self::Backend, update: Update) -> Result<()>;
 
     /// Ends the step: applies the updates that were taken to the parameters of every rank. Collective.
@@ -41,6 +41,11 @@ pub trait UpdateExchange {
 
     /// Ends the step without an update: waits for what travels, since its memory is in use until then.
     fn settle(&mut self);
+}
+
+/// Whether two updates add up.
+fn same_map(one: &Update, next: &Update) -> bool {
+    one.map == next.map
 }
 
 /// What to tell who wants NCCL on a CPU.

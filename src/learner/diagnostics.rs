@@ -32,10 +32,10 @@ pub struct LayerDiagnostics {
 }
 
 /// Measures `comparisons` of the backend's batch, of which every rank has its part. Collective.
-pub fn measure(backend: &mut CpuBackend, exchange: &mut Exchange, comparisons: &[Comparison]) -> Result<Vec<LayerDiagnostics>> {
+pub fn measure(backend: &mut CpuBackend, exchange: &mut Exchange, comparisons: &[Option<Comparison>]) -> Result<Vec<LayerDiagnostics>> {
     let transport = exchange.transport().clone();
     let transport = &*transport;
-    let one = |comparison: &Comparison| {
+    let mut one = |comparison: &Comparison| {
         let [product, rule, backprop] = products(backend, exchange, transport, comparison)?;
         // This root of equals is exact: a gradient makes no angle with itself.
         let cosine = finite(product / (rule * backprop).sqrt());
@@ -50,7 +50,7 @@ pub fn measure(backend: &mut CpuBackend, exchange: &mut Exchange, comparisons: &
             }),
         })
     };
-    comparisons.iter().map(one).collect()
+    comparisons.iter().map(|layer| layer.as_ref().map_or(Ok(LayerDiagnostics::default()), &mut one)).collect()
 }
 
 /// None of 0/0, and of what has overflowed.

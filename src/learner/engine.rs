@@ -15,7 +15,7 @@ use crate::compute::{Backend, Batch, Buffer, Measure, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
 use crate::exchange::{Optimizers, Transport};
 use crate::exit::Exit;
-use crate::network::{MapId, Maps, Network, Role};
+use crate::network::{Map, MapId, Maps, Network, Role};
 use crate::observe::{Doing, Row};
 use crate::rules::{Phase, Rule};
 
@@ -42,6 +42,8 @@ pub struct Engine {
     rule_name: &'static str,
     feedback_weights: BackwardWeights,
     inverse_weights: BackwardWeights,
+    /// Times that inverses learn from a batch.
+    inverse_iterations: usize,
     optimizer: Optimizer,
     steps: OptimizerSteps,
     global_batch: usize,
@@ -80,7 +82,20 @@ impl Engine {
         let (optimizer, global_batch) = (config.optimizer.clone(), config.data.batch_size);
         let (rule_name, steps) = (config.learning.rule.name(), OptimizerSteps::default());
         let (feedback_weights, inverse_weights) = (config.learning.feedback_weights, config.learning.inverse_weights);
-        Engine { executor, rule, maps, transport, rule_name, feedback_weights, inverse_weights, optimizer, steps, global_batch }
+        let inverse_iterations = if config.trains_inverses() { config.learning.inverse_iterations } else { 1 };
+        Engine {
+            executor,
+            rule,
+            maps,
+            transport,
+            rule_name,
+            feedback_weights,
+            inverse_weights,
+            inverse_iterations,
+            optimizer,
+            steps,
+            global_batch,
+        }
     }
 
     /// Draws the initial parameters from the seed: the same on every rank. Collective.
@@ -114,7 +129,8 @@ impl Engine {
     fn transpose_into_feedback(&mut self) -> Result<()> {
         let maps = self.maps.clone();
         for (forward, feedback) in maps.forward.iter().zip(&maps.feedback) {
-            if let Some(feedback) = feedback.filter(|feedback| maps.get(*feedback).role == Role::Feedback) {
+            let copied = |map: &Map| map.role == Role::Feedback && map.parameters() > 0;
+            if let Some(feedback) = feedback.filter(|feedback| copied(maps.get(*feedback))) {
                 let weights = self.read(*forward, Part::Weight, Buffer::Weights);
                 self.write(feedback, Part::Weight, Buffer::Weights, &weights)?;
             }
@@ -160,8 +176,17 @@ impl Engine {
     /// Fails, before any parameter changes, where the loss is not finite.
     pub fn learn(&mut self, batch: &Batch, phase: Phase, rate: f64) -> Result<()> {
         ensure!(batch.samples * self.transport.size() == self.global_batch, "a training batch is whole");
+        let last = if phase.trains_inverse() { self.inverse_iterations - 1 } else { 0 };
+        for iteration in 0..last {
+            self.step(batch, Phase::Inverse, iteration, rate)?;
+        }
+        self.step(batch, phase, last, rate)
+    }
+
+    /// What belongs to one update of the parameters.
+    fn step(&mut self, batch: &Batch, phase: Phase, iteration: usize, rate: f64) -> Result<()> {
         self.executor.backend().begin(batch)?;
-        let step = StepInFlight::learn(&mut *self.executor, &*self.rule, phase)?;
+        let step = StepInFlight::learn(&mut *self.executor, &*self.rule, phase, iteration)?;
         check_finite(step.state(), &self.maps, self.rule_name, batch)?;
         let taken = OptimizerSteps {
             forward: self.steps.forward + u64::from(phase.trains_forward()),
@@ -322,7 +347,7 @@ fn check_finite(state: &dyn Backend, maps: &Maps, rule: &str, batch: &Batch) -> 
 
 /// The lowest layer with a parameter that is not finite, or what else it must be.
 fn first_not_finite(state: &dyn Backend, maps: &Maps, measure: Measure) -> String {
-    for (index, map) in maps.all.iter().enumerate() {
+    for (index, map) in maps.all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
         let bias = (map.biases() > 0).then_some((&map.bias_name, Part::Bias));
         for (name, part) in [(&map.weight.name, Part::Weight)].into_iter().chain(bias) {
             let values = state.read_parameter(MapId(index), part, Buffer::Weights);

@@ -56,6 +56,8 @@ pub struct Connectivity {
     pub blocks: usize,
     /// Blocks that belong to one position (kernel offsets, or input positions of a dense layer).
     pub blocks_per_position: usize,
+    /// Whether there are weights. Without, channels meet channels of the same number, and a block is a place in a window.
+    pub weighted: bool,
     pub by_destination: Links,
     pub by_source: Links,
     pub by_block: Links,
@@ -70,6 +72,7 @@ impl Connectivity {
             columns: destinations.1,
             blocks: blocks.0,
             blocks_per_position: blocks.1,
+            weighted: true,
             by_destination: Links::grouped(links, destinations.0, |link| link.destination),
             by_source: Links::grouped(links, sources.0, |link| link.source),
             by_block: Links::grouped(links, blocks.0, |link| link.block),
@@ -123,6 +126,11 @@ impl Connectivity {
         Connectivity::new((input.positions(), input.channels), (output.positions(), output.channels), (blocks, offsets), &links)
     }
 
+    /// The same links of a pool.
+    pub fn without_weights(self) -> Connectivity {
+        Connectivity { weighted: false, ..self }
+    }
+
     /// The same links backwards, with a block of columns x rows for each block here: the sparsity of an inverse.
     pub fn reversed(&self) -> Connectivity {
         let links: Vec<Link> = self
@@ -131,7 +139,9 @@ impl Connectivity {
             .iter()
             .map(|link| Link { source: link.destination, destination: link.source, block: link.block })
             .collect();
-        Connectivity::new((self.destinations, self.columns), (self.sources, self.rows), (self.blocks, self.blocks_per_position), &links)
+        let ends = ((self.destinations, self.columns), (self.sources, self.rows));
+        let reversed = Connectivity::new(ends.0, ends.1, (self.blocks, self.blocks_per_position), &links);
+        Connectivity { weighted: self.weighted, ..reversed }
     }
 
     /// Number of products, each `rows` x `columns` multiplications per sample.
@@ -141,11 +151,12 @@ impl Connectivity {
 
     /// Weights that exist, those in the padding included.
     pub fn weights(&self) -> usize {
-        self.blocks * self.rows * self.columns
+        if self.weighted { self.blocks * self.rows * self.columns } else { 0 }
     }
 
-    /// Floating-point operations of one product with the whole map, for one sample: two per weight and link.
+    /// Floating-point operations of one product with the whole map, for one sample: two per weight and link; of a pool one per channel.
     pub fn operations(&self) -> f64 {
-        2.0 * self.links() as f64 * self.rows as f64 * self.columns as f64
+        let each = if self.weighted { 2.0 * self.columns as f64 } else { 1.0 };
+        self.links() as f64 * self.rows as f64 * each
     }
 }

@@ -5,7 +5,7 @@
 use super::{Connectivity, Feedback, Fields, Interchange, Inverses, Layer, LayerSpec, Needs, Network, Nonlinearity, Plasticity, Shape};
 
 /// A map of [`Maps::all`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MapId(pub usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +28,14 @@ pub enum Bias {
     PerChannel,
 }
 
-/// An affine map with a sparsity: `destination = source x weights + bias`.
+/// What becomes of a window without weights, channel by channel. Outside of the image there is nothing to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    Average,
+    Max,
+}
+
+/// An affine map with a sparsity: `destination = source x weights + bias`; or a pool, and the way back through one.
 #[derive(Clone, Debug)]
 pub struct Map {
     /// Counted from 0, the layer above the input.
@@ -38,6 +45,7 @@ pub struct Map {
     pub source: Shape,
     pub destination: Shape,
     pub connectivity: Connectivity,
+    pub pool: Option<Pool>,
     pub bias: Bias,
     /// Fans of the initialisation; only their sum matters.
     pub fans: (usize, usize),
@@ -79,6 +87,11 @@ impl Map {
         let connectivity = layer.connectivity();
         let (rows, columns) = (connectivity.rows, connectivity.columns);
         let conv = matches!(layer.kind, LayerSpec::Conv { .. });
+        let pool = match layer.kind {
+            LayerSpec::AveragePool { .. } => Some(Pool::Average),
+            LayerSpec::MaxPool { .. } => Some(Pool::Max),
+            _ => None,
+        };
         let (shape, strides, bias_shape) = match layer.kind {
             LayerSpec::Dense { .. } => {
                 let inputs = layer.input.units();
@@ -94,14 +107,20 @@ impl Map {
                     (vec![height, width, kernel, kernel, rows, columns], strides, vec![height, width, columns])
                 }
             }
+            LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => (vec![0], [0; 4], vec![]),
         };
         Map {
             layer: index,
             role: Role::Forward,
-            plasticity: Plasticity::Trained,
+            plasticity: if pool.is_none() { Plasticity::Trained } else { Plasticity::Fixed },
             source: layer.input,
             destination: layer.output,
-            bias: if conv { Bias::PerChannel } else { Bias::PerUnit },
+            pool,
+            bias: match layer.kind {
+                LayerSpec::Dense { .. } | LayerSpec::Local { .. } => Bias::PerUnit,
+                LayerSpec::Conv { .. } => Bias::PerChannel,
+                LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => Bias::None,
+            },
             fans: layer.fans(),
             weight: interchange(format!("layers.{index}.weight"), shape, strides, &connectivity),
             bias_name: format!("layers.{index}.bias"),
@@ -139,6 +158,7 @@ impl Map {
                     }
                 }
             }
+            LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => unreachable!("pools have no inverses"),
         };
         Map {
             layer: index,
@@ -146,6 +166,7 @@ impl Map {
             plasticity,
             source: Shape { channels: layer.output.channels + extra, ..layer.output },
             destination: layer.input,
+            pool: None,
             bias: Bias::PerUnit,
             fans,
             weight: interchange(format!("layers.{index}.inverse.weight"), shape, strides, &connectivity),
@@ -155,22 +176,23 @@ impl Map {
         }
     }
 
-    /// What stands for the transpose of `layer`: shape and names of its weight, applied backwards.
+    /// What stands for the transpose of `layer`: shape and names of its weight, applied backwards. Of a pool, which has no weights, the way
+    /// back.
     fn feedback(index: usize, layer: &Layer, plasticity: Plasticity) -> Map {
         let forward = Map::forward(index, layer);
         let connectivity = match layer.kind {
             LayerSpec::Dense { .. } => Connectivity::broadcast(layer.output.units(), layer.input),
-            LayerSpec::Local { .. } | LayerSpec::Conv { .. } => layer.connectivity().reversed(),
+            _ => layer.connectivity().reversed(),
         };
         // Rows and columns change places, and a dense block is one destination position of the broadcast.
         let [position, offset, per_row, per_column] = forward.weight.strides;
         let strides = match layer.kind {
             LayerSpec::Dense { .. } => [offset, 0, per_column, per_row],
-            LayerSpec::Local { .. } | LayerSpec::Conv { .. } => [position, offset, per_column, per_row],
+            _ => [position, offset, per_column, per_row],
         };
         Map {
             role: Role::Feedback,
-            plasticity,
+            plasticity: if forward.pool.is_none() { plasticity } else { Plasticity::Fixed },
             source: layer.output,
             destination: layer.input,
             bias: Bias::None,
@@ -191,6 +213,7 @@ impl Map {
             plasticity,
             source: Shape::flat(outputs),
             destination: layer.output,
+            pool: None,
             bias: Bias::None,
             fans: (outputs, units),
             weight: interchange(format!("layers.{index}.direct_feedback.weight"), vec![units, outputs], strides, &connectivity),
@@ -224,7 +247,8 @@ pub struct Maps {
     pub forward: Vec<MapId>,
     /// By layer: none at the bottom, and none at the top under dtp.
     pub inverse: Vec<Option<MapId>>,
-    /// By layer: `feedback` (fa) from the layer's output to its input, or `direct_feedback` (dfa) from the network's output to the layer's.
+    /// By layer: `feedback` (fa) from the layer's output to its input, or `direct_feedback` (dfa) from the network's output to the layer's,
+    /// which pools do not have.
     pub feedback: Vec<Option<MapId>>,
     pub auxiliary: Option<MapId>,
 }
@@ -260,7 +284,8 @@ impl Maps {
                 }
             }
             Feedback::Direct(plasticity) => {
-                for index in 0..depth - 1 {
+                let weighted = |index: &usize| maps.all[maps.forward[*index].0].pool.is_none();
+                for index in (0..depth - 1).filter(weighted).collect::<Vec<_>>() {
                     let map = Map::direct_feedback(index, &network.layers[index], top.output.units(), plasticity);
                     maps.feedback[index] = Some(maps.add(map));
                 }
@@ -284,6 +309,11 @@ impl Maps {
 
     pub fn get(&self, id: MapId) -> &Map {
         &self.all[id.0]
+    }
+
+    /// The pools on the way up that keep which place of a window won.
+    pub fn max_pools(&self) -> impl Iterator<Item = &Map> {
+        self.all.iter().filter(|map| map.pool == Some(Pool::Max) && map.role == Role::Forward)
     }
 
     /// Parameters of all maps with `role`.

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 
 pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
-pub use maps::{Bias, Map, MapId, Maps, Role};
+pub use maps::{Bias, Map, MapId, Maps, Pool, Role};
 pub use needs::{Feedback, Fields, Inverses, Magnitude, Needs, Plasticity};
 pub use nonlinearity::Nonlinearity;
 pub use spec::{LayerSpec, Output, Spec};
@@ -52,7 +52,7 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// One trained affine map of the forward network, with the shapes on both sides.
+/// One map of the forward network, with the shapes on both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     pub kind: LayerSpec,
@@ -68,6 +68,8 @@ impl Layer {
             LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
                 (kernel * kernel * self.input.channels, kernel * kernel * self.output.channels)
             }
+            // Nothing is drawn.
+            LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => (1, 1),
         }
     }
 
@@ -76,6 +78,9 @@ impl Layer {
             LayerSpec::Dense { units, .. } => Connectivity::dense(self.input, units),
             LayerSpec::Local { kernel, stride, .. } => Connectivity::windows(self.input, self.output, kernel, stride, false),
             LayerSpec::Conv { kernel, stride, .. } => Connectivity::windows(self.input, self.output, kernel, stride, true),
+            LayerSpec::AveragePool { kernel, stride } | LayerSpec::MaxPool { kernel, stride } => {
+                Connectivity::windows(self.input, self.output, kernel, stride, true).without_weights()
+            }
         }
     }
 }
@@ -104,13 +109,13 @@ impl Network {
         for (index, &kind) in spec.layers.iter().enumerate() {
             let dense = matches!(kind, LayerSpec::Dense { .. });
             if flattened && !dense {
-                bail!("network.layers[{index}]: a spatial layer cannot stand above a dense one; put local and conv layers first");
+                bail!("network.layers[{index}]: a spatial layer cannot stand above a dense one; put dense layers last");
             }
+            let every = |stride, channels| Shape { height: shape.height.div_ceil(stride), width: shape.width.div_ceil(stride), channels };
             let output = match kind {
                 LayerSpec::Dense { units, .. } => Shape::flat(units),
-                LayerSpec::Local { channels, stride, .. } | LayerSpec::Conv { channels, stride, .. } => {
-                    Shape { height: shape.height.div_ceil(stride), width: shape.width.div_ceil(stride), channels }
-                }
+                LayerSpec::Local { channels, stride, .. } | LayerSpec::Conv { channels, stride, .. } => every(stride, channels),
+                LayerSpec::AveragePool { stride, .. } | LayerSpec::MaxPool { stride, .. } => every(stride, shape.channels),
             };
             flattened = dense;
             layers.push(Layer { kind, input: shape, output });
@@ -134,7 +139,7 @@ impl Network {
     /// Layer `layer` (from 0) in a few words.
     pub fn describe(&self, layer: usize) -> String {
         let kind = self.layers[layer].kind;
-        if layer + 1 == self.depth() { kind.describe_weights() } else { kind.describe() }
+        if layer + 1 == self.depth() { kind.describe_shape() } else { kind.describe() }
     }
 
     /// What makes activity l, of a hidden layer, out of its pre-activation.

@@ -15,8 +15,9 @@ settings! {
             "of hidden layers that name none of their own; \"gelu\" is its approximation by tanh, \"leaky_relu\" has slope 0.01 below 0";
         layers: Vec<LayerSpec>, Kind::Layers, Is("[]"), Result,
             "hidden layers from below: `{kind = \"dense\", units}`, `{kind = \"local\", kernel, channels, stride}`, \
-             `{kind = \"conv\", kernel, channels, stride}`; `stride` is 1 by default, \"conv\" is for rules without inverses; \
-             each may have a `nonlinearity`";
+             `{kind = \"conv\", kernel, channels, stride}`, `{kind = \"average_pool\", kernel, stride}`, \
+             `{kind = \"max_pool\", kernel, stride}`; `stride` is 1 by default, but for pools; \"conv\" and pools are for rules without \
+             inverses; all but pools may have a `nonlinearity`";
     }
 }
 
@@ -50,12 +51,22 @@ pub enum LayerSpec {
         stride: usize,
         nonlinearity: Nonlinearity,
     },
+    /// Each channel by itself, without parameters.
+    AveragePool {
+        kernel: usize,
+        stride: usize,
+    },
+    MaxPool {
+        kernel: usize,
+        stride: usize,
+    },
 }
 
 const UNITS: Key = of_layer("units", Required, "the layer's width");
 const KERNEL: Key = of_layer("kernel", Required, "the side of the receptive field");
 const CHANNELS: Key = of_layer("channels", Required, "the number of output channels");
 const STRIDE: Key = of_layer("stride", Is("1"), "positions from one receptive field to the next");
+const POOL: &[Key] = &[KERNEL, Key { default: Required, ..STRIDE }];
 const WINDOWS: &[Key] = &[KERNEL, CHANNELS, STRIDE, NONLINEARITY];
 
 const NONLINEARITY: Key = Key {
@@ -70,31 +81,49 @@ const fn of_layer(path: &'static str, default: crate::key::Default, meaning: &'s
 impl LayerSpec {
     /// Each kind of layer, with its keys.
     pub const KINDS: &'static [(&'static str, &'static [Key])] =
-        &[("dense", &[UNITS, NONLINEARITY]), ("local", WINDOWS), ("conv", WINDOWS)];
+        &[("dense", &[UNITS, NONLINEARITY]), ("local", WINDOWS), ("conv", WINDOWS), ("average_pool", POOL), ("max_pool", POOL)];
+
+    /// As configurations name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            LayerSpec::Dense { .. } => "dense",
+            LayerSpec::Local { .. } => "local",
+            LayerSpec::Conv { .. } => "conv",
+            LayerSpec::AveragePool { .. } => "average_pool",
+            LayerSpec::MaxPool { .. } => "max_pool",
+        }
+    }
 
     pub fn nonlinearity(&self) -> Nonlinearity {
         match *self {
             LayerSpec::Dense { nonlinearity, .. } | LayerSpec::Local { nonlinearity, .. } | LayerSpec::Conv { nonlinearity, .. } => {
                 nonlinearity
             }
+            LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => Nonlinearity::Identity,
         }
     }
 
     /// In a few words: "local 5x5, 32, stride 2", and its nonlinearity where that is not the paper's.
     pub fn describe(&self) -> String {
-        let weights = self.describe_weights();
-        match self.nonlinearity() {
-            Nonlinearity::Tanh => weights,
-            other => format!("{weights}, {}", other.name()),
+        let shape = self.describe_shape();
+        match self {
+            LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => shape,
+            _ if self.nonlinearity() == Nonlinearity::Tanh => shape,
+            _ => format!("{shape}, {}", self.nonlinearity().name()),
         }
     }
 
     /// The same without the nonlinearity.
-    pub fn describe_weights(&self) -> String {
+    pub fn describe_shape(&self) -> String {
+        let kind = self.kind();
         match self {
-            LayerSpec::Dense { units, .. } => format!("dense {units}"),
-            LayerSpec::Local { kernel, channels, stride, .. } => format!("local {kernel}x{kernel}, {channels}, stride {stride}"),
-            LayerSpec::Conv { kernel, channels, stride, .. } => format!("conv {kernel}x{kernel}, {channels}, stride {stride}"),
+            LayerSpec::Dense { units, .. } => format!("{kind} {units}"),
+            LayerSpec::Local { kernel, channels, stride, .. } | LayerSpec::Conv { kernel, channels, stride, .. } => {
+                format!("{kind} {kernel}x{kernel}, {channels}, stride {stride}")
+            }
+            LayerSpec::AveragePool { kernel, stride } | LayerSpec::MaxPool { kernel, stride } => {
+                format!("{kind} {kernel}x{kernel}, stride {stride}")
+            }
         }
     }
 }

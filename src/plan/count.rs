@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::compute::cpu::{row_stride, simd::LANES};
+use crate::compute::cpu::{input_stride, row_stride, simd::LANES};
 use crate::compute::cuda::kernels::launches::in_fours;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
 use crate::config::Config;
@@ -40,7 +40,10 @@ pub(super) struct Counted {
 impl Counted {
     pub(super) fn new(config: &Config, network: &Network, maps: &Arc<Maps>, samples: usize) -> Result<Counted> {
         let mut counter = Counter { maps: maps.clone(), samples, slots: Vec::new(), operations: 0.0 };
-        counter.slot(network.input, network.input.channels);
+        counter.slot(network.input, input_stride(network));
+        for map in maps.max_pools() {
+            counter.activity(map.destination);
+        }
         let rule = rules::build(&config.learning, network, maps, &mut counter)?;
         if config.training.diagnostics {
             Diagnosis::new(&*rule, network, maps, &mut counter);
@@ -67,12 +70,31 @@ impl Counted {
         4 * (self.counter.slots[0].values + slots.map(of).sum::<usize>()) as u64
     }
 
-    /// `sharing` is that of each map on `ranks` GPUs.
-    pub(super) fn step(&mut self, phase: Phase, sharing: &[Sharing], ranks: usize) -> StepCost {
+    /// What a step costs in which inverses learn `iterations` times. `sharing` is that of each map on `ranks` GPUs.
+    pub(super) fn step(&mut self, phase: Phase, iterations: usize, sharing: &[Sharing], ranks: usize) -> StepCost {
+        let last = self.update(phase, sharing, ranks);
+        if !phase.trains_inverse() || iterations == 1 {
+            return last;
+        }
+        let before = self.update(Phase::Inverse, sharing, ranks);
+        let times = iterations as u64 - 1;
+        StepCost {
+            phase,
+            passes: last.passes + times as f64 * before.passes,
+            gradients: last.gradients + times as f64 * before.gradients,
+            factor_bytes: last.factor_bytes + times * before.factor_bytes,
+            changed_bytes: last.changed_bytes + times * before.changed_bytes,
+            between_gpus: last.between_gpus + times * before.between_gpus,
+        }
+    }
+
+    /// What belongs to one update of the parameters.
+    fn update(&mut self, phase: Phase, sharing: &[Sharing], ranks: usize) -> StepCost {
         self.counter.operations = 0.0;
         let mut step = Collected::on(&mut self.counter);
         self.rule.learn(&mut step, phase);
-        let updates = step.updates;
+        let mut updates = step.updates;
+        updates.retain(|update| self.counter.maps.get(update.map).pool.is_none());
         let by = |way: Sharing| updates.iter().filter(move |update| sharing[update.map.0] == way);
         let factors_of = |update: &Update| [update.pre.0, update.post.0];
         let factors: BTreeSet<usize> = updates.iter().flat_map(factors_of).collect();
@@ -80,13 +102,16 @@ impl Counted {
         let maps = &self.counter.maps;
         let trained = |update: &Update| maps.get(update.map);
         let of_others = ranks as u64 - 1;
-        let summed: u64 = by(Sharing::Gradients).map(|update| 4 * trained(update).parameters() as u64).sum();
+        // Of several updates of a map one gradient is made.
+        let changed: BTreeSet<MapId> = updates.iter().map(|update| update.map).collect();
+        let bytes = |map: &MapId| 4 * maps.get(*map).parameters() as u64;
+        let summed: u64 = changed.iter().filter(|map| sharing[map.0] == Sharing::Gradients).map(bytes).sum();
         StepCost {
             phase,
             passes: self.counter.operations,
             gradients: updates.iter().map(|update| self.counter.samples as f64 * trained(update).connectivity.operations()).sum(),
             factor_bytes: factors.into_iter().map(|slot| 4 * self.counter.slots[slot].stored as u64).sum(),
-            changed_bytes: updates.iter().map(|update| 4 * trained(update).parameters() as u64).sum(),
+            changed_bytes: changed.iter().map(bytes).sum(),
             // The others' factors; or their gradients of this rank's part, and the rest of the new parameters.
             between_gpus: gathered.into_iter().map(|slot| 4 * of_others * self.counter.slots[slot].values as u64).sum::<u64>()
                 + 2 * summed * of_others / ranks as u64,

@@ -26,6 +26,8 @@ pub use data::DataFacts;
 const MOST_VALUES: f64 = 1e12;
 /// The same for pairs of connected positions, which are listed one by one.
 const MOST_OFFSETS: f64 = 5e7;
+/// Places of a pool's window, whose numbers float32 still tells apart.
+const MOST_PLACES: f64 = 1.6e7;
 
 /// Sizes of a run; bytes and operations are of one rank unless a field says otherwise.
 #[derive(Clone, Debug)]
@@ -106,6 +108,7 @@ impl Plan {
             Schedule::Parallel => &[Phase::Both],
             Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
         };
+        let iterations = if config.trains_inverses() { config.learning.inverse_iterations } else { 1 };
         let exchange = match config.parallel.exchange {
             _ if ranks == 1 => Sharing::None,
             ExchangeChoice::Gradients => Sharing::Gradients,
@@ -142,7 +145,7 @@ impl Plan {
                 optimizer: trained().map(|(map, _)| bytes(kept(map) * map.parameters())).sum(),
                 checkpoints: config.training.keep_checkpoints + 2,
             },
-            steps: phases.iter().map(|&phase| counted.step(phase, &between_gpus, ranks)).collect(),
+            steps: phases.iter().map(|&phase| counted.step(phase, iterations, &between_gpus, ranks)).collect(),
             exchange,
             between_gpus,
             wire: config.parallel.wire,
@@ -200,11 +203,15 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
     let classes = network.layers[top].output.units() as f64;
     for (index, layer) in network.layers.iter().enumerate() {
         let (inputs, outputs) = (layer.input.units() as f64, layer.output.units() as f64);
-        let (weights, offsets) = match layer.kind {
-            LayerSpec::Dense { .. } => (inputs * outputs, layer.input.positions() as f64),
+        let (weights, offsets, places) = match layer.kind {
+            LayerSpec::Dense { .. } => (inputs * outputs, layer.input.positions() as f64, 0.0),
             LayerSpec::Local { kernel, .. } | LayerSpec::Conv { kernel, .. } => {
                 let window = kernel as f64 * kernel as f64;
-                (window * layer.input.channels as f64 * outputs, window * layer.output.positions() as f64)
+                (window * layer.input.channels as f64 * outputs, window * layer.output.positions() as f64, 0.0)
+            }
+            LayerSpec::AveragePool { kernel, .. } | LayerSpec::MaxPool { kernel, .. } => {
+                let window = kernel as f64 * kernel as f64;
+                (0.0, window * layer.output.positions() as f64, window)
             }
         };
         let rule = config.learning.rule;
@@ -222,6 +229,9 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
         };
         if weights.max(random) > MOST_VALUES {
             return Err(too_many(weights.max(random), "weights"));
+        }
+        if places > MOST_PLACES {
+            return Err(too_many(places, "places in a window"));
         }
         if values > MOST_VALUES {
             return Err(too_many(values, "activities in a batch"));

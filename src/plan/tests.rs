@@ -97,9 +97,14 @@ fn bytes_on_disk_are_those_of_the_tensors() {
 #[test]
 fn memory_is_what_the_backend_takes() {
     let local = "network.layers=[{kind = \"local\", kernel = 3, channels = 4, stride = 2}, {kind = \"dense\", units = 130}]";
+    let pools = "network.layers=[{kind = \"max_pool\", kernel = 3, stride = 2}, {kind = \"conv\", kernel = 3, channels = 20}, \
+                 {kind = \"max_pool\", kernel = 2, stride = 2}]";
     let facts = DataFacts::of_shape([7, 6, 3], 10);
-    for rule in ["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp"] {
-        let sets = [local, &format!("learning.rule={rule}"), "parallel.exchange=gradients"];
+    let rules = |layers, rules: &'static [&str]| rules.iter().map(move |rule| (layers, *rule));
+    let all = rules(local, &["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp"]).chain(rules(pools, &["bp", "fa", "dfa"]));
+    for ((layers, rule), nonlinearity) in all.flat_map(|case| ["tanh", "gelu"].map(|nonlinearity| (case, nonlinearity))) {
+        let nonlinearity = format!("network.nonlinearity={nonlinearity}");
+        let sets = [layers, &nonlinearity, &format!("learning.rule={rule}"), "parallel.exchange=gradients"];
         let (config, plan) = (config(&sets), plan(&sets, facts, 2));
         let maps = plan.maps.clone();
         let (spans, sizes) = spans(&maps);
@@ -121,7 +126,7 @@ fn memory_is_what_the_backend_takes() {
             // On two ranks as much again for half of the other's.
             gradients: 4 * backend.parameters.first.len() as u64 * 3 / 2,
         };
-        assert_eq!(plan.memory, expected, "{rule}");
+        assert_eq!(plan.memory, expected, "{rule}, {nonlinearity}, {layers}");
     }
 }
 
@@ -174,6 +179,12 @@ fn impossible_plans_are_refused() {
         (vec!["data.validation=50".into()], train(12), 1, "has 0 samples beside"),
         (vec![local(1_000_000_000, 1)], image(32), 1, "network.layers[0] (local 1000000000x1000000000"),
         (vec![local(3, 1_000_000_000)], image(65_535), 1, "network.layers[0] (local 3x3"),
+        (
+            vec!["network.layers=[{kind = \"max_pool\", kernel = 5000, stride = 5000}]".into(), "learning.rule=bp".into()],
+            image(5000),
+            1,
+            "places in a window",
+        ),
         (vec![local(1, 1)], image(65_535), 1, "connected positions"),
         (vec!["network.layers=[{kind = \"dense\", units = 1000000000}]".into()], image(32), 1, "weights; make it smaller"),
         (vec!["data.batch_size=1000000000".into()], image(32), 1, "activities in a batch"),

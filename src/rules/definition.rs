@@ -22,7 +22,7 @@ pub struct Definition {
     pub feedback: Feedback,
     /// Keys of `[learning]` that mean something to it, beside `rule`, and `schedule` where inverses are trained.
     pub settings: &'static [Setting],
-    /// Whether it trains layers that share weights among positions, which have no inverses.
+    /// Whether it trains layers that share weights among positions, and through pools: those have no inverses.
     pub convolutions: bool,
     pub build: Build,
 }

@@ -34,6 +34,7 @@ pub struct Comparison {
 
 pub struct Diagnosis {
     backprop: Backprop,
+    maps: Arc<Maps>,
     reconstructions: Vec<(Inverted, Activity)>,
 }
 
@@ -45,11 +46,11 @@ impl Diagnosis {
         let reconstructions = inverted
             .map(|inverted| (inverted, backend.activity_of(network.shape(inverted.layer), network.nonlinearity(inverted.layer))))
             .collect();
-        Diagnosis { backprop, reconstructions }
+        Diagnosis { backprop, maps: maps.clone(), reconstructions }
     }
 
-    /// Runs both rules on the backend's batch, and the inverses on what is not corrupted. No parameter changes.
-    pub fn run(&self, rule: &dyn Rule, backend: &mut dyn Backend) -> Vec<Comparison> {
+    /// Runs both rules on the backend's batch, and the inverses on what is not corrupted. No parameter changes. By layer, none of pools.
+    pub fn run(&self, rule: &dyn Rule, backend: &mut dyn Backend) -> Vec<Option<Comparison>> {
         let updates_of = |rule: &dyn Rule, backend: &mut dyn Backend| {
             let mut step = Collected::on(backend);
             rule.learn(&mut step, Phase::Both);
@@ -62,15 +63,21 @@ impl Diagnosis {
         let theirs = updates_of(&self.backprop, backend);
         let forward = rule.forward();
         let compare = |(layer, map): (usize, &MapId)| {
-            let of = |updates: &[Update]| updates.iter().find(|update| update.map == *map).copied();
+            if self.maps.get(*map).pool.is_some() {
+                return None;
+            }
+            let of = |updates: &[Update]| {
+                let update = updates.iter().find(|update| update.map == *map);
+                *update.expect("every rule trains every forward layer")
+            };
             let reconstruction = self.reconstructions.iter().find(|(inverted, _)| inverted.layer == layer);
             Some(Comparison {
-                rule: of(&ours)?,
-                backprop: of(&theirs)?,
+                rule: of(&ours),
+                backprop: of(&theirs),
                 reconstruction: reconstruction.map(|(inverted, result)| (*result, inverted.original)),
                 target: rule.targets().get(layer).map(|target| (*target, forward.h[layer + 1])),
             })
         };
-        forward.maps.iter().enumerate().map(|layer| compare(layer).expect("every rule trains every forward layer")).collect()
+        forward.maps.iter().enumerate().map(compare).collect()
     }
 }

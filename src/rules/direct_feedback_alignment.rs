@@ -45,18 +45,18 @@ enum Sent {
 pub struct DirectFeedbackAlignment {
     forward: Forward,
     sent: Sent,
-    /// Error of each hidden layer, from the lowest, and the feedback that yields it from the output.
-    hidden: Vec<(Activity, MapId)>,
+    /// Hidden layers with weights, from the lowest: the error, and the feedback that yields it from the output.
+    hidden: Vec<(usize, Activity, MapId)>,
     /// Whether the feedback learns.
     trained: bool,
 }
 
 impl DirectFeedbackAlignment {
     fn new(sent: Sent, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> DirectFeedbackAlignment {
-        let hidden: Vec<(Activity, MapId)> = (1..network.depth())
-            .map(|l| (backend.activity(network.shape(l)), maps.feedback[l - 1].expect("every hidden layer has feedback")))
-            .collect();
-        let trained = hidden.iter().any(|(_, feedback)| maps.get(*feedback).trained());
+        let feedback = maps.feedback.iter().enumerate().filter_map(|(layer, map)| Some((layer, (*map)?)));
+        let hidden: Vec<(usize, Activity, MapId)> =
+            feedback.map(|(layer, map)| (layer, backend.activity(network.shape(layer + 1)), map)).collect();
+        let trained = hidden.iter().any(|(_, _, feedback)| maps.get(*feedback).trained());
         DirectFeedbackAlignment { forward, sent, hidden, trained }
     }
 }
@@ -74,7 +74,7 @@ impl Rule for DirectFeedbackAlignment {
                 negative
             }
         };
-        for (layer, &(delta, feedback)) in self.hidden.iter().enumerate() {
+        for &(layer, delta, feedback) in &self.hidden {
             let h = forward.h[layer + 1];
             let backend = step.backend();
             backend.apply(feedback, &[(sent, delta)]);

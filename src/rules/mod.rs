@@ -12,6 +12,7 @@
 //! | DFA (2.1) | [`direct_feedback_alignment`] | fixed random projections of the output's error |
 //! | DKP; DRTP | [`direct_feedback_alignment`] | projections that learn; fixed random projections of the label |
 //! | TP, DTP, SDTP, AO-SDTP (2.1) | [`target_propagation`], [`top_target`] | trained inverses: targets, not errors, travel down |
+//! | L-DRL | [`local_difference_reconstruction`] | the same, with inverses that learn to pull back differences |
 
 mod backprop;
 mod choice;
@@ -20,6 +21,7 @@ mod diagnosis;
 mod direct_feedback_alignment;
 mod feedback_alignment;
 mod forward;
+mod local_difference_reconstruction;
 mod registry;
 mod settings;
 mod target_propagation;
@@ -41,6 +43,7 @@ pub use diagnosis::{Comparison, Diagnosis, Inverted};
 pub use direct_feedback_alignment::{DFA, DKP, DRTP};
 pub use feedback_alignment::{BRSF, FA, FRSF, KP, USF};
 pub use forward::Forward;
+pub use local_difference_reconstruction::L_DRL;
 pub use registry::{add, add_foreign, all as definitions, is_built_in, own_keys};
 pub use settings::{BackwardWeights, ByLayer, InverseChoice, InverseFields, Learning, Schedule};
 pub use target_propagation::{AO_SDTP, DTP, SDTP, TP};
@@ -69,8 +72,15 @@ pub trait Step {
     fn backend(&mut self) -> &mut dyn Backend;
 
     /// Hands out an update as soon as both factors are final. They may travel to other ranks from then on, and must not change any more in
-    /// this step; parameters change when the rule is done.
+    /// this step; parameters change when the rule is done. Pools, which have none, are given as other layers are, and nothing becomes of it.
+    ///
+    /// A map may have several, one after the other: their gradients add up.
     fn update(&mut self, update: Update);
+
+    /// How many times the inverses have learned from this batch before: noise is another one each time.
+    fn iteration(&self) -> usize {
+        0
+    }
 }
 
 /// A step whose updates are looked at, not applied.
@@ -97,7 +107,7 @@ impl Step for Collected<'_> {
 
 /// A learning rule on a network. Activities it needs are made when it is built.
 pub trait Rule {
-    /// Hands out the updates of the backend's current batch, each map's once, from the parameters as they are. Measures loss, errors, and,
+    /// Hands out the updates of the backend's current batch, each map's one after the other, from the parameters as they are. Measures loss, errors, and,
     /// where inverses train, the inverse loss.
     fn learn(&self, step: &mut dyn Step, phase: Phase);
 

@@ -22,7 +22,10 @@ settings! {
         sigma: Option<ByLayer>, Kind::Numbers(NOT_NEGATIVE), Absent, Result,
             "deviation of the noise that inverses learn under; an array has one for each inverse, or mirror, from the lowest";
         target_step: f64, Kind::Number(POSITIVE), Is("1.0"), Result,
-            "of sdtp and ao_sdtp: how much of the way to the inverse of what is wanted the first target goes; 1 in the paper";
+            "of sdtp and ao_sdtp: how much of the way to the inverse of what is wanted the first target goes, 1 in the paper; of l_drl: how \
+             much of the output's error";
+        inverse_iterations: usize, Kind::Size(1), Is("1"), Result,
+            "times that inverses learn from a batch, each time under other noise; the last time is the forward model's too";
         inverses: InverseChoice, Kind::Choice(names_of::<InverseChoice>), Is("\"trained\""), Result,
             "\"fixed\": inverses stay as they began, so that there is no noise to pass through, and less to compute";
         auxiliary_units: Option<usize>, Kind::Size(1), Absent, Result,

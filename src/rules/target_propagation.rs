@@ -147,13 +147,13 @@ impl TargetPropagation {
     }
 
     /// Step 1: clean and, where an inverse trains, corrupted activities, layer by layer.
-    fn propagate_activity(&self, backend: &mut dyn Backend, phase: Phase) {
+    fn propagate_activity(&self, backend: &mut dyn Backend, phase: Phase, iteration: usize) {
         let forward = &self.forward;
         for (layer, map) in forward.maps.iter().enumerate() {
             let clean = (forward.h[layer], forward.destination(layer));
             match self.inverses[layer].as_ref().and_then(|inverse| inverse.training(phase)) {
                 Some(training) => {
-                    backend.add_noise(forward.h[layer], training.noisy, training.sigma, layer);
+                    backend.add_noise(forward.h[layer], training.noisy, training.sigma, layer + iteration * forward.depth());
                     let corrupted = self.top_of(layer).map_or(training.corrupted, TopTarget::corrupted_pre_activation);
                     backend.apply(*map, &[clean, (training.noisy, corrupted)]);
                 }
@@ -239,7 +239,8 @@ impl Rule for TargetPropagation {
     fn learn(&self, step: &mut dyn Step, phase: Phase) {
         let forward = &self.forward;
         let depth = forward.depth();
-        self.propagate_activity(step.backend(), phase);
+        let iteration = step.iteration();
+        self.propagate_activity(step.backend(), phase, iteration);
         if phase.trains_forward() {
             step.update(forward.update(depth - 1, forward.error));
         }

@@ -42,7 +42,7 @@ fn keys_and_values_that_are_advised_are_accepted() {
         (&["parallel.device=cuda", "training.diagnostics=true"], "use \"cpu\"", &["parallel.device=cpu"]),
         (
             &[conv],
-            "use kind = \"local\", or one of the rules bp, fa, dfa",
+            "use kind = \"local\", or use one of the rules bp, fa, dfa",
             &[&local, "learning.rule=bp", "learning.rule=fa", "learning.rule=dfa"],
         ),
         (

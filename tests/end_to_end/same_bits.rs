@@ -45,6 +45,12 @@ fn feedback_that_is_drawn_again_under_the_signs_of_the_weights() {
 }
 
 #[test]
+fn inverses_that_learn_several_times_from_a_batch() {
+    compare("rule = \"l_drl\"\nsigma = 0.2\ninverse_iterations = 3", THREE_EPOCHS);
+    compare("rule = \"sdtp\"\nsigma = 0.2\ninverse_iterations = 2", THREE_EPOCHS);
+}
+
+#[test]
 fn a_weight_mirror_that_is_resumed() {
     compare("rule = \"wm\"\nsigma = 0.5", SGD);
     for rule in ["wm", "brsf"] {
@@ -78,12 +84,17 @@ fn convolutional_layers() {
     let site = Site::new();
     for rule in ["fa", "dfa"] {
         let config = site.configure(rule, &format!("rule = \"{rule}\""), THREE_EPOCHS);
-        let conv = "network.layers=[{kind=\"conv\", kernel=3, channels=5, stride=2}, {kind=\"dense\", units=16, nonlinearity=\"gelu\"}]";
+        let conv = "network.layers=[{kind=\"conv\", kernel=3, channels=5}, {kind=\"max_pool\", kernel=2, stride=2}, \
+                    {kind=\"dense\", units=16, nonlinearity=\"gelu\"}]";
         for ranks in [1, 2, 4] {
             site.succeed(ranks, &["train", &config, "--out", &format!("{rule}{ranks}"), "--set", conv]);
         }
         site.assert_same(&format!("{rule}1"), &format!("{rule}2"));
         site.assert_same(&format!("{rule}1"), &format!("{rule}4"));
+        // Layers without parameters are in no checkpoint, and nobody misses them.
+        let resume = ["train", &config, "--out", &format!("{rule}2"), "--resume", "--set", conv, "--set", "training.epochs=4"];
+        site.succeed(1, &resume);
+        assert!(site.succeed(1, &["eval", &format!("{rule}2")]).stdout.contains("checkpoint 44"));
     }
 }
 

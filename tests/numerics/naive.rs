@@ -11,6 +11,7 @@ pub type Parameters = HashMap<String, Vec<f64>>;
 enum Kind {
     Dense,
     Window { kernel: usize, stride: usize, shared: bool },
+    Pool { kernel: usize, stride: usize, max: bool },
 }
 
 /// A layer between images of (height, width, channels).
@@ -49,7 +50,11 @@ fn units(shape: [usize; 3]) -> usize {
 impl Layer {
     /// Calls `f(input unit, weight's offset without channels, output position)` wherever a window's offset lies inside the image.
     fn each_offset(&self, mut f: impl FnMut(usize, usize, usize)) {
-        let Kind::Window { kernel, stride, shared } = self.kind else { unreachable!("a dense layer has no windows") };
+        let (kernel, stride, shared) = match self.kind {
+            Kind::Window { kernel, stride, shared } => (kernel, stride, shared),
+            Kind::Pool { kernel, stride, .. } => (kernel, stride, true),
+            Kind::Dense => unreachable!("a dense layer has no windows"),
+        };
         let [height, width, channels] = self.input;
         let before = |size: usize, out: usize| (((out - 1) * stride + kernel) as i64 - size as i64).max(0) / 2;
         let (top, left) = (before(height, self.output[0]), before(width, self.output[1]));
@@ -69,7 +74,22 @@ impl Layer {
         }
     }
 
-    fn affine(&self, x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
+    /// What a pool makes of its windows.
+    fn pool(&self, x: &[f64], max: bool) -> Vec<f64> {
+        let channels = self.output[2];
+        let mut windows = vec![Vec::new(); units(self.output)];
+        self.each_offset(|from, _, position| (0..channels).for_each(|c| windows[position * channels + c].push(x[from + c])));
+        let of = |window: &Vec<f64>| {
+            if max { window.iter().copied().fold(f64::MIN, f64::max) } else { window.iter().sum::<f64>() / window.len() as f64 }
+        };
+        windows.iter().map(of).collect()
+    }
+
+    fn affine(&self, x: &[f64], parameters: &Parameters, index: usize) -> Vec<f64> {
+        if let Kind::Pool { max, .. } = self.kind {
+            return self.pool(x, max);
+        }
+        let [weight, bias] = ["weight", "bias"].map(|what| &parameters[&format!("layers.{index}.{what}")]);
         let mut out: Vec<f64> = (0..units(self.output)).map(|unit| bias[unit % bias.len()]).collect();
         match self.kind {
             Kind::Dense => {
@@ -87,6 +107,7 @@ impl Layer {
                     }
                 });
             }
+            Kind::Pool { .. } => unreachable!("it was done above"),
         }
         out
     }
@@ -100,6 +121,7 @@ impl Layer {
                     *out += y.iter().zip(&weight[unit * y.len()..]).map(|(y, v)| y * v).sum::<f64>();
                 }
             }
+            Kind::Pool { .. } => unreachable!("a pool has no inverse"),
             Kind::Window { kernel, .. } => {
                 let (inputs, outputs, offsets) = (self.input[2], self.output[2], kernel * kernel);
                 self.each_offset(|to, offset, position| {
@@ -133,6 +155,12 @@ impl Naive {
                 Configured::Conv { kernel, channels, stride, .. } => {
                     (Kind::Window { kernel, stride, shared: true }, [small(stride)[0], small(stride)[1], channels])
                 }
+                Configured::AveragePool { kernel, stride } => {
+                    (Kind::Pool { kernel, stride, max: false }, [small(stride)[0], small(stride)[1], shape[2]])
+                }
+                Configured::MaxPool { kernel, stride } => {
+                    (Kind::Pool { kernel, stride, max: true }, [small(stride)[0], small(stride)[1], shape[2]])
+                }
             };
             layers.push(Layer { kind, input: shape, output, through: through(layer.nonlinearity()), below: through(below) });
             below = layer.nonlinearity();
@@ -149,7 +177,7 @@ impl Naive {
     pub fn activities(&self, parameters: &Parameters, x: &[f64]) -> Vec<Vec<f64>> {
         let mut h = vec![x.to_vec()];
         for (index, layer) in self.layers.iter().enumerate() {
-            let a = layer.affine(&h[index], &parameters[&format!("layers.{index}.weight")], &parameters[&format!("layers.{index}.bias")]);
+            let a = layer.affine(&h[index], parameters, index);
             h.push(a.into_iter().map(layer.through).collect());
         }
         h

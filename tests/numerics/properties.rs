@@ -231,6 +231,29 @@ fn a_weight_mirror_turns_feedback_towards_the_weights() {
 }
 
 #[test]
+fn inverses_of_local_differences_become_transposes() {
+    // Near zero activities are linear, and the loss is least at the transposed weights.
+    let inverse = "optimizer.inverse={ learning_rate = 0.01, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8 }";
+    for layers in [DENSE, LOCAL] {
+        let overrides = ["learning.rule=l_drl", "learning.sigma=0.1", "optimizer.forward.learning_rate=1e-30", inverse, layers];
+        let mut learner = Learner::new(&config("flat", &[&overrides[..], &["learning.inverse_iterations=4"]].concat()), &samples(), 2);
+        let cosine = |learner: &Learner| {
+            // The dense output layer: [out, in] and [in, out].
+            let top = learner.engine.maps().forward.len() - 1;
+            let (w, v) = (learner.read(&format!("layers.{top}.weight")), learner.read(&format!("layers.{top}.inverse.weight")));
+            let inputs = w.len() / 10;
+            let pairs: Vec<(f64, f64)> = (0..w.len()).map(|at| (f64::from(w[at]), f64::from(v[at % inputs * 10 + at / inputs]))).collect();
+            let sum = |f: fn(&(f64, f64)) -> f64| pairs.iter().map(f).sum::<f64>();
+            sum(|(w, v)| w * v) / (sum(|(w, _)| w * w) * sum(|(_, v)| v * v)).sqrt()
+        };
+        let before = cosine(&learner);
+        learner.steps(200);
+        let after = cosine(&learner);
+        assert!(before.abs() < 0.4 && after > 0.8, "{layers}: {before}, {after}");
+    }
+}
+
+#[test]
 fn fixed_inverses_do_what_inverses_of_no_learning_rate_do() {
     for layers in [DENSE, LOCAL, MIXED] {
         for rule in ["tp", "dtp", "sdtp", "ao_sdtp"] {

@@ -124,10 +124,16 @@ impl Learner {
         Learner::with(Engine::on_tensors(config, &network, Arc::new(Single), device).expect("the engine can be made"), config, samples)
     }
 
-    /// [`Learner::new`] on our kernels for GPUs, on a stand-in for one.
-    pub fn on_stand_in(config: &Config, samples: &Samples, gpu: Rc<StandIn>) -> Learner {
+    /// [`Learner::new`] on our kernels for GPUs, on a stand-in for one; none where they lack what the configuration asks for.
+    pub fn on_stand_in(config: &Config, samples: &Samples, gpu: Rc<StandIn>) -> Option<Learner> {
         let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
-        Learner::with(Engine::on_gpu(config, &network, Arc::new(Single), gpu).expect("the engine can be made"), config, samples)
+        match Engine::on_gpu(config, &network, Arc::new(Single), gpu) {
+            Ok(engine) => Some(Learner::with(engine, config, samples)),
+            Err(error) => {
+                assert!(error.to_string().contains("this program's kernels for GPUs do not have it"), "{error:#}");
+                None
+            }
+        }
     }
 
     fn with(mut engine: Engine, config: &Config, samples: &Samples) -> Learner {
@@ -165,7 +171,7 @@ impl Learner {
     /// Every tensor by its name in checkpoints: maps in order, weight before bias.
     pub fn tensors(&self) -> Vec<(String, MapId, Part)> {
         let mut tensors = Vec::new();
-        for (index, map) in self.engine.maps().all.iter().enumerate() {
+        for (index, map) in self.engine.maps().all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
             tensors.push((map.weight.name.clone(), MapId(index), Part::Weight));
             if map.biases() > 0 {
                 tensors.push((map.bias_name.clone(), MapId(index), Part::Bias));

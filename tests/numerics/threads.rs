@@ -104,7 +104,7 @@ impl Transport for Thread {
 /// Every tensor that a checkpoint holds.
 fn checkpointed(engine: &Engine) -> Vec<(MapId, Part, Buffer)> {
     let mut tensors = Vec::new();
-    for (index, map) in engine.maps().all.iter().enumerate() {
+    for (index, map) in engine.maps().all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
         let buffers = [Buffer::Weights, Buffer::FirstMoment, Buffer::SecondMoment];
         for buffer in &buffers[..if map.trained() { 3 } else { 1 }] {
             tensors.push((MapId(index), Part::Weight, *buffer));

@@ -89,6 +89,14 @@ fn variants_agree_on_every_nonlinearity() {
 }
 
 #[test]
+fn variants_agree_on_pools() {
+    let layers = r#"network.layers=[{ kind = "max_pool", kernel = 2, stride = 1 }, { kind = "conv", kernel = 3, channels = 17, stride = 1 }, { kind = "max_pool", kernel = 4, stride = 3 }, { kind = "average_pool", kernel = 9, stride = 9 }]"#;
+    for rule in ["bp", "fa", "dfa", "kp", "brsf", "wm", "dkp", "drtp"].map(|rule| format!("learning.rule={rule}")) {
+        compare([9, 8, 3], &[layers, &rule], 19);
+    }
+}
+
+#[test]
 fn threads_share_large_passes_without_a_trace() {
     // Large enough that elementwise passes are shared out too.
     let local = r#"network.layers=[{ kind = "local", kernel = 3, channels = 20, stride = 1 }, { kind = "local", kernel = 2, channels = 16, stride = 2 }]"#;

@@ -40,12 +40,13 @@ impl ParameterSpan {
             Bias::PerUnit => connectivity.destinations,
             Bias::PerChannel => 1,
         };
-        let bias = start + connectivity.blocks * panels * connectivity.rows * LANES;
+        let blocks = if connectivity.weighted { connectivity.blocks } else { 0 };
+        let bias = start + blocks * panels * connectivity.rows * LANES;
         ParameterSpan {
             weights: start,
             bias,
             end: bias + bias_positions * panels * LANES,
-            blocks: connectivity.blocks,
+            blocks,
             panels,
             rows: connectivity.rows,
             bias_positions,

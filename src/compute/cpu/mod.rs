@@ -26,6 +26,8 @@ mod output;
 mod parameters;
 pub mod pool;
 #[allow(clippy::undocumented_unsafe_blocks)]
+mod pooling;
+#[allow(clippy::undocumented_unsafe_blocks)]
 pub mod simd;
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod tile;
@@ -37,7 +39,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 use crate::compute::profile::Profile;
-use crate::compute::{Activity, Measure, OptimizerStep, Update};
+use crate::compute::{Activity, Backend, Measure, OptimizerStep, Update};
 use crate::network::{MapId, Maps, Network, Nonlinearity, Output, Role, Shape};
 use crate::observe::{Doing, span};
 use elementwise::Values;
@@ -60,6 +62,12 @@ pub struct Slot {
     nonlinearity: Nonlinearity,
     /// First element of the pre-activations, where slopes come from them; else `start`.
     pre_activation: usize,
+}
+
+/// Elements between samples of the input. It is no vector operand, but of a pool: without padding, three channels take three floats.
+pub fn input_stride(network: &Network) -> usize {
+    let channels = network.input.channels;
+    if network.layers[0].connectivity().weighted { channels } else { row_stride(channels) }
 }
 
 /// Activities that go through a map together: g on an activity, its target, and a corrupted copy.
@@ -87,6 +95,8 @@ pub struct CpuBackend {
     labels: Vec<u32>,
     measures: [Vec<f32>; Measure::COUNT],
     factors: Vec<Factors>,
+    /// By layer: which place of each window won in the last pass up through a max pool.
+    winners: Vec<Option<Activity>>,
 }
 
 /// What a CPU backend is made from.
@@ -122,10 +132,14 @@ impl CpuBackend {
             labels: Vec::new(),
             measures: [const { Vec::new() }; Measure::COUNT],
             factors: Vec::new(),
+            winners: vec![None; network.depth()],
         };
         backend.measures = [(); Measure::COUNT].map(|()| vec![0.0; setup.capacity]);
-        // The input is never a vector operand: without padding, three channels take three floats.
-        backend.slot(network.input, network.input.channels, Nonlinearity::Identity);
+        backend.slot(network.input, input_stride(network), Nonlinearity::Identity);
+        let maps = backend.maps.clone();
+        for map in maps.max_pools() {
+            backend.winners[map.layer] = Some(backend.activity(map.destination));
+        }
         backend
     }
 
@@ -210,7 +224,8 @@ impl CpuBackend {
         at(items.start)..at(items.end)
     }
 
-    /// For each update, makes the gradient of the items that `owned` names from the factors of all ranks, and uses it.
+    /// For each map, makes the gradient of the items that `owned` names from the factors of all its updates and of all ranks, and uses it.
+    /// Updates of one map follow one another.
     ///
     /// `bases` are the ranks' arenas of activities, in the order of the global batch; every rank has the batch of this one.
     pub fn update(
@@ -232,15 +247,25 @@ impl CpuBackend {
         let mut passes = Vec::with_capacity(updates.len());
         let mut units = Vec::new();
         let (mut operations, mut bytes) = ([0.0; 2], [0.0; 2]);
-        for (index, update) in updates.iter().enumerate() {
+        let mut rest = &factors[..];
+        for (index, of_map) in updates.chunk_by(|one, next| one.map == next.map).enumerate() {
+            let update = of_map[0];
             let map = self.maps.get(update.map);
             let (pre, post) = (self.place(update.pre), self.place(update.post));
-            ensure!(pre.shape.positions() == map.connectivity.sources, "the presynaptic factor does not fit {}", map.weight.name);
-            ensure!(post.shape.positions() == map.connectivity.destinations, "the postsynaptic factor does not fit {}", map.weight.name);
+            for factor in of_map.iter().map(|update| self.place(update.pre)) {
+                let fits = factor.shape.positions() == map.connectivity.sources && factor.stride == pre.stride;
+                ensure!(fits, "the presynaptic factor does not fit {}", map.weight.name);
+            }
+            for factor in of_map.iter().map(|update| self.place(update.post)) {
+                let fits = factor.shape.positions() == map.connectivity.destinations && factor.stride == post.stride;
+                ensure!(fits, "the postsynaptic factor does not fit {}", map.weight.name);
+            }
+            let own;
+            (own, rest) = rest.split_at(of_map.len() * bases.len());
             passes.push(update::Update {
                 connectivity: &map.connectivity,
                 span: self.parameters.spans[update.map.0],
-                factors: &factors[index * bases.len()..(index + 1) * bases.len()],
+                factors: own,
                 batch: self.batch,
                 pre_stride: pre.stride,
                 post_stride: post.stride,
@@ -249,7 +274,7 @@ impl CpuBackend {
             let items = owned(update.map);
             let share = items.len() as f64 / self.update_items(update.map).max(1) as f64;
             let kind = usize::from(map.role == Role::Inverse);
-            let global = bases.len() * self.batch;
+            let global = own.len() * self.batch;
             operations[kind] += share * global as f64 * map.connectivity.operations();
             bytes[kind] += share * update::bytes(&map.connectivity, global);
             // A few items in a row: memory streams, and threads still share the work evenly.

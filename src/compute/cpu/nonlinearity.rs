@@ -70,15 +70,27 @@ impl Through for LeakyRelu {
 /// sqrt(2 / pi).
 const INNER: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
 
+/// The tanh in gelu of `a`, whose square is `square`. At its ends it is 1 and -1: what tanh lacks there would be multiplied by a, and by its
+/// square in the slope.
+#[inline(always)]
+unsafe fn tanh_in_gelu<S: Simd>(a: S, square: S) -> S {
+    const END: f32 = 7.9;
+    unsafe {
+        let inner = square.mul_add(S::splat(INNER * Nonlinearity::CUBE), S::splat(INNER)).mul(a);
+        let end = S::splat(END);
+        let below = S::splat(0.0).sub(inner).sub(end).where_positive(S::splat(-1.0), tanh(inner));
+        inner.sub(end).where_positive(S::splat(1.0), below)
+    }
+}
+
 impl Through for Gelu {
     const NONLINEARITY: Nonlinearity = Nonlinearity::Gelu;
 
     #[inline(always)]
     unsafe fn value<S: Simd>(a: S) -> S {
         unsafe {
-            let inner = a.mul(a).mul_add(S::splat(INNER * Nonlinearity::CUBE), S::splat(INNER)).mul(a);
             let half = a.mul(S::splat(0.5));
-            half.mul_add(tanh(inner), half)
+            half.mul_add(tanh_in_gelu(a, a.mul(a)), half)
         }
     }
 
@@ -86,7 +98,7 @@ impl Through for Gelu {
     unsafe fn slope<S: Simd>(a: S) -> S {
         unsafe {
             let square = a.mul(a);
-            let t = tanh(square.mul_add(S::splat(INNER * Nonlinearity::CUBE), S::splat(INNER)).mul(a));
+            let t = tanh_in_gelu(a, square);
             let of_inner = square.mul_add(S::splat(3.0 * INNER * Nonlinearity::CUBE), S::splat(INNER));
             let one = S::splat(1.0);
             a.mul(one.sub(t.mul(t))).mul_add(of_inner, one.add(t)).mul(S::splat(0.5))
@@ -207,6 +219,8 @@ mod tests {
                 assert!(values.iter().all(|value| value.is_nan()), "{} {nonlinearity:?}", isa.name());
             }
             assert_eq!(of(isa, Nonlinearity::Relu, &[f32::NEG_INFINITY; LANES])[0], [0.0; LANES]);
+            assert_eq!(of(isa, Nonlinearity::Gelu, &[-1000.0; LANES]), [[0.0; LANES], [0.0; LANES]]);
+            assert_eq!(of(isa, Nonlinearity::Gelu, &[1000.0; LANES]), [[1000.0; LANES], [1.0; LANES]]);
         }
     }
 }

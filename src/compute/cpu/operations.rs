@@ -14,11 +14,12 @@ use super::memory::row_stride;
 use super::noise::AddNoise;
 use super::nonlinearity::{Through, through};
 use super::output;
+use super::pooling::{Pooling, Samples};
 use super::simd::LANES;
 use super::{CpuBackend, MOST_JOBS};
 use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
-use crate::network::{MapId, Output, Shape};
+use crate::network::{MapId, Output, Pool, Role, Shape};
 use crate::observe::{Doing, span};
 
 /// Below this many vectors a pass is done before other threads would have begun.
@@ -31,6 +32,17 @@ impl CpuBackend {
         let doing = profile::pass(spec.role, transposed);
         let _span = span(doing, Some(spec.layer));
         let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
+        let connectivity = &spec.connectivity;
+        let ends = (connectivity.sources, connectivity.destinations);
+        let (sources, destinations) = if transposed { (ends.1, ends.0) } else { ends };
+        assert_eq!((from.shape.positions(), to.shape.positions()), (sources, destinations), "{}", spec.weight.name);
+        let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
+        let bytes = apply::bytes(connectivity, self.batch, jobs.len());
+        if let Some(pool) = spec.pool {
+            let back = transposed || spec.role == Role::Feedback;
+            jobs.iter().for_each(|job| self.pool_pass(spec.layer, pool, *job, back));
+            return self.profile.add(doing, started.elapsed().as_secs_f64(), operations, bytes);
+        }
         let nonlinearity = if transposed { Nonlinearity::Identity } else { to.nonlinearity };
         let nowhere = std::ptr::null_mut();
         let mut uses = [Job { source: nowhere, destination: nowhere, pre_activation: nowhere }; MOST_JOBS];
@@ -43,10 +55,6 @@ impl CpuBackend {
             let pre_activation = self.pre_activations(*destination).at(0);
             *place = Job { source: self.values(*source).at(0), destination: self.values(*destination).at(0), pre_activation };
         }
-        let connectivity = &spec.connectivity;
-        let ends = (connectivity.sources, connectivity.destinations);
-        let (sources, destinations) = if transposed { (ends.1, ends.0) } else { ends };
-        assert_eq!((from.shape.positions(), to.shape.positions()), (sources, destinations), "{}", spec.weight.name);
         let pass = Pass {
             connectivity,
             parameters: self.parameters.weights.at(0),
@@ -61,9 +69,27 @@ impl CpuBackend {
         let (isa, cut) = (self.isa, pass.cut(self.isa, self.pool.threads()));
         // SAFETY: slots and spans are of the map's sizes, and no two items write the same elements.
         self.pool.run(cut.items, |item| unsafe { pass.run(isa, cut, item) });
-        let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
-        let bytes = apply::bytes(connectivity, self.batch, jobs.len());
         self.profile.add(doing, started.elapsed().as_secs_f64(), operations, bytes);
+    }
+
+    /// Layer `layer`'s pool of an activity, or the way back of an error.
+    fn pool_pass(&self, layer: usize, pool: Pool, (source, destination): (Activity, Activity), back: bool) {
+        let pass = Pooling {
+            connectivity: &self.maps.get(self.maps.forward[layer]).connectivity,
+            pool,
+            back,
+            source: self.values(source),
+            destination: self.values(destination),
+            winners: self.values(self.winners[layer].unwrap_or(source)),
+            batch: self.batch,
+            stride: self.place(source).stride,
+        };
+        assert_eq!(pass.stride, self.place(destination).stride, "channels are those of the layer below");
+        let isa = self.isa;
+        // SAFETY: source, destination and winners have the map's shapes, and this thread alone has the samples.
+        self.pool.run_ranges(self.batch, 4 * self.pool.threads(), |samples| unsafe {
+            isa.run(Samples { pass: &pass, begin: samples.start, end: samples.end });
+        });
     }
 
     /// Runs `operation` over all elements of activities shaped as `like`; `operands` counts those read and written.
@@ -331,7 +357,7 @@ impl Backend for CpuBackend {
             for sample in begin..end {
                 let image = &batch.pixels[sample * units..(sample + 1) * units];
                 for (position, pixel) in image.chunks_exact(channels).enumerate() {
-                    let at = (position * batch.samples + sample) * channels;
+                    let at = (position * batch.samples + sample) * slot.stride;
                     // SAFETY: the input has room for the batch, as was seen above, and this thread alone has the sample.
                     unsafe { std::ptr::copy_nonoverlapping(pixel.as_ptr(), input.at(at), channels) };
                 }

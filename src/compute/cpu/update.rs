@@ -2,7 +2,7 @@
 //!
 //! The gradient of a block is the product of its presynaptic activities and postsynaptic errors summed over links and the global batch. It
 //! is made tile by tile in registers, and the optimiser is applied there and then; only `exchange = "gradients"` stores it. A sum runs over links,
-//! then ranks, then samples, so one rank's sum has the order of many.
+//! then updates, then ranks, then samples, so one rank's sum has the order of many.
 
 use super::elementwise::Values;
 use super::memory::{ParameterSpan, row_stride};
@@ -38,7 +38,7 @@ pub enum Use {
 pub struct Update<'a> {
     pub connectivity: &'a Connectivity,
     pub span: ParameterSpan,
-    /// By rank, in the order of the global batch.
+    /// By rank, in the order of the global batch; where a map has several updates, one after the other.
     pub factors: &'a [Factors],
     /// Samples of each rank.
     pub batch: usize,

@@ -36,7 +36,7 @@ use super::device::Device;
 use super::profile::Profile;
 use super::settings::Precision;
 use super::{Activity, Buffer, Measure, Nonlinearity, OptimizerStep, Update};
-use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Shape};
+use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Pool, Role, Shape};
 use crate::observe::{Doing, span_unless_in};
 
 /// What a [`TorchBackend`] is made from.
@@ -98,6 +98,8 @@ pub struct TorchBackend {
     measures: [Vec<f32>; Measure::COUNT],
     /// Whole moments of maps of which this rank owns a part.
     gathered: RefCell<HashMap<(usize, Buffer), Tensor>>,
+    /// By layer: which place of each window won in the last pass up through a max pool.
+    winners: HashMap<usize, Tensor>,
     failed: Option<anyhow::Error>,
 }
 
@@ -144,6 +146,7 @@ impl TorchBackend {
             measured: Tensor::new(),
             measures: [const { Vec::new() }; Measure::COUNT],
             gathered: RefCell::default(),
+            winners: HashMap::new(),
             failed: None,
             maps,
         };
@@ -170,7 +173,7 @@ impl TorchBackend {
 
     /// Initial parameters, from the seed: those that the CPU backend draws.
     pub fn initialize(&mut self) {
-        for (index, map) in self.maps.all.iter().enumerate() {
+        for (index, map) in self.maps.all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
             if let Err(error) = self.parameters[index].initialize(map, &self.windows[index], index, self.seed, 0) {
                 self.failed = Some(error);
                 return;
@@ -263,9 +266,27 @@ impl TorchBackend {
         self.clock.settle()
     }
 
+    /// Layer `layer`'s pool of an activity, or the way back of an error.
+    fn pool_pass(&mut self, layer: usize, pool: Pool, (source, destination): (Activity, Activity), back: bool) -> Result<()> {
+        let windows = &self.windows[self.maps.forward[layer].0];
+        let source = self.values(source);
+        self.slots[destination.0].values = if back {
+            windows.unpooled(source, self.winners.get(&layer))?
+        } else {
+            let (values, winners) = windows.pooled(pool, source)?;
+            self.winners.extend(winners.map(|winners| (layer, winners)));
+            values
+        };
+        Ok(())
+    }
+
     /// One pass over a map's weights for all jobs.
     fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool) -> Result<()> {
         let (map, windows, parameters) = (self.maps.get(id), &self.windows[id.0], &self.parameters[id.0]);
+        if let Some(pool) = map.pool {
+            let (layer, back) = (map.layer, transposed || map.role == Role::Feedback);
+            return jobs.iter().try_for_each(|job| self.pool_pass(layer, pool, *job, back));
+        }
         let sources: Vec<&Tensor> = jobs.iter().map(|(source, _)| self.values(*source)).collect();
         let joined;
         let x = match sources[..] {
@@ -339,7 +360,7 @@ impl TorchBackend {
 
     fn cost_of_update(&self, id: MapId, samples: usize) -> (Doing, f64, f64) {
         let map = self.maps.get(id);
-        let doing = if map.role == crate::network::Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
+        let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
         let factors = samples * (map.source.units() + map.destination.units());
         (doing, samples as f64 * map.connectivity.operations(), 4.0 * (factors + map.parameters()) as f64)
     }

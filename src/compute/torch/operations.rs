@@ -37,8 +37,8 @@ impl TorchBackend {
         match nonlinearity {
             Nonlinearity::Tanh => delta.f_mul(&Tensor::f_ones([1], (Kind::Float, y.device()))?.f_sub(&y.f_mul(y)?)?),
             Nonlinearity::Relu => delta.f_mul(&y.f_gt(0.0)?),
-            Nonlinearity::LeakyRelu => delta.f_leaky_relu_backward(y, f64::from(Nonlinearity::LEAK), true),
-            Nonlinearity::Gelu => delta.f_gelu_backward(pre_activation, GELU),
+            Nonlinearity::LeakyRelu => y.f_leaky_relu_backward(delta, f64::from(Nonlinearity::LEAK), true),
+            Nonlinearity::Gelu => pre_activation.f_gelu_backward(delta, GELU),
             Nonlinearity::Identity => delta.f_mul_scalar(1.0),
         }
     }

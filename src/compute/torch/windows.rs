@@ -7,7 +7,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::network::{Link, Map, Role};
+use crate::network::{Link, Map, Pool, Role};
 
 /// How a map's weights, [count or 1, offsets * inner, outer], meet its activities.
 pub struct Windows {
@@ -22,6 +22,8 @@ pub struct Windows {
     pub shared: bool,
     /// Inner positions.
     positions: i64,
+    /// Of a pool, [count, 1, 1]: one over the places of a window that are inside the image.
+    shares: Option<Tensor>,
     /// Absent where a single window covers every inner position in order.
     places: Option<Places>,
 }
@@ -53,8 +55,14 @@ impl Windows {
         }
         let in_order = count == 1 && offsets == positions && inside.iter().enumerate().all(|(offset, place)| offset as i64 == *place);
         let places = if in_order { None } else { Some(Places::new(&inside, positions, device)?) };
+        let shares = || -> Result<Tensor, TchError> {
+            let inside = |window| connectivity.by_destination.of(window).len() as f32;
+            let shares: Vec<f32> = (0..count).map(|window| 1.0 / inside(window)).collect();
+            Tensor::f_from_slice(&shares)?.f_to_device(device)?.f_view([-1, 1, 1])
+        };
+        let shares = map.pool.filter(|_| reads).map(|_| shares()).transpose()?;
         let [count, offsets, inner, outer, positions] = [count, offsets, inner, outer, positions].map(|size| size as i64);
-        Ok(Windows { reads, count, offsets, inner, outer, shared, positions, places })
+        Ok(Windows { reads, count, offsets, inner, outer, shared, positions, shares, places })
     }
 
     /// Shape of the weights: windows that have some of their own, inputs of one, outputs.
@@ -77,6 +85,36 @@ impl Windows {
         };
         let covered = x.f_index_select(0, &places.inside)?.f_view([self.count, self.offsets, batch, self.inner])?;
         covered.f_permute([0, 2, 1, 3])?.f_reshape([self.count, batch, self.offsets * self.inner])
+    }
+
+    /// A pool of [positions, batch, channels], [count, batch, channels]; and of a maximum which places won.
+    pub fn pooled(&self, pool: Pool, x: &Tensor) -> Result<(Tensor, Option<Tensor>), TchError> {
+        let outside = if pool == Pool::Max { f64::NEG_INFINITY } else { 0.0 };
+        let covered = match &self.places {
+            None => x.shallow_clone(),
+            Some(places) => with_last(x, outside)?.f_index_select(0, &places.inside)?,
+        };
+        let covered = covered.f_view([self.count, self.offsets, x.size()[1], self.inner])?;
+        match &self.shares {
+            Some(shares) if pool == Pool::Average => {
+                Ok((covered.f_sum_dim_intlist([1].as_slice(), false, Kind::Float)?.f_mul(shares)?, None))
+            }
+            _ => covered.f_max_dim(1, false).map(|(largest, winners)| (largest, Some(winners))),
+        }
+    }
+
+    /// The way back of an error, to the places that won or to all in equal parts.
+    pub fn unpooled(&self, error: &Tensor, winners: Option<&Tensor>) -> Result<Tensor, TchError> {
+        let batch = error.size()[1];
+        let size = [self.count, self.offsets, batch, self.inner];
+        let of_places = match (winners, &self.shares) {
+            (None, Some(shares)) => error.f_mul(shares)?.f_unsqueeze(1)?.f_expand(size, false)?,
+            (winners, _) => {
+                let winners = winners.expect("the pass up came before").f_unsqueeze(1)?;
+                Tensor::f_zeros(size, (Kind::Float, error.device()))?.f_scatter(1, &winners, &error.f_unsqueeze(1)?)?
+            }
+        };
+        self.spread(&of_places.f_permute([0, 2, 1, 3])?.f_reshape([self.count, batch, self.offsets * self.inner])?)
     }
 
     /// Windows that share weights as the samples of one: [count, batch, n] becomes [1, count * batch, n].
@@ -120,7 +158,12 @@ impl Places {
 
 /// `x` with a position of zeros after the last.
 fn with_zero(x: &Tensor) -> Result<Tensor, TchError> {
+    with_last(x, 0.0)
+}
+
+/// `x` with a position that holds `value` after the last.
+fn with_last(x: &Tensor, value: f64) -> Result<Tensor, TchError> {
     let size = x.size();
-    let zero = Tensor::f_zeros([1, size[1], size[2]], (Kind::Float, x.device()))?;
-    Tensor::f_cat(&[x, &zero], 0)
+    let last = Tensor::f_full([1, size[1], size[2]], value, (Kind::Float, x.device()))?;
+    Tensor::f_cat(&[x, &last], 0)
 }

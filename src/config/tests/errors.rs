@@ -23,6 +23,8 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("network.layers=[{kind = \"local\", kernel = 0, channels = 1}]", &["kernel", "found 0"]),
         ("network.layers=[{kind = \"local\", kernel = 1, channels = 0}]", &["channels", "found 0"]),
         ("network.layers=[{kind = \"local\", kernel = 1, channels = 1, stride = 0}]", &["stride", "found 0"]),
+        ("network.layers=[{kind = \"max_pool\", kernel = 2}]", &["network.layers[0]: stride is required"]),
+        ("network.layers=[{kind = \"max_pool\", kernel = 2, stride = 2, nonlinearity = \"relu\"}]", &["nonlinearity", "kind \"max_pool\""]),
         ("network.nonlinearity=reluu", &["network.nonlinearity", "did you mean \"relu\"?"]),
         (
             "network.layers=[{kind = \"dense\", units = 3, nonlinearity = \"sigmoid\"}]",
@@ -141,6 +143,7 @@ fn required_keys_are_asked_for_by_name() {
 #[test]
 fn combinations_without_meaning_are_refused() {
     const DENSE: &str = "network.layers=[{kind = \"dense\", units = 8}]";
+    const POOL: &str = "network.layers=[{kind = \"max_pool\", kernel = 2, stride = 2}]";
     const CONV: &str = "network.layers=[{kind = \"conv\", kernel = 3, channels = 8}]";
     const LOCAL: &str = "network.layers=[{kind = \"local\", kernel = 3, channels = 8}, {kind = \"local\", kernel = 3, channels = 8}]";
     const TRANSPOSED: &str = "learning.inverse_weights=transposed";
@@ -193,7 +196,18 @@ fn combinations_without_meaning_are_refused() {
         (&[CONV], Some("network.layers: layer 0 is conv, which rule \"dtp\" cannot train")),
         (
             &[CONV, "learning.rule=sdtp"],
-            Some("rule \"sdtp\" cannot train; use kind = \"local\", or one of the rules bp, fa, dfa, kp, usf, frsf, brsf, wm, dkp, drtp"),
+            Some(
+                "rule \"sdtp\" cannot train; use kind = \"local\", or use one of the rules bp, fa, dfa, kp, usf, frsf, brsf, wm, dkp, drtp",
+            ),
+        ),
+        (
+            &[POOL],
+            Some("network.layers: layer 0 is max_pool, which rule \"dtp\" cannot train; leave it out, or use one of the rules bp, fa, dfa"),
+        ),
+        (&[POOL, "learning.rule=dfa"], None),
+        (
+            &["network.layers=[{kind = \"dense\", units = 8}, {kind = \"average_pool\", kernel = 2, stride = 2}]"],
+            Some("network.layers: layer 1 (average_pool) stands above layer 0 (dense)"),
         ),
         (&[CONV, "learning.rule=bp"], None),
         (&[CONV, "learning.rule=fa"], None),

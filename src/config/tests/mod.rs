@@ -102,6 +102,7 @@ fn defaults_are_the_documented_ones() {
         alpha: None,
         sigma: None,
         target_step: 1.0,
+        inverse_iterations: 1,
         inverses: InverseChoice::Trained,
         label_smoothing: 0.0,
         auxiliary_units: None,

@@ -25,7 +25,7 @@ use tch::{Kind, Tensor};
 
 use self::staged::Staged;
 use super::settings::{Settings, TransportChoice, Wire};
-use super::{Handle, NCCL_WITHOUT_GPU, Optimizers, Sharing, Span, Transport, UpdateExchange, nccl};
+use super::{Handle, NCCL_WITHOUT_GPU, Optimizers, Sharing, Span, Transport, UpdateExchange, nccl, same_map};
 use crate::compute::cuda::Stream;
 use crate::compute::cuda::driver::Driver;
 use crate::compute::torch::TorchBackend;
@@ -92,6 +92,8 @@ pub struct TensorExchange {
     wire: Kind,
     /// Updates of this step.
     taken: Vec<Update>,
+    /// Those of a gradient that may still get more.
+    pending: Vec<Update>,
     /// Of this step: all ranks' factors on their way, [ranks, positions, samples, channels], by activity.
     factors: BTreeMap<usize, (Handle, Tensor)>,
     /// Of this step, by map.
@@ -138,22 +140,30 @@ impl TensorExchange {
             overlap,
             wire,
             taken: Vec::new(),
+            pending: Vec::new(),
             factors: BTreeMap::new(),
             gradients: BTreeMap::new(),
         }
     }
 
-    /// Begins what an update's sharing needs before any parameter may change: to gather factors, each once in a step, or to sum a gradient.
-    fn begin(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+    /// Begins what the sharing of one map's updates needs before any parameter may change: to gather factors, each once in a step, or to sum
+    /// a gradient.
+    fn begin(&mut self, backend: &mut TorchBackend, of_map: &[Update]) -> Result<()> {
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
-        let (pre, post) = backend.factors(&update)?;
-        let traced = |doing: Doing| Span { doing, layer: Some(backend.maps.get(update.map).layer) };
-        match self.sharing[update.map.0] {
+        let map = of_map[0].map;
+        let factors = of_map.iter().map(|update| backend.factors(update)).collect::<Result<Vec<_>>>()?;
+        let traced = |doing: Doing| Span { doing, layer: Some(backend.maps.get(map).layer) };
+        match self.sharing[map.0] {
             Sharing::None => {}
             Sharing::Activities => {
-                let mut new = vec![(update.pre, pre), (update.post, post)];
-                new.retain(|(activity, _)| !self.factors.contains_key(&activity.0));
-                new.dedup_by_key(|(activity, _)| *activity);
+                let mut new: Vec<(Activity, Tensor)> = Vec::new();
+                for (update, (pre, post)) in of_map.iter().zip(factors) {
+                    for (activity, values) in [(update.pre, pre), (update.post, post)] {
+                        if !self.factors.contains_key(&activity.0) && new.iter().all(|(other, _)| *other != activity) {
+                            new.push((activity, values));
+                        }
+                    }
+                }
                 let pairs: Vec<(Tensor, Tensor)> = new
                     .iter()
                     .map(|(_, own)| {
@@ -171,12 +181,13 @@ impl TensorExchange {
             }
             Sharing::Gradients => {
                 let traced = traced(Doing::GradientTransfer);
-                let all = backend.gradient(update.map, &pre, &post)?.f_to_kind(self.wire)?;
-                let part = Tensor::f_empty([backend.owned(update.map).len() as i64], (self.wire, all.device()))?;
+                let (pre, post) = one_after_the_other(factors)?;
+                let all = backend.gradient(map, &pre, &post)?.f_to_kind(self.wire)?;
+                let part = Tensor::f_empty([backend.owned(map).len() as i64], (self.wire, all.device()))?;
                 let handle = exchanging(backend, self.wire.elt_size_in_bytes() * (all.numel() - part.numel()), |_| {
                     collectives.reduce_scatter(traced, &all, &part)
                 })?;
-                self.gradients.insert(update.map.0, Scattering { handle, _all: all, part });
+                self.gradients.insert(map.0, Scattering { handle, _all: all, part });
             }
         }
         Ok(())
@@ -206,8 +217,23 @@ impl UpdateExchange for TensorExchange {
     type Backend = TorchBackend;
 
     fn take(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
+        if backend.maps.get(update.map).pool.is_some() {
+            return Ok(());
+        }
+        if self.overlap {
+            // A gradient is whole when another map's updates begin.
+            if self.pending.first().is_some_and(|before| before.map != update.map) {
+                let of_map = std::mem::take(&mut self.pending);
+                self.begin(backend, &of_map)?;
+            }
+            if self.sharing[update.map.0] == Sharing::Gradients {
+                self.pending.push(update);
+            } else {
+                self.begin(backend, &[update])?;
+            }
+        }
         self.taken.push(update);
-        if self.overlap { self.begin(backend, update) } else { Ok(()) }
+        Ok(())
     }
 
     fn commit(&mut self, backend: &mut TorchBackend, steps: Optimizers) -> Result<()> {
@@ -215,28 +241,30 @@ impl UpdateExchange for TensorExchange {
         let maps = backend.maps.clone();
         let step = |map: MapId| steps.of(&maps, map);
         let traced = |map: MapId| Span { doing: Doing::ParametersTransfer, layer: Some(maps.get(map).layer) };
-        if !self.overlap {
-            // All factors first: they travel while gradients are made.
-            let (by_factors, others): (Vec<Update>, Vec<Update>) =
-                updates.iter().partition(|update| self.sharing[update.map.0] == Sharing::Activities);
-            by_factors.into_iter().chain(others).try_for_each(|update| self.begin(backend, update))?;
-        }
-        let of = |way: Sharing| updates.iter().filter(|update| self.sharing[update.map.0] == way).copied().collect::<Vec<_>>();
+        let not_begun = if self.overlap { std::mem::take(&mut self.pending) } else { updates.clone() };
+        // All factors first: they travel while gradients are made.
+        let (by_factors, others): (Vec<&[Update]>, Vec<&[Update]>) =
+            not_begun.chunk_by(same_map).partition(|of_map| self.sharing[of_map[0].map.0] == Sharing::Activities);
+        by_factors.into_iter().chain(others).try_for_each(|of_map| self.begin(backend, of_map))?;
+        let of = |way: Sharing| {
+            updates.chunk_by(same_map).filter(|of_map| self.sharing[of_map[0].map.0] == way).map(<[Update]>::to_vec).collect::<Vec<_>>()
+        };
         let [by_factors, by_gradients, alone] = [Sharing::Activities, Sharing::Gradients, Sharing::None].map(of);
         if let Some(collectives) = &mut self.collectives {
             let collectives = &mut **collectives;
-            for update in &by_factors {
+            for of_map in &by_factors {
                 let mut one = |activity: Activity| {
                     let (handle, all) = self.factors.get(&activity.0).context("every factor was gathered")?;
                     exchanging(backend, 0, |_| collectives.wait(*handle))?;
                     joined(all)
                 };
-                let (pre, post) = (one(update.pre)?, one(update.post)?);
-                let gradient = backend.gradient(update.map, &pre, &post)?;
-                backend.optimize(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
+                let factors = of_map.iter().map(|update| Ok((one(update.pre)?, one(update.post)?))).collect::<Result<Vec<_>>>()?;
+                let (map, (pre, post)) = (of_map[0].map, one_after_the_other(factors)?);
+                let gradient = backend.gradient(map, &pre, &post)?;
+                backend.optimize(map, 0..gradient.numel(), &gradient, &step(map))?;
             }
             let mut gathering = Vec::with_capacity(by_gradients.len());
-            for Update { map, .. } in by_gradients {
+            for map in by_gradients.iter().map(|of_map| of_map[0].map) {
                 let Scattering { handle, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
                 exchanging(backend, 0, |_| collectives.wait(*handle))?;
                 let owned = backend.owned(map);
@@ -273,22 +301,33 @@ impl UpdateExchange for TensorExchange {
             self.factors.clear();
             self.gradients.clear();
         }
-        for update in &alone {
-            let (pre, post) = backend.factors(update)?;
-            let gradient = backend.gradient(update.map, &pre, &post)?;
-            backend.optimize(update.map, 0..gradient.numel(), &gradient, &step(update.map))?;
+        for of_map in &alone {
+            let factors = of_map.iter().map(|update| backend.factors(update)).collect::<Result<Vec<_>>>()?;
+            let (map, (pre, post)) = (of_map[0].map, one_after_the_other(factors)?);
+            let gradient = backend.gradient(map, &pre, &post)?;
+            backend.optimize(map, 0..gradient.numel(), &gradient, &step(map))?;
         }
         backend.settle()
     }
 
     fn settle(&mut self) {
         self.taken.clear();
+        self.pending.clear();
         let handles = std::mem::take(&mut self.factors).into_values().map(|(handle, _)| handle);
         let handles = handles.chain(std::mem::take(&mut self.gradients).into_values().map(|scattering| scattering.handle));
         let Some(collectives) = &mut self.collectives else { return };
         // The step has failed already, and its first error says more.
         let _ = handles.into_iter().try_for_each(|handle| collectives.wait(handle)).and_then(|()| collectives.settle());
     }
+}
+
+/// The factors of several updates of a map, as those of one that has the samples of them all.
+fn one_after_the_other(mut factors: Vec<(Tensor, Tensor)>) -> Result<(Tensor, Tensor)> {
+    if factors.len() == 1 {
+        return factors.pop().context("there is one");
+    }
+    let (pre, post): (Vec<Tensor>, Vec<Tensor>) = factors.into_iter().unzip();
+    Ok((Tensor::f_cat(&pre, 1)?, Tensor::f_cat(&post, 1)?))
 }
 
 /// Gathered factors as those of the global batch, [positions, samples of all ranks, channels].

@@ -85,8 +85,8 @@ impl Executor for OnCpu {
         Ok(())
     }
 
-    fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()> {
-        Learning::run(&mut self.backend, &mut self.exchange, rule, phase)
+    fn learn(&mut self, rule: &dyn Rule, phase: Phase, iteration: usize) -> Result<()> {
+        Learning::run(&mut self.backend, &mut self.exchange, rule, phase, iteration)
     }
 
     fn commit(&mut self, steps: Optimizers) -> Result<()> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::Executor;
 use crate::agreement::{Facts, agree};
@@ -24,13 +24,21 @@ use crate::learner::diagnostics::LayerDiagnostics;
 use crate::learner::engine::{self, Engine};
 use crate::network::{Maps, Network};
 use crate::observe::Doing;
-use crate::rules::{self, Collected, Phase, Rule};
+use crate::rules::{self, Phase, Rule, Step};
 
 const ON_CPU_ALONE: &str =
     "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
 
-const NO_SMOOTHING: &str = "learning.label_smoothing: this program's kernels for GPUs do not have it; use 0, parallel.kernels = \"libtorch\", or \
-                            parallel.device = \"cpu\"";
+/// What these kernels do not have, and who does.
+macro_rules! lacking {
+    ($what:literal) => {
+        concat!($what, ": this program's kernels for GPUs do not have it; use parallel.kernels = \"libtorch\", or parallel.device = \"cpu\"")
+    };
+}
+
+const NO_SMOOTHING: &str = lacking!("learning.label_smoothing above 0");
+const NO_POOLS: &str = lacking!("network.layers with a pool");
+const NO_SEVERAL: &str = lacking!("learning.rule with several updates of a layer in one step");
 
 impl Engine {
     /// [`Engine::new`] on `gpu`, which may be a stand-in: the way to try what GPUs run without having one.
@@ -64,8 +72,8 @@ pub(super) fn on_device(
 /// What a graph is of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    /// A rule's step, by the models that it trains.
-    Learning(bool, bool),
+    /// A rule's step, by the models that it trains, and how often the inverses have learned from the batch before: a graph has the noise of one.
+    Learning(bool, bool, usize),
     Updates(bool, bool),
     /// A forward pass on so many samples.
     Forward(usize),
@@ -79,7 +87,7 @@ impl Key {
             _ => "the inverse model",
         };
         match self {
-            Key::Learning(forward, inverse) => format!("a step of {}", of(forward, inverse)),
+            Key::Learning(forward, inverse, _) => format!("a step of {}", of(forward, inverse)),
             Key::Updates(forward, inverse) => format!("the updates of {}", of(forward, inverse)),
             Key::Forward(samples) => format!("a forward pass on {samples} samples"),
         }
@@ -116,6 +124,9 @@ impl OnGpu {
         if config.learning.label_smoothing != 0.0 {
             return Err(Exit::Usage.error(NO_SMOOTHING));
         }
+        if maps.all.iter().any(|map| map.pool.is_some()) {
+            return Err(Exit::Usage.error(NO_POOLS));
+        }
         let (size, rank) = (transport.size(), transport.rank());
         let capacity = config.data.batch_size / size;
         let sharing = Sharing::plan(&maps, size, config.parallel.exchange, capacity);
@@ -134,12 +145,13 @@ impl OnGpu {
         let mut backend = CudaBackend::new(network, maps.clone(), gpu, setup)?;
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
         let phases: &[Phase] = match config.learning.schedule {
+            Schedule::Parallel if config.trains_inverses() && config.learning.inverse_iterations > 1 => &[Phase::Inverse, Phase::Both],
             Schedule::Parallel => &[Phase::Both],
             Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
         };
         backend.allocate(|backend| {
             for phase in phases {
-                let updates = learn(backend, &*rule, *phase, &sharing)?;
+                let updates = learn(backend, &*rule, (*phase, 0), &sharing)?;
                 updates.iter().try_for_each(|update| apply(backend, update, &sharing))?;
             }
             forward(backend, &*rule)
@@ -160,13 +172,41 @@ impl OnGpu {
     }
 }
 
+/// A step whose updates are taken down.
+struct Taking<'a> {
+    backend: &'a mut CudaBackend,
+    updates: Vec<Update>,
+    iteration: usize,
+}
+
+impl Step for Taking<'_> {
+    fn backend(&mut self) -> &mut dyn Backend {
+        self.backend
+    }
+
+    fn update(&mut self, update: Update) {
+        self.updates.push(update);
+    }
+
+    fn iteration(&self) -> usize {
+        self.iteration
+    }
+}
+
 /// What `rule` does in a step, and the gradients that ranks exchange. Returns the updates.
-fn learn(backend: &mut CudaBackend, rule: &dyn Rule, phase: Phase, sharing: &[Sharing]) -> Result<Vec<Update>> {
+fn learn(
+    backend: &mut CudaBackend,
+    rule: &dyn Rule,
+    (phase, iteration): (Phase, usize),
+    sharing: &[Sharing],
+) -> Result<Vec<Update>> {
     backend.lay_out_input()?;
     backend.forget_measures()?;
-    let mut step = Collected::on(backend);
+    let mut step = Taking { backend, updates: Vec::new(), iteration };
     rule.learn(&mut step, phase);
     let updates = step.updates;
+    let several = (1..updates.len()).any(|at| updates[..at].iter().any(|before| before.map == updates[at].map));
+    ensure!(!several, Exit::Usage.error(NO_SEVERAL));
     backend.send_measures()?;
     for update in updates.iter().filter(|update| sharing[update.map.0] == Sharing::Gradients) {
         backend.update(update, true)?;
@@ -213,13 +253,13 @@ impl Executor for OnGpu {
         self.take_measures(key)
     }
 
-    fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()> {
+    fn learn(&mut self, rule: &dyn Rule, phase: Phase, iteration: usize) -> Result<()> {
         let models = (phase.trains_forward(), phase.trains_inverse());
-        let key = Key::Learning(models.0, models.1);
+        let key = Key::Learning(models.0, models.1, iteration);
         let sharing = self.exchange.sharing().to_vec();
         let mut updates = None;
         self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| {
-            updates = Some(learn(backend, rule, phase, &sharing)?);
+            updates = Some(learn(backend, rule, (phase, iteration), &sharing)?);
             Ok(())
         })?;
         updates.map(|updates| self.updates.insert(models, updates));

@@ -62,7 +62,8 @@ pub trait Executor {
 
     /// Lets `rule` learn from the backend's batch, and waits for its measures. What its updates need begins to travel; no parameter changes.
     /// [`Executor::commit`] or [`Executor::settle`] ends the step. Collective.
-    fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()>;
+    /// `iteration` counts the times that inverses have learned from the batch before.
+    fn learn(&mut self, rule: &dyn Rule, phase: Phase, iteration: usize) -> Result<()>;
 
     /// Applies the step's updates to the parameters of every rank. Collective.
     fn commit(&mut self, steps: Optimizers) -> Result<()>;
@@ -109,8 +110,8 @@ pub struct StepInFlight<'a> {
 
 impl<'a> StepInFlight<'a> {
     /// Lets `rule` learn from the batch of `executor`. Collective.
-    pub fn learn(executor: &'a mut dyn Executor, rule: &dyn Rule, phase: Phase) -> Result<StepInFlight<'a>> {
-        executor.learn(rule, phase)?;
+    pub fn learn(executor: &'a mut dyn Executor, rule: &dyn Rule, phase: Phase, iteration: usize) -> Result<StepInFlight<'a>> {
+        executor.learn(rule, phase, iteration)?;
         Ok(StepInFlight { executor, committed: false })
     }
 
@@ -138,13 +139,14 @@ impl Drop for StepInFlight<'_> {
 struct Learning<'a, E: UpdateExchange> {
     backend: &'a mut E::Backend,
     exchange: &'a mut E,
+    iteration: usize,
     failed: Option<anyhow::Error>,
 }
 
 impl<'a, E: UpdateExchange> Learning<'a, E> {
     /// Lets `rule` learn; an error where an update could not be taken.
-    fn run(backend: &'a mut E::Backend, exchange: &'a mut E, rule: &dyn Rule, phase: Phase) -> Result<()> {
-        let mut step = Learning { backend, exchange, failed: None };
+    fn run(backend: &'a mut E::Backend, exchange: &'a mut E, rule: &dyn Rule, phase: Phase, iteration: usize) -> Result<()> {
+        let mut step = Learning { backend, exchange, iteration, failed: None };
         rule.learn(&mut step, phase);
         step.failed.map_or(Ok(()), Err)
     }
@@ -153,6 +155,10 @@ impl<'a, E: UpdateExchange> Learning<'a, E> {
 impl<E: UpdateExchange> Step for Learning<'_, E> {
     fn backend(&mut self) -> &mut dyn Backend {
         self.backend
+    }
+
+    fn iteration(&self) -> usize {
+        self.iteration
     }
 
     fn update(&mut self, update: Update) {

@@ -85,8 +85,8 @@ impl Executor for OnTensors {
         self.backend.finish()
     }
 
-    fn learn(&mut self, rule: &dyn Rule, phase: Phase) -> Result<()> {
-        let taken = Learning::run(&mut self.backend, &mut self.exchange, rule, phase);
+    fn learn(&mut self, rule: &dyn Rule, phase: Phase, iteration: usize) -> Result<()> {
+        let taken = Learning::run(&mut self.backend, &mut self.exchange, rule, phase, iteration);
         // What failed first is the backend's, where it did.
         self.backend.finish().and(taken)
     }

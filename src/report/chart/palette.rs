@@ -160,7 +160,7 @@ pub fn of_method(method: Method, variant: usize) -> Look {
         // Rules from elsewhere, by their place among all.
         name => {
             let place = definitions().position(|rule| rule.name == name).unwrap_or(0);
-            (OTHERS[place % OTHERS.len()], Marker::Cross)
+            (OTHERS[place % OTHERS.len()], MARKERS[place % MARKERS.len()])
         }
     };
     // The paper's convolutional network has a look of its own, and those of other rules are hollow.
