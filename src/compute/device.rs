@@ -72,7 +72,10 @@ impl fmt::Display for Lack {
                 write!(out, "libtorch was installed without its NVIDIA libraries ({reason}); `GPU=yes make setup` installs them")
             }
             Lack::Compiler(reason) => {
-                write!(out, "NVRTC, which compiles the kernels, is not here ({reason}); `{INSTALL}` installs it")
+                write!(
+                    out,
+                    "NVRTC, which compiles the kernels, is not here ({reason}); `{INSTALL}`, in the folder of the sources, installs it"
+                )
             }
             Lack::Gpu => write!(out, "the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES may hide it)"),
         }
@@ -80,7 +83,7 @@ impl fmt::Display for Lack {
 }
 
 /// What brings NVIDIA's libraries for this program's kernels.
-const INSTALL: &str = "GPU=kernels make setup";
+const INSTALL: &str = "pip install --target .nvidia 'nvidia-cuda-nvrtc==13.0.*' nvidia-nccl-cu13";
 
 impl Lack {
     /// Whether there are GPUs all the same.
@@ -183,7 +186,7 @@ mod tests {
         assert!(said(Lack::Libtorch).contains("--features torch"));
         assert!(said(Lack::Driver("libcuda.so.1: cannot open".into())).contains("no NVIDIA driver (libcuda.so.1"));
         assert!(said(Lack::Libraries("libcudnn.so.9".into())).contains("GPU=yes make setup"));
-        assert!(said(Lack::Compiler("libnvrtc.so.13".into())).contains("GPU=kernels make setup"));
+        assert!(said(Lack::Compiler("libnvrtc.so.13".into())).contains("--target .nvidia"));
         assert!(said(Lack::Gpu).contains("CUDA_VISIBLE_DEVICES"));
     }
 }

@@ -282,6 +282,11 @@ impl Engine {
         self.executor.reset_profile();
     }
 
+    /// Bytes a second that the GPU's memory was measured to move; none on a CPU.
+    pub fn memory_rate(&self) -> Result<Option<f64>> {
+        self.executor.memory_rate()
+    }
+
     /// From now on the profile tells each phase's time, which on a GPU costs some.
     pub fn time_phases(&mut self) {
         self.executor.time_phases();

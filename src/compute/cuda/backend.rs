@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 
 use super::OLDEST;
 use super::gpu::{Address, Event, Gpu, Stream};
-use super::inbox::Inbox;
+use super::inbox::{Inbox, OPTIMISERS};
 use super::kernels::Kernel;
 use super::kernels::arguments as c;
 use super::kernels::launches::in_fours;
@@ -21,7 +21,7 @@ use super::kernels::tables::Input;
 use super::marks::Marks;
 use super::parameters::Parameters;
 use super::pool::{Place, Pool};
-use super::tables::{self, Pass, Table, View};
+use super::tables::{Pass, Table, View};
 use crate::compute::cpu::pool::Pool as Threads;
 use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
@@ -162,7 +162,7 @@ impl CudaBackend {
             precision: setup.precision,
             output: network.output,
             seed: setup.seed,
-            input: tables::layout(maps.get(maps.forward[0])),
+            input: Input::choose(maps.get(maps.forward[0])),
             slots: Vec::new(),
             parameters,
             capacity: setup.capacity,
@@ -208,7 +208,7 @@ impl CudaBackend {
         }
         let plan = self.plan.take().expect("memory is taken once");
         let (size, capacity, units) = (self.size, self.capacity, self.slots[0].shape.units());
-        self.slots[0].each = tables::floats(self.maps.get(self.maps.forward[0]), &self.input);
+        self.slots[0].each = self.input.floats(self.slots[0].shape);
         for slot in &mut self.slots {
             let ranks = if slot.gathered { size } else { 1 };
             slot.place = Some(self.pool.reserve(4 * ranks * capacity * slot.each));
@@ -237,6 +237,9 @@ impl CudaBackend {
         self.places = Some(places);
         self.gpu.load(&plan.kernels)?;
         self.loaded = plan.kernels;
+        // Gradients that ranks exchange are scaled before the first optimiser is told.
+        let scaled = c::Optimiser { scale: 1.0 / (capacity * size) as f32, ..c::Optimiser::default() };
+        self.inbox().tell([scaled; OPTIMISERS], &self.pool, &*self.gpu, self.stream)?;
         self.settle()
     }
 

@@ -2,6 +2,18 @@
 
 use std::fmt;
 
+/// What to say of a driver that serves CUDA up to `served`, 12040 for 12.4, and knows less than the compiler, NVRTC of version `compiler`.
+pub fn old_driver(served: i32, (major, minor): (i32, i32)) -> Option<String> {
+    let own = (served / 1000, served % 1000 / 10);
+    (own.0 < major).then(|| {
+        format!(
+            "the NVIDIA driver serves CUDA {}.{}, and the compiler of kernels that was found (NVRTC) is of CUDA {major}.{minor}: \
+             update the driver, or use parallel.device = \"cpu\"",
+            own.0, own.1
+        )
+    })
+}
+
 /// A call of the driver that failed: of its own, or because of what the GPU met before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

@@ -2,7 +2,7 @@
 //!
 //! Each is bound by `libloading` to the few functions that are used. (cudarc binds all of them, but looks for NCCL under names that its wheel
 //! does not have, and panics where a library is missing.) Names are tried as the loader knows them, which finds what libtorch has
-//! opened already, then in the folders of NVIDIA's Python wheels beside libtorch.
+//! opened already, then in the folders of NVIDIA's Python wheels.
 //!
 //! A library does when it is opened what it does in every program that links it, and each function is bound with its manual's signature.
 
@@ -40,12 +40,14 @@ pub(super) fn folder_of(function: *mut c_void) -> Option<PathBuf> {
     Path::new(name.to_str().ok()?).parent().map(Path::to_owned)
 }
 
-/// Library folders of NVIDIA's wheels: `nvidia/*/lib` beside the `torch` folder, where libtorch came as a wheel.
+/// Library folders of NVIDIA's wheels, `nvidia/*/lib`: beside the `torch` folder, where libtorch came as a wheel, and in `.nvidia` of the
+/// sources that this program was built from.
 fn wheels() -> Vec<PathBuf> {
     let libtorch = symbol(c"_ZN2at13globalContextEv").and_then(folder_of);
-    let Some(site) = libtorch.as_deref().and_then(|lib| lib.ancestors().nth(2)) else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(site.join("nvidia")) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path().join("lib")).filter(|folder| folder.is_dir()).collect()
+    let beside = libtorch.as_deref().and_then(|lib| lib.ancestors().nth(2)).map(Path::to_owned);
+    let sites = beside.into_iter().chain([Path::new(env!("CARGO_MANIFEST_DIR")).join(".nvidia")]);
+    let entries = sites.filter_map(|site| std::fs::read_dir(site.join("nvidia")).ok()).flatten().flatten();
+    entries.map(|entry| entry.path().join("lib")).filter(|folder| folder.is_dir()).collect()
 }
 
 /// A library bound to functions, which return a status (0 for success) unless another type is given.

@@ -14,17 +14,19 @@ mod operations;
 mod parameters;
 mod part;
 mod pool;
+mod rates;
 mod tables;
 mod transfers;
 mod update;
 mod work;
 
 pub use backend::{CudaBackend, Setup};
-pub use failure::Failure;
+pub use failure::{Failure, old_driver};
 pub use gpu::{Address, Event, Function, Gpu, Graph, Stream};
 pub use marks::{Marks, Work};
 pub use parameters::bytes as bytes_of_parameters;
 pub use part::Part;
+pub use rates::memory_rate;
 
 /// The oldest compute capability whose kernels are tried: what asynchronous copies and tf32 need.
 const OLDEST: (i32, i32) = (8, 0);

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::gpu::{Address, Gpu, Stream};
 use super::kernels::launches::in_fours;
-use super::kernels::tables::{Grouping, Input, Rows, Tables};
+use super::kernels::tables::{Grouping, Input, Tables};
 use super::pool::{Place, Pool};
 use crate::network::Map;
 
@@ -43,48 +43,22 @@ impl View {
         if pass == Pass::Transposed {
             return View { tables: Tables::by_source(connectivity), grouping, rows, pitch: columns, place: 0, inside: Vec::new() };
         }
-        let shared = grouping == Grouping::Block;
-        match input {
-            Input::Rows(layout) => View {
-                tables: if shared && pass == Pass::Update { layout.by_block.clone() } else { layout.by_destination.clone() },
-                grouping: if shared { grouping } else { Grouping::Destination },
-                rows: layout.rows(),
-                pitch: input.floats(map.source),
-                place: Rows::PLACE as usize,
-                inside: if shared { Vec::new() } else { layout.inside.clone() },
-            },
-            Input::Dense => View {
-                tables: Tables { starts: vec![0, 1], links: vec![[0, 0]], most: 1 },
-                grouping: Grouping::Destination,
-                rows: map.source.units(),
-                pitch: in_fours(map.source.units()),
-                place: 0,
-                inside: Vec::new(),
-            },
-            Input::Activity => {
-                let tables = match (pass, grouping) {
-                    (Pass::Forward, _) | (_, Grouping::Destination) => Tables::by_destination(connectivity),
-                    (_, Grouping::Source) => Tables::by_source(connectivity),
-                    (_, Grouping::Block) => Tables::by_block(connectivity),
-                };
-                View { tables, grouping, rows, pitch: in_fours(rows), place: 0, inside: Vec::new() }
-            }
+        if let Some((by_destination, rows, pitch, place)) = input.view(map) {
+            let (tables, inside) = match input {
+                Input::Rows(layout) if grouping == Grouping::Block && pass == Pass::Update => (layout.by_block.clone(), Vec::new()),
+                Input::Rows(layout) if grouping != Grouping::Block => (by_destination, layout.inside.clone()),
+                _ => (by_destination, Vec::new()),
+            };
+            let grouping = if grouping == Grouping::Block { grouping } else { Grouping::Destination };
+            return View { tables, grouping, rows: rows as usize, pitch: pitch as usize, place: place as usize, inside };
         }
+        let tables = match (pass, grouping) {
+            (Pass::Forward, _) | (_, Grouping::Destination) => Tables::by_destination(connectivity),
+            (_, Grouping::Source) => Tables::by_source(connectivity),
+            (_, Grouping::Block) => Tables::by_block(connectivity),
+        };
+        View { tables, grouping, rows, pitch: in_fours(rows), place: 0, inside: Vec::new() }
     }
-}
-
-/// How the input lies for `map`, the lowest one, which alone reads it.
-pub fn layout(map: &Map) -> Input {
-    // A dense layer has one block for each position: one after another they are one block.
-    if map.destination.positions() == 1 && map.connectivity.blocks == map.connectivity.sources {
-        return Input::Dense;
-    }
-    Input::choose(map)
-}
-
-/// Floats of a sample of the input, of which `map` is the lowest map.
-pub fn floats(map: &Map, input: &Input) -> usize {
-    if *input == Input::Dense { in_fours(map.source.units()) } else { input.floats(map.source) }
 }
 
 /// A view whose numbers have a place.

@@ -31,7 +31,7 @@ pub enum Kernels {
 impl Kernels {
     /// Compiles the kernels for `driver`'s GPU.
     pub fn compile(driver: Rc<Driver>) -> Result<Kernels> {
-        let ptx = ptx(driver.compute_capability()?)?;
+        let ptx = ptx(driver.capability()?)?;
         let module = |ptx: &[u8]| driver.module(ptx);
         let (optimisers, noises) = (module(&ptx[0])?, module(&ptx[1])?);
         let [adam, sgd] = [driver.kernel(optimisers, "adam")?, driver.kernel(optimisers, "sgd")?];

@@ -31,6 +31,7 @@ use self::kernels::Kernels;
 use self::parameters::{Parameters, to_host};
 use self::precision::Products;
 use self::windows::Windows;
+use super::cuda::Gpu;
 use super::cuda::driver::Driver;
 use super::device::Device;
 use super::profile::Profile;
@@ -115,7 +116,7 @@ impl TorchBackend {
             Device::Cpu => None,
             Device::Cuda(index) => Some(Rc::new(Driver::new(index)?)),
         };
-        let capability = driver.as_ref().map(|driver| driver.compute_capability()).transpose()?;
+        let capability = driver.as_ref().map(|driver| driver.capability()).transpose()?;
         let kernels = match &driver {
             None => Kernels::Plain,
             Some(driver) => Kernels::compile(driver.clone()).unwrap_or_else(|error| {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
-use super::Executor;
+use super::{COPIED, Executor};
 use crate::agreement::{Facts, agree};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::nvrtc::Nvrtc;
-use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup};
+use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup, memory_rate, old_driver};
 use crate::compute::profile::Profile;
 use crate::compute::{Backend, Update};
 use crate::config::{Config, Schedule};
@@ -32,7 +32,10 @@ const ON_CPU_ALONE: &str =
 /// What these kernels do not have, and who does.
 macro_rules! lacking {
     ($what:literal) => {
-        concat!($what, ": this program's kernels for GPUs do not have it; use parallel.kernels = \"libtorch\", or parallel.device = \"cpu\"")
+        concat!(
+            $what,
+            ": this program's kernels for GPUs do not have it; use parallel.kernels = \"libtorch\", or parallel.device = \"cpu\""
+        )
     };
 }
 
@@ -60,6 +63,9 @@ pub(super) fn on_device(
 ) -> Result<(Box<dyn Executor>, Box<dyn Rule>)> {
     let driver = Rc::new(Driver::new(index)?);
     let ((major, minor), nvrtc) = (driver.capability()?, Nvrtc::load()?.version);
+    if let Some(old) = old_driver(driver.version()?, nvrtc) {
+        return Err(Exit::Usage.error(old));
+    }
     // Other kernels, or another compiler's, have other bits.
     let facts = Facts::default()
         .with("the GPU's compute capability", format!("{major}.{minor}"))
@@ -194,12 +200,7 @@ impl Step for Taking<'_> {
 }
 
 /// What `rule` does in a step, and the gradients that ranks exchange. Returns the updates.
-fn learn(
-    backend: &mut CudaBackend,
-    rule: &dyn Rule,
-    (phase, iteration): (Phase, usize),
-    sharing: &[Sharing],
-) -> Result<Vec<Update>> {
+fn learn(backend: &mut CudaBackend, rule: &dyn Rule, (phase, iteration): (Phase, usize), sharing: &[Sharing]) -> Result<Vec<Update>> {
     backend.lay_out_input()?;
     backend.forget_measures()?;
     let mut step = Taking { backend, updates: Vec::new(), iteration };
@@ -330,5 +331,9 @@ impl Executor for OnGpu {
 
     fn device_memory(&self) -> Option<u64> {
         self.driver.as_ref()?.memory_in_use().ok()
+    }
+
+    fn memory_rate(&self) -> Result<Option<f64>> {
+        memory_rate(&*self.backend.gpu, self.backend.stream, COPIED).map(Some)
     }
 }

@@ -21,6 +21,9 @@ use crate::exchange::{Optimizers, Transport, UpdateExchange};
 use crate::network::{Maps, Network};
 use crate::rules::{Phase, Rule, Step};
 
+/// Bytes that a GPU copies when the rate of its memory is measured.
+const COPIED: usize = 256 << 20;
+
 /// What works on `device`, with the rule on its backend. `threads` is what this rank may use of the CPU. Collective.
 pub fn on(
     device: Device,
@@ -100,6 +103,11 @@ pub trait Executor {
 
     /// Bytes in use of the GPU's memory, where there is one.
     fn device_memory(&self) -> Option<u64>;
+
+    /// Bytes a second that the GPU's memory was measured to move, where there is one.
+    fn memory_rate(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
 }
 
 /// A step whose updates travel, while all parameters are as they were. Dropped before [`StepInFlight::commit`], it ends without them.

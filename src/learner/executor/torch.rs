@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{Executor, Learning};
+use super::{COPIED, Executor, Learning};
 use crate::compute::Backend;
+use crate::compute::cuda::{Stream, memory_rate};
 use crate::compute::device::Device;
 use crate::compute::profile::Profile;
 use crate::compute::torch::{Setup, TorchBackend};
@@ -137,5 +138,9 @@ impl Executor for OnTensors {
 
     fn device_memory(&self) -> Option<u64> {
         self.backend.driver()?.memory_in_use().ok()
+    }
+
+    fn memory_rate(&self) -> Result<Option<f64>> {
+        self.backend.driver().map(|driver| memory_rate(&**driver, Stream::LIBTORCH, COPIED)).transpose()
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use biodist::compute::cuda::Failure;
+use biodist::compute::cuda::{Failure, old_driver};
 use biodist::exchange::Single;
 use biodist::exit::Exit;
 use biodist::learner::Engine;
@@ -110,6 +110,9 @@ fn an_error_of_the_memory_is_told() {
 
 #[test]
 fn an_old_driver_is_told() {
+    let said = old_driver(12_040, (13, 0)).unwrap();
+    assert!(said.contains("serves CUDA 12.4") && said.contains("is of CUDA 13.0: update the driver"), "{said}");
+    assert_eq!((old_driver(13_000, (13, 0)), old_driver(13_000, (13, 1))), (None, None));
     let failure = Failure { call: "cuModuleLoadData", status: 222, name: "CUDA_ERROR_UNSUPPORTED_PTX_VERSION".to_owned(), gpu: 1 };
     assert!(
         failure.to_string().contains("GPU 1: the driver is older than the CUDA libraries")

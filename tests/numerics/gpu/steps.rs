@@ -1,6 +1,8 @@
 //! Graphs do what operations one by one do, and streams wait for each other where they must.
 
+use biodist::compute::cuda::{Gpu, memory_rate};
 use biodist::compute::{Batch, Measure};
+use biodist::observe::Doing;
 
 use super::stand_in::{Early, StandIn};
 use super::{configured, learner, samples};
@@ -118,6 +120,28 @@ fn evaluation_takes_smaller_batches() {
 }
 
 #[test]
+fn phases_are_timed_by_events_in_the_graphs() {
+    let (mut learner, gpu) = learner(&configured(&["learning.rule=dtp"]), Early::All);
+    let timed = |learner: &Learner| {
+        let seconds = |doing| learner.engine.profile().get(doing).seconds;
+        [Doing::Forward, Doing::Inverse, Doing::Noise, Doing::Output, Doing::UpdateForward, Doing::UpdateInverse].map(seconds)
+    };
+    learner.steps(3);
+    learner.engine.reset_profile();
+    learner.step();
+    // A second between any two events of a stand-in: the step's graph, and that of the updates before.
+    assert_eq!(timed(&learner), [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+    learner.engine.time_phases();
+    learner.steps(3);
+    learner.engine.reset_profile();
+    learner.step();
+    // Three layers go up and one, the dense output, comes down by its transpose; two inverses, of the second layer and the third.
+    assert_eq!(timed(&learner), [4.0, 2.0, 2.0, 1.0, 4.0, 2.0]);
+    // Read and written, in a second.
+    assert_eq!(memory_rate(&*gpu, gpu.stream().unwrap(), 1 << 16).unwrap(), f64::from(1 << 17));
+}
+
+#[test]
 fn initial_parameters_are_the_cpus() {
     for rule in RULES {
         let config = configured(&[&format!("learning.rule={rule}")]);
@@ -130,7 +154,6 @@ fn initial_parameters_are_the_cpus() {
 
 #[test]
 fn a_stand_in_refuses_in_a_capture_what_cuda_refuses() {
-    use biodist::compute::cuda::Gpu;
     let gpu = StandIn::new(Early::All);
     let (stream, other) = (gpu.stream().unwrap(), gpu.stream().unwrap());
     let event = gpu.event().unwrap();

@@ -9,7 +9,7 @@ use crate::compute::cuda::kernels::arguments::{Apply, Factors, Job, Map, Update}
 use crate::compute::cuda::kernels::launches::{self, in_fours};
 use crate::compute::cuda::kernels::tables::{Input, Tables};
 use crate::compute::settings::Precision::F32;
-use crate::network::{self, Bias, Connectivity, Interchange, Role, Shape};
+use crate::network::{self, Bias, Connectivity, Interchange, Plasticity, Role, Shape};
 
 /// The lowest map of a network, with windows.
 fn lowest(input: Shape, channels: usize, kernel: usize, stride: usize, shared: bool) -> network::Map {
@@ -17,9 +17,11 @@ fn lowest(input: Shape, channels: usize, kernel: usize, stride: usize, shared: b
     network::Map {
         layer: 0,
         role: Role::Forward,
+        plasticity: Plasticity::Trained,
         source: input,
         destination: output,
         connectivity: Connectivity::windows(input, output, kernel, stride, shared),
+        pool: None,
         bias: Bias::None,
         fans: (1, 1),
         weight: Interchange { name: String::new(), shape: Vec::new(), strides: [0; 4], blocks_per_position: 1 },
