@@ -314,7 +314,7 @@ impl Executor for OnGpu {
 
     fn time_phases(&mut self) {
         self.backend.timed = true;
-        self.parts.clear();
+        (self.updating, self.parts) = (None, BTreeMap::new());
     }
 
     fn kernels(&self) -> &'static str {
