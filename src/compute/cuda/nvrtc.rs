@@ -1,4 +1,4 @@
-//! NVIDIA's run-time compiler: the kernels' sources to PTX, for the GPU that is there. It needs no GPU.
+//! NVIDIA's run-time compiler: the kernels' sources to code for the GPU that is there. It needs no GPU.
 //!
 //! Each function is called as its library's manual asks: handles are those that the library gave and has not got back, pointers are to
 //! values that live through the call, and strings end in a zero byte.
@@ -25,6 +25,8 @@ bind! {
         log: "nvrtcGetProgramLog" (*mut c_void, *mut c_char);
         ptx_size: "nvrtcGetPTXSize" (*mut c_void, *mut usize);
         ptx: "nvrtcGetPTX" (*mut c_void, *mut u8);
+        cubin_size: "nvrtcGetCUBINSize" (*mut c_void, *mut usize);
+        cubin: "nvrtcGetCUBIN" (*mut c_void, *mut u8);
         destroy: "nvrtcDestroyProgram" (*mut *mut c_void);
     }
 }
@@ -32,7 +34,21 @@ bind! {
 /// The compiler of CUDA 13, which is what libtorch 2.11 comes with.
 pub struct Nvrtc {
     functions: Functions,
+    pub version: (i32, i32),
 }
+
+/// Options beside the architecture. Multiplication and addition are not fused, so that formulas give the bits that they give on a CPU.
+pub const OPTIONS: [&CStr; 4] = [c"--fmad=false", c"--std=c++17", c"-default-device", c"--ptxas-options=-v"];
+
+/// A program for one kind of GPU, which needs no compiler any more.
+pub struct Cubin {
+    pub image: Vec<u8>,
+    /// What the assembler said: registers and spills of each kernel.
+    pub log: String,
+}
+
+/// What the compiler gave for a program, or what it said.
+type Compiled<T> = std::result::Result<T, String>;
 
 impl Nvrtc {
     pub fn load() -> Result<Nvrtc> {
@@ -45,16 +61,27 @@ impl Nvrtc {
         if let Some(folder) = folder_of(functions.version as *mut c_void) {
             open_builtins(&folder.join(format!("libnvrtc-builtins.so.{major}.{minor}")))?;
         }
-        Ok(Nvrtc { functions })
+        Ok(Nvrtc { functions, version: (major, minor) })
     }
 
     /// PTX of `source`, which messages call `name`, for compute capability `major`.`minor`. It ends with a zero byte.
-    ///
-    /// Multiplication and addition are not fused, so that kernels give the bits that the same formulas give on a CPU.
     pub fn compile(&self, name: &str, source: &str, (major, minor): (i32, i32)) -> Result<Vec<u8>> {
+        let f = &self.functions;
+        let ptx = |program| unsafe { self.output(program, f.ptx_size, f.ptx) };
+        self.program(name, source, &format!("compute_{major}{minor}"), ptx)
+    }
+
+    /// Code of `source` for GPUs of compute capability `major`.`minor`.
+    pub fn cubin(&self, name: &str, source: &str, (major, minor): (i32, i32)) -> Result<Cubin> {
+        let f = &self.functions;
+        let cubin = |program| unsafe { Ok(Cubin { image: self.output(program, f.cubin_size, f.cubin)?, log: self.log(program) }) };
+        self.program(name, source, &format!("sm_{major}{minor}"), cubin)
+    }
+
+    fn program<T>(&self, name: &str, source: &str, architecture: &str, output: impl Fn(*mut c_void) -> Compiled<T>) -> Result<T> {
         let (name_text, source) = (CString::new(name)?, CString::new(source)?);
-        let architecture = CString::new(format!("--gpu-architecture=compute_{major}{minor}"))?;
-        let options = [architecture.as_ptr(), c"--fmad=false".as_ptr(), c"--std=c++17".as_ptr()];
+        let option = CString::new(format!("--gpu-architecture={architecture}"))?;
+        let options: Vec<_> = OPTIONS.iter().map(|option| option.as_ptr()).chain([option.as_ptr()]).collect();
         let f = &self.functions;
         let mut program = ptr::null_mut();
         unsafe {
@@ -62,21 +89,26 @@ impl Nvrtc {
                 bail!("NVRTC could not take in {name}");
             }
             let status = (f.compile)(program, options.len() as c_int, options.as_ptr());
-            let compiled = if status == 0 { self.ptx(program) } else { Err(self.log(program)) };
+            let compiled = if status == 0 { output(program) } else { Err(self.log(program)) };
             (f.destroy)(&mut program);
-            compiled.map_err(|log| anyhow::anyhow!("NVRTC cannot compile {name} for compute capability {major}.{minor}: {log}"))
+            compiled.map_err(|log| anyhow::anyhow!("NVRTC cannot compile {name} for {architecture}: {log}"))
         }
     }
 
-    unsafe fn ptx(&self, program: *mut c_void) -> Result<Vec<u8>, String> {
+    unsafe fn output(
+        &self,
+        program: *mut c_void,
+        size_of: unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int,
+        read: unsafe extern "C" fn(*mut c_void, *mut u8) -> c_int,
+    ) -> Compiled<Vec<u8>> {
         let mut size = 0;
         unsafe {
-            if (self.functions.ptx_size)(program, &mut size) != 0 {
-                return Err("no PTX was made".to_owned());
+            if size_of(program, &mut size) != 0 || size == 0 {
+                return Err("no code was made".to_owned());
             }
-            let mut ptx = vec![0; size];
-            (self.functions.ptx)(program, ptx.as_mut_ptr());
-            Ok(ptx)
+            let mut code = vec![0; size];
+            read(program, code.as_mut_ptr());
+            Ok(code)
         }
     }
 

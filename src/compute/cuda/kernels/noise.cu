@@ -40,6 +40,29 @@ __device__ void circle(float u, float* cosine, float* sine) {
     *sine = (quadrant & 2) ? -s : s;
 }
 
+// Four standard normal numbers of the counter `x` under a key. The counter is used up.
+__device__ void normals(unsigned* x, unsigned k0, unsigned k1, float* noise) {
+    for (int round = 0; round < 10; ++round) {
+        unsigned low0 = x[0] * 0xD2511F53u, high0 = __umulhi(x[0], 0xD2511F53u);
+        unsigned low2 = x[2] * 0xCD9E8D57u, high2 = __umulhi(x[2], 0xCD9E8D57u);
+        x[0] = high2 ^ x[1] ^ k0;
+        x[1] = low2;
+        x[2] = high0 ^ x[3] ^ k1;
+        x[3] = low0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (int pair = 0; pair < 2; ++pair) {
+        float radius_uniform = (float)(int)((x[2 * pair] >> 8) + 1) * (1.0f / 16777216.0f);
+        float angle_uniform = (float)(int)(x[2 * pair + 1] >> 8) * (1.0f / 16777216.0f);
+        float radius = sqrtf(fmaxf(-2.0f * logarithm(radius_uniform), 0.0f));
+        float cosine, sine;
+        circle(angle_uniform, &cosine, &sine);
+        noise[2 * pair] = radius * cosine;
+        noise[2 * pair + 1] = radius * sine;
+    }
+}
+
 extern "C" __global__ void add_noise(const float* __restrict__ source, float* __restrict__ destination, unsigned positions,
                                      unsigned batch, unsigned channels, float sigma, unsigned key_low, unsigned key_high, unsigned step,
                                      unsigned stream, unsigned first) {
@@ -52,29 +75,8 @@ extern "C" __global__ void add_noise(const float* __restrict__ source, float* __
     unsigned sample = (unsigned)(thread / counters);
 
     unsigned x[4] = {(unsigned)counter, first + sample, step, stream};
-    unsigned k0 = key_low, k1 = key_high;
-    for (int round = 0; round < 10; ++round) {
-        unsigned low0 = x[0] * 0xD2511F53u, high0 = __umulhi(x[0], 0xD2511F53u);
-        unsigned low2 = x[2] * 0xCD9E8D57u, high2 = __umulhi(x[2], 0xCD9E8D57u);
-        x[0] = high2 ^ x[1] ^ k0;
-        x[1] = low2;
-        x[2] = high0 ^ x[3] ^ k1;
-        x[3] = low0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-
     float noise[4];
-    for (int pair = 0; pair < 2; ++pair) {
-        float radius_uniform = (float)(int)((x[2 * pair] >> 8) + 1) * (1.0f / 16777216.0f);
-        float angle_uniform = (float)(int)(x[2 * pair + 1] >> 8) * (1.0f / 16777216.0f);
-        float radius = sqrtf(fmaxf(-2.0f * logarithm(radius_uniform), 0.0f));
-        float cosine, sine;
-        circle(angle_uniform, &cosine, &sine);
-        noise[2 * pair] = radius * cosine;
-        noise[2 * pair + 1] = radius * sine;
-    }
-
+    normals(x, key_low, key_high, noise);
     for (unsigned j = 0; j < 4; ++j) {
         unsigned long long vector = counter / LANES * 4 + j;
         unsigned position = (unsigned)(vector / panels);

@@ -1,0 +1,133 @@
+// The kernels' arguments: each kernel takes one of these. arguments.rs has the same structures.
+//
+// Activities are [position][sample][in_fours(channels)], weights [block][row][in_fours(columns)]; padding is zero, and stays so since every
+// kernel writes it. A gradient, or a moment, lies as the parameters do.
+
+struct Link {
+    int position, block;
+};
+
+// Links in groups: those of one position, or of one block.
+struct Map {
+    const int* starts;
+    const Link* links;
+    int rows, columns;  // of a block; columns in fours
+    int pitch;          // floats from one sample of the source to the next
+    int place;          // 0, or floats from one position to the next where a sample's positions are not `samples` apart
+};
+
+// Factors of all ranks, each laid out with `per_rank` samples. The sum runs over samples in the order of the global batch.
+struct Factors {
+    const float *pre, *post;
+    long long pre_rank, post_rank;  // floats from one rank to the next
+    int samples, per_rank;
+    unsigned reciprocal;  // 2^32 / per_rank, rounded up; 0 for 1
+};
+
+// In device memory, so that a step can be replayed with other numbers.
+struct Optimiser {
+    int method;  // 0: Adam; 1: gradient descent with momentum; 2: Nesterov's form of it
+    float scale, keep, beta1, beta2, size, deviation_scale, epsilon;
+};
+
+struct Job {
+    const float* source;
+    float* destination;
+};
+
+struct Apply {
+    Map map;
+    Job job[3];
+    const float *weights, *bias;
+    float* partial;
+    int bias_stride;  // floats from one position's bias to the next; 0 where all share it
+    int samples, jobs, nonlinearity, positions, m_tiles, n_tiles, slices;
+};
+
+struct Update {
+    Map map;
+    Factors factors;
+    float *weights, *first, *second, *gradients, *partial;
+    const Optimiser* optimiser;
+    const int* inside;  // of each link: first and end (<< 16) of the rows that lie inside the image; null: all
+    int by_source, groups, row_tiles, column_tiles, slices;
+};
+
+struct Bias {
+    Factors factors;
+    float *bias, *first, *second, *gradients, *partial;
+    const Optimiser* optimiser;
+    int positions, columns, shared, slices;
+};
+
+struct Optimise {
+    const float* sums;
+    long long stride;  // floats from one of the `parts` of a sum to the next
+    float *weights, *first, *second, *gradients;
+    const Optimiser* optimiser;
+    const int* starts;  // of the blocks' links: a block without stays as it is; null: none stays
+    long long count;
+    int parts, scaled, block;
+};
+
+struct Elementwise {
+    const float *a, *b, *c, *d, *argument;
+    float* out;
+    long long count;
+    float s0, s1;
+    int operation, nonlinearity;
+};
+
+struct MeasuredError {
+    const float *y, *target, *argument;
+    float *error, *partial;
+    int positions, samples, pitch, parts, nonlinearity;
+};
+
+struct SumMeasure {
+    const float* partial;
+    float* out;
+    int parts, samples;
+};
+
+// Where a batch stands among all: in device memory.
+struct Place {
+    unsigned step, step_high, first;
+};
+
+struct Noise {
+    const float* source;
+    float* destination;
+    const Place* place;
+    unsigned positions, samples, channels, key_low, key_high, stream;
+    float sigma;
+};
+
+struct Output {
+    const float* pre;
+    float *output, *error;
+    const unsigned* labels;
+    const float* wanted;
+    float *loss, *top1, *top5;
+    int samples, units, linear;
+};
+
+struct OneHot {
+    float* destination;
+    const unsigned* labels;
+    int samples, classes;
+};
+
+struct Concatenate {
+    const float *a, *b;
+    float* destination;
+    int samples, a_channels, b_channels;
+};
+
+struct Pixels {
+    const void* source;
+    float* destination;
+    const float *scale, *shift;
+    int bytes, samples, height, width, colours, rows;
+    int lines, line, top, left, shifts;
+};

@@ -1,0 +1,262 @@
+//! Launches of the kernels: which instance, how many blocks, how much shared memory.
+//!
+//! Work is divided by shapes alone, never by the number of samples, so that a value has the same bits in every batch. (The tile of `apply`
+//! does depend on the samples; all tiles add up the same chunks of K in the same order.)
+
+use super::arguments::{
+    Apply, Bias, Concatenate, Elementwise, Factors, MeasuredError, Noise, OneHot, Optimise, Output, Pixels, SumMeasure, Update,
+};
+use super::{Kernel, Tile};
+use crate::compute::settings::Precision;
+
+/// Floats of an activity's sample, or of a weight's row, of `channels` channels.
+pub fn in_fours(channels: usize) -> usize {
+    channels.next_multiple_of(4)
+}
+
+/// A kernel with its argument.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub kernel: Kernel,
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    argument: Vec<u64>,
+}
+
+impl Launch {
+    fn new<T: bytemuck::Pod>(kernel: Kernel, blocks: usize, argument: &T) -> Launch {
+        let grid = [u32::try_from(blocks).expect("a kernel has fewer blocks than 2^32"), 1, 1];
+        Launch { kernel, grid, block: BLOCK as u32, shared: 0, argument: bytemuck::cast_slice(std::slice::from_ref(argument)).to_vec() }
+    }
+
+    fn tiled<T: bytemuck::Pod>(kernel: Kernel, blocks: usize, slices: usize, shared: usize, argument: &T) -> Launch {
+        let launch = Launch::new(kernel, blocks, argument);
+        let block = kernel.tile().threads() as u32;
+        Launch { grid: [launch.grid[0], slices as u32, 1], block, shared: shared as u32, ..launch }
+    }
+
+    /// Where the kernel's one parameter lies.
+    pub fn argument(&self) -> *const std::ffi::c_void {
+        self.argument.as_ptr().cast()
+    }
+}
+
+/// Threads of a block of a kernel that is not tiled.
+const BLOCK: usize = 256;
+/// Of K that a chunk holds.
+const DEPTH: usize = 16;
+/// Columns of a warp.
+const WARP_COLUMNS: usize = 48;
+/// Blocks that keep a large GPU busy.
+const ENOUGH: usize = 256;
+
+const fn tile(wm: usize, wn: usize, mt: usize, stages: usize, blocks: usize) -> Tile {
+    Tile { wm, wn, mt, stages, blocks }
+}
+
+/// The tile of `apply` for outputs of `wide` floats, and `rows` samples of all jobs together.
+fn apply_tile(precision: Precision, wide: usize, rows: usize) -> Tile {
+    let (narrow, few) = (wide <= WARP_COLUMNS, rows <= 64);
+    match (precision, narrow, few) {
+        (Precision::F32, true, true) => tile(2, 1, 2, 4, 4),
+        (Precision::F32, true, false) => tile(4, 1, 2, 4, 2),
+        (Precision::F32, false, true) => tile(2, 2, 2, 4, 2),
+        (Precision::F32, false, false) => tile(4, 2, 2, 4, 1),
+        (_, true, true) => tile(2, 1, 2, 4, 6),
+        (_, true, false) => tile(4, 1, 2, 4, 3),
+        (_, false, true) => tile(2, 2, 2, 4, 4),
+        (_, false, false) => tile(2, 2, 4, 4, 3),
+    }
+}
+
+/// How `apply` is divided: its kernel, and slices of K so that maps of few positions have work for a whole GPU.
+fn divide(precision: Precision, transposed: bool, most: usize, apply: &Apply) -> (Kernel, Apply, usize) {
+    let (deep, wide) = if transposed { (apply.map.columns, apply.map.rows) } else { (apply.map.rows, apply.map.columns) };
+    let (deep, wide, rows) = (deep as usize, in_fours(wide as usize), (apply.jobs * apply.samples) as usize);
+    let tile = apply_tile(precision, wide, rows);
+    let (m_tiles, n_tiles) = (rows.div_ceil(16 * tile.mt * tile.wm), wide.div_ceil(tile.columns()));
+    let chunks = most * deep.div_ceil(DEPTH);
+    let slices = ENOUGH.div_ceil(n_tiles * apply.positions as usize).min(chunks / 8).clamp(1, 16);
+    let apply = Apply { m_tiles: m_tiles as i32, n_tiles: n_tiles as i32, slices: slices as i32, ..*apply };
+    (Kernel::Apply { precision, transposed, tile }, apply, wide)
+}
+
+/// Floats of `partial` that [`apply`] needs; it may be used again by the next kernel.
+pub fn apply_partial(precision: Precision, transposed: bool, most: usize, apply: &Apply) -> usize {
+    let (_, apply, wide) = divide(precision, transposed, most, apply);
+    let all = (apply.positions * apply.jobs * apply.samples) as usize * wide * apply.slices as usize;
+    if apply.slices > 1 { all } else { 0 }
+}
+
+/// `destination = f(map(source))` of up to three activities. `most`: links of a group at most.
+pub fn apply(out: &mut Vec<Launch>, precision: Precision, transposed: bool, most: usize, apply: &Apply) {
+    let (kernel, apply, wide) = divide(precision, transposed, most, apply);
+    let tile = kernel.tile();
+    let (bm, bn) = (16 * tile.mt * tile.wm, tile.columns());
+    let b = if transposed { bn * (DEPTH + 8) } else { DEPTH * (bn + 4) };
+    let shared = tile.stages * (bm * (DEPTH + 8) + b) * 4;
+    let blocks = (apply.m_tiles * apply.n_tiles) as usize * apply.positions as usize;
+    out.push(Launch::tiled(kernel, blocks, apply.slices as usize, shared, &apply));
+    if apply.slices > 1 {
+        let quads = (apply.jobs * apply.samples) as usize * wide / 4;
+        let mut add = apply;
+        add.map.columns = wide as i32;
+        out.push(Launch::new(Kernel::Plain("add_slices"), quads.div_ceil(BLOCK) * apply.positions as usize, &add));
+    }
+}
+
+fn with_reciprocal(factors: &Factors) -> Factors {
+    let reciprocal = if factors.per_rank == 1 { 0 } else { ((1u64 << 32) / factors.per_rank as u64) as u32 + 1 };
+    Factors { reciprocal, ..*factors }
+}
+
+fn update_kernel(precision: Precision, shared: bool, columns: usize) -> Kernel {
+    let tile = match (precision, shared, columns <= WARP_COLUMNS) {
+        (Precision::F32, true, true) => tile(2, 1, 2, 3, 6),
+        (_, true, true) => tile(2, 1, 2, 3, 8),
+        (Precision::F32, false, true) => tile(4, 1, 2, 3, 3),
+        (_, false, true) => tile(4, 1, 2, 3, 4),
+        (Precision::F32, _, false) => tile(2, 2, 2, 3, 3),
+        (_, true, false) => tile(2, 2, 2, 3, 4),
+        (_, false, false) => tile(3, 2, 2, 3, 3),
+    };
+    Kernel::Update { precision, shared, tile }
+}
+
+/// Rows and columns of tiles of an update whose groups have `rows` x `columns` weights at most.
+fn push_update(out: &mut Vec<Launch>, kernel: Kernel, rows: usize, columns: usize, slices: usize, update: &Update) {
+    let tile = kernel.tile();
+    let (bm, bn) = (16 * tile.mt * tile.wm, tile.columns());
+    let (row_tiles, column_tiles) = (rows.div_ceil(bm), columns.div_ceil(bn));
+    let shared = (tile.stages * DEPTH * (bm + 4 + bn + 4)).max(bm * (bn + 4)) * 4;
+    let update = Update {
+        row_tiles: row_tiles as i32,
+        column_tiles: column_tiles as i32,
+        slices: slices as i32,
+        factors: with_reciprocal(&update.factors),
+        ..*update
+    };
+    out.push(Launch::tiled(kernel, row_tiles * column_tiles * update.groups as usize * slices, 1, shared, &update));
+}
+
+/// The update of a map whose blocks have one link each. `most`: links of a group at most.
+pub fn update(out: &mut Vec<Launch>, precision: Precision, most: usize, update: &Update) {
+    let (rows, columns) = (update.map.rows as usize, update.map.columns as usize);
+    let (rows, columns) = if update.by_source != 0 { (rows, most * columns) } else { (most * in_fours(rows), columns) };
+    let update = Update { partial: 0, ..*update };
+    push_update(out, update_kernel(precision, false, columns), rows, columns, 1, &update);
+}
+
+/// Slices of the links of a shared block.
+fn shared_slices(precision: Precision, most: usize, update: &Update) -> usize {
+    let (rows, columns) = (update.map.rows as usize, update.map.columns as usize);
+    let tile = update_kernel(precision, true, columns).tile();
+    let blocks = rows.div_ceil(16 * tile.mt * tile.wm) * columns.div_ceil(tile.columns()) * update.groups as usize;
+    (2 * ENOUGH).div_ceil(blocks).min(most).clamp(1, 64)
+}
+
+/// Floats of `partial` that [`update_shared`] needs.
+pub fn shared_partial(precision: Precision, most: usize, update: &Update) -> usize {
+    let slices = shared_slices(precision, most, update);
+    if slices > 1 { slices * block(update) * update.groups as usize } else { 0 }
+}
+
+fn block(update: &Update) -> usize {
+    (update.map.rows * update.map.columns) as usize
+}
+
+/// The update of a map whose blocks are shared by positions. `most`: links of a block at most.
+pub fn update_shared(out: &mut Vec<Launch>, precision: Precision, most: usize, update: &Update) {
+    let (rows, columns) = (update.map.rows as usize, update.map.columns as usize);
+    let slices = shared_slices(precision, most, update);
+    let count = (block(update) * update.groups as usize) as i64;
+    let partial = if slices > 1 { update.partial } else { 0 };
+    push_update(out, update_kernel(precision, true, columns), rows, columns, slices, &Update { partial, ..*update });
+    if slices > 1 {
+        let Update { weights, first, second, gradients, optimiser, .. } = *update;
+        let (sums, starts, block) = (partial, update.map.starts, block(update) as i32);
+        let rest = Optimise { parts: slices as i32, ..Optimise::default() };
+        optimise(out, &Optimise { sums, stride: count, weights, first, second, gradients, optimiser, starts, count, block, ..rest });
+    }
+}
+
+/// The optimiser on a stored gradient, which may be in parts.
+pub fn optimise(out: &mut Vec<Launch>, optimise: &Optimise) {
+    out.push(Launch::new(Kernel::Plain("optimise"), (optimise.count as usize).div_ceil(4 * BLOCK), optimise));
+}
+
+/// Slices of the positions that share a bias.
+fn bias_slices(bias: &Bias) -> usize {
+    if bias.shared != 0 { (bias.positions as usize).min(64) } else { 1 }
+}
+
+/// Floats of `partial` that [`bias`] needs.
+pub fn bias_partial(bias: &Bias) -> usize {
+    let slices = bias_slices(bias);
+    if slices > 1 { slices * bias.columns as usize } else { 0 }
+}
+
+/// The update of a map's biases.
+pub fn bias(out: &mut Vec<Launch>, bias: &Bias) {
+    let slices = bias_slices(bias);
+    let units = if bias.shared != 0 { slices } else { bias.positions as usize };
+    let partial = if slices > 1 { bias.partial } else { 0 };
+    let whole = Bias { partial, slices: slices as i32, factors: with_reciprocal(&bias.factors), ..*bias };
+    out.push(Launch::new(Kernel::Plain("bias"), units * (bias.columns as usize / 4).div_ceil(16), &whole));
+    if slices > 1 {
+        let Bias { bias: weights, first, second, gradients, optimiser, columns, .. } = *bias;
+        let count = i64::from(columns);
+        let rest = Optimise { parts: slices as i32, ..Optimise::default() };
+        optimise(out, &Optimise { sums: partial, stride: count, weights, first, second, gradients, optimiser, count, ..rest });
+    }
+}
+
+pub fn elementwise(out: &mut Vec<Launch>, elementwise: &Elementwise) {
+    out.push(Launch::new(Kernel::Plain("elementwise"), (elementwise.count as usize).div_ceil(4 * BLOCK), elementwise));
+}
+
+/// Parts in which a sample's squared error over `positions` of `pitch` floats is measured.
+pub fn measure_parts(positions: usize, pitch: usize) -> usize {
+    (positions * pitch).div_ceil(1 << 13).min(positions)
+}
+
+pub fn measured_error(out: &mut Vec<Launch>, error: &MeasuredError) {
+    let parts = measure_parts(error.positions as usize, error.pitch as usize);
+    let error = MeasuredError { parts: parts as i32, ..*error };
+    out.push(Launch::new(Kernel::Plain("measured_error"), parts * error.samples as usize, &error));
+}
+
+pub fn sum_measure(out: &mut Vec<Launch>, sum: &SumMeasure) {
+    out.push(Launch::new(Kernel::Plain("sum_measure"), (sum.samples as usize).div_ceil(BLOCK), sum));
+}
+
+pub fn noise(out: &mut Vec<Launch>, noise: &Noise) {
+    const LANES: usize = 16;
+    let counters = (noise.positions as usize * (noise.channels as usize).div_ceil(LANES)).div_ceil(4) * LANES;
+    out.push(Launch::new(Kernel::Plain("noise"), counters.div_ceil(BLOCK) * noise.samples as usize, noise));
+}
+
+pub fn output(out: &mut Vec<Launch>, output: &Output) {
+    out.push(Launch::new(Kernel::Plain("output"), output.samples as usize, output));
+}
+
+pub fn one_hot(out: &mut Vec<Launch>, one_hot: &OneHot) {
+    let floats = one_hot.samples as usize * in_fours(one_hot.classes as usize);
+    out.push(Launch::new(Kernel::Plain("one_hot"), floats.div_ceil(BLOCK), one_hot));
+}
+
+pub fn concatenate(out: &mut Vec<Launch>, concatenate: &Concatenate) {
+    let floats = concatenate.samples as usize * in_fours((concatenate.a_channels + concatenate.b_channels) as usize);
+    out.push(Launch::new(Kernel::Plain("concatenate"), floats.div_ceil(BLOCK), concatenate));
+}
+
+pub fn pixels(out: &mut Vec<Launch>, pixels: &Pixels) {
+    let floats = match pixels.rows {
+        0 => (pixels.height * pixels.width) as usize * in_fours(pixels.colours as usize),
+        _ => (pixels.shifts * pixels.lines * pixels.line) as usize,
+    };
+    out.push(Launch::new(Kernel::Plain("pixels"), (floats / 4).div_ceil(BLOCK) * pixels.samples as usize, pixels));
+}
