@@ -64,23 +64,30 @@ impl Nvrtc {
         Ok(Nvrtc { functions, version: (major, minor) })
     }
 
-    /// PTX of `source`, which messages call `name`, for compute capability `major`.`minor`. It ends with a zero byte.
-    pub fn compile(&self, name: &str, source: &str, (major, minor): (i32, i32)) -> Result<Vec<u8>> {
+    /// PTX of `source`, which messages call `name`, for a compute capability. It ends with a zero byte.
+    pub fn compile(&self, name: &str, source: &str, capability: (i32, i32)) -> Result<Vec<u8>> {
         let f = &self.functions;
         let ptx = |program| unsafe { self.output(program, f.ptx_size, f.ptx) };
-        self.program(name, source, &format!("compute_{major}{minor}"), ptx)
+        self.program(name, source, "compute", capability, ptx)
     }
 
-    /// Code of `source` for GPUs of compute capability `major`.`minor`.
-    pub fn cubin(&self, name: &str, source: &str, (major, minor): (i32, i32)) -> Result<Cubin> {
+    /// Code of `source` for GPUs of a compute capability.
+    pub fn cubin(&self, name: &str, source: &str, capability: (i32, i32)) -> Result<Cubin> {
         let f = &self.functions;
         let cubin = |program| unsafe { Ok(Cubin { image: self.output(program, f.cubin_size, f.cubin)?, log: self.log(program) }) };
-        self.program(name, source, &format!("sm_{major}{minor}"), cubin)
+        self.program(name, source, "sm", capability, cubin)
     }
 
-    fn program<T>(&self, name: &str, source: &str, architecture: &str, output: impl Fn(*mut c_void) -> Compiled<T>) -> Result<T> {
+    fn program<T>(
+        &self,
+        name: &str,
+        source: &str,
+        architecture: &str,
+        (major, minor): (i32, i32),
+        output: impl Fn(*mut c_void) -> Compiled<T>,
+    ) -> Result<T> {
         let (name_text, source) = (CString::new(name)?, CString::new(source)?);
-        let option = CString::new(format!("--gpu-architecture={architecture}"))?;
+        let option = CString::new(format!("--gpu-architecture={architecture}_{major}{minor}"))?;
         let options: Vec<_> = OPTIONS.iter().map(|option| option.as_ptr()).chain([option.as_ptr()]).collect();
         let f = &self.functions;
         let mut program = ptr::null_mut();
@@ -91,7 +98,7 @@ impl Nvrtc {
             let status = (f.compile)(program, options.len() as c_int, options.as_ptr());
             let compiled = if status == 0 { output(program) } else { Err(self.log(program)) };
             (f.destroy)(&mut program);
-            compiled.map_err(|log| anyhow::anyhow!("NVRTC cannot compile {name} for {architecture}: {log}"))
+            compiled.map_err(|log| anyhow::anyhow!("NVRTC cannot compile {name} for compute capability {major}.{minor}: {log}"))
         }
     }
 
@@ -121,6 +128,12 @@ impl Nvrtc {
             CStr::from_bytes_until_nul(&log).map_or_else(|_| String::new(), |log| log.to_string_lossy().trim().to_owned())
         }
     }
+}
+
+/// The compiler's version, such as "13.0".
+pub fn version() -> Result<String> {
+    let (major, minor) = Nvrtc::load()?.version;
+    Ok(format!("{major}.{minor}"))
 }
 
 fn open_builtins(path: &Path) -> Result<()> {

@@ -61,6 +61,7 @@ __device__ __forceinline__ float4 times(float4 a, float b) { return make_float4(
 
 // Floats from the first rank's first sample at a position to sample `sample` of the global batch.
 __device__ __forceinline__ long long sample_at(const Factors& f, int sample, long long rank_stride, int pitch) {
+    if (f.per_rank == f.samples) return (long long)sample * pitch;
     int rank = f.reciprocal ? (int)__umulhi((unsigned)sample, f.reciprocal) : sample;
     return rank * rank_stride + (long long)(sample - rank * f.per_rank) * pitch;
 }

@@ -37,7 +37,7 @@ struct Copy { void* to; const void* from; };
 // What a lane brings to a warp's common operation, and where its result goes.
 struct Slot {
     float* d;
-    unsigned a[4], b[2];
+    const unsigned *a, *b;
     const void* value;
     void* result;
     int from;
@@ -142,30 +142,33 @@ static void finish(std::vector<Copy>& copies) {
     }
 }
 
+// Towards zero.
 static float cut_off(double x) {
     float y = (float)x;
-    return std::fabs((double)y) > std::fabs(x) ? __uint_as_float(__float_as_uint(y) - 1) : y;
+    return __uint_as_float(__float_as_uint(y) - (std::fabs((double)y) > std::fabs(x)));
 }
 
-// d += a b of 16 x K and K x 8, whose element (row or column g, k) of thread t is given by `read`.
-template <int K, class A, class B> static void multiply(Slot* slots, A read_a, B read_b) {
-    double a[16][K], b[K][8], d[16][8];
+typedef double Row __attribute__((vector_size(64)));
+
+// d[i][j] += a[i] b[j] of a warp: MT times 16 rows, NT times 8 columns, K deep. `read_a` and `read_b` find what thread t of row or column g holds.
+template <int MT, int NT, int K, class A, class B> static void multiply(Slot* slots, A read_a, B read_b) {
+    double a[MT][16][K];
+    Row b[NT][K];
     for (int lane = 0; lane < 32; lane++) {
         int g = lane / 4, t = lane % 4;
-        read_a(slots[lane].a, g, t, a);
-        read_b(slots[lane].b, g, t, b);
-        const float* from = slots[lane].d;
-        d[g][2 * t] = from[0], d[g][2 * t + 1] = from[1], d[g + 8][2 * t] = from[2], d[g + 8][2 * t + 1] = from[3];
+        for (int i = 0; i < MT; i++) read_a(slots[lane].a + 4 * i, g, t, a[i]);
+        for (int j = 0; j < NT; j++) read_b(slots[lane].b + 2 * j, g, t, b[j]);
     }
-    for (int i = 0; i < 16; i++)
-        for (int k = 0; k < K; k++)
-            for (int j = 0; j < 8; j++) d[i][j] += a[i][k] * b[k][j];
-    for (int lane = 0; lane < 32; lane++) {
-        int g = lane / 4, t = lane % 4;
-        float* to = slots[lane].d;
-        to[0] = cut_off(d[g][2 * t]), to[1] = cut_off(d[g][2 * t + 1]);
-        to[2] = cut_off(d[g + 8][2 * t]), to[3] = cut_off(d[g + 8][2 * t + 1]);
-    }
+    // Two of the four results of a lane lie in row g, two in row g + 8.
+    for (int i = 0; i < MT; i++)
+        for (int j = 0; j < NT; j++)
+            for (int row = 0; row < 16; row++) {
+                Row sum;
+                auto at = [&](int column) { return slots[row % 8 * 4 + column / 2].d + (i * NT + j) * 4 + row / 8 * 2 + column % 2; };
+                for (int column = 0; column < 8; column++) sum[column] = *at(column);
+                for (int k = 0; k < K; k++) sum += a[i][row][k] * b[j][k];
+                for (int column = 0; column < 8; column++) *at(column) = cut_off(sum[column]);
+            }
 }
 
 static void run_block() {
@@ -230,24 +233,26 @@ static inline unsigned bf16(float x) {
 }
 static inline unsigned bf16x2(float low, float high) { return bf16(high) << 16 | bf16(low); }
 
-static inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    emulation::Slot slot = {d, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}, nullptr, nullptr, 0};
+template <int MT, int NT> static void mma_tf32(float (&d)[MT][NT][4], const unsigned (&a)[MT][4], const unsigned (&b)[NT][2]) {
+    emulation::Slot slot = {&d[0][0][0], &a[0][0], &b[0][0], nullptr, nullptr, 0};
     emulation::together(slot, [](emulation::Slot* slots) {
         auto value = [](unsigned bits) { return (double)__uint_as_float(bits & 0xffffe000); };
-        emulation::multiply<8>(
+        emulation::multiply<MT, NT, 8>(
             slots,
             [&](const unsigned* x, int g, int t, double(*a)[8]) {
-                a[g][t] = value(x[0]), a[g + 8][t] = value(x[1]), a[g][t + 4] = value(x[2]), a[g + 8][t + 4] = value(x[3]);
+                for (int i = 0; i < 4; i++) a[g + i % 2 * 8][t + i / 2 * 4] = value(x[i]);
             },
-            [&](const unsigned* x, int g, int t, double(*b)[8]) { b[t][g] = value(x[0]), b[t + 4][g] = value(x[1]); });
+            [&](const unsigned* x, int g, int t, emulation::Row* b) {
+                for (int i = 0; i < 2; i++) b[t + i * 4][g] = value(x[i]);
+            });
     });
 }
-static inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    emulation::Slot slot = {d, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}, nullptr, nullptr, 0};
+template <int MT, int NT> static void mma_bf16(float (&d)[MT][NT][4], const unsigned (&a)[MT][4], const unsigned (&b)[NT][2]) {
+    emulation::Slot slot = {&d[0][0][0], &a[0][0], &b[0][0], nullptr, nullptr, 0};
     emulation::together(slot, [](emulation::Slot* slots) {
         auto low = [](unsigned both) { return (double)__uint_as_float(both << 16); };
         auto high = [](unsigned both) { return (double)__uint_as_float(both & 0xffff0000); };
-        emulation::multiply<16>(
+        emulation::multiply<MT, NT, 16>(
             slots,
             [&](const unsigned* x, int g, int t, double(*a)[16]) {
                 for (int i = 0; i < 4; i++) {
@@ -255,7 +260,7 @@ static inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigne
                     a[g + i % 2 * 8][2 * t + i / 2 * 8 + 1] = high(x[i]);
                 }
             },
-            [&](const unsigned* x, int g, int t, double(*b)[8]) {
+            [&](const unsigned* x, int g, int t, emulation::Row* b) {
                 for (int i = 0; i < 2; i++) b[2 * t + i * 8][g] = low(x[i]), b[2 * t + i * 8 + 1][g] = high(x[i]);
             });
     });
@@ -267,7 +272,7 @@ static inline float divide(float x, float y) { return x / y; }
 
 template <class T> static T other_lane(T x, int mask) {
     T result;
-    emulation::Slot slot = {nullptr, {}, {}, &x, &result, (int)(emulation::now->number % 32 ^ mask)};
+    emulation::Slot slot = {nullptr, nullptr, nullptr, &x, &result, (int)(emulation::now->number % 32 ^ mask)};
     emulation::together(slot, [](emulation::Slot* slots) {
         for (int lane = 0; lane < 32; lane++) *(T*)slots[lane].result = *(const T*)slots[slots[lane].from].value;
     });

@@ -15,7 +15,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use super::launches::Launch;
 use super::{Kernel, program};
 
-const HEADER: (&str, &str) = ("emulation.h", include_str!("emulation.h"));
+pub(super) const HEADER: (&str, &str) = ("emulation.h", include_str!("emulation.h"));
 
 type Emulate = unsafe extern "C" fn(*const c_char, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, *const *const c_void) -> c_int;
 
@@ -28,14 +28,28 @@ pub struct Emulation {
 impl Emulation {
     /// Compiles `kernels` in `folder`, which is no longer needed then; nothing where there is no C++ compiler.
     pub fn build(kernels: &BTreeSet<Kernel>, folder: &Path) -> Result<Option<Emulation>> {
+        Emulation::compile(&program(HEADER, kernels), folder)
+    }
+
+    pub(super) fn compile(source: &str, folder: &Path) -> Result<Option<Emulation>> {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
         if Command::new(&compiler).arg("--version").output().is_err() {
             eprintln!("skipped: there is no C++ compiler ({compiler})");
             return Ok(None);
         }
         let (text, library) = (folder.join("kernels.cpp"), folder.join("kernels.so"));
-        std::fs::write(&text, program(HEADER, kernels))?;
-        let options = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-Wno-unknown-pragmas", "-shared", "-fPIC", "-o"];
+        std::fs::write(&text, source)?;
+        let options = [
+            "-std=c++17",
+            "-O1",
+            "-march=native",
+            "-ffp-contract=off",
+            "-fno-strict-aliasing",
+            "-Wno-unknown-pragmas",
+            "-shared",
+            "-fPIC",
+            "-o",
+        ];
         let output = Command::new(&compiler).args(options).arg(&library).arg(&text).output()?;
         ensure!(output.status.success(), "{compiler} cannot compile the kernels: {}", String::from_utf8_lossy(&output.stderr));
         let library = unsafe { Library::open(Some(&library), RTLD_NOW | RTLD_LOCAL) }.context("the compiled kernels cannot be opened")?;

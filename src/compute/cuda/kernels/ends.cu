@@ -49,8 +49,9 @@ KERNEL(output, Output, 256) {
     sum = sum_of_block(sum);
     float scale = (float)(1 / sum);
     for (int i = threadIdx.x; i < pitch; i += 256) {
-        y[i] *= scale;
-        if (error) error[i] = y[i] - (i == label ? 1 : 0);
+        float share = i < p.units ? y[i] * scale : 0;
+        y[i] = share;
+        if (error) error[i] = share - (i == label ? 1 : 0);
     }
     if (!error || threadIdx.x != 0) return;
     p.loss[sample] = (float)(log(sum) - (double)(own - largest));

@@ -260,3 +260,19 @@ pub fn pixels(out: &mut Vec<Launch>, pixels: &Pixels) {
     };
     out.push(Launch::new(Kernel::Plain("pixels"), (floats / 4).div_ceil(BLOCK) * pixels.samples as usize, pixels));
 }
+
+/// Every product's kernel, and one that brings those that are no product.
+#[cfg(test)]
+pub fn all() -> std::collections::BTreeSet<Kernel> {
+    let mut all = std::collections::BTreeSet::from([Kernel::Plain("noise")]);
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        for flag in [false, true] {
+            for columns in [WARP_COLUMNS, 2 * WARP_COLUMNS] {
+                let kernels = [64, 65].map(|rows| apply_tile(precision, columns, rows));
+                all.extend(kernels.map(|tile| Kernel::Apply { precision, transposed: flag, tile }));
+                all.insert(update_kernel(precision, flag, columns));
+            }
+        }
+    }
+    all
+}

@@ -34,20 +34,10 @@ template <Mode MODE, int MT> struct Operands {
             for (int i = 0; i < COLUMNS; i++)
 #pragma unroll
                 for (int j = 0; j < 2; j++) bl[i][j] = tf32(b[i][j] - __uint_as_float(bh[i][j]));
-#pragma unroll
-            for (int i = 0; i < MT; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++) {
-                    mma_tf32(sums[i][j], al[i], bh[j]);
-                    mma_tf32(sums[i][j], ah[i], bl[j]);
-                    mma_tf32(sums[i][j], ah[i], bh[j]);
-                }
-        } else {
-#pragma unroll
-            for (int i = 0; i < MT; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++) mma_tf32(sums[i][j], ah[i], bh[j]);
+            mma_tf32(sums, al, bh);
+            mma_tf32(sums, ah, bl);
         }
+        mma_tf32(sums, ah, bh);
     }
 };
 
@@ -68,10 +58,7 @@ __device__ __forceinline__ void chunk_products(float (&sums)[MT][COLUMNS][4], Re
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++) b[j][half] = bf16x2(o.b[j][0], o.b[j][1]);
         }
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; j++) mma_bf16(sums[i][j], a[i], b[j]);
+        mma_bf16(sums, a, b);
     } else {
 #pragma unroll
         for (int k = 0; k < DEPTH; k += 8) {

@@ -85,7 +85,7 @@ impl Grouping {
 pub enum Input {
     /// As any activity.
     Activity,
-    /// One position: an image is one line.
+    /// All of a sample is one line, and one position.
     Dense,
     Rows(Rows),
 }
@@ -122,7 +122,9 @@ impl Input {
         let shared = connectivity.blocks == connectivity.blocks_per_position && connectivity.destinations > 1;
         // A row's weights would all be taken for used.
         let unused = || (0..connectivity.blocks).any(|block| connectivity.by_block.of(block).is_empty());
-        if map.source.positions() == 1 {
+        let dense = |(place, link): (usize, &Link)| link.source as usize == place && link.block as usize == place;
+        let links = connectivity.by_destination.of(0);
+        if connectivity.destinations == 1 && links.len() == connectivity.sources && links.iter().enumerate().all(dense) {
             Input::Dense
         } else if connectivity.rows >= FEW_CHANNELS || (shared && unused()) {
             Input::Activity
@@ -135,7 +137,19 @@ impl Input {
     pub fn floats(&self, shape: Shape) -> usize {
         match self {
             Input::Rows(rows) => rows.shifts * rows.lines * rows.line,
-            Input::Activity | Input::Dense => shape.positions() * in_fours(shape.channels),
+            Input::Activity => shape.positions() * in_fours(shape.channels),
+            Input::Dense => in_fours(shape.units()),
+        }
+    }
+
+    /// How `map`, the lowest one, reads the input: its links by destination, and its rows, pitch and place; nothing where it reads it as any
+    /// other activity.
+    pub fn view(&self, map: &Map) -> Option<(Tables, i32, i32, i32)> {
+        let pitch = self.floats(map.source) as i32;
+        match self {
+            Input::Activity => None,
+            Input::Dense => Some((Tables { starts: vec![0, 1], links: vec![[0, 0]], most: 1 }, map.source.units() as i32, pitch, 0)),
+            Input::Rows(rows) => Some((rows.by_destination.clone(), (rows.kernel * rows.channels) as i32, pitch, 4)),
         }
     }
 
@@ -211,12 +225,4 @@ impl Rows {
         let (top, left) = (top as usize, left as usize);
         Rows { lines, line, top, left, shifts, channels, kernel, by_destination, inside, by_block }
     }
-
-    /// Rows of a block, which is a row of a kernel.
-    pub fn rows(&self) -> usize {
-        self.kernel * self.channels
-    }
-
-    /// What the links' positions count, in floats: `Map::place`.
-    pub const PLACE: i32 = 4;
 }

@@ -1,0 +1,332 @@
+//! What is done unit by unit, and at a network's two ends.
+
+use super::memory::{Buffer, distance, padded, random, unpadded};
+use super::products::shape;
+use super::{emulation, run};
+use crate::compute::cpu::{Place, normals};
+use crate::compute::cuda::kernels::arguments as c;
+use crate::compute::cuda::kernels::arguments::Operation;
+use crate::compute::cuda::kernels::launches::{self, Launch, in_fours};
+use crate::compute::cuda::kernels::tables::Input;
+use crate::network::Shape;
+
+/// Launches what `push` pushes.
+fn launch(buffers: &[&Buffer], push: impl Fn(&mut Vec<Launch>)) {
+    let mut list = Vec::new();
+    push(&mut list);
+    run(emulation().unwrap(), &list, buffers);
+}
+
+/// Slopes in float64, of the value y at the argument x.
+const SLOPES: [fn(f64, f64) -> f64; 5] = [
+    |_, _| 1.0,
+    |y, _| 1.0 - y * y,
+    |y, _| f64::from(u8::from(y > 0.0)),
+    |y, _| if y > 0.0 { 1.0 } else { 0.01 },
+    |_, x| {
+        let scale = (2.0 / std::f64::consts::PI).sqrt();
+        let t = (scale * (x + 0.044_715 * x.powi(3))).tanh();
+        0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * scale * (1.0 + 3.0 * 0.044_715 * x * x)
+    },
+];
+
+#[test]
+fn elementwise_operations_agree_with_float64() {
+    if emulation().is_none() {
+        return;
+    }
+    let count = 1100;
+    let values: Vec<Vec<f32>> = (0..5).map(|seed| random(seed, count)).collect();
+    let buffers: Vec<Buffer> = values.iter().map(|values| Buffer::of(values)).collect();
+    let (s0, s1) = (0.3f32, 0.7f32);
+    let operations =
+        [Operation::ErrorThrough, Operation::Through, Operation::DifferenceThrough, Operation::StepAlong, Operation::DifferenceTarget];
+    for (nonlinearity, slope) in SLOPES.iter().enumerate() {
+        for operation in operations {
+            for with_back in [false, true] {
+                let out = Buffer::new(count);
+                let [a, b, c, d, argument] = std::array::from_fn(|i| buffers[i].address());
+                let argument = c::Elementwise {
+                    a,
+                    b,
+                    c,
+                    d: if with_back { d } else { 0 },
+                    argument,
+                    out: out.address(),
+                    count: count as i64,
+                    s0,
+                    s1,
+                    operation: operation as i32,
+                    nonlinearity: nonlinearity as i32,
+                };
+                launch(&[&out], |list| launches::elementwise(list, &argument));
+                for (i, got) in out.floats().into_iter().enumerate() {
+                    let [a, b, c, d, x] = std::array::from_fn(|operand| f64::from(values[operand][i]));
+                    let (s0, s1) = (f64::from(s0), f64::from(s1));
+                    let wanted = match operation {
+                        Operation::ErrorThrough => 2.0 * (a - b) * slope(a, x),
+                        Operation::Through => a * slope(b, x),
+                        Operation::DifferenceThrough => (a - b) * slope(b, x),
+                        Operation::StepAlong => a + s0 * b,
+                        _ => a + s0 * (c - b) + if with_back { s1 * d } else { 0.0 },
+                    };
+                    assert!((f64::from(got) - wanted).abs() < 1e-6, "{operation:?} {nonlinearity}: {got} for {wanted}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tanh_is_the_cpus() {
+    if emulation().is_none() {
+        return;
+    }
+    let mut values: Vec<f32> = (-4000..4000).map(|i| i as f32 * 2.5e-3).collect();
+    values.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 100.0]);
+    let (a, out) = (Buffer::of(&values), Buffer::new(values.len()));
+    let (operation, nonlinearity) = (Operation::Activate as i32, 1);
+    let argument = c::Elementwise {
+        a: a.address(),
+        out: out.address(),
+        count: values.len() as i64,
+        operation,
+        nonlinearity,
+        ..c::Elementwise::default()
+    };
+    launch(&[&out], |list| launches::elementwise(list, &argument));
+    for (x, y) in values.iter().zip(out.floats()) {
+        let exact = f64::from(*x).tanh();
+        let close = (f64::from(y) - exact).abs() <= 5e-7 * exact.abs();
+        assert!(close || x.is_nan() && y.is_nan(), "tanh({x}) = {y}, exactly {exact}");
+    }
+}
+
+#[test]
+fn a_measured_error_sums_each_sample_by_itself() {
+    if emulation().is_none() {
+        return;
+    }
+    for (positions, channels, samples) in [(1, 5, 3), (700, 48, 2), (40, 20, 9)] {
+        let (y, target) = (random(1, positions * samples * channels), random(2, positions * samples * channels));
+        let measured = |pick: &dyn Fn(usize) -> bool| {
+            // Some of the samples.
+            let of = |values: &[f32]| -> Vec<f32> {
+                let rows = values.chunks_exact(channels).enumerate().filter(|(row, _)| pick(row % samples));
+                padded(&rows.flat_map(|(_, row)| row.to_vec()).collect::<Vec<f32>>(), channels)
+            };
+            let some = (0..samples).filter(|sample| pick(*sample)).count();
+            let (pitch, count) = (in_fours(channels), positions * some * in_fours(channels));
+            let parts = launches::measure_parts(positions, pitch);
+            let (y, target, error) = (Buffer::of(&of(&y)), Buffer::of(&of(&target)), Buffer::new(count));
+            let (partial, out) = (Buffer::new(parts * some), Buffer::new(some));
+            let argument = c::MeasuredError {
+                y: y.address(),
+                target: target.address(),
+                error: error.address(),
+                partial: partial.address(),
+                positions: positions as i32,
+                samples: some as i32,
+                pitch: pitch as i32,
+                nonlinearity: 1,
+                ..c::MeasuredError::default()
+            };
+            let (parts, samples) = (parts as i32, some as i32);
+            let sum = c::SumMeasure { partial: partial.address(), out: out.address(), parts, samples };
+            launch(&[&error, &partial, &out], |list| {
+                launches::measured_error(list, &argument);
+                launches::sum_measure(list, &sum);
+            });
+            (unpadded(&error.floats(), channels), out.floats())
+        };
+        let (error, sums) = measured(&|_| true);
+        let wanted: Vec<f64> =
+            y.iter().zip(&target).map(|(y, target)| 2.0 * (f64::from(*y) - f64::from(*target)) * (1.0 - f64::from(*y).powi(2))).collect();
+        assert!(distance(&error, &wanted) < 1e-6);
+        let mut wanted = vec![0.0; samples];
+        for (i, (y, target)) in y.iter().zip(&target).enumerate() {
+            wanted[i / channels % samples] += (f64::from(*y) - f64::from(*target)).powi(2);
+        }
+        assert!(distance(&sums, &wanted) < 1e-6, "{sums:?} for {wanted:?}");
+        assert_eq!(measured(&|sample| sample == 1).1, sums[1..2], "alone");
+    }
+}
+
+#[test]
+fn noise_is_the_cpus_to_the_bit() {
+    if emulation().is_none() {
+        return;
+    }
+    let place = Place { seed: 20260 + (5 << 32), step: (3 << 32) + 17, layer: 2, first: 40 };
+    for [positions, samples, channels] in [[1, 3, 1000usize], [6, 4, 20], [9, 5, 3], [1, 1, 1], [3, 2, 64], [2, 130, 12]] {
+        let source = random(1, positions * samples * channels);
+        let input = Buffer::of(&padded(&source, channels));
+        let out = Buffer::new(positions * samples * in_fours(channels));
+        let (step, step_high, first) = (place.step as u32, (place.step >> 32) as u32, place.first as u32);
+        let at = Buffer::of(&[c::Place { step, step_high, first }]);
+        let argument = c::Noise {
+            source: input.address(),
+            destination: out.address(),
+            place: at.address(),
+            positions: positions as u32,
+            samples: samples as u32,
+            channels: channels as u32,
+            key_low: place.seed as u32,
+            key_high: (place.seed >> 32) as u32,
+            stream: 1 << 16 | place.layer as u32,
+            sigma: 0.25,
+            padding: 0,
+        };
+        launch(&[&out], |list| launches::noise(list, &argument));
+        let eps = normals(positions, samples, channels, place);
+        let wanted: Vec<f32> = source.iter().zip(&eps).map(|(x, eps)| x + eps * 0.25).collect();
+        assert_eq!(unpadded(&out.floats(), channels), wanted, "{positions} positions, {samples} samples, {channels} channels");
+    }
+}
+
+/// Runs `output` on one row of logits a sample: output, error, and the three measures.
+fn output(pre: &[f32], units: usize, labels: &[u32], wanted: Option<&[f32]>) -> [Vec<f32>; 5] {
+    let samples = pre.len() / units;
+    let (pre, labels, count) = (Buffer::of(&padded(pre, units)), Buffer::of(labels), samples * in_fours(units));
+    let wanted = wanted.map(|wanted| Buffer::of(&padded(wanted, units)));
+    let ([y, error], [loss, top1, top5]) = ([(); 2].map(|()| Buffer::new(count)), [(); 3].map(|()| Buffer::new(samples)));
+    let argument = c::Output {
+        pre: pre.address(),
+        output: y.address(),
+        error: error.address(),
+        labels: labels.address(),
+        wanted: wanted.as_ref().map_or(0, Buffer::address),
+        loss: loss.address(),
+        top1: top1.address(),
+        top5: top5.address(),
+        samples: samples as i32,
+        units: units as i32,
+        linear: i32::from(wanted.is_some()),
+        padding: 0,
+    };
+    let all = [&y, &error, &loss, &top1, &top5];
+    launch(&all, |list| launches::output(list, &argument));
+    let both = all.map(Buffer::floats);
+    // The output alone is the same.
+    let alone = Buffer::new(count);
+    let argument = c::Output { output: alone.address(), error: 0, ..argument };
+    launch(&[&alone], |list| launches::output(list, &argument));
+    assert_eq!(alone.bits(), y.bits());
+    let [y, error, loss, top1, top5] = both;
+    [unpadded(&y, units), unpadded(&error, units), loss, top1, top5]
+}
+
+#[test]
+fn the_output_agrees_with_float64() {
+    if emulation().is_none() {
+        return;
+    }
+    for (units, samples) in [(1000, 3), (10, 130), (5, 1), (257, 2)] {
+        let pre: Vec<f32> = random(3, units * samples).into_iter().map(|x| 30.0 * x).collect();
+        let labels: Vec<u32> = (0..samples).map(|sample| (sample * 7 % units) as u32).collect();
+        let [y, error, loss, top1, top5] = output(&pre, units, &labels, None);
+        for sample in 0..samples {
+            let row = &pre[sample * units..][..units];
+            let (label, own) = (labels[sample] as usize, row[labels[sample] as usize]);
+            let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+            let wanted = sum.ln() - f64::from(own);
+            assert!((f64::from(loss[sample]) - wanted).abs() < 1e-5 * wanted.max(1.0), "{} for {wanted}", loss[sample]);
+            for class in 0..units {
+                let p = f64::from(row[class]).exp() / sum;
+                let (at, hot) = (sample * units + class, f64::from(u8::from(class == label)));
+                assert!((f64::from(y[at]) - p).abs() < 1e-6 && (f64::from(error[at]) - p + hot).abs() < 1e-6);
+            }
+            let ahead = row.iter().enumerate().filter(|&(class, x)| *x > own || (*x == own && class < label)).count();
+            assert_eq!((top1[sample], top5[sample]), (f32::from(ahead >= 1), f32::from(ahead >= 5)));
+        }
+    }
+    // Equal logits rank by class; a number that is not one is never right, and far ones do not overflow.
+    let [.., top1, top5] = output(&[2.0; 21], 7, &[0, 4, 5], None);
+    assert_eq!((top1, top5), (vec![0.0, 1.0, 1.0], vec![0.0, 0.0, 1.0]));
+    let [_, _, loss, top1, top5] = output(&[f32::NAN, 1.0, 2.0, 3.0, 4.0, 88.0, -90.0, 400.0, 5.0, 6.0, 7.0, 400.0], 6, &[0, 1], None);
+    assert!(loss[0].is_nan() && (loss[1] - 2f32.ln()).abs() < 1e-6, "{loss:?}");
+    assert_eq!((top1, top5), (vec![1.0, 0.0], vec![1.0, 0.0]));
+
+    let (h, x) = (random(1, 3 * 301), random(2, 3 * 301));
+    let [y, error, loss, ..] = output(&h, 301, &[], Some(&x));
+    assert_eq!(y, h);
+    let wanted: Vec<f64> = h.iter().zip(&x).map(|(h, x)| 2.0 * (f64::from(*h) - f64::from(*x))).collect();
+    assert!(distance(&error, &wanted) < 1e-6);
+    let sums: Vec<f64> = wanted.chunks_exact(301).map(|row| row.iter().map(|error| error * error / 4.0).sum()).collect();
+    assert!(distance(&loss, &sums) < 1e-6);
+}
+
+#[test]
+fn dense_activities_are_joined_and_labels_become_vectors() {
+    if emulation().is_none() {
+        return;
+    }
+    for (a, b, samples) in [(10, 5, 3), (4, 8, 1), (1, 1, 7), (1000, 3, 2)] {
+        let (left, right) = (random(1, a * samples), random(2, b * samples));
+        let buffers = [Buffer::of(&padded(&left, a)), Buffer::of(&padded(&right, b))];
+        let out = Buffer::new(samples * in_fours(a + b));
+        let argument = c::Concatenate {
+            a: buffers[0].address(),
+            b: buffers[1].address(),
+            destination: out.address(),
+            samples: samples as i32,
+            a_channels: a as i32,
+            b_channels: b as i32,
+            padding: 0,
+        };
+        launch(&[&out], |list| launches::concatenate(list, &argument));
+        let wanted: Vec<f32> = left.chunks_exact(a).zip(right.chunks_exact(b)).flat_map(|(a, b)| [a, b].concat()).collect();
+        assert_eq!(unpadded(&out.floats(), a + b), wanted);
+    }
+    let (labels, out) = (Buffer::of(&[2u32, 0, 4]), Buffer::new(3 * 8));
+    let argument = c::OneHot { destination: out.address(), labels: labels.address(), samples: 3, classes: 5 };
+    launch(&[&out], |list| launches::one_hot(list, &argument));
+    let wanted = [[0., 0., 1., 0., 0.], [1., 0., 0., 0., 0.], [0., 0., 0., 0., 1.]].concat();
+    assert_eq!(unpadded(&out.floats(), 5), wanted);
+}
+
+/// Pixels of `samples` images in the layout that `input` asks for.
+pub fn pixels(input: &Input, image: Shape, samples: usize, bytes: &[u8], scaling: Option<(&[f32], &[f32])>, floats: bool) -> Buffer {
+    let as_floats: Vec<f32> = bytes.iter().map(|byte| f32::from(*byte)).collect();
+    let source = if floats { Buffer::of(&as_floats) } else { Buffer::of(bytes) };
+    let scaling = scaling.map(|(scale, shift)| [scale, shift].map(Buffer::of));
+    let out = Buffer::new(samples * input.floats(image));
+    let (scale, shift) = scaling.as_ref().map_or((0, 0), |[scale, shift]| (scale.address(), shift.address()));
+    let argument = c::Pixels {
+        source: source.address(),
+        destination: out.address(),
+        scale,
+        shift,
+        bytes: if floats { 4 } else { 1 },
+        samples: samples as i32,
+        ..input.pixels(image, image.channels)
+    };
+    launch(&[&out], |list| launches::pixels(list, &argument));
+    out
+}
+
+#[test]
+fn pixels_are_scaled_into_an_activity_or_a_line() {
+    if emulation().is_none() {
+        return;
+    }
+    let (image, samples) = (shape(5, 6, 3), 4);
+    let bytes: Vec<u8> = (0..image.units() * samples).map(|i| (i * 37 % 256) as u8).collect();
+    let (scale, shift) = ([0.01f32, 0.02, 0.03], [-1.0f32, 0.5, 0.25]);
+    let scaled = |i: usize| f32::from(bytes[i]) * scale[i % 3] + shift[i % 3];
+    for floats in [false, true] {
+        let activity = pixels(&Input::Activity, image, samples, &bytes, Some((&scale, &shift)), floats);
+        let activity = unpadded(&activity.floats(), 3);
+        let line = pixels(&Input::Dense, image, samples, &bytes, Some((&scale, &shift)), floats);
+        let line = unpadded(&line.floats(), image.units());
+        for sample in 0..samples {
+            for i in 0..image.units() {
+                let wanted = scaled(sample * image.units() + i);
+                assert_eq!(line[sample * image.units() + i], wanted);
+                assert_eq!(activity[(i / 3 * samples + sample) * 3 + i % 3], wanted);
+            }
+        }
+    }
+    let plain = pixels(&Input::Dense, image, samples, &bytes, None, true);
+    assert_eq!(unpadded(&plain.floats(), image.units())[7], f32::from(bytes[7]));
+}
