@@ -133,7 +133,7 @@ const FEW_CHANNELS: usize = 16;
 impl Input {
     /// The layout that suits `map`, the lowest one; nothing else may read the input as an activity.
     pub fn choose(map: &Map) -> Input {
-        Input::between(&map.connectivity, map.source, map.destination)
+        if map.pool.is_some() { Input::Activity } else { Input::between(&map.connectivity, map.source, map.destination) }
     }
 
     pub(super) fn between(connectivity: &Connectivity, source: Shape, destination: Shape) -> Input {
