@@ -75,6 +75,10 @@ pub enum Kernel {
         shared: bool,
         tile: Tile,
     },
+    /// How fast products can be.
+    Peak {
+        precision: Precision,
+    },
     /// One that is no template.
     Plain(&'static str),
 }
@@ -84,7 +88,7 @@ impl Kernel {
     fn tile(self) -> Tile {
         match self {
             Kernel::Apply { tile, .. } | Kernel::Update { tile, .. } => tile,
-            Kernel::Plain(name) => panic!("{name} is no product"),
+            Kernel::Peak { .. } | Kernel::Plain(_) => panic!("{self} has no tile"),
         }
     }
 
@@ -106,6 +110,7 @@ impl Kernel {
                 let template = format!("update<{}, {shared}, {wm}, {wn}, {stages}, 4>", mode(precision));
                 format!("INSTANCE({self}, Update, {}, {blocks}, {template})\n", tile.threads())
             }
+            Kernel::Peak { precision } => format!("INSTANCE({self}, Peak, 256, 2, peak<{}>)\n", mode(precision)),
             Kernel::Plain(_) => String::new(),
         }
     }
@@ -114,17 +119,18 @@ impl Kernel {
 /// A kernel's name in a program.
 impl fmt::Display for Kernel {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        let (name, precision, variant, tile) = match *self {
-            Kernel::Apply { precision, transposed, tile } => ("apply", precision, if transposed { "_transposed" } else { "" }, tile),
-            Kernel::Update { precision, shared, tile } => ("update", precision, if shared { "_shared" } else { "" }, tile),
-            Kernel::Plain(name) => return out.write_str(name),
-        };
-        let precision = match precision {
+        let word = |precision| match precision {
             Precision::F32 => "f32",
             Precision::Tf32 => "tf32",
             Precision::Bf16 => "bf16",
         };
-        write!(out, "{name}{variant}_{precision}_{}x{}x{}", tile.wm, tile.wn, tile.mt)
+        let (name, precision, variant, tile) = match *self {
+            Kernel::Apply { precision, transposed, tile } => ("apply", precision, if transposed { "_transposed" } else { "" }, tile),
+            Kernel::Update { precision, shared, tile } => ("update", precision, if shared { "_shared" } else { "" }, tile),
+            Kernel::Peak { precision } => return write!(out, "peak_{}", word(precision)),
+            Kernel::Plain(name) => return out.write_str(name),
+        };
+        write!(out, "{name}{variant}_{}_{}x{}x{}", word(precision), tile.wm, tile.wn, tile.mt)
     }
 }
 

@@ -1,8 +1,9 @@
 // y[q] = f(bias[q] + sum over links (source, block) of q: x[source] . w[block])
 //
-// What makes it fast: there are no patches; a chunk of K never straddles two links, so the loop has no division; and copies of the next chunks
-// are under way while one is multiplied. Up to three activities go through a map in one reading of its weights: their samples are rows of
-// one product. A value depends on its own sample alone, and its sum has one order whatever tile it falls into.
+// What makes it fast: there are no patches; a chunk of K never straddles two links, so the loop has no
+// division; and copies of the next chunks are under way while one is multiplied. Up to three activities go
+// through a map in one reading of its weights: their samples are rows of one product. A value depends on its
+// own sample alone, and its sum has one order whatever tile it falls into.
 
 // TRANSPOSED: groups are the map's sources, and blocks are read as [n][k].
 template <Mode MODE, bool TRANSPOSED, int WM, int WN, int MT, int STAGES> __device__ __forceinline__ void apply(const Apply& p) {
@@ -108,8 +109,8 @@ template <Mode MODE, bool TRANSPOSED, int WM, int WN, int MT, int STAGES> __devi
         for (int h = 0; h < 2; h++) {
             int m = m0 + wm + i * 16 + g + h * 8, job = m / p.samples;
             if (m >= rows) continue;
-            long long partial_row = ((long long)blockIdx.y * p.positions + q) * rows + m, row = (long long)q * p.samples + m - job * p.samples;
-            float* out = p.slices > 1 ? p.partial + partial_row * wide : p.job[job].destination + row * wide;
+            long long row = (long long)q * p.samples + m - job * p.samples, of_slice = (long long)blockIdx.y * p.positions + q;
+            float* out = p.slices > 1 ? p.partial + (of_slice * rows + m) * wide : p.job[job].destination + row * wide;
             if constexpr (!TRANSPOSED) {
                 int n = n0 + wn + 12 * t;
                 float v[12];

@@ -1,10 +1,10 @@
 // The kernels' arguments: each kernel takes one of these. arguments.rs has the same structures.
 //
-// Activities are [position][sample][in_fours(channels)], weights [block][row][in_fours(columns)]; padding is zero, and stays so since every
-// kernel writes it. A gradient, or a moment, lies as the parameters do.
+// Activities are [position][sample][in_fours(channels)], weights [block][row][in_fours(columns)]; padding is
+// zero, and stays so since every kernel writes it. A gradient, or a moment, lies as the parameters do.
 
 struct Link {
-    int position, block;
+    int position, block;  // position -1, in an update: a block without links, whose gradient is zero
 };
 
 // Links in groups: those of one position, or of one block.
@@ -16,7 +16,8 @@ struct Map {
     int place;          // 0, or floats from one position to the next where a sample's positions are not `samples` apart
 };
 
-// Factors of all ranks, each laid out with `per_rank` samples. The sum runs over samples in the order of the global batch.
+// Factors of all ranks, each laid out with `per_rank` samples. The sum runs over samples in the order of the
+// global batch.
 struct Factors {
     const float *pre, *post;
     long long pre_rank, post_rank;  // floats from one rank to the next
@@ -49,7 +50,6 @@ struct Update {
     Factors factors;
     float *weights, *first, *second, *gradients, *partial;
     const Optimiser* optimiser;
-    const int* inside;  // of each link: first and end (<< 16) of the rows that lie inside the image; null: all
     int by_source, groups, row_tiles, column_tiles, slices;
 };
 
@@ -65,9 +65,23 @@ struct Optimise {
     long long stride;  // floats from one of the `parts` of a sum to the next
     float *weights, *first, *second, *gradients;
     const Optimiser* optimiser;
-    const int* starts;  // of the blocks' links: a block without stays as it is; null: none stays
     long long count;
-    int parts, scaled, block;
+    int parts, scaled;
+};
+
+// A window's average, or its largest value, channel by channel; or the way back of an error.
+struct Pool {
+    const int* starts;    // of the links by destination; on the way back, by source
+    const Link* links;
+    const int* windows;   // on the way back of an average: where each destination's links start
+    const float* source;
+    float *destination, *winners;  // of a maximum: the block that won, shaped as what is above
+    int positions, samples, pitch, largest, back;
+};
+
+struct Peak {
+    float* out;
+    int times;
 };
 
 struct Elementwise {
@@ -110,12 +124,14 @@ struct Output {
     const float* wanted;
     float *loss, *top1, *top5;
     int samples, units, linear;
+    float smoothing;  // the part of a label that is spread over all classes
 };
 
 struct OneHot {
     float* destination;
     const unsigned* labels;
     int samples, classes;
+    float smoothing;
 };
 
 struct Concatenate {

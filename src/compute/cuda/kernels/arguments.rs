@@ -21,6 +21,7 @@ macro_rules! arguments {
 arguments! {
     /// A link within its group.
     struct Link {
+        /// -1, in an update: a block without links, whose gradient is zero.
         position: i32,
         block: i32,
     }
@@ -99,8 +100,6 @@ arguments! {
         gradients: Address,
         partial: Address,
         optimiser: Address,
-        /// Of each link: first and end (<< 16) of the rows that lie inside the image; 0: all.
-        inside: Address,
         by_source: i32,
         groups: i32,
         /// This and what follows: filled in by `launches`.
@@ -134,14 +133,34 @@ arguments! {
         second: Address,
         gradients: Address,
         optimiser: Address,
-        /// Of the blocks' links: a block without stays as it is; 0: none stays.
-        starts: Address,
         count: i64,
         parts: i32,
         /// 1 where the sums are scaled already.
         scaled: i32,
-        /// Floats of a block.
-        block: i32,
+    }
+    /// A window's average, or its largest value, channel by channel; or the way back of an error.
+    struct Pool {
+        /// Of the links by destination; on the way back, by source.
+        starts: Address,
+        links: Address,
+        /// On the way back of an average: where each destination's links start.
+        windows: Address,
+        source: Address,
+        destination: Address,
+        /// Of a maximum: the block that won, shaped as what is above.
+        winners: Address,
+        /// Of the destination.
+        positions: i32,
+        samples: i32,
+        pitch: i32,
+        /// 1 for a maximum.
+        largest: i32,
+        back: i32,
+        padding: u32,
+    }
+    struct Peak {
+        out: Address,
+        times: i32,
         padding: u32,
     }
     struct Elementwise {
@@ -211,13 +230,16 @@ arguments! {
         samples: i32,
         units: i32,
         linear: i32,
-        padding: u32,
+        /// The part of a label that is spread over all classes.
+        smoothing: f32,
     }
     struct OneHot {
         destination: Address,
         labels: Address,
         samples: i32,
         classes: i32,
+        smoothing: f32,
+        padding: u32,
     }
     struct Concatenate {
         a: Address,
@@ -266,4 +288,6 @@ pub enum Operation {
     DifferenceTarget,
     /// `f(a)`.
     Activate,
+    /// `a` with the sign of `b`.
+    CopySign,
 }

@@ -26,10 +26,10 @@ enum Nonlinearity { IDENTITY, TANH, RELU, LEAKY_RELU, GELU };
 #define GELU_SCALE 0.79788456f
 #define GELU_CUBE 0.044715f
 
-// Exactly -1 far below zero, where its distance from that is multiplied by x.
+// Exactly -1 and 1 far from zero, where its distance from them would be multiplied by x.
 __device__ __forceinline__ float gelu_tangent(float x) {
     float argument = GELU_SCALE * (x + GELU_CUBE * x * x * x);
-    return argument < -7.9f ? -1 : hyperbolic_tangent(argument);
+    return argument < -7.9f ? -1 : argument > 7.9f ? 1 : hyperbolic_tangent(argument);
 }
 
 __device__ __forceinline__ float activation(float x, int nonlinearity) {

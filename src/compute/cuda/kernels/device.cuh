@@ -1,7 +1,8 @@
 // What the kernels ask of a GPU beyond C++: all inline assembly is here. emulation.h means the same on a CPU.
 //
-// Asynchronous copies belong to groups, which a thread closes with `commit`; after `arrived<N>` all but its latest N groups have arrived, for
-// this thread: others see them behind a barrier. A copy that is not valid writes zeros and reads nothing.
+// Asynchronous copies belong to groups, which a thread closes with `commit`; after `arrived<N>` all but its
+// latest N groups have arrived, for this thread: others see them behind a barrier. A copy that is not valid
+// writes zeros and reads nothing.
 
 // A kernel takes one structure; `threads` a block.
 #define KERNEL(NAME, ARGUMENTS, THREADS) \

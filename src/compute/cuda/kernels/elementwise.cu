@@ -5,7 +5,7 @@ template <class F> __device__ __forceinline__ float4 each(float4 a, float4 b, F 
     return make_float4(f(a.x, b.x), f(a.y, b.y), f(a.z, b.z), f(a.w, b.w));
 }
 
-enum Operation { ERROR_THROUGH, THROUGH, DIFFERENCE_THROUGH, STEP_ALONG, DIFFERENCE_TARGET, ACTIVATE };
+enum Operation { ERROR_THROUGH, THROUGH, DIFFERENCE_THROUGH, STEP_ALONG, DIFFERENCE_TARGET, ACTIVATE, COPY_SIGN };
 
 KERNEL(elementwise, Elementwise, 256) {
     long long at = ((long long)blockIdx.x * 256 + threadIdx.x) * 4;
@@ -29,6 +29,7 @@ KERNEL(elementwise, Elementwise, 256) {
             out = plus(a, change);
             break;
         }
+        case COPY_SIGN: out = each(a, b, [](float magnitude, float sign) { return copysignf(magnitude, sign); }); break;
         default: out = activation(a, p.nonlinearity);
     }
     *(float4*)(p.out + at) = out;
@@ -85,7 +86,8 @@ KERNEL(sum_measure, SumMeasure, 256) {
     p.out[sample] = sum;
 }
 
-// The CPU's numbers, bit for bit: see noise.cu. A thread has one counter of one sample, whose four numbers are 16 channels apart.
+// The CPU's numbers, bit for bit: see noise.cu. A thread has one counter of one sample, whose four numbers
+// are 16 channels apart.
 KERNEL(noise, Noise, 256) {
     unsigned panels = (p.channels + LANES - 1) / LANES, pitch = in_fours(p.channels), counters = (p.positions * panels + 3) / 4 * LANES;
     unsigned blocks = (counters + 255) / 256, counter = blockIdx.x % blocks * 256 + threadIdx.x, sample = blockIdx.x / blocks;
@@ -101,4 +103,34 @@ KERNEL(noise, Noise, 256) {
             p.destination[at] = channel < p.channels ? p.source[at] + normal[j] * p.sigma : 0;
         }
     }
+}
+
+// Sums have the order of links. A maximum is the first of equals.
+KERNEL(pool, Pool, 256) {
+    int quads = p.samples * (p.pitch / 4), blocks = (quads + 255) / 256;
+    int position = blockIdx.x / blocks, i = blockIdx.x % blocks * 256 + threadIdx.x;
+    if (i >= quads) return;
+    auto at = [&](int position) { return (long long)position * p.samples * p.pitch + 4 * i; };
+    int begin = p.starts[position], end = p.starts[position + 1];
+    float4 sum = {}, winner = {};
+    for (int l = begin; l < end; l++) {
+        Link link = p.links[l];
+        float4 x = *(const float4*)(p.source + at(link.position));
+        float block = link.block;
+        if (p.largest && p.back) {
+            float4 won = *(const float4*)(p.winners + at(link.position));
+            x = each(x, won, [&](float x, float won) { return won == block ? x : 0; });
+        } else if (p.largest) {
+            float4 more = each(x, sum, [&](float x, float largest) { return l == begin || x > largest ? 1.f : 0.f; });
+            winner = each(winner, more, [&](float winner, float more) { return more ? block : winner; });
+            x = make_float4(more.x ? x.x : sum.x, more.y ? x.y : sum.y, more.z ? x.z : sum.z, more.w ? x.w : sum.w);
+            sum = {};
+        } else if (p.back) {
+            x = times(x, 1.f / (p.windows[link.position + 1] - p.windows[link.position]));
+        }
+        sum = plus(sum, x);
+    }
+    if (!p.largest && !p.back) sum = times(sum, 1.f / (end - begin));
+    if (p.largest && !p.back) *(float4*)(p.winners + at(position)) = winner;
+    *(float4*)(p.destination + at(position)) = sum;
 }

@@ -1,9 +1,11 @@
-// What device.cuh and CUDA give the kernels, for a C++ compiler: the same sources then run on a CPU, block after block, for tests.
+// What device.cuh and CUDA give the kernels, for a C++ compiler: the same sources then run on a CPU, block
+// after block, for tests.
 //
-// A thread is a stack of its own, and threads take turns where one waits for others: at a barrier, a shuffle or an mma. Asynchronous copies are
-// made at the latest moment allowed, and what they will write is NaN until then, so that a missing wait or barrier shows in the results.
-// Dynamic shared memory is NaN at first. mma rounds its factors as the hardware does (tf32 ignores the lower 13 bits), adds the products
-// and the sum exactly in float64, and cuts that off to float32.
+// A thread is a stack of its own, and threads take turns where one waits for others: at a barrier, a shuffle
+// or an mma. Asynchronous copies are made at the latest moment allowed, and what they will write is NaN until
+// then, so that a missing wait or barrier shows in the results. One that is not on 16 bytes ends the kernel,
+// as on a GPU. Dynamic shared memory is NaN at first. mma rounds its factors as the hardware does (tf32
+// ignores the lower 13 bits), adds the products and the sum exactly in float64, and cuts that off to float32.
 #include <csetjmp>
 #include <cmath>
 #include <cstdint>
@@ -150,7 +152,8 @@ static float cut_off(double x) {
 
 typedef double Row __attribute__((vector_size(64)));
 
-// d[i][j] += a[i] b[j] of a warp: MT times 16 rows, NT times 8 columns, K deep. `read_a` and `read_b` find what thread t of row or column g holds.
+// d[i][j] += a[i] b[j] of a warp: MT times 16 rows, NT times 8 columns, K deep. `read_a` and `read_b` find
+// what thread t of row or column g holds.
 template <int MT, int NT, int K, class A, class B> static void multiply(Slot* slots, A read_a, B read_b) {
     double a[MT][16][K];
     Row b[NT][K];
@@ -207,6 +210,7 @@ static inline void __syncthreads() { emulation::barrier(); }
 #define DYNAMIC_SHARED(NAME) float* NAME = (float*)emulation::dynamic.data()
 
 static inline void copy16(void* shared, const void* global, bool valid) {
+    if (((uintptr_t)shared | (uintptr_t)global) % 16) _longjmp(emulation::launcher, 3);
     std::memset(shared, 0xff, 16);
     emulation::now->open.push_back({shared, valid ? global : nullptr});
 }
@@ -279,9 +283,10 @@ template <class T> static T other_lane(T x, int mask) {
     return result;
 }
 
-// Runs a kernel: 0 where it ends. 1: its name is not known; 2: its threads wait for each other for ever. One at a time.
-extern "C" int emulate(const char* name, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared_bytes,
-                       void** arguments) {
+// Runs a kernel: 0 where it ends. 1: its name is not known; 2: its threads wait for each other for ever; 3: a
+// copy is not on 16 bytes. One at a time.
+extern "C" int emulate(const char* name, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                       unsigned shared_bytes, void** arguments) {
     static std::mutex one;
     std::lock_guard<std::mutex> lock(one);
     auto found = emulation::kernels().find(name);
@@ -312,9 +317,9 @@ extern "C" int emulate(const char* name, unsigned gx, unsigned gy, unsigned gz, 
                 blockIdx = {x, y, z};
                 emulation::run_block();
                 int status = _setjmp(emulation::launcher);
-                if (status == 2) {
-                    emulation::threads.clear();  // they stand where they waited
-                    return 2;
+                if (status > 1) {
+                    emulation::threads.clear();  // they stand where they were
+                    return status;
                 }
                 if (status == 0) {
                     emulation::now = emulation::threads[0];

@@ -67,7 +67,8 @@ impl Emulation {
         match unsafe { (self.emulate)(name.as_ptr(), x, y, z, launch.block, 1, 1, launch.shared, arguments.as_ptr()) } {
             0 => Ok(()),
             1 => bail!("{} was not compiled", launch.kernel),
-            _ => bail!("threads of {} wait for each other for ever", launch.kernel),
+            2 => bail!("threads of {} wait for each other for ever", launch.kernel),
+            _ => bail!("{} copies what does not begin on 16 bytes", launch.kernel),
         }
     }
 }

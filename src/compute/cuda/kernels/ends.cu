@@ -47,11 +47,11 @@ KERNEL(output, Output, 256) {
         sum += y[i];
     }
     sum = sum_of_block(sum);
-    float scale = (float)(1 / sum);
+    float scale = (float)(1 / sum), spread = p.smoothing / p.units;
     for (int i = threadIdx.x; i < pitch; i += 256) {
         float share = i < p.units ? y[i] * scale : 0;
         y[i] = share;
-        if (error) error[i] = share - (i == label ? 1 : 0);
+        if (error) error[i] = i < p.units ? share - spread - (i == label ? 1 - p.smoothing : 0) : 0;
     }
     if (!error || threadIdx.x != 0) return;
     p.loss[sample] = (float)(log(sum) - (double)(own - largest));
@@ -61,7 +61,9 @@ KERNEL(output, Output, 256) {
 
 KERNEL(one_hot, OneHot, 256) {
     int pitch = in_fours(p.classes), i = blockIdx.x * 256 + threadIdx.x;
-    if (i < p.samples * pitch) p.destination[i] = i % pitch == (int)p.labels[i / pitch];
+    if (i >= p.samples * pitch) return;
+    float spread = i % pitch < p.classes ? p.smoothing / p.classes : 0;
+    p.destination[i] = spread + (i % pitch == (int)p.labels[i / pitch] ? 1 - p.smoothing : 0);
 }
 
 // [a, b], channel after channel, of dense activities.
@@ -75,9 +77,10 @@ KERNEL(concatenate, Concatenate, 256) {
     p.destination[i] = x;
 }
 
-// Images [sample][height][width][colour] of bytes or floats, scaled, into an activity; or, `rows`, into lines of each sample, padded so
-// that no window leaves them, which a kernel's rows then read as they lie. A row may begin at any float, but a copy at every fourth: of
-// several copies of the image, copy number c begins c * 4 / shifts floats later.
+// Images [sample][height][width][colour] of bytes or floats, scaled, into an activity; or, `rows`, into lines
+// of each sample, padded so that no window leaves them, which a kernel's rows then read as they lie. A row
+// may begin at any float, but what is copied at every fourth: of several images in one, number c begins
+// 4 c / shifts floats later.
 KERNEL(pixels, Pixels, 256) {
     int pitch = in_fours(p.colours), row = p.width * p.colours;
     long long floats = p.rows ? (long long)p.shifts * p.lines * p.line : (long long)p.height * p.width * pitch;

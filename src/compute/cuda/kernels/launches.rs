@@ -4,7 +4,7 @@
 //! does depend on the samples; all tiles add up the same chunks of K in the same order.)
 
 use super::arguments::{
-    Apply, Bias, Concatenate, Elementwise, Factors, MeasuredError, Noise, OneHot, Optimise, Output, Pixels, SumMeasure, Update,
+    Apply, Bias, Concatenate, Elementwise, Factors, MeasuredError, Noise, OneHot, Optimise, Output, Peak, Pixels, Pool, SumMeasure, Update,
 };
 use super::{Kernel, Tile};
 use crate::compute::settings::Precision;
@@ -177,9 +177,8 @@ pub fn update_shared(out: &mut Vec<Launch>, precision: Precision, most: usize, u
     push_update(out, update_kernel(precision, true, columns), rows, columns, slices, &Update { partial, ..*update });
     if slices > 1 {
         let Update { weights, first, second, gradients, optimiser, .. } = *update;
-        let (sums, starts, block) = (partial, update.map.starts, block(update) as i32);
-        let rest = Optimise { parts: slices as i32, ..Optimise::default() };
-        optimise(out, &Optimise { sums, stride: count, weights, first, second, gradients, optimiser, starts, count, block, ..rest });
+        let (sums, parts, scaled) = (partial, slices as i32, 0);
+        optimise(out, &Optimise { sums, stride: count, weights, first, second, gradients, optimiser, count, parts, scaled });
     }
 }
 
@@ -209,8 +208,8 @@ pub fn bias(out: &mut Vec<Launch>, bias: &Bias) {
     if slices > 1 {
         let Bias { bias: weights, first, second, gradients, optimiser, columns, .. } = *bias;
         let count = i64::from(columns);
-        let rest = Optimise { parts: slices as i32, ..Optimise::default() };
-        optimise(out, &Optimise { sums: partial, stride: count, weights, first, second, gradients, optimiser, count, ..rest });
+        let (sums, parts, scaled) = (partial, slices as i32, 0);
+        optimise(out, &Optimise { sums, stride: count, weights, first, second, gradients, optimiser, count, parts, scaled });
     }
 }
 
@@ -253,6 +252,18 @@ pub fn concatenate(out: &mut Vec<Launch>, concatenate: &Concatenate) {
     out.push(Launch::new(Kernel::Plain("concatenate"), floats.div_ceil(BLOCK), concatenate));
 }
 
+pub fn pool(out: &mut Vec<Launch>, pool: &Pool) {
+    let quads = pool.samples as usize * pool.pitch as usize / 4;
+    out.push(Launch::new(Kernel::Plain("pool"), quads.div_ceil(BLOCK) * pool.positions as usize, pool));
+}
+
+/// `times` chunks of products in each of `blocks` blocks, which write [`BLOCK`] floats each; and how many operations these are.
+pub fn peak(out: &mut Vec<Launch>, precision: Precision, blocks: usize, peak: &Peak) -> f64 {
+    out.push(Launch::new(Kernel::Peak { precision }, blocks, peak));
+    let warps = (blocks * BLOCK / 32) as f64;
+    warps * f64::from(peak.times) * (2 * 32 * WARP_COLUMNS * DEPTH) as f64
+}
+
 pub fn pixels(out: &mut Vec<Launch>, pixels: &Pixels) {
     let floats = match pixels.rows {
         0 => (pixels.height * pixels.width) as usize * in_fours(pixels.colours as usize),
@@ -273,6 +284,7 @@ pub fn all() -> std::collections::BTreeSet<Kernel> {
                 all.insert(update_kernel(precision, flag, columns));
             }
         }
+        all.insert(Kernel::Peak { precision });
     }
     all
 }

@@ -19,10 +19,6 @@ __device__ __forceinline__ void use_gradient(float4 g, long long at, float* weig
 KERNEL(optimise, Optimise, 256) {
     long long at = ((long long)blockIdx.x * 256 + threadIdx.x) * 4;
     if (at >= p.count) return;
-    if (p.starts) {
-        long long block = at / p.block;
-        if (p.starts[block] == p.starts[block + 1]) return;
-    }
     float4 sum = load_once(p.sums + at);
     for (int part = 1; part < p.parts; part++) sum = plus(sum, load_once(p.sums + part * p.stride + at));
     Optimiser optimiser = *p.optimiser;
@@ -30,8 +26,9 @@ KERNEL(optimise, Optimise, 256) {
     use_gradient(sum, at, p.weights, p.first, p.second, p.gradients, optimiser);
 }
 
-// A bias' gradient is the sum of its errors: over the samples at its position, or at all positions where they share it (then in slices). 16
-// threads have every 16th sample each; their sums are added up in order. A block has 64 channels.
+// A bias' gradient is the sum of its errors: over the samples at its position, or at all positions where they
+// share it (then in slices). 16 threads have every 16th sample each; their sums are added up in order. A
+// block has 64 channels.
 KERNEL(bias, Bias, 256) {
     constexpr int QUADS = 16, WALKS = 16;
     __shared__ float4 sums[WALKS][QUADS];

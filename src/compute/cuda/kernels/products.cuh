@@ -1,10 +1,12 @@
 // Products on tensor cores, shared by `apply` and `update`.
 //
-// mma does not care which physical k or column a logical one is, as long as both operands agree. They are dealt to threads such that shared
-// memory is read 8 and 16 bytes at a time without conflicts. A warp has 48 columns: thread g = lane / 4 holds columns 6 g to 6 g + 5 of one
-// operand, so that thread t = lane % 4 ends up with 12 consecutive columns, 12 t to 12 t + 11, of the result.
+// mma does not care which physical k or column a logical one is, as long as both operands agree. They are
+// dealt to threads such that shared memory is read 8 and 16 bytes at a time without conflicts. A warp has 48
+// columns: thread g = lane / 4 holds columns 6 g to 6 g + 5 of one operand, so that thread t = lane % 4 ends
+// up with 12 consecutive columns, 12 t to 12 t + 11, of the result.
 
-// F32: three products in tf32 for each, of what tf32 keeps of the factors and of what it leaves: hi hi + hi lo + lo hi.
+// F32: three products in tf32 for each, of what tf32 keeps of the factors and of what it leaves: hi hi + hi
+// lo + lo hi.
 enum Mode { F32, TF32, BF16 };
 
 #define DEPTH 16   // of K that a chunk holds
@@ -68,7 +70,8 @@ __device__ __forceinline__ void chunk_products(float (&sums)[MT][COLUMNS][4], Re
     }
 }
 
-// Tensor cores cut sums off instead of rounding them. Where float32 is wanted, chains are short: every 64 of K they are added up in registers.
+// Tensor cores cut sums off instead of rounding them. Where float32 is wanted, chains are short: every 64 of
+// K they are added up in registers.
 template <Mode MODE, int MT> struct Sums {
     float chain[MT][COLUMNS][4] = {}, whole[MODE == F32 ? MT : 1][COLUMNS][4] = {};
 
@@ -102,3 +105,23 @@ template <Mode MODE, int MT> struct Sums {
                 }
     }
 };
+
+// What a multiprocessor can do of these products: from registers, with nothing to wait for. A product is
+// counted once, of however many it is made.
+template <Mode MODE> __device__ __forceinline__ void peak(const Peak& p) {
+    Operands<MODE, 2> o;
+    Sums<MODE, 2> sums;
+    float x = threadIdx.x * 0.001f;
+    for (int i = 0; i < 2; i++)
+        for (int e = 0; e < 4; e++) o.a[i][e] = x + e;
+    for (int j = 0; j < COLUMNS; j++)
+        for (int e = 0; e < 2; e++) o.b[j][e] = x - j;
+    for (int time = 0; time < p.times; time++)
+        chunk_products<MODE, 2>(sums.chain, [&](int k, Operands<MODE, 2>& to) { to = o; });
+    sums.end();
+    float all = 0;
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < COLUMNS; j++)
+            for (int e = 0; e < 4; e++) all += sums.chain[i][j][e];
+    p.out[blockIdx.x * blockDim.x + threadIdx.x] = all;
+}

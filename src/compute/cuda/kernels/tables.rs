@@ -36,6 +36,20 @@ impl Tables {
         self.starts.len() - 1
     }
 
+    /// The same, with a link that reads nothing to each block that has none, `per_group` blocks belonging to a group: for an update by an
+    /// optimiser that lets all weights decay.
+    pub fn decaying(&self, per_group: usize) -> Tables {
+        let mut tables = Tables { starts: vec![0], ..Tables::default() };
+        for (group, bounds) in self.starts.windows(2).enumerate() {
+            let links = &self.links[bounds[0] as usize..bounds[1] as usize];
+            let blocks = (group * per_group..(group + 1) * per_group).map(|block| block as i32);
+            tables.links.extend(links);
+            tables.links.extend(blocks.filter(|block| links.iter().all(|link| link[1] != *block)).map(|block| [-1, block]));
+            tables.end_group();
+        }
+        tables
+    }
+
     /// What `apply` reads, and an update whose blocks belong to one destination each.
     pub fn by_destination(map: &Connectivity) -> Tables {
         Tables::new(map.destinations, |group| map.by_destination.of(group), |link| [link.source, link.block])
@@ -106,11 +120,12 @@ pub struct Rows {
     kernel: usize,
     /// For `apply`, and for the update where positions have blocks of their own.
     pub by_destination: Tables,
-    /// Of each link of `by_destination`: first and end (<< 16) of its rows inside the image.
-    pub inside: Vec<i32>,
     /// For the update where positions share blocks.
     pub by_block: Tables,
 }
+
+/// Floats that a link's position counts, where an image lies as lines.
+const PLACE: i32 = 4;
 
 /// Images of fewer channels lie as lines: with more, a link fills a chunk of K by itself.
 const FEW_CHANNELS: usize = 16;
@@ -118,18 +133,19 @@ const FEW_CHANNELS: usize = 16;
 impl Input {
     /// The layout that suits `map`, the lowest one; nothing else may read the input as an activity.
     pub fn choose(map: &Map) -> Input {
-        let connectivity = &map.connectivity;
+        if map.pool.is_some() { Input::Activity } else { Input::between(&map.connectivity, map.source, map.destination) }
+    }
+
+    pub(super) fn between(connectivity: &Connectivity, source: Shape, destination: Shape) -> Input {
         let shared = connectivity.blocks == connectivity.blocks_per_position && connectivity.destinations > 1;
-        // A row's weights would all be taken for used.
-        let unused = || (0..connectivity.blocks).any(|block| connectivity.by_block.of(block).is_empty());
         let dense = |(place, link): (usize, &Link)| link.source as usize == place && link.block as usize == place;
         let links = connectivity.by_destination.of(0);
         if connectivity.destinations == 1 && links.len() == connectivity.sources && links.iter().enumerate().all(dense) {
             Input::Dense
-        } else if connectivity.rows >= FEW_CHANNELS || (shared && unused()) {
+        } else if connectivity.rows >= FEW_CHANNELS {
             Input::Activity
         } else {
-            Input::Rows(Rows::new(map, shared))
+            Input::Rows(Rows::new(connectivity, source, destination, shared))
         }
     }
 
@@ -142,14 +158,14 @@ impl Input {
         }
     }
 
-    /// How `map`, the lowest one, reads the input: its links by destination, and its rows, pitch and place; nothing where it reads it as any
+    /// How the lowest map reads an input of `shape`: its links by destination, and its rows, pitch and place; nothing where it reads it as any
     /// other activity.
-    pub fn view(&self, map: &Map) -> Option<(Tables, i32, i32, i32)> {
-        let pitch = self.floats(map.source) as i32;
+    pub fn view(&self, shape: Shape) -> Option<(Tables, i32, i32, i32)> {
+        let pitch = self.floats(shape) as i32;
         match self {
             Input::Activity => None,
-            Input::Dense => Some((Tables { starts: vec![0, 1], links: vec![[0, 0]], most: 1 }, map.source.units() as i32, pitch, 0)),
-            Input::Rows(rows) => Some((rows.by_destination.clone(), (rows.kernel * rows.channels) as i32, pitch, 4)),
+            Input::Dense => Some((Tables { starts: vec![0, 1], links: vec![[0, 0]], most: 1 }, shape.units() as i32, pitch, 0)),
+            Input::Rows(rows) => Some((rows.by_destination.clone(), (rows.kernel * rows.channels) as i32, pitch, PLACE)),
         }
     }
 
@@ -173,8 +189,7 @@ impl Input {
 }
 
 impl Rows {
-    fn new(map: &Map, shared: bool) -> Rows {
-        let (connectivity, from, to) = (&map.connectivity, map.source, map.destination);
+    fn new(connectivity: &Connectivity, from: Shape, to: Shape, shared: bool) -> Rows {
         let (channels, kernel) = (from.channels, connectivity.blocks_per_position.isqrt());
         // Where the windows of each line and column of outputs begin, in the image's coordinates.
         let (mut tops, mut lefts) = (vec![0; to.height], vec![0; to.width]);
@@ -198,7 +213,7 @@ impl Rows {
         };
         let (lines, line) = ((end(&tops) + top) as usize, in_fours((end(&lefts) + left) as usize * channels));
         let mut by_destination = Tables { starts: vec![0], ..Tables::default() };
-        let (mut inside, mut by_row) = (Vec::new(), vec![Vec::new(); kernel]);
+        let mut by_row = vec![Vec::new(); kernel];
         for destination in 0..connectivity.destinations {
             let (i, j) = (destination / to.width, destination % to.width);
             for row in 0..kernel {
@@ -207,13 +222,10 @@ impl Rows {
                     continue;
                 }
                 let copy = begins[j] % 4 * shifts / 4;
-                let place = ((copy * lines + (y + top) as usize) * line + begins[j] / 4 * 4) / 4;
+                let place = ((copy * lines + (y + top) as usize) * line + begins[j]) / PLACE as usize;
                 let block = if shared { row } else { destination * kernel + row };
                 by_destination.links.push([place as i32, block as i32]);
                 by_row[row].push([place as i32, destination as i32]);
-                let first = (-lefts[j]).max(0) as usize * channels;
-                let last = (from.width as i64 - lefts[j]).clamp(0, kernel as i64) as usize * channels;
-                inside.push((first | last << 16) as i32);
             }
             by_destination.end_group();
         }
@@ -223,6 +235,6 @@ impl Rows {
             by_block.end_group();
         }
         let (top, left) = (top as usize, left as usize);
-        Rows { lines, line, top, left, shifts, channels, kernel, by_destination, inside, by_block }
+        Rows { lines, line, top, left, shifts, channels, kernel, by_destination, by_block }
     }
 }

@@ -1,16 +1,17 @@
-// dw[block] = sum over samples of pre[source] (x) post[destination], and the optimiser on that tile at once: the gradient is stored only where
-// ranks exchange it.
+// dw[block] = sum over samples of pre[source] (x) post[destination], and the optimiser on that tile at once:
+// the gradient is stored only where ranks exchange it.
 //
-// A group is a position whose blocks no other has. by_source: it is the map's source, whose channels are the rows, and the columns run over
-// the channels of all its links' destinations (an inverse). Else it is the destination, and the rows run over the channels of its links'
-// sources. SHARED: a group is a block, over whose links the sum runs too, in slices.
+// A group is a position whose blocks no other has. by_source: it is the map's source, whose channels are the
+// rows, and the columns run over the channels of all its links' destinations (an inverse). Else it is the
+// destination, and the rows run over the channels of its links' sources. SHARED: a group is a block, over
+// whose links the sum runs too, in slices; of one without links the gradient is zero.
 template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __device__ __forceinline__ void update(const Update& p) {
     constexpr int THREADS = WM * WN * 32, MT = 2, BM = 16 * MT * WM, BN = 8 * COLUMNS * WN, LDA = BM + 4, LDB = BN + 4;
     constexpr int A_SIZE = DEPTH * LDA, B_SIZE = DEPTH * LDB;
     DYNAMIC_SHARED(shared);
     // Of four channels, for sample 0, in the factors (-1 outside); and of four rows or columns in the weights.
     __shared__ long long from_pre[BM / 4], from_post[BN / 4], row_at[BM / 4], column_at[BN / 4];
-    __shared__ int row_begin[BM / 4], row_end[BM / 4];
+    __shared__ int row_end[BM / 4];
     const Map& map = p.map;
     const Factors& factors = p.factors;
     int tiles = p.row_tiles * p.column_tiles, unit = blockIdx.x / tiles, tile = blockIdx.x % tiles, group = unit / p.slices;
@@ -18,29 +19,28 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
     int start = map.starts[group], links = map.starts[group + 1] - start;
     bool by_source = !SHARED && p.by_source;
     int rows4 = in_fours(map.rows), R = by_source ? map.rows : (SHARED ? 1 : links) * rows4, N = (by_source ? links : 1) * map.columns;
-    if (links == 0 || r0 >= R || n0 >= N) return;
+    if (r0 >= R || n0 >= N) return;
     long long pre_place = map.place ? map.place : (long long)factors.per_rank * map.pitch;
     long long post_place = (long long)factors.per_rank * map.columns;
     for (int i = threadIdx.x; i < BM / 4 + BN / 4; i += THREADS) {
         if (i < BM / 4) {
             int r = r0 + 4 * i, l = by_source || r >= R ? 0 : r / rows4, row = r - l * rows4;
-            Link link = map.links[start + l];
-            int source = by_source ? group : link.position, block = SHARED ? group : link.block;
-            int inside = p.inside ? p.inside[start + l] : map.rows << 16;
-            from_pre[i] = r >= R ? -1 : (SHARED ? 0 : source * pre_place) + row;
-            row_begin[i] = (inside & 0xffff) - row;
-            row_end[i] = r >= R ? 0 : (inside >> 16) - row;
-            row_at[i] = by_source ? (long long)r * map.columns : ((long long)block * map.rows + row) * map.columns;
+            Link link = SHARED ? Link{0, group} : map.links[start + l];
+            int source = by_source ? group : link.position;
+            from_pre[i] = r >= R || source < 0 ? -1 : source * pre_place + row;
+            row_end[i] = r >= R ? 0 : map.rows - row;
+            row_at[i] = by_source ? (long long)r * map.columns : ((long long)link.block * map.rows + row) * map.columns;
         } else {
             int j = i - BM / 4, n = n0 + 4 * j, l = !by_source || n >= N ? 0 : n / map.columns, column = n - l * map.columns;
-            Link link = map.links[start + l];
-            int destination = by_source ? link.position : group;
-            from_post[j] = n >= N ? -1 : (SHARED ? 0 : destination * post_place) + column;
+            Link link = SHARED ? Link{0, 0} : map.links[start + l];
+            int destination = by_source || SHARED ? link.position : group;
+            from_post[j] = n >= N || destination < 0 ? -1 : destination * post_place + column;
             column_at[j] = by_source ? (long long)link.block * map.rows * map.columns + column : n;
         }
     }
     __syncthreads();
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, wm = warp / WN * 16 * MT, wn = warp % WN * 8 * COLUMNS;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+    int wm = warp / WN * 16 * MT, wn = warp % WN * 8 * COLUMNS;
     int parts = (factors.samples + DEPTH - 1) / DEPTH, slice = unit % p.slices;
     int from = SHARED ? (int)((long long)links * slice / p.slices) * parts : 0;
     int to = SHARED ? (int)((long long)links * (slice + 1) / p.slices) * parts : parts;
@@ -59,7 +59,8 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
             if ((DEPTH * (BM / 4)) % THREADS && s >= DEPTH) break;
             long long offset = from_pre[m];
             bool valid = offset >= 0 && b0 + s < factors.samples;
-            copy16(a + s * LDA + 4 * m, factors.pre + pre_link + offset + sample_at(factors, b0 + s, factors.pre_rank, map.pitch), valid);
+            if (valid) offset += pre_link + sample_at(factors, b0 + s, factors.pre_rank, map.pitch);
+            copy16(a + s * LDA + 4 * m, factors.pre + (valid ? offset : 0), valid);
         }
 #pragma unroll
         for (int r = 0; r < (DEPTH * (BN / 4) + THREADS - 1) / THREADS; r++) {
@@ -67,7 +68,8 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
             if ((DEPTH * (BN / 4)) % THREADS && s >= DEPTH) break;
             long long offset = from_post[n];
             bool valid = offset >= 0 && b0 + s < factors.samples;
-            copy16(b + s * LDB + 4 * n, factors.post + post_link + offset + sample_at(factors, b0 + s, factors.post_rank, map.columns), valid);
+            if (valid) offset += post_link + sample_at(factors, b0 + s, factors.post_rank, map.columns);
+            copy16(b + s * LDB + 4 * n, factors.post + (valid ? offset : 0), valid);
         }
         b0 += DEPTH;
         if (SHARED && b0 >= factors.samples) {
@@ -119,7 +121,7 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
     __syncthreads();
     auto place = [&](int i) {
         int r = i / (BN / 4), c = i % (BN / 4);
-        bool inside = r % 4 >= row_begin[r / 4] && r % 4 < row_end[r / 4] && n0 + 4 * c < N;
+        bool inside = r % 4 < row_end[r / 4] && n0 + 4 * c < N;
         return inside ? row_at[r / 4] + (long long)(r % 4) * map.columns + column_at[c] : -1;
     };
     auto gradient = [&](int i) { return *(const float4*)(shared + i / (BN / 4) * LDB + i % (BN / 4) * 4); };

@@ -2,7 +2,7 @@
 
 use super::memory::{Buffer, distance, padded, random, unpadded};
 use super::{emulation, run};
-use crate::compute::cuda::kernels::arguments::{Apply, Job, Map};
+use crate::compute::cuda::kernels::arguments::{Apply, Job, Map, Peak};
 use crate::compute::cuda::kernels::launches::{self, in_fours};
 use crate::compute::cuda::kernels::tables::Tables;
 use crate::compute::settings::Precision::{self, Bf16, F32, Tf32};
@@ -226,5 +226,19 @@ fn nonlinearities_follow_the_bias() {
             let off = y.iter().zip(&wanted).map(|(y, wanted)| (f64::from(*y) - wanted).abs()).fold(0.0, f64::max);
             assert!(off < 2e-5, "nonlinearity {number}: off by {off}");
         }
+    }
+}
+
+#[test]
+fn the_peak_counts_its_products() {
+    let Some(emulation) = emulation() else { return };
+    for precision in [F32, Tf32, Bf16] {
+        let (out, mut list) = (Buffer::new(2 * 256), Vec::new());
+        let argument = Peak { out: out.address(), times: 3, padding: 0 };
+        let operations = launches::peak(&mut list, precision, 2, &argument);
+        // Two for each element of a chunk of 32 rows, 48 columns and 16 of K, in 16 warps.
+        assert_eq!(operations, f64::from(2 * 32 * 48 * 16 * 16 * 3));
+        run(emulation, &list, &[&out]);
+        assert!(out.floats().iter().all(|x| x.is_finite() && *x != 0.0));
     }
 }

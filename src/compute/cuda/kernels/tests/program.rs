@@ -170,6 +170,8 @@ fn the_emulation_shows_what_a_gpu_might_hide() {
     assert!(!wrong(right));
     assert!(wrong(with("arrived<STAGES - 2>();", "arrived<STAGES - 1>();").unwrap()), "a wait too short");
     assert!(wrong(with("arrived<STAGES - 2>();\n        __syncthreads();", "arrived<STAGES - 2>();").unwrap()), "no barrier");
-    let stuck = with("arrived<STAGES - 2>();", "if (threadIdx.x == 3) __syncthreads();").unwrap().unwrap_err();
+    let unaligned = with("p.job[job].source +", "p.job[job].source + 1 +").unwrap().unwrap_err();
+    assert!(unaligned.to_string().contains("16 bytes"), "{unaligned}");
+    let stuck = with("__syncthreads();", "if (threadIdx.x != 3) __syncthreads();").unwrap().unwrap_err();
     assert!(stuck.to_string().contains("wait for each other for ever"), "{stuck}");
 }

@@ -9,29 +9,24 @@ use crate::compute::cuda::kernels::arguments::{Apply, Factors, Job, Map, Update}
 use crate::compute::cuda::kernels::launches::{self, in_fours};
 use crate::compute::cuda::kernels::tables::{Input, Tables};
 use crate::compute::settings::Precision::F32;
-use crate::network::{self, Bias, Connectivity, Interchange, Plasticity, Role, Shape};
+use crate::network::{Connectivity, Shape};
 
-/// The lowest map of a network, with windows.
-fn lowest(input: Shape, channels: usize, kernel: usize, stride: usize, shared: bool) -> network::Map {
-    let output = shape(input.height.div_ceil(stride), input.width.div_ceil(stride), channels);
-    network::Map {
-        layer: 0,
-        role: Role::Forward,
-        plasticity: Plasticity::Trained,
-        source: input,
-        destination: output,
-        connectivity: Connectivity::windows(input, output, kernel, stride, shared),
-        pool: None,
-        bias: Bias::None,
-        fans: (1, 1),
-        weight: Interchange { name: String::new(), shape: Vec::new(), strides: [0; 4], blocks_per_position: 1 },
-        bias_name: String::new(),
-        bias_shape: Vec::new(),
-    }
+/// A layer of windows, and the shape of its input.
+struct Lowest {
+    image: Shape,
+    connectivity: Connectivity,
+    input: Input,
+}
+
+fn lowest(image: Shape, channels: usize, kernel: usize, stride: usize, shared: bool) -> Lowest {
+    let output = shape(image.height.div_ceil(stride), image.width.div_ceil(stride), channels);
+    let connectivity = Connectivity::windows(image, output, kernel, stride, shared);
+    let input = Input::between(&connectivity, image, output);
+    Lowest { image, connectivity, input }
 }
 
 /// Of all shapes: rows that begin on every float, on every second, and on every fourth; kernels larger than the stride, and smaller.
-fn cases() -> Vec<network::Map> {
+fn cases() -> Vec<Lowest> {
     vec![
         lowest(shape(7, 6, 3), 12, 5, 1, false),
         lowest(shape(6, 9, 3), 5, 4, 2, false),
@@ -40,17 +35,17 @@ fn cases() -> Vec<network::Map> {
         lowest(shape(7, 7, 5), 3, 2, 3, false),
         lowest(shape(6, 6, 3), 20, 3, 1, true),
         lowest(shape(6, 7, 4), 4, 3, 2, true),
+        lowest(shape(1, 2, 3), 5, 3, 1, true),
     ]
 }
 
 #[test]
 fn the_lowest_layer_reads_an_image_as_it_lies() {
     let Some(emulation) = emulation() else { return };
-    for map in cases() {
-        let (image, connectivity) = (map.source, &map.connectivity);
+    for Lowest { image, connectivity, input } in cases() {
+        let connectivity = &connectivity;
         let shared = connectivity.blocks == connectivity.blocks_per_position;
-        let Input::Rows(rows) = Input::choose(&map) else { panic!("{image} has few channels") };
-        let input = Input::Rows(rows.clone());
+        let Input::Rows(rows) = &input else { panic!("{image} has few channels") };
         let samples = 5;
         let bytes: Vec<u8> = (0..image.units() * samples).map(|i| (i * 37 % 256) as u8).collect();
         let (scale, shift) = (vec![0.01; image.channels], vec![-1.0; image.channels]);
@@ -64,7 +59,7 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
         }
         let (w, wide) = (weights(connectivity, 1), in_fours(connectivity.columns));
         let described = |tables: &Tables| (Buffer::of(&tables.starts), Buffer::of(&tables.links));
-        let (tables, kernel_row, pitch, place) = input.view(&map).unwrap();
+        let (tables, kernel_row, pitch, place) = input.view(image).unwrap();
         let (starts, links) = described(&tables);
         let (weights_buffer, out) =
             (Buffer::of(&padded(&w, connectivity.columns)), Buffer::new(connectivity.destinations * samples * wide));
@@ -86,12 +81,13 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
         let off = distance(&unpadded(&out.floats(), connectivity.columns), &reference(connectivity, false, &activity, &w, None, samples));
         assert!(off < 1e-6, "{image}: off by {off:.1e}");
 
-        // The update: values, and that weights outside the image stay as they are.
+        // The update.
         let given = Given { pre: activity, ..Given::new(connectivity, samples, 4) };
         let (wanted, post) = (given.reference(), Buffer::of(&padded(&given.post, connectivity.columns)));
-        let tables = if shared { &rows.by_block } else { &rows.by_destination };
+        // Every row of a kernel, so that all of the gradient is written.
+        let tables = &if shared { rows.by_block.clone() } else { rows.by_destination.decaying(connectivity.blocks_per_position.isqrt()) };
         let (starts, links) = described(tables);
-        let (inside, optimiser) = (Buffer::of(&rows.inside), Buffer::of(&[ADAM]));
+        let optimiser = Buffer::of(&[ADAM]);
         let gradients = Buffer::new(connectivity.blocks * connectivity.rows * wide);
         let mut update = Update {
             map: Map { starts: starts.address(), links: links.address(), ..kernel_rows },
@@ -104,7 +100,6 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
             },
             gradients: gradients.address(),
             optimiser: optimiser.address(),
-            inside: if shared { 0 } else { inside.address() },
             groups: tables.groups() as i32,
             ..Update::default()
         };
@@ -117,14 +112,7 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
             launches::update(&mut list, F32, tables.most, &update);
         }
         run(emulation, &list, &[&gradients, &partial, &x, &post]);
-        let mut gradient = gradients.floats();
-        for (block, values) in gradient.chunks_exact_mut(connectivity.rows * wide).enumerate() {
-            let unused = connectivity.by_block.of(block).is_empty();
-            assert!(values.iter().all(|x| x.is_nan() == unused), "{image}: block {block} is used: {}", !unused);
-            if unused {
-                values.fill(0.0);
-            }
-        }
+        let gradient = gradients.floats();
         let wanted: Vec<f64> = wanted.iter().map(|sum| sum * f64::from(ADAM.scale)).collect();
         let off = distance(&unpadded(&gradient, connectivity.columns), &wanted);
         assert!(off < 1e-6, "{image}: the update is off by {off:.1e}");
@@ -133,14 +121,12 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
 
 #[test]
 fn other_inputs_are_activities() {
-    let few = Input::choose(&lowest(shape(1, 2, 3), 5, 3, 1, true));
-    assert_eq!(few, Input::Activity, "a conv whose kernel leaves the image everywhere has unused blocks");
-    assert_eq!(Input::choose(&lowest(shape(4, 4, 16), 5, 3, 1, false)), Input::Activity);
+    assert_eq!(lowest(shape(4, 4, 16), 5, 3, 1, false).input, Input::Activity);
     // Whatever reads all of the image at one place reads it as one line.
-    for map in [lowest(shape(1, 1, 785), 5, 1, 1, false), lowest(shape(3, 3, 3), 5, 3, 3, false)] {
-        assert_eq!(Input::choose(&map), Input::Dense);
-        let (tables, rows, pitch, place) = Input::Dense.view(&map).unwrap();
-        assert_eq!((tables.groups(), tables.most, rows as usize, place), (1, 1, map.source.units(), 0));
-        assert_eq!(pitch as usize, in_fours(map.source.units()));
+    for Lowest { image, input, .. } in [lowest(shape(1, 1, 785), 5, 1, 1, false), lowest(shape(3, 3, 3), 5, 3, 3, false)] {
+        assert_eq!(input, Input::Dense);
+        let (tables, rows, pitch, place) = input.view(image).unwrap();
+        assert_eq!((tables.groups(), tables.most, rows as usize, place), (1, 1, image.units(), 0));
+        assert_eq!(pitch as usize, in_fours(image.units()));
     }
 }

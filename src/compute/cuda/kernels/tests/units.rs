@@ -39,8 +39,14 @@ fn elementwise_operations_agree_with_float64() {
     let values: Vec<Vec<f32>> = (0..5).map(|seed| random(seed, count)).collect();
     let buffers: Vec<Buffer> = values.iter().map(|values| Buffer::of(values)).collect();
     let (s0, s1) = (0.3f32, 0.7f32);
-    let operations =
-        [Operation::ErrorThrough, Operation::Through, Operation::DifferenceThrough, Operation::StepAlong, Operation::DifferenceTarget];
+    let operations = [
+        Operation::ErrorThrough,
+        Operation::Through,
+        Operation::DifferenceThrough,
+        Operation::StepAlong,
+        Operation::DifferenceTarget,
+        Operation::CopySign,
+    ];
     for (nonlinearity, slope) in SLOPES.iter().enumerate() {
         for operation in operations {
             for with_back in [false, true] {
@@ -68,6 +74,7 @@ fn elementwise_operations_agree_with_float64() {
                         Operation::Through => a * slope(b, x),
                         Operation::DifferenceThrough => (a - b) * slope(b, x),
                         Operation::StepAlong => a + s0 * b,
+                        Operation::CopySign => a.copysign(b),
                         _ => a + s0 * (c - b) + if with_back { s1 * d } else { 0.0 },
                     };
                     assert!((f64::from(got) - wanted).abs() < 1e-6, "{operation:?} {nonlinearity}: {got} for {wanted}");
@@ -185,7 +192,7 @@ fn noise_is_the_cpus_to_the_bit() {
 }
 
 /// Runs `output` on one row of logits a sample: output, error, and the three measures.
-fn output(pre: &[f32], units: usize, labels: &[u32], wanted: Option<&[f32]>) -> [Vec<f32>; 5] {
+fn output(pre: &[f32], units: usize, labels: &[u32], smoothing: f32, wanted: Option<&[f32]>) -> [Vec<f32>; 5] {
     let samples = pre.len() / units;
     let (pre, labels, count) = (Buffer::of(&padded(pre, units)), Buffer::of(labels), samples * in_fours(units));
     let wanted = wanted.map(|wanted| Buffer::of(&padded(wanted, units)));
@@ -202,7 +209,7 @@ fn output(pre: &[f32], units: usize, labels: &[u32], wanted: Option<&[f32]>) -> 
         samples: samples as i32,
         units: units as i32,
         linear: i32::from(wanted.is_some()),
-        padding: 0,
+        smoothing,
     };
     let all = [&y, &error, &loss, &top1, &top5];
     launch(&all, |list| launches::output(list, &argument));
@@ -221,10 +228,10 @@ fn the_output_agrees_with_float64() {
     if emulation().is_none() {
         return;
     }
-    for (units, samples) in [(1000, 3), (10, 130), (5, 1), (257, 2)] {
+    for (units, samples, smoothing) in [(1000, 3, 0.0), (10, 130, 0.1f32), (5, 1, 0.0), (257, 2, 0.5)] {
         let pre: Vec<f32> = random(3, units * samples).into_iter().map(|x| 30.0 * x).collect();
         let labels: Vec<u32> = (0..samples).map(|sample| (sample * 7 % units) as u32).collect();
-        let [y, error, loss, top1, top5] = output(&pre, units, &labels, None);
+        let [y, error, loss, top1, top5] = output(&pre, units, &labels, smoothing, None);
         for sample in 0..samples {
             let row = &pre[sample * units..][..units];
             let (label, own) = (labels[sample] as usize, row[labels[sample] as usize]);
@@ -233,7 +240,9 @@ fn the_output_agrees_with_float64() {
             assert!((f64::from(loss[sample]) - wanted).abs() < 1e-5 * wanted.max(1.0), "{} for {wanted}", loss[sample]);
             for class in 0..units {
                 let p = f64::from(row[class]).exp() / sum;
-                let (at, hot) = (sample * units + class, f64::from(u8::from(class == label)));
+                let at = sample * units + class;
+                let smoothing = f64::from(smoothing);
+                let hot = smoothing / units as f64 + if class == label { 1.0 - smoothing } else { 0.0 };
                 assert!((f64::from(y[at]) - p).abs() < 1e-6 && (f64::from(error[at]) - p + hot).abs() < 1e-6);
             }
             let ahead = row.iter().enumerate().filter(|&(class, x)| *x > own || (*x == own && class < label)).count();
@@ -241,14 +250,14 @@ fn the_output_agrees_with_float64() {
         }
     }
     // Equal logits rank by class; a number that is not one is never right, and far ones do not overflow.
-    let [.., top1, top5] = output(&[2.0; 21], 7, &[0, 4, 5], None);
+    let [.., top1, top5] = output(&[2.0; 21], 7, &[0, 4, 5], 0.0, None);
     assert_eq!((top1, top5), (vec![0.0, 1.0, 1.0], vec![0.0, 0.0, 1.0]));
-    let [_, _, loss, top1, top5] = output(&[f32::NAN, 1.0, 2.0, 3.0, 4.0, 88.0, -90.0, 400.0, 5.0, 6.0, 7.0, 400.0], 6, &[0, 1], None);
+    let [_, _, loss, top1, top5] = output(&[f32::NAN, 1.0, 2.0, 3.0, 4.0, 88.0, -90.0, 400.0, 5.0, 6.0, 7.0, 400.0], 6, &[0, 1], 0.0, None);
     assert!(loss[0].is_nan() && (loss[1] - 2f32.ln()).abs() < 1e-6, "{loss:?}");
     assert_eq!((top1, top5), (vec![1.0, 0.0], vec![1.0, 0.0]));
 
     let (h, x) = (random(1, 3 * 301), random(2, 3 * 301));
-    let [y, error, loss, ..] = output(&h, 301, &[], Some(&x));
+    let [y, error, loss, ..] = output(&h, 301, &[], 0.0, Some(&x));
     assert_eq!(y, h);
     let wanted: Vec<f64> = h.iter().zip(&x).map(|(h, x)| 2.0 * (f64::from(*h) - f64::from(*x))).collect();
     assert!(distance(&error, &wanted) < 1e-6);
@@ -279,10 +288,13 @@ fn dense_activities_are_joined_and_labels_become_vectors() {
         assert_eq!(unpadded(&out.floats(), a + b), wanted);
     }
     let (labels, out) = (Buffer::of(&[2u32, 0, 4]), Buffer::new(3 * 8));
-    let argument = c::OneHot { destination: out.address(), labels: labels.address(), samples: 3, classes: 5 };
+    let argument = c::OneHot { destination: out.address(), labels: labels.address(), samples: 3, classes: 5, smoothing: 0.0, padding: 0 };
     launch(&[&out], |list| launches::one_hot(list, &argument));
-    let wanted = [[0., 0., 1., 0., 0.], [1., 0., 0., 0., 0.], [0., 0., 0., 0., 1.]].concat();
+    let wanted: [f32; 15] = [0., 0., 1., 0., 0., 1., 0., 0., 0., 0., 0., 0., 0., 0., 1.];
     assert_eq!(unpadded(&out.floats(), 5), wanted);
+    let argument = c::OneHot { smoothing: 0.25, ..argument };
+    launch(&[&out], |list| launches::one_hot(list, &argument));
+    assert_eq!(unpadded(&out.floats(), 5), wanted.map(|hot| 0.05 + 0.75 * hot));
 }
 
 /// Pixels of `samples` images in the layout that `input` asks for.
