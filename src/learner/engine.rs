@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::devices;
 use super::diagnostics::LayerDiagnostics;
-use super::executor::{self, Executor, StepInFlight};
+use super::executor::{self, Executor, Rates, StepInFlight};
 use super::optimizer;
 use crate::agreement::{Facts, agree};
 use crate::compute::profile::Profile;
@@ -282,9 +282,9 @@ impl Engine {
         self.executor.reset_profile();
     }
 
-    /// Bytes a second that the GPU's memory was measured to move; none on a CPU.
-    pub fn memory_rate(&self) -> Result<Option<f64>> {
-        self.executor.memory_rate()
+    /// What the GPU was measured to do; none on a CPU.
+    pub fn rates(&self) -> Result<Option<Rates>> {
+        self.executor.rates()
     }
 
     /// From now on the profile tells each phase's time, which on a GPU costs some.

@@ -11,3 +11,4 @@ pub mod replicas;
 pub use devices::choose as choose_device;
 pub use diagnostics::LayerDiagnostics;
 pub use engine::{Engine, OptimizerSteps, Seconds};
+pub use executor::Rates;

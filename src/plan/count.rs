@@ -2,7 +2,7 @@
 //!
 //! A new rule is thereby planned as soon as it is written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -54,6 +54,18 @@ impl Counted {
     /// Bytes of all activities, targets and errors.
     pub(super) fn activity_bytes(&self) -> u64 {
         self.counter.slots.iter().map(|slot| 4 * slot.stored.next_multiple_of(LANES) as u64).sum()
+    }
+
+    /// By map: its updates in a step, where they are several.
+    pub(super) fn several(&mut self, phases: &[Phase]) -> BTreeMap<usize, u64> {
+        let mut several = BTreeMap::new();
+        for phase in phases {
+            let mut step = Collected::on(&mut self.counter);
+            self.rule.learn(&mut step, *phase);
+            let of_maps = step.updates.chunk_by(|one, next| one.map == next.map).filter(|of_map| of_map.len() > 1);
+            several.extend(of_maps.map(|of_map| (of_map[0].map.0, of_map.len() as u64)));
+        }
+        several
     }
 
     /// Bytes of all of them on each of `ranks` GPUs, with the other ranks' factors of maps that are shared so, and the pixels that a batch comes as.

@@ -127,12 +127,13 @@ impl Plan {
             gradients: if exchange == Sharing::Gradients { bytes(sizes.moments) + bytes(sizes.moments / ranks * (ranks - 1)) } else { 0 },
         };
         let mut gpu_memory = Memory { activities: counted.activity_bytes_on_gpu(phases, &between_gpus, ranks), ..Memory::default() };
-        for (map, way) in maps.all.iter().zip(&between_gpus) {
+        let several = counted.several(phases);
+        for (index, (map, way)) in maps.all.iter().zip(&between_gpus).enumerate() {
             let sums = *way == Sharing::Gradients;
             let [parameters, moments] = bytes_of_parameters(map, if sums { ranks } else { 1 });
             gpu_memory.parameters += parameters;
             gpu_memory.moments += moments;
-            gpu_memory.gradients += if sums { parameters } else { 0 };
+            gpu_memory.gradients += parameters * several.get(&index).copied().unwrap_or(u64::from(sums && map.trained()));
         }
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
         Ok(Plan {

@@ -16,7 +16,7 @@ use crate::config::{Config, Loaded, Output, Purpose, Schedule};
 use crate::cpus;
 use crate::exchange::Transport;
 use crate::job::say;
-use crate::learner::Engine;
+use crate::learner::{Engine, Rates};
 use crate::observe::Doing;
 use crate::plan::Plan;
 use crate::rules::Phase;
@@ -81,9 +81,8 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     }
     let engine = run.engine;
     let mut machine = Machine::measure(engine.threads(), link, &*transport)?;
-    if let Some(rate) = engine.memory_rate()? {
-        // Products are left out of a GPU's floors: bytes alone are the least that a step could take.
-        (machine.bytes, machine.operations) = (rate, f64::INFINITY);
+    if let Some(Rates { bytes, operations }) = engine.rates()? {
+        (machine.bytes, machine.operations) = (bytes, operations);
     }
     if transport.rank() == 0 {
         let report = Report { kinds, machine, batch: config.data.batch_size, peak, memory, ranks: plan.ranks };
@@ -257,7 +256,7 @@ impl Report {
             self.batch,
             engine.kernels(),
             if self.machine.operations.is_finite() {
-                format!("{}FLOP/s (SGEMM), ", scaled(self.machine.operations))
+                format!("{}FLOP/s (products), ", scaled(self.machine.operations))
             } else {
                 String::new()
             },

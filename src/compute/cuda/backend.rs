@@ -45,6 +45,10 @@ pub struct Setup {
     pub parts: Vec<(usize, usize)>,
     /// By map: whether ranks gather its factors.
     pub gathered: Vec<bool>,
+    /// By map: whether its optimiser lets weights decay.
+    pub decays: Vec<bool>,
+    /// Part of a label that is spread over all classes.
+    pub label_smoothing: f32,
     /// Threads that copy batches to page-locked memory.
     pub threads: usize,
 }
@@ -74,6 +78,8 @@ pub(super) struct Plan {
     measured_parts: usize,
     /// Whether the input is read as an activity like others.
     plain_input: bool,
+    /// By map: gradients that are kept at a time.
+    kept: BTreeMap<usize, usize>,
 }
 
 /// Places that there are besides parameters and activities.
@@ -86,8 +92,8 @@ struct Places {
     measured: Place,
     /// The same, page-locked.
     measured_here: *mut f32,
-    /// By map: where ranks exchange gradients, room for one.
-    gradients: Vec<Option<Place>>,
+    /// By map: where gradients are kept, room for them.
+    gradients: BTreeMap<usize, Place>,
 }
 
 pub struct CudaBackend {
@@ -105,6 +111,7 @@ pub struct CudaBackend {
     pub(super) precision: Precision,
     pub(super) output: Output,
     pub(super) seed: u64,
+    pub(super) label_smoothing: f32,
     pub(super) input: Input,
     pub(super) slots: Vec<Slot>,
     pub(super) parameters: Vec<Parameters>,
@@ -124,6 +131,9 @@ pub struct CudaBackend {
     pool: Pool,
     tables: BTreeMap<(usize, Pass), Table>,
     gathered: Vec<bool>,
+    decays: Vec<bool>,
+    /// By layer: which place of each window won in the last pass up through a max pool.
+    pub(super) winners: Vec<Option<Activity>>,
     /// Until memory is taken.
     pub(super) plan: Option<Plan>,
     places: Option<Places>,
@@ -162,6 +172,7 @@ impl CudaBackend {
             precision: setup.precision,
             output: network.output,
             seed: setup.seed,
+            label_smoothing: setup.label_smoothing,
             input: Input::choose(maps.get(maps.forward[0])),
             slots: Vec::new(),
             parameters,
@@ -177,6 +188,8 @@ impl CudaBackend {
             pool,
             tables: BTreeMap::new(),
             gathered: setup.gathered,
+            decays: setup.decays,
+            winners: vec![None; network.depth()],
             plan: Some(Plan::default()),
             places: None,
             loaded: BTreeSet::new(),
@@ -184,6 +197,10 @@ impl CudaBackend {
             maps,
         };
         backend.slot(network.input, Nonlinearity::Identity);
+        let maps = backend.maps.clone();
+        for map in maps.max_pools() {
+            backend.winners[map.layer] = Some(backend.slot(map.destination, Nonlinearity::Identity));
+        }
         Ok(backend)
     }
 
@@ -215,17 +232,14 @@ impl CudaBackend {
         }
         self.tables.values_mut().for_each(|table| table.reserve(&mut self.pool));
         let measures = 4 * Measure::COUNT * capacity;
-        let gradient = |parameters: &Parameters| (parameters.owned.len() < parameters.padded).then_some(4 * parameters.padded);
-        let trained = self.maps.all.iter().map(|map| map.trained());
-        let gradients = self.parameters.iter().zip(trained).map(|(parameters, trained)| gradient(parameters).filter(|_| trained));
-        let gradients: Vec<Option<usize>> = gradients.collect();
+        let kept = plan.kept.iter().map(|(map, gradients)| (*map, 4 * gradients * self.parameters[*map].padded));
         let places = Places {
             inbox: Inbox::new(capacity, units, &mut self.pool, &*self.gpu)?,
             partial: self.pool.reserve(4 * plan.partial),
             parts: self.pool.reserve(4 * plan.measured_parts * capacity),
             measured: self.pool.reserve(measures),
             measured_here: self.gpu.page_locked(measures)?.cast(),
-            gradients: gradients.into_iter().map(|bytes| bytes.map(|bytes| self.pool.reserve(bytes))).collect(),
+            gradients: kept.map(|(map, bytes)| (map, self.pool.reserve(bytes))).collect(),
         };
         self.pool.take(&*self.gpu, capacity)?;
         let (base, bytes) = self.pool.whole();
@@ -312,9 +326,17 @@ impl CudaBackend {
         self.places().measured_here
     }
 
-    /// The gradient of a map whose gradients ranks exchange.
+    /// Plans to keep so many gradients of a map.
+    pub(super) fn keep_gradients(&mut self, map: MapId, gradients: usize) {
+        if let Some(plan) = &mut self.plan {
+            let kept = plan.kept.entry(map.0).or_default();
+            *kept = (*kept).max(gradients);
+        }
+    }
+
+    /// The first gradient that is kept of a map.
     pub fn gradients(&self, map: MapId) -> Address {
-        self.of(|places| self.pool.at(places.gradients[map.0].expect("ranks exchange gradients of the map")))
+        self.of(|places| self.pool.at(places.gradients[&map.0]))
     }
 
     /// This rank's part of it.
@@ -353,21 +375,15 @@ impl CudaBackend {
     pub(super) fn map(&mut self, id: MapId, pass: Pass) -> (c::Map, &Table) {
         let (maps, input) = (&self.maps, &self.input);
         let map = maps.get(id);
-        let planning = self.plan.is_some();
+        let (planning, decays) = (self.plan.is_some(), self.decays[id.0]);
         let table = self.tables.entry((id.0, pass)).or_insert_with(|| {
             assert!(planning, "a pass over {} was not planned", map.weight.name);
-            Table::new(View::new(map, pass, if id == maps.forward[0] { input } else { &Input::Activity }))
+            Table::new(View::new(map, pass, if id == maps.forward[0] { input } else { &Input::Activity }, decays))
         });
-        let [starts, links, _] = table.at(&self.pool).unwrap_or([SOMEWHERE; 3]);
+        let [starts, links] = table.at(&self.pool).unwrap_or([SOMEWHERE; 2]);
         let View { rows, pitch, place, .. } = table.view();
         let [rows, columns, pitch, place] = [*rows, in_fours(map.connectivity.columns), *pitch, *place].map(|size| size as i32);
         (c::Map { starts: starts.0, links: links.0, rows, columns, pitch, place }, table)
-    }
-
-    /// Which rows of the links of an update are used, where not all are.
-    pub(super) fn inside(&self, id: MapId) -> Address {
-        let table = self.tables.get(&(id.0, Pass::Update)).and_then(|table| table.at(&self.pool));
-        table.map_or(Address::NULL, |[.., inside]| inside)
     }
 
     /// Says that an activity is read as activities are: the input then must be laid out as one.

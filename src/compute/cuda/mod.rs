@@ -26,7 +26,7 @@ pub use gpu::{Address, Event, Function, Gpu, Graph, Stream};
 pub use marks::{Marks, Work};
 pub use parameters::bytes as bytes_of_parameters;
 pub use part::Part;
-pub use rates::memory_rate;
+pub use rates::{memory_rate, product_rate};
 
 /// The oldest compute capability whose kernels are tried: what asynchronous copies and tf32 need.
 const OLDEST: (i32, i32) = (8, 0);

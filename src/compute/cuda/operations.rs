@@ -13,7 +13,7 @@ use super::tables::Pass;
 use crate::compute::cpu::Place;
 use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
-use crate::network::{MapId, Output, Shape};
+use crate::network::{Map, MapId, Output, Pool as Pooling, Role, Shape};
 use crate::observe::{Doing, span};
 
 /// What kernels call a nonlinearity.
@@ -64,10 +64,33 @@ impl CudaBackend {
         (code(slot.nonlinearity), slot.pre_activation.map_or(0, |sums| self.values(sums).0))
     }
 
+    /// A layer's pool of an activity, or the way back of an error.
+    fn pool_pass(&mut self, map: &Map, pool: Pooling, (source, destination): (Activity, Activity), back: bool) {
+        let (doing, forward) = (profile::pass(map.role, back && map.role != Role::Feedback), self.maps.forward[map.layer]);
+        let bytes = 4 * self.batch * (map.source.units() + map.destination.units());
+        self.attempt(Work::new(doing, Some(map.layer), 0.0, bytes as f64), |this, launches| {
+            this.read_plainly(source);
+            // Where each destination's links start, which an average is divided by on its way back.
+            let windows = this.map(forward, Pass::Forward).0.starts;
+            let (view, table) = this.map(forward, if back { Pass::Transposed } else { Pass::Forward });
+            let (starts, links, positions) = (view.starts, view.links, table.groups as i32);
+            let winners = this.winners[map.layer].map_or(0, |winners| this.values(winners).0);
+            let (samples, pitch) = (this.batch as i32, this.slots[destination.0].pitch as i32);
+            let [source, destination] = [source, destination].map(|activity| this.values(activity).0);
+            let (largest, back) = (i32::from(pool == Pooling::Max), i32::from(back));
+            let rest = c::Pool { positions, samples, pitch, largest, back, ..c::Pool::default() };
+            launches::pool(launches, &c::Pool { starts, links, windows, source, destination, winners, ..rest });
+            Ok(())
+        });
+    }
+
     /// One pass over a map's weights for all jobs.
     fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
         let maps = self.maps.clone();
         let map = maps.get(id);
+        if let Some(pool) = map.pool {
+            return jobs.iter().for_each(|job| self.pool_pass(map, pool, *job, transposed || map.role == Role::Feedback));
+        }
         let samples = jobs.len() * self.batch;
         let operations = samples as f64 * map.connectivity.operations();
         let activities = samples * (map.source.units() + map.destination.units());
@@ -139,7 +162,8 @@ impl CudaBackend {
             Output::Softmax => {
                 let classes = self.slots[destination.0].shape.units() as i32;
                 let labels = self.labels().0;
-                launches::one_hot(launches, &c::OneHot { destination: to, labels, samples: self.batch as i32, classes });
+                let (samples, smoothing) = (self.batch as i32, self.label_smoothing);
+                launches::one_hot(launches, &c::OneHot { destination: to, labels, samples, classes, smoothing, padding: 0 });
             }
             Output::Linear => self.lay_out(launches, &Input::Dense, Address(to)),
         }
@@ -195,7 +219,7 @@ impl Backend for CudaBackend {
                     samples: this.batch as i32,
                     units: units as i32,
                     linear: i32::from(linear),
-                    ..c::Output::default()
+                    smoothing: this.label_smoothing,
                 },
             );
             Ok(())

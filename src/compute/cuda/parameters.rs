@@ -41,7 +41,7 @@ impl Parameters {
             Bias::PerUnit => connectivity.destinations,
             Bias::PerChannel => 1,
         };
-        let weights = connectivity.blocks * connectivity.rows * columns;
+        let weights = if connectivity.weighted { connectivity.blocks * connectivity.rows * columns } else { 0 };
         let used = weights + bias_positions * columns;
         let each = used.div_ceil(parts * ALIGNMENT) * ALIGNMENT;
         let moments = if map.trained() { each } else { 0 };

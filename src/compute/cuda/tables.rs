@@ -30,34 +30,38 @@ pub struct View {
     pub pitch: usize,
     /// 0, or floats from one position of a sample to the next.
     pub place: usize,
-    /// Of each link, where that is not all: the rows inside the image.
-    pub inside: Vec<i32>,
 }
 
 impl View {
-    /// `input` is how the source lies, where it is the input.
-    pub fn new(map: &Map, pass: Pass, input: &Input) -> View {
+    /// `input` is how the source lies, where it is the input; `decays` says that an update lets weights decay, those without links too.
+    pub fn new(map: &Map, pass: Pass, input: &Input, decays: bool) -> View {
         let connectivity = &map.connectivity;
         let grouping = Grouping::choose(connectivity);
-        let (rows, columns) = (connectivity.rows, in_fours(connectivity.columns));
+        let (mut rows, columns) = (connectivity.rows, in_fours(connectivity.columns));
         if pass == Pass::Transposed {
-            return View { tables: Tables::by_source(connectivity), grouping, rows, pitch: columns, place: 0, inside: Vec::new() };
+            return View { tables: Tables::by_source(connectivity), grouping, rows, pitch: columns, place: 0 };
         }
-        if let Some((by_destination, rows, pitch, place)) = input.view(map) {
-            let (tables, inside) = match input {
-                Input::Rows(layout) if grouping == Grouping::Block && pass == Pass::Update => (layout.by_block.clone(), Vec::new()),
-                Input::Rows(layout) if grouping != Grouping::Block => (by_destination, layout.inside.clone()),
-                _ => (by_destination, Vec::new()),
-            };
-            let grouping = if grouping == Grouping::Block { grouping } else { Grouping::Destination };
-            return View { tables, grouping, rows: rows as usize, pitch: pitch as usize, place: place as usize, inside };
+        let (mut pitch, mut place, mut blocks) = (in_fours(rows), 0, connectivity.blocks);
+        let mut by_destination = None;
+        if let Some((tables, of_block, floats, of_position)) = input.view(map.source) {
+            blocks = blocks * rows / of_block as usize;
+            (rows, pitch, place, by_destination) = (of_block as usize, floats as usize, of_position as usize, Some(tables));
         }
-        let tables = match (pass, grouping) {
-            (Pass::Forward, _) | (_, Grouping::Destination) => Tables::by_destination(connectivity),
-            (_, Grouping::Source) => Tables::by_source(connectivity),
-            (_, Grouping::Block) => Tables::by_block(connectivity),
+        let (tables, grouping) = match (pass, grouping, input, by_destination) {
+            (Pass::Update, Grouping::Block, Input::Rows(layout), _) => (layout.by_block.clone(), grouping),
+            (Pass::Update, Grouping::Block, _, _) => (Tables::by_block(connectivity), grouping),
+            (Pass::Update, Grouping::Source, _, None) => (Tables::by_source(connectivity), grouping),
+            (_, _, _, Some(tables)) => (tables, Grouping::Destination),
+            _ => (Tables::by_destination(connectivity), grouping),
         };
-        View { tables, grouping, rows, pitch: in_fours(rows), place: 0, inside: Vec::new() }
+        let unlinked = || (0..connectivity.blocks).any(|block| connectivity.by_block.of(block).is_empty());
+        let tables = if decays && pass == Pass::Update && grouping != Grouping::Block && unlinked() {
+            // Blocks without links are those of windows, which follow each other group by group.
+            tables.decaying(blocks / tables.groups())
+        } else {
+            tables
+        };
+        View { tables, grouping, rows, pitch, place }
     }
 }
 
@@ -66,7 +70,7 @@ pub struct Table {
     view: View,
     pub groups: usize,
     pub most: usize,
-    places: Option<[Place; 3]>,
+    places: Option<[Place; 2]>,
 }
 
 impl Table {
@@ -78,18 +82,17 @@ impl Table {
         &self.view
     }
 
-    fn numbers(&self) -> [&[i32]; 3] {
-        [&self.view.tables.starts, bytemuck::cast_slice(&self.view.tables.links), &self.view.inside]
+    fn numbers(&self) -> [&[i32]; 2] {
+        [&self.view.tables.starts, bytemuck::cast_slice(&self.view.tables.links)]
     }
 
     pub fn reserve(&mut self, pool: &mut Pool) {
         self.places = Some(self.numbers().map(|numbers| pool.reserve(4 * numbers.len())));
     }
 
-    /// Where starts and links are, and which rows of the links are used, where not all are. None before they have a place.
-    pub fn at(&self, pool: &Pool) -> Option<[Address; 3]> {
-        let place = |place: Place| if place.bytes > 0 { pool.at(place) } else { Address::NULL };
-        self.places.map(|places| places.map(place))
+    /// Where starts and links are. None before they have a place.
+    pub fn at(&self, pool: &Pool) -> Option<[Address; 2]> {
+        self.places.map(|places| places.map(|place| pool.at(place)))
     }
 
     /// Sends the numbers.
@@ -99,7 +102,7 @@ impl Table {
             // SAFETY: the place was reserved for so many, and the driver has read what is not page-locked when it returns.
             unsafe { gpu.upload(pool.at(place), bytes.as_ptr(), bytes.len(), stream)? };
         }
-        (self.view.tables, self.view.inside) = (Tables::default(), Vec::new());
+        self.view.tables = Tables::default();
         Ok(())
     }
 }

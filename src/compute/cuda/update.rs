@@ -49,24 +49,25 @@ impl CudaBackend {
         c::Factors { pre, post, pre_rank, post_rank, samples, per_rank: self.batch as i32, ..c::Factors::default() }
     }
 
-    /// Applies an update to the parameters of its map, or, with `stored`, keeps its gradient.
-    pub fn update(&mut self, update: &Update, stored: bool) -> Result<()> {
+    /// Applies an update to the parameters of its map, or keeps its gradient as the one of this number.
+    pub fn update(&mut self, update: &Update, stored: Option<usize>) -> Result<()> {
         let maps = self.maps.clone();
         let map = maps.get(update.map);
         self.take_factors(update)?;
+        stored.map_or((), |number| self.keep_gradients(update.map, number + 1));
         let samples = self.batch * if self.gathers(update.map) { self.size } else { 1 };
         let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
         let factors = samples * (map.source.units() + map.destination.units());
         // Parameters and both moments are read and written, or the gradient is written.
-        let bytes = if stored { 4 } else { 24 } * map.parameters() + 4 * factors;
+        let bytes = if stored.is_some() { 4 } else { 24 } * map.parameters() + 4 * factors;
         let work = Work::new(doing, Some(map.layer), samples as f64 * map.connectivity.operations(), bytes as f64);
         self.perform(work, |this, launches| {
             let (view, table) = this.map(update.map, Pass::Update);
             let (grouping, groups, most) = (table.view().grouping, table.groups, table.most);
             let parameters = &this.parameters[update.map.0];
-            ensure!(stored || parameters.owned.len() == parameters.padded, "gradients of {} are shared", map.weight.name);
+            ensure!(stored.is_some() || parameters.owned.len() == parameters.padded, "gradients of {} are shared", map.weight.name);
             let [values, first, second] = [parameters.values, parameters.first, parameters.second].map(|place| this.at(place));
-            let gradients = if stored { this.gradients(update.map) } else { Address::NULL };
+            let gradients = stored.map_or(Address::NULL, |number| this.gradients(update.map).offset(4 * number * parameters.padded));
             let (weights, positions) = (4 * parameters.weights, parameters.bias_positions);
             let further = |at: Address| if at == Address::NULL { 0 } else { at.offset(weights).0 };
             let (factors, optimiser) = (this.factors(update), this.optimiser(update.map).0);
@@ -78,7 +79,6 @@ impl CudaBackend {
                 second: second.0,
                 gradients: gradients.0,
                 optimiser,
-                inside: this.inside(update.map).0,
                 by_source: i32::from(grouping == Grouping::Source),
                 groups: groups as i32,
                 ..c::Update::default()
@@ -109,29 +109,45 @@ impl CudaBackend {
         })
     }
 
-    /// The optimiser on this rank's part of a map, from its gradient of all ranks, which [`CudaBackend::part_of_gradient`] holds.
-    pub fn optimise(&mut self, id: MapId) -> Result<()> {
-        let maps = self.maps.clone();
-        let map = maps.get(id);
-        let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
+    /// The optimiser on this rank's part of a map, from the sum of so many gradients that were kept.
+    pub fn optimise(&mut self, id: MapId, gradients: usize) -> Result<()> {
         let owned = self.parameters[id.0].owned.clone();
-        self.perform(Work::new(doing, Some(map.layer), 0.0, 28.0 * owned.len() as f64), |this, launches| {
+        self.perform(self.work_of_optimiser(id, owned.len()), |this, launches| {
             let parameters = &this.parameters[id.0];
             launches::optimise(
                 launches,
                 &c::Optimise {
                     sums: this.part_of_gradient(id).0,
+                    stride: parameters.padded as i64,
                     weights: this.at(parameters.values).offset(4 * owned.start).0,
                     first: this.at(parameters.first).0,
                     second: this.at(parameters.second).0,
                     optimiser: this.optimiser(id).0,
                     count: owned.len() as i64,
-                    parts: 1,
+                    parts: gradients as i32,
                     scaled: 1,
                     ..c::Optimise::default()
                 },
             );
             Ok(())
         })
+    }
+
+    /// Adds so many gradients of a map that were kept to the first of them.
+    pub fn add_gradients(&mut self, id: MapId, gradients: usize) -> Result<()> {
+        let padded = self.parameters[id.0].padded;
+        self.perform(self.work_of_optimiser(id, padded), |this, launches| {
+            let (first, optimiser) = (this.gradients(id).0, this.optimiser(id).0);
+            let (count, stride, parts) = (padded as i64, padded as i64, gradients as i32);
+            let rest = c::Optimise { count, stride, parts, scaled: 1, ..c::Optimise::default() };
+            launches::optimise(launches, &c::Optimise { sums: first, gradients: first, optimiser, ..rest });
+            Ok(())
+        })
+    }
+
+    fn work_of_optimiser(&self, id: MapId, floats: usize) -> Work {
+        let map = self.maps.get(id);
+        let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
+        Work::new(doing, Some(map.layer), 0.0, 28.0 * floats as f64)
     }
 }

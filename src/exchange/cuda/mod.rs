@@ -9,6 +9,8 @@
 //! `parallel.overlap`, it begins while the host still waits for the measures.
 
 mod staged;
+#[cfg(test)]
+mod tests;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -161,19 +163,26 @@ impl CudaExchange {
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
         let mut handles = Vec::with_capacity(updates.len());
         let mut sent = Vec::new();
+        let mut last = None;
         for update in updates {
             let traced = |doing| Span { doing, layer: Some(backend.maps.get(update.map).layer) };
+            let again = last.replace(update.map) == Some(update.map);
             match self.sharing[update.map.0] {
                 Sharing::None => {}
                 Sharing::Activities => {
                     let mut new = vec![update.pre, update.post];
                     new.retain(|activity| !sent.contains(activity));
                     new.dedup();
+                    if new.is_empty() {
+                        continue;
+                    }
                     let wholes = new.iter().map(|activity| backend.gathered(*activity)).collect::<Result<Vec<_>>>()?;
                     let wholes: Vec<Whole> = wholes.into_iter().map(|(at, each)| Whole { at, each }).collect();
                     handles.push(collectives.all_gather(traced(Doing::FactorsTransfer), &wholes)?);
                     sent.extend(new);
                 }
+                // A gradient is the sum of all updates of a map.
+                Sharing::Gradients if again => {}
                 Sharing::Gradients => {
                     let (at, each) = (backend.gradients(update.map), backend.bytes_of_part(update.map));
                     handles.push(collectives.reduce_scatter(traced(Doing::GradientTransfer), Whole { at, each })?);
@@ -219,7 +228,9 @@ impl CudaExchange {
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
         let _span = span(Doing::Device, None);
         let mut handles = Vec::new();
-        for map in updates.iter().map(|update| update.map).filter(|map| self.sharing[map.0] == Sharing::Gradients) {
+        let mut maps: Vec<MapId> = updates.iter().map(|update| update.map).collect();
+        maps.dedup();
+        for map in maps.into_iter().filter(|map| self.sharing[map.0] == Sharing::Gradients) {
             let traced = Span { doing: Doing::ParametersTransfer, layer: Some(backend.maps.get(map).layer) };
             let whole = Whole { at: backend.parameters_at(map), each: backend.bytes_of_part(map) };
             handles.push(collectives.all_gather(traced, &[whole])?);

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use super::{COPIED, Executor};
+use super::{COPIED, Executor, Rates};
 use crate::agreement::{Facts, agree};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::nvrtc::Nvrtc;
-use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup, memory_rate, old_driver};
+use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup, memory_rate, old_driver, product_rate};
 use crate::compute::profile::Profile;
+use crate::compute::settings::Precision;
 use crate::compute::{Backend, Update};
 use crate::config::{Config, Schedule};
 use crate::exchange::cuda::CudaExchange;
@@ -26,28 +27,17 @@ use crate::network::{Maps, Network};
 use crate::observe::Doing;
 use crate::rules::{self, Phase, Rule, Step};
 
+/// Chunks of products of a warp when their rate is measured.
+const PRODUCTS: i32 = 20_000;
+
 const ON_CPU_ALONE: &str =
     "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
-
-/// What these kernels do not have, and who does.
-macro_rules! lacking {
-    ($what:literal) => {
-        concat!(
-            $what,
-            ": this program's kernels for GPUs do not have it; use parallel.kernels = \"libtorch\", or parallel.device = \"cpu\""
-        )
-    };
-}
-
-const NO_SMOOTHING: &str = lacking!("learning.label_smoothing above 0");
-const NO_POOLS: &str = lacking!("network.layers with a pool");
-const NO_SEVERAL: &str = lacking!("learning.rule with several updates of a layer in one step");
 
 impl Engine {
     /// [`Engine::new`] on `gpu`, which may be a stand-in: the way to try what GPUs run without having one.
     pub fn on_gpu(config: &Config, network: &Network, transport: Arc<dyn Transport>, gpu: Rc<dyn Gpu>) -> Result<Engine> {
         let maps = engine::prepare(config, network, &*transport)?;
-        let (executor, rule) = OnGpu::new(config, network, maps.clone(), &transport, (gpu, None), 1)?;
+        let (executor, rule) = OnGpu::new(config, network, maps.clone(), &transport, Chosen { gpu, driver: None, index: 0 }, 1)?;
         Ok(Engine::with(config, Box::new(executor), rule, maps, transport))
     }
 }
@@ -71,8 +61,17 @@ pub(super) fn on_device(
         .with("the GPU's compute capability", format!("{major}.{minor}"))
         .with("the compiler of kernels (NVRTC)", format!("{}.{}", nvrtc.0, nvrtc.1));
     agree(&facts, &**transport)?;
-    let (executor, rule) = OnGpu::new(config, network, maps, transport, (driver.clone(), Some((driver, index))), threads)?;
+    let (executor, rule) =
+        OnGpu::new(config, network, maps, transport, Chosen { gpu: driver.clone(), driver: Some(driver), index }, threads)?;
     Ok((Box::new(executor), rule))
+}
+
+/// A GPU, or a stand-in for one.
+struct Chosen {
+    gpu: Rc<dyn Gpu>,
+    /// The same, where it is one.
+    driver: Option<Rc<Driver>>,
+    index: usize,
 }
 
 /// What a graph is of.
@@ -111,6 +110,7 @@ pub struct OnGpu {
     phase: (bool, bool),
     /// Updates that the GPU was given, and whose time is not known yet.
     updating: Option<Key>,
+    precision: Precision,
     device: String,
     driver: Option<Rc<Driver>>,
 }
@@ -121,17 +121,11 @@ impl OnGpu {
         network: &Network,
         maps: Arc<Maps>,
         transport: &Arc<dyn Transport>,
-        (gpu, driver): (Rc<dyn Gpu>, Option<(Rc<Driver>, usize)>),
+        chosen: Chosen,
         threads: usize,
     ) -> Result<(OnGpu, Box<dyn Rule>)> {
         if config.training.diagnostics {
             return Err(Exit::Usage.error(ON_CPU_ALONE));
-        }
-        if config.learning.label_smoothing != 0.0 {
-            return Err(Exit::Usage.error(NO_SMOOTHING));
-        }
-        if maps.all.iter().any(|map| map.pool.is_some()) {
-            return Err(Exit::Usage.error(NO_POOLS));
         }
         let (size, rank) = (transport.size(), transport.rank());
         let capacity = config.data.batch_size / size;
@@ -139,6 +133,8 @@ impl OnGpu {
         let setup = Setup {
             precision: config.parallel.precision,
             seed: config.experiment.seed,
+            label_smoothing: config.learning.label_smoothing as f32,
+            decays: maps.all.iter().map(|map| config.optimizer.group(map.role).weight_decay > 0.0).collect(),
             capacity,
             size,
             rank,
@@ -146,8 +142,9 @@ impl OnGpu {
             gathered: sharing.iter().map(|way| *way == Sharing::Activities).collect(),
             threads,
         };
-        let device = format!("cuda:{} ({})", driver.as_ref().map_or(0, |(_, index)| *index), gpu.name()?);
-        let driver = driver.map(|(driver, _)| driver);
+        let precision = config.parallel.precision;
+        let Chosen { gpu, driver, index } = chosen;
+        let device = format!("cuda:{index} ({})", gpu.name()?);
         let mut backend = CudaBackend::new(network, maps.clone(), gpu, setup)?;
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
         let phases: &[Phase] = match config.learning.schedule {
@@ -158,13 +155,13 @@ impl OnGpu {
         backend.allocate(|backend| {
             for phase in phases {
                 let updates = learn(backend, &*rule, (*phase, 0), &sharing)?;
-                updates.iter().try_for_each(|update| apply(backend, update, &sharing))?;
+                apply(backend, &updates, &sharing)?;
             }
             forward(backend, &*rule)
         })?;
         let exchange = CudaExchange::new(&backend, driver.as_ref(), sharing, transport, &config.parallel.exchange())?;
         let (parts, updates) = (BTreeMap::new(), BTreeMap::new());
-        Ok((OnGpu { backend, exchange, parts, updates, phase: (false, false), updating: None, device, driver }, rule))
+        Ok((OnGpu { backend, exchange, parts, updates, phase: (false, false), updating: None, precision, device, driver }, rule))
     }
 
     /// Waits for the measures, and enters the times of what is done then: of `key` as `doing`.
@@ -205,22 +202,37 @@ fn learn(backend: &mut CudaBackend, rule: &dyn Rule, (phase, iteration): (Phase,
     backend.forget_measures()?;
     let mut step = Taking { backend, updates: Vec::new(), iteration };
     rule.learn(&mut step, phase);
-    let updates = step.updates;
-    let several = (1..updates.len()).any(|at| updates[..at].iter().any(|before| before.map == updates[at].map));
-    ensure!(!several, Exit::Usage.error(NO_SEVERAL));
+    let mut updates = step.updates;
+    updates.retain(|update| backend.maps.get(update.map).trained());
     backend.send_measures()?;
-    for update in updates.iter().filter(|update| sharing[update.map.0] == Sharing::Gradients) {
-        backend.update(update, true)?;
+    for of_map in updates.chunk_by(|one, next| one.map == next.map).filter(|of_map| sharing[of_map[0].map.0] == Sharing::Gradients) {
+        keep(backend, of_map)?;
+        if of_map.len() > 1 {
+            backend.add_gradients(of_map[0].map, of_map.len())?;
+        }
     }
     Ok(updates)
 }
 
-/// An update's change of the parameters.
-fn apply(backend: &mut CudaBackend, update: &Update, sharing: &[Sharing]) -> Result<()> {
-    match sharing[update.map.0] {
-        Sharing::Gradients => backend.optimise(update.map),
-        Sharing::None | Sharing::Activities => backend.update(update, false),
+/// Keeps the gradients of a map's updates.
+fn keep(backend: &mut CudaBackend, of_map: &[Update]) -> Result<()> {
+    of_map.iter().enumerate().try_for_each(|(number, update)| backend.update(update, Some(number)))
+}
+
+/// The change of the parameters by all updates: those of a map follow one another, and add up.
+fn apply(backend: &mut CudaBackend, updates: &[Update], sharing: &[Sharing]) -> Result<()> {
+    for of_map in updates.chunk_by(|one, next| one.map == next.map) {
+        let map = of_map[0].map;
+        match (sharing[map.0], of_map) {
+            (Sharing::Gradients, _) => backend.optimise(map, 1)?,
+            (_, [update]) => backend.update(update, None)?,
+            (_, several) => {
+                keep(backend, several)?;
+                backend.optimise(map, several.len())?;
+            }
+        }
     }
+    Ok(())
 }
 
 fn forward(backend: &mut CudaBackend, rule: &dyn Rule) -> Result<()> {
@@ -276,10 +288,7 @@ impl Executor for OnGpu {
         self.exchange.bring(&mut self.backend, updates)?;
         let key = Key::Updates(self.phase.0, self.phase.1);
         let sharing = self.exchange.sharing();
-        self.parts
-            .entry(key)
-            .or_default()
-            .run(&mut self.backend, &key.name(), |backend| updates.iter().try_for_each(|update| apply(backend, update, sharing)))?;
+        self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| apply(backend, updates, sharing))?;
         self.updating = Some(key);
         self.exchange.share_parameters(&mut self.backend, updates)
     }
@@ -333,7 +342,8 @@ impl Executor for OnGpu {
         self.driver.as_ref()?.memory_in_use().ok()
     }
 
-    fn memory_rate(&self) -> Result<Option<f64>> {
-        memory_rate(&*self.backend.gpu, self.backend.stream, COPIED).map(Some)
+    fn rates(&self) -> Result<Option<Rates>> {
+        let (gpu, stream) = (&*self.backend.gpu, self.backend.stream);
+        Ok(Some(Rates { bytes: memory_rate(gpu, stream, COPIED)?, operations: product_rate(gpu, stream, self.precision, PRODUCTS)? }))
     }
 }

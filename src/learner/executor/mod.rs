@@ -104,10 +104,19 @@ pub trait Executor {
     /// Bytes in use of the GPU's memory, where there is one.
     fn device_memory(&self) -> Option<u64>;
 
-    /// Bytes a second that the GPU's memory was measured to move, where there is one.
-    fn memory_rate(&self) -> Result<Option<f64>> {
+    /// What the GPU was measured to do, where there is one.
+    fn rates(&self) -> Result<Option<Rates>> {
         Ok(None)
     }
+}
+
+/// What a GPU can do in a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Bytes that its memory moves, read and written.
+    pub bytes: f64,
+    /// Floating-point operations of products; infinite where that is not known.
+    pub operations: f64,
 }
 
 /// A step whose updates travel, while all parameters are as they were. Dropped before [`StepInFlight::commit`], it ends without them.

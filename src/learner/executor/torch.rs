@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{COPIED, Executor, Learning};
+use super::{COPIED, Executor, Learning, Rates};
 use crate::compute::Backend;
 use crate::compute::cuda::{Stream, memory_rate};
 use crate::compute::device::Device;
@@ -140,7 +140,9 @@ impl Executor for OnTensors {
         self.backend.driver()?.memory_in_use().ok()
     }
 
-    fn memory_rate(&self) -> Result<Option<f64>> {
-        self.backend.driver().map(|driver| memory_rate(&**driver, Stream::LIBTORCH, COPIED)).transpose()
+    fn rates(&self) -> Result<Option<Rates>> {
+        let Some(driver) = self.backend.driver() else { return Ok(None) };
+        // What its products could reach is not known here: bytes alone make the floors.
+        Ok(Some(Rates { bytes: memory_rate(&**driver, Stream::LIBTORCH, COPIED)?, operations: f64::INFINITY }))
     }
 }
