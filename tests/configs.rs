@@ -195,10 +195,10 @@ fn hyperparameters_are_table_5s() {
                 let beta1 = block.beta1.get(index).copied().unwrap_or(0.9);
                 Some((learning_rate?, beta1, beta2?, epsilon?))
             };
-            let of = |group: ParameterGroup| (group.learning_rate, group.beta1, group.beta2, group.epsilon);
+            let of = |group: &ParameterGroup| (group.learning_rate.at(0), group.beta1, group.beta2, group.epsilon);
             let forward = adam(block.forward).unwrap();
-            assert_eq!(of(config.optimizer.forward), forward, "{name}");
-            assert_eq!(of(config.optimizer.inverse), adam(block.inverse).unwrap_or(forward), "{name}");
+            assert_eq!(of(&config.optimizer.forward), forward, "{name}");
+            assert_eq!(of(&config.optimizer.inverse), adam(block.inverse).unwrap_or(forward), "{name}");
             assert_eq!(config.learning.alpha, block.alpha.get(index).copied(), "{name}");
             assert_eq!(config.learning.sigma, block.sigma.get(index).map(|sigma| ByLayer::All(*sigma)), "{name}");
         }

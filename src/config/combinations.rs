@@ -27,6 +27,20 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {}", able.join(", ")),
         ));
     }
+    let learns = |what: &str| format!("expected a number, or one for each {what}, from the lowest");
+    let (layers, inverses) = (config.network.layers.len() + 1, config.inverses());
+    for (key, group, what, count) in [
+        ("optimizer.forward.learning_rate", &config.optimizer.forward, "layer", layers),
+        ("optimizer.inverse.learning_rate", &config.optimizer.inverse, "inverse", inverses),
+        ("optimizer.feedback.learning_rate", &config.optimizer.feedback, "layer with feedback", layers - 1),
+    ] {
+        if let ByLayer::Each(values) = &group.learning_rate
+            && config.unused(key).is_none()
+            && values.len() != count
+        {
+            return Err((key, format!("{}, of which there are {count}; found {} numbers", learns(what), values.len())));
+        }
+    }
     // What learns under noise leads down from a layer.
     let noisy = if rule.trains_inverses() { config.inverses() } else { config.network.layers.len() };
     if let Some(ByLayer::Each(values)) = &config.learning.sigma
@@ -34,7 +48,7 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         && noisy > 0
         && values.len() != noisy
     {
-        let what = "expected a number, or one for each layer that has noise below it, from the lowest";
+        let what = learns("layer that has noise below it");
         return Err(("learning.sigma", format!("{what}, of which {name} has {noisy} here; found {} numbers", values.len())));
     }
     if config.learning.inverse_weights == BackwardWeights::Transposed && config.widens_inverses() {

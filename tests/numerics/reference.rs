@@ -37,8 +37,16 @@ const HYBRID: [Case; 3] = [
     ("ao_sdtp_hybrid", &["learning.rule=ao_sdtp", "learning.hybrid=0.4"]),
 ];
 
-/// From the lowest inverse; dtp has one less.
-const NOISE_BY_LAYER: [Case; 2] = [
+/// From the lowest layer, or inverse; dtp has one inverse less.
+const BY_LAYER: [Case; 3] = [
+    (
+        "sdtp_rates_by_layer",
+        &[
+            "learning.rule=sdtp",
+            "optimizer.forward.learning_rate=[0.003, 0.001, 0.006, 0.002]",
+            "optimizer.inverse.learning_rate=[0.002, 0.0005, 0.004]",
+        ],
+    ),
     ("dtp_noise_by_layer", &["learning.rule=dtp", "learning.sigma=[0.05, 0.3]"]),
     ("sdtp_noise_by_layer", &["learning.rule=sdtp", "learning.sigma=[0.05, 0.3, 0.1]"]),
 ];
@@ -210,7 +218,7 @@ fn dense_networks_agree_with_the_reference() {
             .iter()
             .chain(&ALTERNATING)
             .chain(&HYBRID)
-            .chain(&NOISE_BY_LAYER)
+            .chain(&BY_LAYER)
             .chain(&LOCAL_DIFFERENCES)
             .chain(&LATER)
             .chain(&OPTIMIZERS)
