@@ -28,11 +28,17 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         ));
     }
     let learns = |what: &str| format!("expected a number, or one for each {what}, from the lowest");
-    let (layers, inverses) = (config.network.layers.len() + 1, config.inverses());
+    let layers = &config.network.layers;
+    let weighted = |layer: &&Layer| !matches!(layer, Layer::AveragePool { .. } | Layer::MaxPool { .. });
+    let hidden = layers.iter().filter(weighted).count();
+    let with_feedback = match rule.feedback {
+        Feedback::Layered(_) => layers.iter().skip(1).filter(weighted).count() + 1,
+        _ => hidden,
+    };
     for (key, group, what, count) in [
-        ("optimizer.forward.learning_rate", &config.optimizer.forward, "layer", layers),
-        ("optimizer.inverse.learning_rate", &config.optimizer.inverse, "inverse", inverses),
-        ("optimizer.feedback.learning_rate", &config.optimizer.feedback, "layer with feedback", layers - 1),
+        ("optimizer.forward.learning_rate", &config.optimizer.forward, "layer with weights", hidden + 1),
+        ("optimizer.inverse.learning_rate", &config.optimizer.inverse, "inverse", config.inverses()),
+        ("optimizer.feedback.learning_rate", &config.optimizer.feedback, "layer with feedback", with_feedback),
     ] {
         if let ByLayer::Each(values) = &group.learning_rate
             && config.unused(key).is_none()

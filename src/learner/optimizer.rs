@@ -3,13 +3,16 @@
 
 use crate::compute::{Method, OptimizerStep};
 use crate::config::{EpsilonForm, Optimizer, OptimizerMethod, ParameterGroup};
-use crate::network::Maps;
+use crate::network::{Map, Maps};
 
 /// The learning rate of each map as it is written: its group's, or of one for each of the group's maps its own.
 pub fn rates(optimizer: &Optimizer, maps: &Maps) -> Vec<f64> {
-    let place = |at: usize| maps.all[..at].iter().filter(|below| below.role == maps.all[at].role).count();
-    // What does not learn may have none.
-    let rate = |at: usize| if maps.all[at].trained() { optimizer.group(maps.all[at].role).learning_rate.at(place(at)) } else { 0.0 };
+    let rate = |at: usize| {
+        let learns = |map: &&Map| map.trained() && map.role == maps.all[at].role;
+        let place = maps.all[..at].iter().filter(learns).count();
+        // What does not learn may have no place.
+        if maps.all[at].trained() { optimizer.group(maps.all[at].role).learning_rate.at(place) } else { 0.0 }
+    };
     (0..maps.all.len()).map(rate).collect()
 }
 

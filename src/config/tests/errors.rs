@@ -151,7 +151,7 @@ fn combinations_without_meaning_are_refused() {
     let cases: &[(&[&str], Option<&str>)] = &[
         (
             &["optimizer.forward.learning_rate=[0.1, 0.2]"],
-            Some("one for each layer, from the lowest, of which there are 3; found 2 numbers"),
+            Some("one for each layer with weights, from the lowest, of which there are 3; found 2 numbers"),
         ),
         // The inverse's is the forward model's where it is not written.
         (
