@@ -84,8 +84,8 @@ pub enum Buffer {
 ///
 /// Shapes agree with those the activities were made with; a mismatch is a bug of the caller and panics.
 pub trait Backend {
-    /// An activity of `shape` for every sample of a batch, zero at first. Maps that lead to it end with `nonlinearity`, and `s` and `s'` below
-    /// are this one's and its slope.
+    /// An activity of `shape` for every sample of a batch, zero at first. Maps that lead to it end with `nonlinearity`: `s` below, and its
+    /// slope `s'`.
     fn activity_of(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity;
 
     /// An activity that is what maps make it: targets, errors, and pre-activations.

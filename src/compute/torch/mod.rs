@@ -36,7 +36,7 @@ use super::device::Device;
 use super::profile::Profile;
 use super::settings::Precision;
 use super::{Activity, Buffer, Measure, Nonlinearity, OptimizerStep, Update};
-use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Pool, Role, Shape};
+use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Role, Shape};
 use crate::observe::{Doing, span_unless_in};
 
 /// What a [`TorchBackend`] is made from.
@@ -264,20 +264,6 @@ impl TorchBackend {
     /// Waits until an update is done.
     pub fn settle(&mut self) -> Result<()> {
         self.clock.settle()
-    }
-
-    /// Layer `layer`'s pool of an activity, or the way back of an error.
-    fn pool_pass(&mut self, layer: usize, pool: Pool, (source, destination): (Activity, Activity), back: bool) -> Result<()> {
-        let windows = &self.windows[self.maps.forward[layer].0];
-        let source = self.values(source);
-        self.slots[destination.0].values = if back {
-            windows.unpooled(source, self.winners.get(&layer))?
-        } else {
-            let (values, winners) = windows.pooled(pool, source)?;
-            self.winners.extend(winners.map(|winners| (layer, winners)));
-            values
-        };
-        Ok(())
     }
 
     /// One pass over a map's weights for all jobs.
