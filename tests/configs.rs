@@ -294,6 +294,26 @@ fn networks_have_table_3s_parameters() {
     }
 }
 
+/// Rules that came after the paper.
+const BEYOND: [&str; 8] = ["kp", "usf", "frsf", "brsf", "wm", "dkp", "drtp", "l_drl"];
+
+#[test]
+fn rules_beyond_the_paper_have_a_file_for_each_of_its_networks() {
+    let folder = path("beyond/x").parent().unwrap().read_dir().unwrap();
+    let found: BTreeSet<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let networks = NETWORKS.into_iter().chain(["imagenet"]);
+    let expected = networks.flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}.toml")));
+    assert_eq!(found, expected.collect());
+    for network in NETWORKS.into_iter().chain(["imagenet"]) {
+        let of_the_paper = load(&format!("{network}_bp"));
+        for rule in BEYOND {
+            let config = load(&format!("beyond/{network}_{rule}"));
+            assert_eq!((config.experiment.name.as_str(), config.learning.rule.name()), (&*format!("{network}_{rule}"), rule));
+            assert_eq!((&config.network, &config.data), (&of_the_paper.network, &of_the_paper.data), "{network}_{rule}");
+        }
+    }
+}
+
 #[derive(Parser)]
 struct Check {
     #[command(flatten)]
@@ -302,11 +322,13 @@ struct Check {
 
 #[test]
 fn check_passes_on_all_of_them() {
-    for name in names() {
+    let beyond = NETWORKS.iter().flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}")));
+    let beyond = beyond.map(|name| (format!("beyond/{name}"), name));
+    for (file, name) in names().into_iter().map(|name| (name.clone(), name)).chain(beyond) {
         let ([height, width, channels], classes) = image(&name);
         for output in [&["--json"][..], &[]] {
             let (input, classes) = (format!("{height}x{width}x{channels}"), classes.to_string());
-            let file = path(&name);
+            let file = path(&file);
             let words = ["check", file.to_str().unwrap(), "--input", &input, "--classes", &classes, "--ranks", "8"];
             let check = Check::try_parse_from(words.iter().chain(output)).unwrap_or_else(|error| panic!("{name}: {error}"));
             let text = check::describe(&check.args).unwrap_or_else(|error| panic!("{name}: {error}"));
