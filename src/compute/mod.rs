@@ -65,6 +65,16 @@ pub enum Method {
     Sgd { size: f32, momentum: f32, nesterov: bool },
 }
 
+impl Method {
+    /// Numbers that it keeps for each parameter.
+    pub fn moments(&self) -> usize {
+        match self {
+            Method::Adam { .. } => 2,
+            Method::Sgd { .. } => 1,
+        }
+    }
+}
+
 /// Weight or bias of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {

@@ -339,8 +339,8 @@ impl TorchBackend {
     /// The optimiser on elements `range` of a map's [`TorchBackend::flat`] from their gradients, all owned by this rank.
     pub fn optimize(&mut self, id: MapId, range: Range<usize>, gradients: &Tensor, step: &OptimizerStep) -> Result<()> {
         let (phase, ..) = self.cost_of_update(id, 0);
-        // Gradients are read; parameters and both moments are read and written.
-        let bytes = 28.0 * range.len() as f64;
+        // Gradients are read; parameters and moments are read and written.
+        let bytes = ((4 + 8 * (1 + step.method.moments())) * range.len()) as f64;
         self.timed(phase, 0.0, bytes, |this| this.kernels.optimize(&mut this.parameters[id.0], range, gradients, step))
     }
 
