@@ -51,6 +51,16 @@ const BY_LAYER: [Case; 3] = [
     ("sdtp_noise_by_layer", &["learning.rule=sdtp", "learning.sigma=[0.05, 0.3, 0.1]"]),
 ];
 
+/// Layers that learn to be invertible.
+const REGULARIZED: [Case; 3] = [
+    ("dtp_regularized", &["learning.rule=dtp", "learning.inverse_regularizer=0.5"]),
+    ("sdtp_regularized", &["learning.rule=sdtp", "learning.inverse_regularizer=0.5"]),
+    (
+        "sdtp_regularized_alternating",
+        &["learning.rule=sdtp", "learning.inverse_regularizer=0.5", "learning.schedule=alternating", "optimizer.epsilon_form=hat"],
+    ),
+];
+
 /// Inverses that read more than their layers' kernels join.
 const INVERSES: [Case; 4] = [
     ("dtp_dense_inverses", &["learning.rule=dtp", "learning.inverse_fields=dense"]),
@@ -219,6 +229,7 @@ fn dense_networks_agree_with_the_reference() {
             .chain(&ALTERNATING)
             .chain(&HYBRID)
             .chain(&BY_LAYER)
+            .chain(&REGULARIZED[1..])
             .chain(&LOCAL_DIFFERENCES)
             .chain(&LATER)
             .chain(&OPTIMIZERS)
@@ -247,7 +258,15 @@ fn autoencoders_agree_with_the_reference() {
 fn local_networks_agree_with_the_reference() {
     let stored = Stored::open("local");
     stored.check_all(
-        RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&INVERSES).chain(&LOCAL_DIFFERENCES).chain(&LATER).chain(&OPTIMIZERS),
+        RULES
+            .iter()
+            .chain(&ALTERNATING)
+            .chain(&HYBRID)
+            .chain(&INVERSES)
+            .chain(&REGULARIZED)
+            .chain(&LOCAL_DIFFERENCES)
+            .chain(&LATER)
+            .chain(&OPTIMIZERS),
     );
     let stored = Stored::open("strides");
     stored.check("dtp", &["learning.rule=dtp", "learning.hybrid=0.4"]);
