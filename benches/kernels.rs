@@ -80,7 +80,7 @@ const KERNELS: [(&str, Doing, Kernel); 7] = [
         this.exchange.take(&mut this.backend, Update { map: this.forward, pre: this.below[0], post: this.above[0] })?;
         let method = Method::Adam { beta1: 0.9, beta2: 0.999, size: 1e-4, deviation_scale: 1.0, epsilon: 1e-8 };
         let adam = OptimizerStep { scale: 1e-2, keep: 1.0, method };
-        this.exchange.commit(&mut this.backend, Optimizers { forward: adam, inverse: adam, feedback: adam })
+        this.exchange.commit(&mut this.backend, Optimizers(&[adam; 2]))
     }),
     ("noise", Doing::Noise, |this| {
         this.backend.add_noise(this.below[0], this.below[1], 0.1, 1);

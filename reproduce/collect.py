@@ -3,7 +3,7 @@
 
     reproduce/collect.py FOLDER NAME     # to reproduce/NAME (runs/mnist_fc_bp)
 
-Of a run: config.toml, run.json and metrics.jsonl, where the training lines before each evaluation become one, their mean by number of
+Of a run: config.toml, run.json, reconstructions.png where a report's was put there, and metrics.jsonl, where the training lines before each evaluation become one, their mean by number of
 steps. Of a search: results.jsonl and best.toml. Paths of data become relative.
 """
 import json
@@ -51,6 +51,9 @@ def keep_run(run, out):
     if note:
         kept_facts["data"] = {"train": {"note": note}}
     (out / "run.json").write_text(json.dumps(kept_facts, indent=1) + "\n")
+    picture = run / "reconstructions.png"
+    if picture.exists():
+        (out / picture.name).write_bytes(picture.read_bytes())
 
 
 def keep_search(search, out):

@@ -195,10 +195,10 @@ fn hyperparameters_are_table_5s() {
                 let beta1 = block.beta1.get(index).copied().unwrap_or(0.9);
                 Some((learning_rate?, beta1, beta2?, epsilon?))
             };
-            let of = |group: ParameterGroup| (group.learning_rate, group.beta1, group.beta2, group.epsilon);
+            let of = |group: &ParameterGroup| (group.learning_rate.at(0), group.beta1, group.beta2, group.epsilon);
             let forward = adam(block.forward).unwrap();
-            assert_eq!(of(config.optimizer.forward), forward, "{name}");
-            assert_eq!(of(config.optimizer.inverse), adam(block.inverse).unwrap_or(forward), "{name}");
+            assert_eq!(of(&config.optimizer.forward), forward, "{name}");
+            assert_eq!(of(&config.optimizer.inverse), adam(block.inverse).unwrap_or(forward), "{name}");
             assert_eq!(config.learning.alpha, block.alpha.get(index).copied(), "{name}");
             assert_eq!(config.learning.sigma, block.sigma.get(index).map(|sigma| ByLayer::All(*sigma)), "{name}");
         }
@@ -220,7 +220,8 @@ fn the_two_readings_of_mnists_network_differ_in_a_layer_and_in_betas() {
         let (five, six) = (load(&format!("mnist_fc5_{method}")), load(&format!("mnist_fc_{method}")));
         assert_eq!(five.network.layers, six.network.layers[1..], "{method}");
         let mut changed: Vec<String> = five.differences(&six).into_iter().map(|difference| difference.key).collect();
-        changed.retain(|key| !key.starts_with("network.layers"));
+        // Feedback has the forward model's.
+        changed.retain(|key| !key.starts_with("network.layers") && !key.starts_with("optimizer.feedback."));
         let betas = match method {
             "dtp_parallel" => 4,
             "dtp_alternating" | "sdtp_parallel" | "ao_sdtp_parallel" => 3,
@@ -294,6 +295,26 @@ fn networks_have_table_3s_parameters() {
     }
 }
 
+/// Rules that came after the paper.
+const BEYOND: [&str; 8] = ["kp", "usf", "frsf", "brsf", "wm", "dkp", "drtp", "l_drl"];
+
+#[test]
+fn rules_beyond_the_paper_have_a_file_for_each_of_its_networks() {
+    let folder = path("beyond/x").parent().unwrap().read_dir().unwrap();
+    let found: BTreeSet<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let networks = NETWORKS.into_iter().chain(["imagenet"]);
+    let expected = networks.flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}.toml")));
+    assert_eq!(found, expected.collect());
+    for network in NETWORKS.into_iter().chain(["imagenet"]) {
+        let of_the_paper = load(&format!("{network}_bp"));
+        for rule in BEYOND {
+            let config = load(&format!("beyond/{network}_{rule}"));
+            assert_eq!((config.experiment.name.as_str(), config.learning.rule.name()), (&*format!("{network}_{rule}"), rule));
+            assert_eq!((&config.network, &config.data), (&of_the_paper.network, &of_the_paper.data), "{network}_{rule}");
+        }
+    }
+}
+
 #[derive(Parser)]
 struct Check {
     #[command(flatten)]
@@ -302,11 +323,13 @@ struct Check {
 
 #[test]
 fn check_passes_on_all_of_them() {
-    for name in names() {
+    let beyond = NETWORKS.iter().flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}")));
+    let beyond = beyond.map(|name| (format!("beyond/{name}"), name));
+    for (file, name) in names().into_iter().map(|name| (name.clone(), name)).chain(beyond) {
         let ([height, width, channels], classes) = image(&name);
         for output in [&["--json"][..], &[]] {
             let (input, classes) = (format!("{height}x{width}x{channels}"), classes.to_string());
-            let file = path(&name);
+            let file = path(&file);
             let words = ["check", file.to_str().unwrap(), "--input", &input, "--classes", &classes, "--ranks", "8"];
             let check = Check::try_parse_from(words.iter().chain(output)).unwrap_or_else(|error| panic!("{name}: {error}"));
             let text = check::describe(&check.args).unwrap_or_else(|error| panic!("{name}: {error}"));

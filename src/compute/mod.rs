@@ -65,6 +65,16 @@ pub enum Method {
     Sgd { size: f32, momentum: f32, nesterov: bool },
 }
 
+impl Method {
+    /// Numbers that it keeps for each parameter.
+    pub fn moments(&self) -> usize {
+        match self {
+            Method::Adam { .. } => 2,
+            Method::Sgd { .. } => 1,
+        }
+    }
+}
+
 /// Weight or bias of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -84,8 +94,8 @@ pub enum Buffer {
 ///
 /// Shapes agree with those the activities were made with; a mismatch is a bug of the caller and panics.
 pub trait Backend {
-    /// An activity of `shape` for every sample of a batch, zero at first. Maps that lead to it end with `nonlinearity`, and `s` and `s'` below
-    /// are this one's and its slope.
+    /// An activity of `shape` for every sample of a batch, zero at first. Maps that lead to it end with `nonlinearity`: `s` below, and its
+    /// slope `s'`.
     fn activity_of(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity;
 
     /// An activity that is what maps make it: targets, errors, and pre-activations.

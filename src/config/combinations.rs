@@ -27,6 +27,26 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {}", able.join(", ")),
         ));
     }
+    let learns = |what: &str| format!("expected a number, or one for each {what}, from the lowest");
+    let layers = &config.network.layers;
+    let weighted = |layer: &&Layer| !matches!(layer, Layer::AveragePool { .. } | Layer::MaxPool { .. });
+    let hidden = layers.iter().filter(weighted).count();
+    let with_feedback = match rule.feedback {
+        Feedback::Layered(_) => layers.iter().skip(1).filter(weighted).count() + 1,
+        _ => hidden,
+    };
+    for (key, group, what, count) in [
+        ("optimizer.forward.learning_rate", &config.optimizer.forward, "layer with weights", hidden + 1),
+        ("optimizer.inverse.learning_rate", &config.optimizer.inverse, "inverse", config.inverses()),
+        ("optimizer.feedback.learning_rate", &config.optimizer.feedback, "layer with feedback", with_feedback),
+    ] {
+        if let ByLayer::Each(values) = &group.learning_rate
+            && config.unused(key).is_none()
+            && values.len() != count
+        {
+            return Err((key, format!("{}, of which there are {count}; found {} numbers", learns(what), values.len())));
+        }
+    }
     // What learns under noise leads down from a layer.
     let noisy = if rule.trains_inverses() { config.inverses() } else { config.network.layers.len() };
     if let Some(ByLayer::Each(values)) = &config.learning.sigma
@@ -34,7 +54,7 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         && noisy > 0
         && values.len() != noisy
     {
-        let what = "expected a number, or one for each layer that has noise below it, from the lowest";
+        let what = learns("layer that has noise below it");
         return Err(("learning.sigma", format!("{what}, of which {name} has {noisy} here; found {} numbers", values.len())));
     }
     if config.learning.inverse_weights == BackwardWeights::Transposed && config.widens_inverses() {
@@ -173,6 +193,9 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.label_smoothing" => (config.network.output == Output::Linear).then(|| "a linear output has no labels".to_owned()),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
+        "learning.inverse_regularizer" => by_rule(rule.uses(Setting::InverseRegularizer))
+            .or_else(by_training)
+            .or_else(|| (hidden < 2).then(|| "no hidden layer has an inverse".to_owned())),
         "learning.feedback_weights" => by_rule(matches!(rule.feedback, Feedback::Layered(Plasticity::Fixed | Plasticity::Trained))),
         "optimizer.step_epochs" | "optimizer.step_factor" => by_schedule(LearningRateSchedule::Step, "step"),
         "optimizer.cosine_epochs" => by_schedule(LearningRateSchedule::Cosine, "cosine"),

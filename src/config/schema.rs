@@ -200,9 +200,9 @@ pub enum EpsilonForm {
 
 settings! {
     /// The optimiser of a group of parameters.
-    #[derive(Copy)]
     pub struct ParameterGroup in "optimizer.forward" {
-        learning_rate: f64, Kind::Number(NOT_NEGATIVE), Required, Result, "step size, for the forward model";
+        learning_rate: ByLayer, Kind::Numbers(NOT_NEGATIVE), Required, Result,
+            "step size, for the forward model; an array has one for each layer, from the lowest";
         method: OptimizerMethod, Kind::Choice(names_of::<OptimizerMethod>), Is("\"adam\""), Result, "what gradients become steps by";
         beta1: f64, Kind::Number(DECAY), Is("0.9"), Result, "decay of Adam's mean of gradients";
         beta2: f64, Kind::Number(DECAY), Is("0.999"), Result, "decay of Adam's mean of squared gradients";

@@ -340,9 +340,8 @@ impl UpdateExchange for Exchange {
             match self.buffers {
                 Buffers::Activities { .. } => {
                     self.await_factors(backend, some);
-                    let (maps, arenas) = (backend.maps.clone(), backend.parameters.at());
-                    let [weights, first, second] = arenas;
-                    let optimize = |map: MapId| Use::Optimize { weights, first, second, step: steps.of(&maps, map) };
+                    let [weights, first, second] = backend.parameters.at();
+                    let optimize = |map: MapId| Use::Optimize { weights, first, second, step: steps.of(map) };
                     backend.update(some, &self.bases, |map| self.owned[map.0].clone(), optimize)?;
                 }
                 Buffers::Gradients { .. } => {
@@ -350,7 +349,7 @@ impl UpdateExchange for Exchange {
                     let Buffers::Gradients { gradients, recv, recv_starts } = &self.buffers else { continue };
                     for update in some.chunk_by(same_map).map(|of_map| of_map[0]) {
                         let (map, ranges) = (update.map.0, &self.elements[update.map.0]);
-                        let step = steps.of(&backend.maps, update.map);
+                        let step = steps.of(update.map);
                         let parts = reduce::parts(self.rank, gradients.at(0), ranges, recv.at(recv_starts[map]));
                         // SAFETY: await_gradients has waited for all parts, which hold as many elements as the range.
                         unsafe { backend.optimize(&parts, ranges[self.rank].clone(), step) };

@@ -27,7 +27,7 @@ pub use self::transport::{Handle, Message, Single, Span, Transport};
 use anyhow::Result;
 
 use crate::compute::{Backend, OptimizerStep, Update};
-use crate::network::{MapId, Maps, Role};
+use crate::network::MapId;
 
 /// Shares the updates of a step among the ranks: takes them as the rule hands them out, and changes parameters when all are there.
 pub trait UpdateExchange {
@@ -51,20 +51,12 @@ fn same_map(one: &Update, next: &Update) -> bool {
 /// What to tell who wants NCCL on a CPU.
 pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and this rank computes on the CPU; use \"auto\" or \"mpi\"";
 
-/// The optimisers' constants at one step, of each group of parameters.
+/// The optimisers' constants at one step, by map.
 #[derive(Clone, Copy, Debug)]
-pub struct Optimizers {
-    pub forward: OptimizerStep,
-    pub inverse: OptimizerStep,
-    pub feedback: OptimizerStep,
-}
+pub struct Optimizers<'a>(pub &'a [OptimizerStep]);
 
-impl Optimizers {
-    fn of(&self, maps: &Maps, map: MapId) -> OptimizerStep {
-        match maps.get(map).role {
-            Role::Inverse => self.inverse,
-            Role::Feedback | Role::DirectFeedback => self.feedback,
-            Role::Forward | Role::Auxiliary => self.forward,
-        }
+impl Optimizers<'_> {
+    fn of(&self, map: MapId) -> OptimizerStep {
+        self.0[map.0]
     }
 }

@@ -11,7 +11,7 @@ use super::executor::{self, Executor, Rates, StepInFlight};
 use super::optimizer;
 use crate::agreement::{Facts, agree};
 use crate::compute::profile::Profile;
-use crate::compute::{Backend, Batch, Buffer, Measure, Part};
+use crate::compute::{Backend, Batch, Buffer, Measure, OptimizerStep, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
 use crate::exchange::{Optimizers, Transport};
 use crate::exit::Exit;
@@ -45,6 +45,8 @@ pub struct Engine {
     /// Times that inverses learn from a batch.
     inverse_iterations: usize,
     optimizer: Optimizer,
+    /// The learning rate of each map, as it is written.
+    rates: Vec<f64>,
     steps: OptimizerSteps,
     global_batch: usize,
 }
@@ -81,6 +83,7 @@ impl Engine {
     ) -> Engine {
         let (optimizer, global_batch) = (config.optimizer.clone(), config.data.batch_size);
         let (rule_name, steps) = (config.learning.rule.name(), OptimizerSteps::default());
+        let rates = optimizer::rates(&optimizer, &maps);
         let (feedback_weights, inverse_weights) = (config.learning.feedback_weights, config.learning.inverse_weights);
         let inverse_iterations = if config.trains_inverses() { config.learning.inverse_iterations } else { 1 };
         Engine {
@@ -93,6 +96,7 @@ impl Engine {
             inverse_weights,
             inverse_iterations,
             optimizer,
+            rates,
             steps,
             global_batch,
         }
@@ -192,14 +196,13 @@ impl Engine {
             forward: self.steps.forward + u64::from(phase.trains_forward()),
             inverse: self.steps.inverse + u64::from(phase.trains_inverse()),
         };
-        let Optimizer { forward, inverse, feedback, epsilon_form, .. } = &self.optimizer;
-        let of = |group, t| optimizer::step(group, *epsilon_form, t, rate, self.global_batch);
-        // Feedback learns with the forward model.
-        step.commit(Optimizers {
-            forward: of(forward, taken.forward),
-            inverse: of(inverse, taken.inverse),
-            feedback: of(feedback, taken.forward),
-        })?;
+        let of = |(map, own): (&Map, &f64)| {
+            // Feedback learns with the forward model.
+            let t = if map.role == Role::Inverse { taken.inverse } else { taken.forward };
+            optimizer::step(self.optimizer.group(map.role), self.optimizer.epsilon_form, t, rate * own, self.global_batch)
+        };
+        let steps: Vec<OptimizerStep> = self.maps.all.iter().zip(&self.rates).map(of).collect();
+        step.commit(Optimizers(&steps))?;
         self.steps = taken;
         self.executor.follow_signs(batch.step + 1)
     }

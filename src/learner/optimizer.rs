@@ -2,14 +2,24 @@
 //! (Loshchilov & Hutter): the decay is a part of the learning rate, and does not pass through moments.
 
 use crate::compute::{Method, OptimizerStep};
-use crate::config::{EpsilonForm, OptimizerMethod, ParameterGroup};
+use crate::config::{EpsilonForm, Optimizer, OptimizerMethod, ParameterGroup};
+use crate::network::{Map, Maps};
 
-/// Constants of step `t` (from 1) of a group whose learning rate is `rate` times what is written, for gradients summed over `global_batch`
-/// samples.
+/// The learning rate of each map as it is written: its group's, or of one for each of the group's maps its own.
+pub fn rates(optimizer: &Optimizer, maps: &Maps) -> Vec<f64> {
+    let rate = |at: usize| {
+        let learns = |map: &&Map| map.trained() && map.role == maps.all[at].role;
+        let place = maps.all[..at].iter().filter(learns).count();
+        // What does not learn may have no place.
+        if maps.all[at].trained() { optimizer.group(maps.all[at].role).learning_rate.at(place) } else { 0.0 }
+    };
+    (0..maps.all.len()).map(rate).collect()
+}
+
+/// Constants of step `t` (from 1) of a map of `group`, for gradients summed over `global_batch` samples.
 ///
 /// Adam, standard: `w -= lr m_hat / (sqrt(v_hat) + eps)`. Hat (TensorFlow): `w -= lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)`.
-pub fn step(group: &ParameterGroup, form: EpsilonForm, t: u64, rate: f64, global_batch: usize) -> OptimizerStep {
-    let learning_rate = rate * group.learning_rate;
+pub fn step(group: &ParameterGroup, form: EpsilonForm, t: u64, learning_rate: f64, global_batch: usize) -> OptimizerStep {
     let method = match group.method {
         OptimizerMethod::Sgd => Method::Sgd { size: learning_rate as f32, momentum: group.momentum as f32, nesterov: group.nesterov },
         OptimizerMethod::Adam => {

@@ -69,6 +69,9 @@ fn variant(config: &Config) -> Vec<Setting> {
     if learning.hybrid != 0.0 && used("learning.hybrid") {
         settings.push(("hybrid".to_owned(), shown(&learning.hybrid.to_string())));
     }
+    if learning.inverse_regularizer != 0.0 && used("learning.inverse_regularizer") {
+        settings.push(("inverse_regularizer".to_owned(), shown(&learning.inverse_regularizer.to_string())));
+    }
     if let Some(units) = learning.auxiliary_units.filter(|units| *units != AUXILIARY_UNITS && used("learning.auxiliary_units")) {
         settings.push((AUXILIARY.to_owned(), units.to_string()));
     }

@@ -239,7 +239,8 @@ impl Cell {
         let used = |key: &str| config.unused(key).is_none();
         let backward = [("learning.feedback_weights", learning.feedback_weights), ("learning.inverse_weights", learning.inverse_weights)];
         let drawn = backward.into_iter().all(|(key, weights)| weights == BackwardWeights::Random || !used(key));
-        let mixed = learning.hybrid != 0.0 && used("learning.hybrid");
+        let mixed = learning.hybrid != 0.0 && used("learning.hybrid")
+            || learning.inverse_regularizer != 0.0 && used("learning.inverse_regularizer");
         if !classifies || !auxiliary || !drawn || mixed || config.widens_inverses() || learning.rule == Rule::TP {
             return None;
         }
@@ -332,7 +333,7 @@ mod tests {
         const AO_SDTP: &str = "mnist_fc_ao_sdtp_parallel";
         const TRANSPOSED: &str = "learning.feedback_weights=transposed";
         assert_eq!(cell(AO_SDTP, "learning.sigma=0.5").unwrap().figures(), Some([0.96, 2.93]), "hyperparameters may differ");
-        for set in ["learning.auxiliary_units=64", "learning.hybrid=0.5", "network.output=linear"] {
+        for set in ["learning.auxiliary_units=64", "learning.hybrid=0.5", "learning.inverse_regularizer=0.5", "network.output=linear"] {
             assert_eq!(cell(AO_SDTP, set), None, "{set}");
         }
         assert_eq!(cell("mnist_fc_fa", TRANSPOSED), None);

@@ -42,6 +42,8 @@ pub enum Setting {
     AuxiliaryUnits,
     /// `learning.hybrid`, 0 where absent.
     Hybrid,
+    /// `learning.inverse_regularizer`, 0 where absent.
+    InverseRegularizer,
     /// A number under a key of the rule's own, required. `meaning` ends the sentence "learning.KEY is required: ...".
     Own { key: &'static str, meaning: &'static str },
 }
@@ -70,7 +72,7 @@ impl Definition {
             Setting::Alpha => Some("learning.alpha"),
             Setting::Sigma => Some("learning.sigma"),
             Setting::AuxiliaryUnits => Some("learning.auxiliary_units"),
-            Setting::TargetStep | Setting::Hybrid | Setting::Own { .. } => None,
+            Setting::TargetStep | Setting::Hybrid | Setting::InverseRegularizer | Setting::Own { .. } => None,
         })
     }
 

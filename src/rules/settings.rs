@@ -32,6 +32,8 @@ settings! {
             "random output features beside the classes";
         hybrid: f64, Kind::Number(FRACTION), Is("0.0"), Result,
             "part of back-propagation in hidden targets";
+        inverse_regularizer: f64, Kind::Number(NOT_NEGATIVE), Is("0.0"), Result,
+            "what part of the losses of hidden layers' inverses the layers learn to make small, beside their own";
         label_smoothing: f64, Kind::Number(DECAY), Is("0.0"), Result,
             "part of a label that is spread over all classes, in errors and targets; the loss that is measured has the label itself";
         feedback_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,

@@ -4,7 +4,8 @@
 //! 1. activities go up, once clean and once corrupted;
 //! 2. the top gives the first target, and targets come down through the inverses `g_l(y) = s_{l-1}(V_l y + c_l)`;
 //! 3. each inverse learns from `|| g_l(f_l(h_{l-1} + noise)) - goal ||^2`;
-//! 4. each layer learns from `|| f_l(h_{l-1}) - t_l ||^2`, the output from the task's loss.
+//! 4. each layer learns from `|| f_l(h_{l-1}) - t_l ||^2`, the output from the task's loss; where that is asked for (5.6), a hidden layer learns
+//!    to be invertible too, from a part of its inverse's loss.
 //!
 //! Steps 2 to 4 of a layer follow one another before the next layer down, since one reading of an inverse's weights serves them all: g of
 //! activity, target and corrupted copy are one pass. What the variants do differently is asked of `top_target`.
@@ -19,24 +20,34 @@ use super::{ByLayer, Definition, Feedback, Forward, InverseChoice, Inverses, Inv
 use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
-pub const TP: Definition = family("tp", Inverses::HiddenAndOutput, &[Setting::Sigma], |learning, forward, network, maps, backend| {
-    let top = TopTarget::inverted(network, maps, backend, None);
-    TargetPropagation::of(learning, forward, network, maps, top, backend)
-});
-
-pub const DTP: Definition =
-    family("dtp", Inverses::Hidden, &[Setting::Alpha, Setting::Sigma, Setting::Hybrid], |learning, forward, network, maps, backend| {
-        let alpha = learning.alpha.context("learning.alpha is needed by dtp")? as f32;
-        let top = TopTarget::gradient_step(network, maps, alpha, backend);
+pub const TP: Definition =
+    family("tp", Inverses::HiddenAndOutput, &[Setting::Sigma, Setting::InverseRegularizer], |learning, forward, network, maps, backend| {
+        let top = TopTarget::inverted(network, maps, backend, None);
         TargetPropagation::of(learning, forward, network, maps, top, backend)
     });
 
-pub const SDTP: Definition = family("sdtp", Inverses::HiddenAndOutput, &[Setting::Sigma, Setting::TargetStep, Setting::Hybrid], simplified);
+pub const DTP: Definition = family(
+    "dtp",
+    Inverses::Hidden,
+    &[Setting::Alpha, Setting::Sigma, Setting::Hybrid, Setting::InverseRegularizer],
+    |learning, forward, network, maps, backend| {
+        let alpha = learning.alpha.context("learning.alpha is needed by dtp")? as f32;
+        let top = TopTarget::gradient_step(network, maps, alpha, backend);
+        TargetPropagation::of(learning, forward, network, maps, top, backend)
+    },
+);
+
+pub const SDTP: Definition = family(
+    "sdtp",
+    Inverses::HiddenAndOutput,
+    &[Setting::Sigma, Setting::TargetStep, Setting::Hybrid, Setting::InverseRegularizer],
+    simplified,
+);
 
 pub const AO_SDTP: Definition = family(
     "ao_sdtp",
     Inverses::HiddenAndOutput,
-    &[Setting::Sigma, Setting::TargetStep, Setting::AuxiliaryUnits, Setting::Hybrid],
+    &[Setting::Sigma, Setting::TargetStep, Setting::AuxiliaryUnits, Setting::Hybrid, Setting::InverseRegularizer],
     simplified,
 );
 
@@ -60,6 +71,8 @@ pub struct TargetPropagation {
     forward: Forward,
     top: TopTarget,
     hybrid: f32,
+    /// What part of an inverse's loss its layer learns from.
+    regularizer: f32,
     /// t_l for hidden l, at l - 1.
     targets: Vec<Activity>,
     /// Postsynaptic errors of hidden forward layers, at l - 1.
@@ -90,11 +103,21 @@ struct Training {
     /// g of the corrupted activity, and its error.
     reconstruction: Activity,
     error: Activity,
+    /// Where the layer learns from it too: the gradient of the inverse's loss by the layer's pre-activation, and the part that it learns from.
+    gradient: Option<(Activity, Activity)>,
+}
+
+impl Training {
+    /// Whether the layer learns from the inverse's loss in this phase.
+    fn regularizes(&self, phase: Phase) -> bool {
+        self.gradient.is_some() && phase.trains_forward()
+    }
 }
 
 impl Inverse {
+    /// How it is trained, where the phase needs its reconstructions.
     fn training(&self, phase: Phase) -> Option<&Training> {
-        self.training.as_ref().filter(|_| phase.trains_inverse())
+        self.training.as_ref().filter(|training| phase.trains_inverse() || training.regularizes(phase))
     }
 }
 
@@ -113,7 +136,7 @@ impl TargetPropagation {
             None if trained => bail!("learning.sigma is needed by this rule"),
             None => ByLayer::All(0.0),
         };
-        let hybrid = learning.hybrid as f32;
+        let (hybrid, regularizer) = (learning.hybrid as f32, learning.inverse_regularizer as f32);
         let depth = network.depth();
         // Under tp an inverse's value is itself a target.
         let targets = (1..depth).map(|l| backend.activity_of(network.shape(l), network.nonlinearity(l))).collect();
@@ -122,6 +145,7 @@ impl TargetPropagation {
             map.map(|map| {
                 let (below, s) = (network.shape(index), network.nonlinearity(index));
                 let above = network.shape(index + 1);
+                let regularized = regularizer != 0.0 && index + 1 < depth;
                 Inverse {
                     map,
                     of_activity: backend.activity_of(below, s),
@@ -133,13 +157,14 @@ impl TargetPropagation {
                         corrupted: backend.activity_of(above, network.nonlinearity(index + 1)),
                         reconstruction: backend.activity_of(below, s),
                         error: backend.activity(below),
+                        gradient: regularized.then(|| (backend.activity(above), backend.activity(above))),
                     }),
                     back: (hybrid != 0.0 && index + 1 < depth).then(|| (backend.activity(below), backend.activity(above))),
                 }
             })
         });
         let inverses = inverses.collect();
-        Ok(Box::new(TargetPropagation { forward, top, hybrid, targets, errors, inverses }))
+        Ok(Box::new(TargetPropagation { forward, top, hybrid, regularizer, targets, errors, inverses }))
     }
 
     fn target(&self, l: usize) -> Activity {
@@ -216,17 +241,31 @@ impl TargetPropagation {
     }
 
     /// Step 3: the inverse's update from its reconstruction of the goal.
-    fn train_inverse(&self, step: &mut dyn Step, layer: usize, map: MapId, training: &Training, corrupted: Activity) {
+    fn train_inverse(&self, step: &mut dyn Step, layer: usize, map: MapId, training: &Training, corrupted: Activity, phase: Phase) {
         let goal = self.top.goal(self.forward.h[layer], training.noisy);
-        step.backend().error_through_nonlinearity(training.reconstruction, goal, training.error, true);
-        step.update(Update { map, pre: corrupted, post: training.error });
+        step.backend().error_through_nonlinearity(training.reconstruction, goal, training.error, phase.trains_inverse());
+        if phase.trains_inverse() {
+            step.update(Update { map, pre: corrupted, post: training.error });
+        }
+        if let Some((gradient, part)) = training.gradient.filter(|_| phase.trains_forward()) {
+            let (backend, forward) = (step.backend(), &self.forward);
+            backend.apply_transposed(map, training.error, gradient);
+            backend.through_nonlinearity(gradient, corrupted);
+            backend.step_along(gradient, self.regularizer - 1.0, gradient, part);
+            // Its updates follow one another, and so the first has waited.
+            step.update(forward.update(layer, self.errors[layer]));
+            step.update(Update { map: forward.maps[layer], pre: training.noisy, post: part });
+        }
     }
 
     /// Step 4: the update of the layer below h_l from its distance to the target.
-    fn train_forward(&self, step: &mut dyn Step, l: usize) {
+    fn train_forward(&self, step: &mut dyn Step, l: usize, phase: Phase) {
         let (forward, error) = (&self.forward, self.errors[l - 1]);
         step.backend().error_through_nonlinearity(forward.h[l], self.target(l), error, false);
-        step.update(forward.update(l - 1, error));
+        let training = self.inverses[l - 1].as_ref().and_then(|inverse| inverse.training.as_ref());
+        if !training.is_some_and(|training| training.regularizes(phase)) {
+            step.update(forward.update(l - 1, error));
+        }
     }
 
     /// The top target, where `layer` is the output layer and has an inverse.
@@ -254,11 +293,11 @@ impl Rule for TargetPropagation {
                     self.compute_target(step.backend(), layer, inverse);
                 }
                 if let Some((training, corrupted)) = training {
-                    self.train_inverse(step, layer, inverse.map, training, corrupted);
+                    self.train_inverse(step, layer, inverse.map, training, corrupted, phase);
                 }
             }
             if phase.trains_forward() {
-                self.train_forward(step, layer);
+                self.train_forward(step, layer, phase);
             }
         }
     }

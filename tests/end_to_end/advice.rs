@@ -27,8 +27,9 @@ fn keys_and_values_that_are_advised_are_accepted() {
     let config = site.configure("short", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", SHORT);
     let conv = "network.layers=[{kind=\"conv\",kernel=3,channels=2}]";
     let local = conv.replace("conv", "local");
+    let pool = "network.layers=[{kind=\"max_pool\",kernel=2,stride=2}]";
     // What is refused, for what, and what to set instead: each of the last is accepted on top.
-    let cases: [(&[&str], &str, &[&str]); 14] = [
+    let cases: [(&[&str], &str, &[&str]); 15] = [
         (&["learning.alpah=0.1"], "did you mean `alpha`?", &[]),
         (&["learning.rule=dtpp"], "did you mean \"dtp\"?", &["learning.rule=dtp"]),
         (&["learning.schedule=alternating", "learning.rule=bp"], "use \"parallel\"", &["learning.schedule=parallel"]),
@@ -45,6 +46,7 @@ fn keys_and_values_that_are_advised_are_accepted() {
             "use kind = \"local\", or use one of the rules bp, fa, dfa",
             &[&local, "learning.rule=bp", "learning.rule=fa", "learning.rule=dfa"],
         ),
+        (&[pool], "leave it out, or use one of the rules bp, fa, dfa", &["network.layers=[]", "learning.rule=fa"]),
         (
             &["data.augment=[\"random_crop\"]"],
             "data.crop = [height, width], data.crop_padding, or both",

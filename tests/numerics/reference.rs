@@ -39,10 +39,28 @@ const HYBRID: [Case; 3] = [
     ("ao_sdtp_hybrid", &["learning.rule=ao_sdtp", "learning.hybrid=0.4"]),
 ];
 
-/// From the lowest inverse; dtp has one less.
-const NOISE_BY_LAYER: [Case; 2] = [
+/// From the lowest layer, or inverse; dtp has one inverse less.
+const BY_LAYER: [Case; 3] = [
+    (
+        "sdtp_rates_by_layer",
+        &[
+            "learning.rule=sdtp",
+            "optimizer.forward.learning_rate=[0.003, 0.001, 0.006, 0.002]",
+            "optimizer.inverse.learning_rate=[0.002, 0.0005, 0.004]",
+        ],
+    ),
     ("dtp_noise_by_layer", &["learning.rule=dtp", "learning.sigma=[0.05, 0.3]"]),
     ("sdtp_noise_by_layer", &["learning.rule=sdtp", "learning.sigma=[0.05, 0.3, 0.1]"]),
+];
+
+/// Layers that learn to be invertible.
+const REGULARIZED: [Case; 3] = [
+    ("dtp_regularized", &["learning.rule=dtp", "learning.inverse_regularizer=0.5"]),
+    ("sdtp_regularized", &["learning.rule=sdtp", "learning.inverse_regularizer=0.5"]),
+    (
+        "sdtp_regularized_alternating",
+        &["learning.rule=sdtp", "learning.inverse_regularizer=0.5", "learning.schedule=alternating", "optimizer.epsilon_form=hat"],
+    ),
 ];
 
 /// Inverses that read more than their layers' kernels join.
@@ -222,7 +240,8 @@ fn dense_networks_agree_with_the_reference() {
             .iter()
             .chain(&ALTERNATING)
             .chain(&HYBRID)
-            .chain(&NOISE_BY_LAYER)
+            .chain(&BY_LAYER)
+            .chain(&REGULARIZED[1..])
             .chain(&LOCAL_DIFFERENCES)
             .chain(&LATER)
             .chain(&OPTIMIZERS)
@@ -251,7 +270,15 @@ fn autoencoders_agree_with_the_reference() {
 fn local_networks_agree_with_the_reference() {
     let stored = Stored::open("local");
     stored.check_all(
-        RULES.iter().chain(&ALTERNATING).chain(&HYBRID).chain(&INVERSES).chain(&LOCAL_DIFFERENCES).chain(&LATER).chain(&OPTIMIZERS),
+        RULES
+            .iter()
+            .chain(&ALTERNATING)
+            .chain(&HYBRID)
+            .chain(&INVERSES)
+            .chain(&REGULARIZED)
+            .chain(&LOCAL_DIFFERENCES)
+            .chain(&LATER)
+            .chain(&OPTIMIZERS),
     );
     let stored = Stored::open("strides");
     stored.check("dtp", &["learning.rule=dtp", "learning.hybrid=0.4"]);

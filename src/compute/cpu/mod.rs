@@ -276,7 +276,7 @@ impl CpuBackend {
             let kind = usize::from(map.role == Role::Inverse);
             let global = own.len() * self.batch;
             operations[kind] += share * global as f64 * map.connectivity.operations();
-            bytes[kind] += share * update::bytes(&map.connectivity, global);
+            bytes[kind] += share * update::bytes(&map.connectivity, global, &passes[index].purpose);
             // A few items in a row: memory streams, and threads still share the work evenly.
             let group = items.len().div_ceil(8 * self.pool.threads()).clamp(1, 16);
             units.extend(items.clone().step_by(group).map(|begin| (index, begin, (begin + group).min(items.end))));

@@ -253,8 +253,12 @@ unsafe fn prefetch(at: *const f32) {
     let _ = at;
 }
 
-/// Bytes that a fused update must move at least: weights and both moments in and out, factors once.
-pub fn bytes(connectivity: &Connectivity, global_batch: usize) -> f64 {
+/// Bytes that a fused update must move at least: weights and moments in and out, or a gradient out; factors once.
+pub fn bytes(connectivity: &Connectivity, global_batch: usize, purpose: &Use) -> f64 {
     let factors = connectivity.sources * row_stride(connectivity.rows) + connectivity.destinations * row_stride(connectivity.columns);
-    24.0 * connectivity.weights() as f64 + 4.0 * (global_batch * factors) as f64
+    let each = match purpose {
+        Use::Optimize { step, .. } => 8 * (1 + step.method.moments()),
+        Use::Store { .. } => 4,
+    };
+    (each * connectivity.weights()) as f64 + 4.0 * (global_batch * factors) as f64
 }

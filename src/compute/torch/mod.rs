@@ -37,7 +37,7 @@ use super::device::Device;
 use super::profile::Profile;
 use super::settings::Precision;
 use super::{Activity, Buffer, Measure, Nonlinearity, OptimizerStep, Update};
-use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Pool, Role, Shape};
+use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Role, Shape};
 use crate::observe::{Doing, span_unless_in};
 
 /// What a [`TorchBackend`] is made from.
@@ -267,20 +267,6 @@ impl TorchBackend {
         self.clock.settle()
     }
 
-    /// Layer `layer`'s pool of an activity, or the way back of an error.
-    fn pool_pass(&mut self, layer: usize, pool: Pool, (source, destination): (Activity, Activity), back: bool) -> Result<()> {
-        let windows = &self.windows[self.maps.forward[layer].0];
-        let source = self.values(source);
-        self.slots[destination.0].values = if back {
-            windows.unpooled(source, self.winners.get(&layer))?
-        } else {
-            let (values, winners) = windows.pooled(pool, source)?;
-            self.winners.extend(winners.map(|winners| (layer, winners)));
-            values
-        };
-        Ok(())
-    }
-
     /// One pass over a map's weights for all jobs.
     fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool) -> Result<()> {
         let (map, windows, parameters) = (self.maps.get(id), &self.windows[id.0], &self.parameters[id.0]);
@@ -354,8 +340,8 @@ impl TorchBackend {
     /// The optimiser on elements `range` of a map's [`TorchBackend::flat`] from their gradients, all owned by this rank.
     pub fn optimize(&mut self, id: MapId, range: Range<usize>, gradients: &Tensor, step: &OptimizerStep) -> Result<()> {
         let (phase, ..) = self.cost_of_update(id, 0);
-        // Gradients are read; parameters and both moments are read and written.
-        let bytes = 28.0 * range.len() as f64;
+        // Gradients are read; parameters and moments are read and written.
+        let bytes = ((4 + 8 * (1 + step.method.moments())) * range.len()) as f64;
         self.timed(phase, 0.0, bytes, |this| this.kernels.optimize(&mut this.parameters[id.0], range, gradients, step))
     }
 

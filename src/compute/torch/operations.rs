@@ -7,7 +7,7 @@ use super::{GELU, Slot, TorchBackend, explained, to_host};
 use crate::compute::cpu::Place;
 use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
-use crate::network::{MapId, Output, Shape};
+use crate::network::{MapId, Output, Pool, Shape};
 use crate::observe::{Doing, span};
 
 impl TorchBackend {
@@ -41,6 +41,20 @@ impl TorchBackend {
             Nonlinearity::Gelu => pre_activation.f_gelu_backward(delta, GELU),
             Nonlinearity::Identity => delta.f_mul_scalar(1.0),
         }
+    }
+
+    /// Layer `layer`'s pool of an activity, or the way back of an error.
+    pub(super) fn pool_pass(&mut self, layer: usize, pool: Pool, (source, destination): (Activity, Activity), back: bool) -> Result<()> {
+        let windows = &self.windows[self.maps.forward[layer].0];
+        let source = self.values(source);
+        self.slots[destination.0].values = if back {
+            windows.unpooled(source, self.winners.get(&layer))?
+        } else {
+            let (values, winners) = windows.pooled(pool, source)?;
+            self.winners.extend(winners.map(|winners| (layer, winners)));
+            values
+        };
+        Ok(())
     }
 
     /// A dense activity as [batch, units].

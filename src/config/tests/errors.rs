@@ -149,6 +149,19 @@ fn combinations_without_meaning_are_refused() {
     const TRANSPOSED: &str = "learning.inverse_weights=transposed";
     const FIELDS: &str = "learning.inverse_weights: \"transposed\" weights have the fields of their layers; use \"random\", or";
     let cases: &[(&[&str], Option<&str>)] = &[
+        (
+            &["optimizer.forward.learning_rate=[0.1, 0.2]"],
+            Some("one for each layer with weights, from the lowest, of which there are 3; found 2 numbers"),
+        ),
+        // The inverse's is the forward model's where it is not written.
+        (
+            &["optimizer.forward.learning_rate=[0.1, 0.2, 0.3]"],
+            Some(
+                "optimizer.inverse.learning_rate: expected a number, or one for each inverse, from the lowest, of which there are 1; found 3",
+            ),
+        ),
+        (&["optimizer.forward.learning_rate=[0.1, 0.2, 0.3]", "optimizer.inverse.learning_rate=[0.1]"], None),
+        (&["optimizer.forward.learning_rate=[0.1, 0.2, 0.3]", "learning.rule=bp"], None),
         (&["learning.sigma=[0.1]"], None),
         (
             &["learning.sigma=[0.1, 0.2]"],

@@ -51,6 +51,7 @@ epochs = 3
 /// Without decay.
 fn adam(learning_rate: f64, beta1: f64, beta2: f64, epsilon: f64) -> ParameterGroup {
     let (method, momentum, nesterov, weight_decay) = (OptimizerMethod::Adam, 0.0, false, 0.0);
+    let learning_rate = ByLayer::All(learning_rate);
     ParameterGroup { learning_rate, method, beta1, beta2, epsilon, momentum, nesterov, weight_decay }
 }
 
@@ -107,6 +108,7 @@ fn defaults_are_the_documented_ones() {
         label_smoothing: 0.0,
         auxiliary_units: None,
         hybrid: 0.0,
+        inverse_regularizer: 0.0,
         feedback_weights: BackwardWeights::Random,
         inverse_weights: BackwardWeights::Random,
         inverse_fields: InverseFields::Own,
@@ -123,8 +125,8 @@ fn defaults_are_the_documented_ones() {
         step_epochs: 30,
         step_factor: 0.1,
         cosine_epochs: None,
-        forward: plain,
-        inverse: plain,
+        forward: plain.clone(),
+        inverse: plain.clone(),
         feedback: plain,
     };
     assert_eq!(config.optimizer, optimizer);
@@ -180,7 +182,7 @@ fn overrides_take_toml_values_and_bare_text() {
     assert_eq!(config.data.crop, Some([28, 24]));
     assert_eq!(config.learning.rule, Rule::FA);
     assert_eq!(config.training.epochs, Some(8), "the last one wins");
-    assert_eq!(config.optimizer.forward.learning_rate, 1.0);
+    assert_eq!(config.optimizer.forward.learning_rate, ByLayer::All(1.0));
     assert_eq!(config.optimizer.inverse, adam(0.5, 0.0, 0.999, 1e-8));
     assert_eq!(config.network.layers, [Layer::Local { kernel: 5, channels: 2, stride: 1, nonlinearity: Nonlinearity::Tanh }, dense(10)]);
 }

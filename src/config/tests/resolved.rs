@@ -106,6 +106,9 @@ fn keys_that_change_nothing_are_named() {
         (&[LOCAL, "learning.inverse_growth=2"], &[]),
         (&[LOCAL, "learning.inverse_fields=dense", "learning.inverse_growth=2"], &["learning.inverse_growth"]),
         (&["learning.hybrid=0.1"], &[]),
+        (&["learning.inverse_regularizer=0.1"], &[]),
+        (&["learning.inverse_regularizer=0.1", "learning.inverses=fixed"], &["learning.inverse_regularizer", "learning.sigma"]),
+        (&[DENSE, "learning.rule=sdtp", "learning.inverse_regularizer=0.1"], &["learning.alpha", "learning.inverse_regularizer"]),
         (&[DENSE, "learning.hybrid=0.1"], &["learning.hybrid", "learning.sigma"]),
         (&[DENSE, "learning.rule=sdtp"], &["learning.alpha"]),
         (

@@ -239,7 +239,7 @@ impl UpdateExchange for TensorExchange {
     fn commit(&mut self, backend: &mut TorchBackend, steps: Optimizers) -> Result<()> {
         let updates = std::mem::take(&mut self.taken);
         let maps = backend.maps.clone();
-        let step = |map: MapId| steps.of(&maps, map);
+        let step = |map: MapId| steps.of(map);
         let traced = |map: MapId| Span { doing: Doing::ParametersTransfer, layer: Some(maps.get(map).layer) };
         let not_begun = if self.overlap { std::mem::take(&mut self.pending) } else { updates.clone() };
         // All factors first: they travel while gradients are made.

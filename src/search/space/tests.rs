@@ -1,4 +1,5 @@
 use super::*;
+use crate::rules::RuleChoice;
 
 fn numbers(domain: Domain, count: usize) -> Vec<f64> {
     let space = Space { name: "test".into(), domains: vec![("learning.alpha".into(), domain)] };
@@ -79,7 +80,8 @@ fn the_wide_space_holds_what_every_configuration_has() {
     for path in std::fs::read_dir(configs).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
         let config = Config::load(&path, &[]).unwrap();
         let tree = Value::try_from(&config).unwrap();
-        for (name, must) in [("wide", true), ("paper", false)] {
+        // The paper searched nothing for tp.
+        for (name, must) in [("wide", config.learning.rule != RuleChoice::TP), ("paper", false)] {
             let mut space = Space::named(name).unwrap();
             space.restrict(&config);
             for (key, domain) in &space.domains {

@@ -74,7 +74,7 @@ fn parameters_after(case: Case, collectives: Option<Box<dyn Collectives>>, late:
     late.say("the rule is done".to_owned());
     let method = Method::Adam { beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.0, epsilon: 1e-3 };
     let adam = OptimizerStep { scale: 0.125, keep: 1.0, method };
-    exchange.commit(&mut backend, Optimizers { forward: adam, inverse: adam, feedback: adam }).unwrap();
+    exchange.commit(&mut backend, Optimizers(&vec![adam; maps.all.len()])).unwrap();
     (0..maps.all.len()).map(|map| values(&backend.flat(MapId(map)).to_device(tch::Device::Cpu))).collect()
 }
 
