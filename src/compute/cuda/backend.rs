@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 
 use super::OLDEST;
 use super::gpu::{Address, Event, Gpu, Stream};
-use super::inbox::{Inbox, OPTIMISERS};
+use super::inbox::Inbox;
 use super::kernels::Kernel;
 use super::kernels::arguments as c;
 use super::kernels::launches::in_fours;
@@ -234,7 +234,7 @@ impl CudaBackend {
         let measures = 4 * Measure::COUNT * capacity;
         let kept = plan.kept.iter().map(|(map, gradients)| (*map, 4 * gradients * self.parameters[*map].padded));
         let places = Places {
-            inbox: Inbox::new(capacity, units, &mut self.pool, &*self.gpu)?,
+            inbox: Inbox::new([capacity, units, self.maps.all.len()], &mut self.pool, &*self.gpu)?,
             partial: self.pool.reserve(4 * plan.partial),
             parts: self.pool.reserve(4 * plan.measured_parts * capacity),
             measured: self.pool.reserve(measures),
@@ -253,7 +253,7 @@ impl CudaBackend {
         self.loaded = plan.kernels;
         // Gradients that ranks exchange are scaled before the first optimiser is told.
         let scaled = c::Optimiser { scale: 1.0 / (capacity * size) as f32, ..c::Optimiser::default() };
-        self.inbox().tell([scaled; OPTIMISERS], &self.pool, &*self.gpu, self.stream)?;
+        self.inbox().tell(&vec![scaled; self.maps.all.len()], &self.pool, &*self.gpu, self.stream)?;
         self.settle()
     }
 
@@ -313,8 +313,9 @@ impl CudaBackend {
         self.of(|places| places.inbox.place(&self.pool))
     }
 
-    pub(super) fn optimiser_at(&self, number: usize) -> Address {
-        self.of(|places| places.inbox.optimiser(number, &self.pool))
+    /// The constants of a map's optimiser.
+    pub(super) fn optimiser(&self, map: MapId) -> Address {
+        self.of(|places| places.inbox.optimiser(map.0, &self.pool))
     }
 
     /// The row of a measure.

@@ -12,9 +12,6 @@ use super::pool::{Place, Pool};
 use crate::compute::Batch;
 use crate::compute::cpu::pool::Pool as Threads;
 
-/// Optimisers that a step may need: of the forward model, of the inverses, and of feedback.
-pub const OPTIMISERS: usize = 3;
-
 const EACH_OPTIMISER: usize = size_of::<c::Optimiser>().next_multiple_of(16);
 
 pub struct Inbox {
@@ -32,10 +29,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// For `samples` samples of `units` values.
-    pub fn new(samples: usize, units: usize, pool: &mut Pool, gpu: &dyn Gpu) -> Result<Inbox> {
+    /// For `samples` samples of `units` values, and so many optimisers.
+    pub fn new([samples, units, optimisers]: [usize; 3], pool: &mut Pool, gpu: &dyn Gpu) -> Result<Inbox> {
         let reserved =
-            [4 * samples * units, 4 * samples, size_of::<c::Place>(), OPTIMISERS * EACH_OPTIMISER].map(|bytes| pool.reserve(bytes));
+            [4 * samples * units, 4 * samples, size_of::<c::Place>(), optimisers * EACH_OPTIMISER].map(|bytes| pool.reserve(bytes));
         let [pixels, labels, place, optimisers] = reserved;
         let here = gpu.page_locked(reserved.iter().map(|place| place.bytes.next_multiple_of(64)).sum())?;
         Ok(Inbox { pixels, labels, place, optimisers, here, arrived: gpu.event()?, used: gpu.event()?, told: gpu.event()? })
@@ -95,12 +92,13 @@ impl Inbox {
         gpu.record(self.used, stream)
     }
 
-    /// Sends the optimisers' constants on `stream`.
-    pub fn tell(&self, optimisers: [c::Optimiser; OPTIMISERS], pool: &Pool, gpu: &dyn Gpu, stream: Stream) -> Result<()> {
+    /// Sends the constants of all optimisers on `stream`.
+    pub fn tell(&self, optimisers: &[c::Optimiser], pool: &Pool, gpu: &dyn Gpu, stream: Stream) -> Result<()> {
         gpu.synchronize(self.told)?;
-        for (number, optimiser) in optimisers.into_iter().enumerate() {
+        debug_assert_eq!(optimisers.len() * EACH_OPTIMISER, self.optimisers.bytes);
+        for (number, optimiser) in optimisers.iter().enumerate() {
             // SAFETY: there is room for all, of which none is being fetched.
-            unsafe { self.here(self.optimisers).add(number * EACH_OPTIMISER).cast::<c::Optimiser>().write(optimiser) };
+            unsafe { self.here(self.optimisers).add(number * EACH_OPTIMISER).cast::<c::Optimiser>().write(*optimiser) };
         }
         // SAFETY: page-locked memory that stays as it is until `told`.
         unsafe { gpu.upload(pool.at(self.optimisers), self.here(self.optimisers), self.optimisers.bytes, stream)? };

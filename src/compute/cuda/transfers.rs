@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 
 use super::backend::CudaBackend;
 use super::gpu::Address;
-use super::inbox::OPTIMISERS;
 use super::kernels::arguments as c;
 use super::marks::Work;
 use crate::compute::{Activity, Batch, Buffer, Measure, OptimizerStep, Part};
@@ -84,9 +83,10 @@ impl CudaBackend {
         Ok(())
     }
 
-    /// Sends the optimisers' constants: of the forward model, of the inverses, and of feedback.
-    pub fn tell(&self, steps: [OptimizerStep; OPTIMISERS]) -> Result<()> {
-        self.inbox().tell(steps.map(c::Optimiser::from), self.pool(), &*self.gpu, self.stream).map_err(|error| self.explained(error))
+    /// Sends the constants of each map's optimiser.
+    pub fn tell(&self, steps: &[OptimizerStep]) -> Result<()> {
+        let optimisers: Vec<c::Optimiser> = steps.iter().copied().map(c::Optimiser::from).collect();
+        self.inbox().tell(&optimisers, self.pool(), &*self.gpu, self.stream).map_err(|error| self.explained(error))
     }
 
     /// `floats` from `at`, when the GPU has done what it was given.

@@ -28,15 +28,6 @@ impl From<OptimizerStep> for c::Optimiser {
 }
 
 impl CudaBackend {
-    /// Where the optimiser of a map is.
-    fn optimiser(&self, id: MapId) -> Address {
-        self.optimiser_at(match self.maps.get(id).role {
-            Role::Forward | Role::Auxiliary => 0,
-            Role::Inverse => 1,
-            Role::Feedback | Role::DirectFeedback => 2,
-        })
-    }
-
     /// The factors of an update over the batch of all ranks that they are gathered from.
     fn factors(&self, update: &Update) -> c::Factors {
         let gathers = self.gathers(update.map);

@@ -284,7 +284,7 @@ impl Executor for OnGpu {
 
     fn commit(&mut self, steps: Optimizers) -> Result<()> {
         let updates = &self.updates[&self.phase];
-        self.backend.tell([steps.forward, steps.inverse, steps.feedback])?;
+        self.backend.tell(steps.0)?;
         self.exchange.bring(&mut self.backend, updates)?;
         let key = Key::Updates(self.phase.0, self.phase.1);
         let sharing = self.exchange.sharing();
