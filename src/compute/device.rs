@@ -33,7 +33,8 @@ pub enum Kernels {
 }
 
 impl Kernels {
-    /// What `parallel.kernels` means on a GPU: with "auto" libtorch's where the program has it, as this program's own have not run on a GPU yet.
+    /// What `parallel.kernels` means on a GPU: with "auto" libtorch's where the program has it, as this program's own have not run on a GPU
+    /// yet.
     pub fn on_gpu(choice: KernelChoice) -> Kernels {
         match choice {
             KernelChoice::Cuda => Kernels::Own,
@@ -131,8 +132,8 @@ pub fn count() -> usize {
     gpus(KernelChoice::Auto).unwrap_or(0)
 }
 
-/// The device that `parallel.device` means for number `local_rank` of this host's ranks, with such kernels: with "auto" a GPU where there is
-/// one.
+/// The device that `parallel.device` means for number `local_rank` of this host's ranks, with such kernels: with "auto" a GPU where there
+/// is one.
 ///
 /// Ranks take GPUs in turn. Where a launcher shows each rank a GPU of its own, that is the only one, and every rank takes it.
 pub fn choose(choice: DeviceChoice, kernels: KernelChoice, local_rank: usize) -> Result<Device> {

@@ -68,7 +68,8 @@ impl Counted {
         several
     }
 
-    /// Bytes of all of them on each of `ranks` GPUs, with the other ranks' factors of maps that are shared so, and the pixels that a batch comes as.
+    /// Bytes of all of them on each of `ranks` GPUs, with the other ranks' factors of maps that are shared so, and the pixels that a batch
+    /// comes as.
     pub(super) fn activity_bytes_on_gpu(&mut self, phases: &[Phase], sharing: &[Sharing], ranks: usize) -> u64 {
         let mut gathered = BTreeSet::new();
         for phase in phases {

@@ -143,7 +143,8 @@ pub struct CudaBackend {
 }
 
 impl CudaBackend {
-    /// A backend for `maps` of `network` on `gpu`, without memory: [`CudaBackend::allocate`] gives it some, when what it is for was planned.
+    /// A backend for `maps` of `network` on `gpu`, without memory: [`CudaBackend::allocate`] gives it some, when what it is for was
+    /// planned.
     ///
     /// Fails where the GPU is too old.
     pub fn new(network: &Network, maps: Arc<Maps>, gpu: Rc<dyn Gpu>, setup: Setup) -> Result<CudaBackend> {

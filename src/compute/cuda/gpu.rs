@@ -1,7 +1,7 @@
 //! What the backend asks of a GPU.
 //!
-//! A trait, because all of it but the arithmetic must be tried where there is no GPU: the driver does it on one, and a stand-in of the tests
-//! on plain memory, which runs each stream as late or as early as its waits allow, and refuses in a capture what CUDA refuses.
+//! A trait, because all of it but the arithmetic must be tried where there is no GPU: the driver does it on one, and a stand-in of the
+//! tests on plain memory, which runs each stream as late or as early as its waits allow, and refuses in a capture what CUDA refuses.
 
 use std::collections::BTreeSet;
 use std::ffi::c_void;

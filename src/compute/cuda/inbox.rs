@@ -1,8 +1,8 @@
 //! What the GPU is given for a step: pixels, labels, the batch's place, and the optimisers' constants.
 //!
-//! Graphs have addresses, not numbers: what differs from step to step lies at places of its own. A batch goes through page-locked memory on a
-//! stream of its own, so that it arrives while the updates of the step before are made; they read the activity that the batch before was laid
-//! out as, not its pixels.
+//! Graphs have addresses, not numbers: what differs from step to step lies at places of its own. A batch goes through page-locked memory on
+//! a stream of its own, so that it arrives while the updates of the step before are made; they read the activity that the batch before was
+//! laid out as, not its pixels.
 
 use anyhow::Result;
 

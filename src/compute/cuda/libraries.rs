@@ -1,7 +1,7 @@
 //! NVIDIA's libraries, found while the program runs, so that one binary serves machines with and without them.
 //!
-//! Each is bound by `libloading` to the few functions that are used. (cudarc binds all of them, but looks for NCCL under names that its wheel
-//! does not have, and panics where a library is missing.) Names are tried as the loader knows them, which finds what libtorch has
+//! Each is bound by `libloading` to the few functions that are used. (cudarc binds all of them, but looks for NCCL under names that its
+//! wheel does not have, and panics where a library is missing.) Names are tried as the loader knows them, which finds what libtorch has
 //! opened already, then in the folders of NVIDIA's Python wheels.
 //!
 //! A library does when it is opened what it does in every program that links it, and each function is bound with its manual's signature.

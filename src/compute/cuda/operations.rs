@@ -57,7 +57,8 @@ impl CudaBackend {
         });
     }
 
-    /// The code of an activity's nonlinearity, and the address of its pre-activation, where the slope comes from that; of none, the identity's.
+    /// The code of an activity's nonlinearity, and the address of its pre-activation, where the slope comes from that; of none, the
+    /// identity's.
     fn slope(&self, of: Option<Activity>) -> (i32, u64) {
         let Some(activity) = of else { return (code(Nonlinearity::Identity), 0) };
         let slot = &self.slots[activity.0];

@@ -1,7 +1,8 @@
 //! A part of a step that is done again and again: first operation by operation, then as one graph.
 //!
-//! The first time each operation is waited for, so that one that fails is named, and kernels are loaded, which a capture would not bear. The
-//! second time the same operations go into a graph; from then on the graph is replayed. What differs between two times lies in the inbox.
+//! The first time each operation is waited for, so that one that fails is named, and kernels are loaded, which a capture would not bear.
+//! The second time the same operations go into a graph; from then on the graph is replayed. What differs between two times lies in the
+//! inbox.
 
 use anyhow::Result;
 

@@ -17,8 +17,8 @@ const WRITTEN: usize = 4 * 256;
 /// The best of so many tries counts.
 const TRIES: usize = 20;
 
-/// Bytes a second that the GPU reads and writes when it copies `bytes`, which should be more than caches hold. It takes that memory twice, for as
-/// long as the process lives.
+/// Bytes a second that the GPU reads and writes when it copies `bytes`, which should be more than caches hold. It takes that memory twice,
+/// for as long as the process lives.
 pub fn memory_rate(gpu: &dyn Gpu, stream: Stream, bytes: usize) -> Result<f64> {
     let (from, to) = (gpu.allocate(bytes)?, gpu.allocate(bytes)?);
     // SAFETY: both were just taken, for as many.

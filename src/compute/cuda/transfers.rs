@@ -187,7 +187,8 @@ impl CudaBackend {
         self.put(self.at(parameters.buffer(buffer)), &whole[own])
     }
 
-    /// Whole moments of a map for [`Backend::read_parameter`](crate::compute::Backend::read_parameter), where this rank owns a part of them.
+    /// Whole moments of a map for [`Backend::read_parameter`](crate::compute::Backend::read_parameter), where this rank owns a part of
+    /// them.
     pub fn keep_gathered(&self, map: MapId, buffer: Buffer, whole: Vec<f32>) {
         self.whole_moments.borrow_mut().insert((map.0, buffer), whole);
     }

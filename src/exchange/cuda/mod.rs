@@ -1,7 +1,7 @@
 //! How ranks share an update on GPUs, each of which has its own copy of the parameters: map by map, whichever moves fewer bytes.
 //!
-//! * `activities`: every rank gathers all ranks' factors and makes the whole update itself. The kernels sum over samples in the order of the
-//!   global batch, so the bits are those of one rank.
+//! * `activities`: every rank gathers all ranks' factors and makes the whole update itself. The kernels sum over samples in the order of
+//!   the global batch, so the bits are those of one rank.
 //! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies the optimiser to its part, of which
 //!   alone it has moments, and the new parameters are gathered.
 //!
@@ -35,8 +35,8 @@ pub struct Whole {
     pub each: usize,
 }
 
-/// Collective operations among all ranks on memory of this rank's GPU. They begin when the GPU has done what it was given before, and the memory
-/// stays as it is until they were waited for.
+/// Collective operations among all ranks on memory of this rank's GPU. They begin when the GPU has done what it was given before, and the
+/// memory stays as it is until they were waited for.
 pub trait Collectives {
     /// Every rank's parts to all ranks.
     fn all_gather(&mut self, traced: Span, wholes: &[Whole]) -> Result<Handle>;

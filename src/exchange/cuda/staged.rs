@@ -1,4 +1,5 @@
-//! Collective operations through this host's memory and the ranks' transport: for GPUs that NCCL does not join, and for several ranks on one.
+//! Collective operations through this host's memory and the ranks' transport: for GPUs that NCCL does not join, and for several ranks on
+//! one.
 
 use std::ops::Range;
 use std::rc::Rc;

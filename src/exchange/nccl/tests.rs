@@ -1,5 +1,5 @@
-//! NCCL's use without a GPU: against a stand-in that does an operation not when it is called but when somebody waits for it, as late as a GPU
-//! might. It plays all ranks as copies of this one. The library itself where it is found, and one rank's communicator where a GPU is.
+//! NCCL's use without a GPU: against a stand-in that does an operation not when it is called but when somebody waits for it, as late as a
+//! GPU might. It plays all ranks as copies of this one. The library itself where it is found, and one rank's communicator where a GPU is.
 
 mod steps;
 

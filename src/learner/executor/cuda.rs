@@ -77,7 +77,8 @@ struct Chosen {
 /// What a graph is of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    /// A rule's step, by the models that it trains, and how often the inverses have learned from the batch before: a graph has the noise of one.
+    /// A rule's step, by the models that it trains, and how often the inverses have learned from the batch before: a graph has the noise of
+    /// one.
     Learning(bool, bool, usize),
     Updates(bool, bool),
     /// A forward pass on so many samples.

@@ -63,9 +63,9 @@ pub trait Executor {
     /// The forward pass of `rule` on the backend's batch; afterwards the measures are there.
     fn evaluate(&mut self, rule: &dyn Rule) -> Result<()>;
 
-    /// Lets `rule` learn from the backend's batch, and waits for its measures. What its updates need begins to travel; no parameter changes.
-    /// [`Executor::commit`] or [`Executor::settle`] ends the step. Collective.
-    /// `iteration` counts the times that inverses have learned from the batch before.
+    /// Lets `rule` learn from the backend's batch, and waits for its measures. What its updates need begins to travel; no parameter
+    /// changes. [`Executor::commit`] or [`Executor::settle`] ends the step. Collective. `iteration` counts the times that inverses have
+    /// learned from the batch before.
     fn learn(&mut self, rule: &dyn Rule, phase: Phase, iteration: usize) -> Result<()>;
 
     /// Applies the step's updates to the parameters of every rank. Collective.

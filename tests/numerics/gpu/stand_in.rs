@@ -1,8 +1,8 @@
 //! A GPU on plain memory: kernels are emulated, and streams run as late, or as early, as their waits allow.
 //!
-//! What is given to a stream waits in its queue. A stream that is early runs at once; one that is late runs only when somebody waits for it,
-//! this thread or another stream. A program that forgot a wait gets other numbers with one or the other. In a capture it refuses what CUDA
-//! refuses.
+//! What is given to a stream waits in its queue. A stream that is early runs at once; one that is late runs only when somebody waits for
+//! it, this thread or another stream. A program that forgot a wait gets other numbers with one or the other. In a capture it refuses what
+//! CUDA refuses.
 
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
