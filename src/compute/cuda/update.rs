@@ -45,7 +45,9 @@ impl CudaBackend {
         let maps = self.maps.clone();
         let map = maps.get(update.map);
         self.take_factors(update)?;
-        stored.map_or((), |number| self.keep_gradients(update.map, number + 1));
+        if let Some(number) = stored {
+            self.keep_gradients(update.map, number + 1);
+        }
         let samples = self.batch * if self.gathers(update.map) { self.size } else { 1 };
         let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
         let factors = samples * (map.source.units() + map.destination.units());

@@ -19,8 +19,8 @@ impl Written {
     }
 }
 
-const MAIN: Stream = Stream(1 as *mut _);
-const OWN: Stream = Stream(2 as *mut _);
+const MAIN: Stream = Stream(std::ptr::without_provenance_mut(1));
+const OWN: Stream = Stream(std::ptr::without_provenance_mut(2));
 
 impl Calls for Rc<Written> {
     unsafe fn all_gather(&self, own: *const c_void, all: *mut c_void, count: usize, _: Element, stream: Stream) -> Status {
