@@ -81,7 +81,7 @@ pub struct StandIn {
     capture: RefCell<Option<(usize, Vec<Operation>)>>,
     blocks: RefCell<Vec<(usize, Layout)>>,
     page_locked: RefCell<Vec<Range<usize>>>,
-    emulations: RefCell<Vec<Arc<(BTreeSet<Kernel>, Emulation)>>>,
+    emulations: RefCell<Vec<Arc<Compiled>>>,
     /// What happened, in order: "1 apply...", "2 upload 40".
     pub log: RefCell<Vec<String>>,
     /// A launch that fails, by the beginning of its kernel's name and the times that it goes well before, and how.
@@ -214,8 +214,8 @@ impl StandIn {
                     }
                     if self.failed.borrow().is_none() {
                         let emulations = self.emulations.borrow();
-                        let emulation = emulations.iter().find(|emulation| emulation.0.contains(&launch.kernel));
-                        emulation.expect("kernels are loaded before they are launched").1.launch(&launch)?;
+                        let emulation = emulations.iter().find(|emulation| emulation.kernels.contains(&launch.kernel));
+                        emulation.expect("kernels are loaded before they are launched").emulation.launch(&launch)?;
                     }
                 }
                 Operation::Record(event, times) => {
@@ -247,8 +247,13 @@ impl Drop for StandIn {
     }
 }
 
+struct Compiled {
+    kernels: BTreeSet<Kernel>,
+    emulation: Emulation,
+}
+
 /// Kernels that were compiled for this process.
-static COMPILED: Mutex<Vec<Arc<(BTreeSet<Kernel>, Emulation)>>> = Mutex::new(Vec::new());
+static COMPILED: Mutex<Vec<Arc<Compiled>>> = Mutex::new(Vec::new());
 
 impl Gpu for StandIn {
     fn capability(&self) -> Result<(i32, i32)> {
@@ -301,14 +306,14 @@ impl Gpu for StandIn {
         self.outside_of_capture("cuModuleLoadData")?;
         let mut compiled = COMPILED.lock().unwrap();
         let mut here = self.emulations.borrow_mut();
-        let missing = |known: &[Arc<(BTreeSet<Kernel>, Emulation)>]| -> BTreeSet<Kernel> {
-            kernels.iter().copied().filter(|kernel| !known.iter().any(|some| some.0.contains(kernel))).collect()
+        let missing = |known: &[Arc<Compiled>]| -> BTreeSet<Kernel> {
+            kernels.iter().copied().filter(|kernel| !known.iter().any(|some| some.kernels.contains(kernel))).collect()
         };
         let new = missing(&compiled);
         if !new.is_empty() {
             let folder = tempfile::tempdir()?;
             let Some(emulation) = Emulation::build(&new, folder.path())? else { bail!("there is no C++ compiler") };
-            compiled.push(Arc::new((new, emulation)));
+            compiled.push(Arc::new(Compiled { kernels: new, emulation }));
         }
         here.clone_from(&compiled);
         Ok(())
