@@ -1,5 +1,7 @@
 //! What follows from the rules' formulas, whatever the parameters.
 
+use biodist::compute::{Batch, Measure};
+
 use crate::support::{Learner, Samples, config, distance, kernels};
 
 const BETA1: f64 = 0.9;
@@ -285,6 +287,26 @@ fn same_gradients(expected: &Learner, found: &Learner, title: &str) {
     for (name, _, _) in expected.tensors() {
         let distance = distance(&found.first_gradient(&name, BETA1), &expected.first_gradient(&name, BETA1));
         assert!(distance < 1e-5, "{title}: {name}: {distance:.1e} from back-propagation's gradient");
+    }
+}
+
+#[test]
+fn a_maximum_does_not_hide_what_is_not_a_number() {
+    let layers =
+        r#"network.layers=[{ kind = "local", kernel = 3, channels = 5, stride = 1 }, { kind = "max_pool", kernel = 2, stride = 2 }]"#;
+    for isa in kernels() {
+        let kernels = format!("parallel.kernels={isa}");
+        // The last position of a window, then the first.
+        for position in [1 + 7, 0] {
+            let mut learner = Learner::new(&config("flat", &[layers, &kernels]), &samples(), 1);
+            let mut biases = learner.read("layers.0.bias");
+            biases[position * 5] = f32::NAN;
+            learner.write("layers.0.bias", &biases);
+            let samples = samples();
+            let batch = Batch { pixels: &samples.pixels, labels: &samples.labels, samples: 11, first: 0, step: 0 };
+            learner.engine.evaluate(&batch).unwrap();
+            assert!(learner.engine.measure(Measure::Loss).iter().all(|loss| loss.is_nan()), "{isa}, position {position}");
+        }
     }
 }
 

@@ -96,14 +96,17 @@ impl Pooling<'_> {
         unsafe {
             let mut largest: S = self.load(first.source, sample, channel);
             let mut winner = S::splat(first.block as f32);
+            // No number is larger than what is none, wherever it stands: it is kept by itself.
+            let mut not_finite = S::splat(0.0);
             for link in others {
                 let value: S = self.load(link.source, sample, channel);
+                not_finite = value.mul_add(S::splat(0.0), not_finite);
                 let more = value.sub(largest);
                 largest = more.where_positive(value, largest);
                 winner = more.where_positive(S::splat(link.block as f32), winner);
             }
             winner.store(self.winners.at(self.element(destination, sample, channel)));
-            largest
+            largest.add(not_finite)
         }
     }
 
