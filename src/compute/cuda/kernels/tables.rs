@@ -216,7 +216,7 @@ impl Rows {
         let mut by_row = vec![Vec::new(); kernel];
         for destination in 0..connectivity.destinations {
             let (i, j) = (destination / to.width, destination % to.width);
-            for row in 0..kernel {
+            for (row, of_row) in by_row.iter_mut().enumerate() {
                 let y = tops[i] + row as i64;
                 if y < 0 || y >= from.height as i64 {
                     continue;
@@ -225,7 +225,7 @@ impl Rows {
                 let place = ((copy * lines + (y + top) as usize) * line + begins[j]) / PLACE as usize;
                 let block = if shared { row } else { destination * kernel + row };
                 by_destination.links.push([place as i32, block as i32]);
-                by_row[row].push([place as i32, destination as i32]);
+                of_row.push([place as i32, destination as i32]);
             }
             by_destination.end_group();
         }

@@ -173,7 +173,7 @@ fn a_value_has_the_same_bits_in_every_batch() {
                 if transposed { (map.destinations, map.columns, map.rows) } else { (map.sources, map.rows, map.columns) };
             let (samples, w) = (130, weights(map, 1));
             let x = random(2, sources * samples * deep);
-            let all = apply(precision, map, transposed, &[x.clone()], &w, None, samples, 1).remove(0);
+            let all = apply(precision, map, transposed, std::slice::from_ref(&x), &w, None, samples, 1).remove(0);
             for some in [1, 13, 64, 100] {
                 let first = |values: &[f32], channels: usize| -> Vec<f32> {
                     values.chunks_exact(samples * channels).flat_map(|position| position[..some * channels].to_vec()).collect()
@@ -202,7 +202,7 @@ fn float32_keeps_its_accuracy_in_long_sums() {
     let positive = |seed, len| random(seed, len).into_iter().map(f32::abs).collect::<Vec<f32>>();
     let (x, w) = (positive(1, 3 * 2400), positive(2, 8 * 2400));
     let wanted = reference(&map, false, &x, &w, None, 3);
-    let off = |precision| distance(&apply(precision, &map, false, &[x.clone()], &w, None, 3, 0)[0], &wanted);
+    let off = |precision| distance(&apply(precision, &map, false, std::slice::from_ref(&x), &w, None, 3, 0)[0], &wanted);
     assert!(off(F32) < 1e-6, "{:.1e}", off(F32));
     assert!(off(Tf32) > 3e-6 && off(Bf16) > 2e-5, "the emulation rounds nothing: {:.1e}, {:.1e}", off(Tf32), off(Bf16));
 }
@@ -222,7 +222,7 @@ fn nonlinearities_follow_the_bias() {
         for number in 0..5 {
             let f = |x: f64| functions.get(number).map_or_else(|| gelu(x), |f| f(x));
             let wanted: Vec<f64> = sums.iter().map(|x| f(*x)).collect();
-            let y = apply(F32, &map, false, &[x.clone()], &w, Some(&bias), samples, number as i32).remove(0);
+            let y = apply(F32, &map, false, std::slice::from_ref(&x), &w, Some(&bias), samples, number as i32).remove(0);
             let off = y.iter().zip(&wanted).map(|(y, wanted)| (f64::from(*y) - wanted).abs()).fold(0.0, f64::max);
             assert!(off < 2e-5, "nonlinearity {number}: off by {off}");
         }

@@ -238,8 +238,8 @@ fn the_output_agrees_with_float64() {
             let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
             let wanted = sum.ln() - f64::from(own);
             assert!((f64::from(loss[sample]) - wanted).abs() < 1e-5 * wanted.max(1.0), "{} for {wanted}", loss[sample]);
-            for class in 0..units {
-                let p = f64::from(row[class]).exp() / sum;
+            for (class, logit) in row.iter().enumerate() {
+                let p = f64::from(*logit).exp() / sum;
                 let at = sample * units + class;
                 let smoothing = f64::from(smoothing);
                 let hot = smoothing / units as f64 + if class == label { 1.0 - smoothing } else { 0.0 };
