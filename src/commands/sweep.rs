@@ -97,7 +97,7 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     tell_unused(&drawn, &*transport);
     left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
     let results = Results::open(folder.path(), &rungs, |trial| space.draw(args.seed, trial))?;
-    let mut children = Children::new(args.jobs, device::shared(base.parallel.device));
+    let mut children = Children::new(args.jobs, device::shared(base.parallel.device, base.parallel.kernels));
     let mut sweep = Sweep { load: &load, folder, rungs, results, stop };
     for rung in 0..sweep.rungs.0.len() {
         sweep.climb(&mut children, rung)?;

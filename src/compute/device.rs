@@ -58,6 +58,8 @@ pub enum Lack {
     Compiler(String),
     /// The driver shows none.
     Gpu,
+    /// This program's kernels compute where they are asked for, not by themselves.
+    Untried,
 }
 
 impl fmt::Display for Lack {
@@ -79,6 +81,11 @@ impl fmt::Display for Lack {
                 )
             }
             Lack::Gpu => write!(out, "the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES may hide it)"),
+            Lack::Untried => write!(
+                out,
+                "this biodist was built without libtorch, and its own kernels, which have not run on a GPU yet, compute where \
+                 parallel.device = \"cuda\" asks for them"
+            ),
         }
     }
 }
@@ -90,16 +97,17 @@ impl Lack {
     /// Whether there are GPUs all the same.
     fn idles_gpus(&self) -> bool {
         match self {
-            Lack::Libtorch => driver::gpus().is_ok_and(|gpus| gpus > 0),
+            Lack::Libtorch | Lack::Untried => driver::gpus().is_ok_and(|gpus| gpus > 0),
             Lack::Libraries(_) | Lack::Compiler(_) => true,
             Lack::Driver(_) | Lack::Gpu => false,
         }
     }
 }
 
-/// GPUs that kernels of `choice` can compute on, at least one.
-fn gpus(choice: KernelChoice) -> Result<usize, Lack> {
-    match Kernels::on_gpu(choice) {
+/// GPUs that kernels of `kernels` can compute on, at least one, where `parallel.device` is `choice`.
+fn gpus(choice: DeviceChoice, kernels: KernelChoice) -> Result<usize, Lack> {
+    match Kernels::on_gpu(kernels) {
+        Kernels::Own if choice == DeviceChoice::Auto && kernels != KernelChoice::Cuda => Err(Lack::Untried),
         Kernels::Own => gpus_of_driver(),
         Kernels::Libtorch => gpus_of_libtorch(),
     }
@@ -122,14 +130,14 @@ fn gpus_of_driver() -> Result<usize, Lack> {
     }
 }
 
-/// GPUs that several processes of this machine can share where `parallel.device` is `choice`.
-pub fn shared(choice: DeviceChoice) -> usize {
-    if choice == DeviceChoice::Cpu { 0 } else { count() }
+/// GPUs that several processes of this machine can share where `parallel.device` is `choice`, and `parallel.kernels` `kernels`.
+pub fn shared(choice: DeviceChoice, kernels: KernelChoice) -> usize {
+    if choice == DeviceChoice::Cpu { 0 } else { gpus(choice, kernels).unwrap_or(0) }
 }
 
-/// GPUs that this process can compute on.
+/// GPUs that this process computes on unless it is told otherwise.
 pub fn count() -> usize {
-    gpus(KernelChoice::Auto).unwrap_or(0)
+    shared(DeviceChoice::Auto, KernelChoice::Auto)
 }
 
 /// The device that `parallel.device` means for number `local_rank` of this host's ranks, with such kernels: with "auto" a GPU where there
@@ -141,7 +149,7 @@ pub fn choose(choice: DeviceChoice, kernels: KernelChoice, local_rank: usize) ->
     if choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu);
     }
-    match gpus(kernels) {
+    match gpus(choice, kernels) {
         Ok(gpus) => Ok(Device::Cuda(local_rank % gpus)),
         Err(lack) if choice == DeviceChoice::Cuda => {
             Err(Exit::Usage.error(format!("parallel.device = \"cuda\": {lack}; use \"auto\" or \"cpu\" to compute on the CPU")))
@@ -189,5 +197,6 @@ mod tests {
         assert!(said(Lack::Libraries("libcudnn.so.9".into())).contains("GPU=yes make setup"));
         assert!(said(Lack::Compiler("libnvrtc.so.13".into())).contains("--target .nvidia"));
         assert!(said(Lack::Gpu).contains("CUDA_VISIBLE_DEVICES"));
+        assert!(said(Lack::Untried).contains("parallel.device = \"cuda\""));
     }
 }

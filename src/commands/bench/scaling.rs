@@ -160,7 +160,7 @@ fn plan(args: &ScalingArgs, config: &Config) -> Result<Vec<(Mode, usize, usize)>
 
 fn machine(args: &ScalingArgs, config: &Config) -> Machine {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let gpus = device::shared(config.parallel.device);
+    let gpus = device::shared(config.parallel.device, config.parallel.kernels);
     let most = args.ranks.iter().map(|ranks| *ranks as usize).filter(|ranks| *ranks <= cpus).max().unwrap_or(1);
     let threads_per_rank = if config.parallel.threads_per_rank > 0 { config.parallel.threads_per_rank } else { cpus / most };
     Machine { cpus, gpus, threads_per_rank }

@@ -18,7 +18,7 @@ const LOG: &str = "train.log";
 
 /// Trains `members`, whose configurations are `configs`, `jobs` at a time. A run that fails leaves the others as they are.
 pub fn run(jobs: usize, args: &TrainArgs, members: &[Member], configs: &[Config], stop: &StopRequest) -> Result<()> {
-    let gpus = configs.iter().map(|config| device::shared(config.parallel.device)).max();
+    let gpus = configs.iter().map(|config| device::shared(config.parallel.device, config.parallel.kernels)).max();
     let mut children = Children::new(jobs, gpus.unwrap_or(0));
     let mut runs = Runs { args, members, configs, failed: Vec::new() };
     if children.run(0..members.len(), stop, &mut runs)? {
