@@ -105,7 +105,7 @@ KERNEL(noise, Noise, 256) {
     }
 }
 
-// Sums have the order of links. A maximum is the first of equals.
+// Sums have the order of links. A maximum is the first of equals, and hides nothing that is no number.
 KERNEL(pool, Pool, 256) {
     int quads = p.samples * (p.pitch / 4), blocks = (quads + 255) / 256;
     int position = blockIdx.x / blocks, i = blockIdx.x % blocks * 256 + threadIdx.x;
@@ -121,7 +121,7 @@ KERNEL(pool, Pool, 256) {
             float4 won = *(const float4*)(p.winners + at(link.position));
             x = each(x, won, [&](float x, float won) { return won == block ? x : 0; });
         } else if (p.largest) {
-            float4 more = each(x, sum, [&](float x, float largest) { return l == begin || x > largest ? 1.f : 0.f; });
+            float4 more = each(x, sum, [&](float x, float largest) { return l == begin || x > largest || x != x ? 1.f : 0.f; });
             winner = each(winner, more, [&](float winner, float more) { return more ? block : winner; });
             x = make_float4(more.x ? x.x : sum.x, more.y ? x.y : sum.y, more.z ? x.z : sum.z, more.w ? x.w : sum.w);
             sum = {};

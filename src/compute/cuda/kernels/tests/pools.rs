@@ -46,6 +46,16 @@ fn pools_and_their_ways_back_follow_the_links() {
                 run(emulation, &list, &[&out, &winners, &from]);
                 unpadded(&out.floats(), channels)
             };
+            // What is no number shows wherever it is read, and nowhere else.
+            for place in [0, map.sources / 2, map.sources - 1] {
+                let mut broken = x.clone();
+                broken[place * samples * channels] = f32::NAN;
+                for (i, y) in pass(false, &broken).iter().enumerate() {
+                    let (position, rest) = (i / channels / samples, i % (channels * samples));
+                    let reads = map.by_destination.of(position).iter().any(|link| link.source as usize == place);
+                    assert_eq!(y.is_nan(), reads && rest == 0, "largest {largest}");
+                }
+            }
             let (y, back) = (pass(false, &x), pass(true, &error));
             let mut wanted_back = vec![0.0; x.len()];
             for (i, y) in y.iter().enumerate() {
