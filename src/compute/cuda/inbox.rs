@@ -22,8 +22,6 @@ pub struct Inbox {
     /// Page-locked memory for all of them, in this order.
     here: *mut u8,
     arrived: Event,
-    /// Behind what reads the batch.
-    used: Event,
     /// Behind the last optimisers on their way.
     told: Event,
 }
@@ -35,7 +33,7 @@ impl Inbox {
             [4 * samples * units, 4 * samples, size_of::<c::Place>(), optimisers * EACH_OPTIMISER].map(|bytes| pool.reserve(bytes));
         let [pixels, labels, place, optimisers] = reserved;
         let here = gpu.page_locked(reserved.iter().map(|place| place.bytes.next_multiple_of(64)).sum())?;
-        Ok(Inbox { pixels, labels, place, optimisers, here, arrived: gpu.event()?, used: gpu.event()?, told: gpu.event()? })
+        Ok(Inbox { pixels, labels, place, optimisers, here, arrived: gpu.event()?, told: gpu.event()? })
     }
 
     /// Where a place's bytes are made up here.
@@ -60,7 +58,8 @@ impl Inbox {
         pool.at(self.optimisers).offset(number * EACH_OPTIMISER)
     }
 
-    /// Sends a batch by `copies`; what `stream` is given from now on has it. `threads` copy it to where the GPU fetches it.
+    /// Sends a batch by `copies`; what `stream` is given from now on has it, and what read the last one was waited for. `threads` copy it to where
+    /// the GPU fetches it.
     pub fn send(&self, batch: &Batch, pool: &Pool, threads: &Threads, gpu: &dyn Gpu, [stream, copies]: [Stream; 2]) -> Result<()> {
         const PIECE: usize = 1 << 16;
         // What went before has been fetched; it always has, as a step is waited for.
@@ -78,18 +77,12 @@ impl Inbox {
             std::ptr::copy_nonoverlapping(batch.labels.as_ptr(), self.here(self.labels).cast(), batch.labels.len());
             self.here(self.place).cast::<c::Place>().write(place);
         }
-        gpu.wait(copies, self.used)?;
         for (place, bytes) in [(self.pixels, 4 * from.len()), (self.labels, 4 * batch.labels.len()), (self.place, self.place.bytes)] {
             // SAFETY: page-locked memory that stays as it is until `arrived`, and places that were reserved for as much.
             unsafe { gpu.upload(pool.at(place), self.here(place), bytes, copies)? };
         }
         gpu.record(self.arrived, copies)?;
         gpu.wait(stream, self.arrived)
-    }
-
-    /// Says that what `stream` was given so far is all that reads the batch.
-    pub fn used(&self, gpu: &dyn Gpu, stream: Stream) -> Result<()> {
-        gpu.record(self.used, stream)
     }
 
     /// Sends the constants of all optimisers on `stream`.

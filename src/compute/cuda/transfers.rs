@@ -31,11 +31,6 @@ impl CudaBackend {
         })
     }
 
-    /// Says that the GPU was given all that reads the batch: another may come.
-    pub fn release_batch(&self) -> Result<()> {
-        self.inbox().used(&*self.gpu, self.stream)
-    }
-
     /// Samples of the batch.
     pub fn samples(&self) -> usize {
         self.batch

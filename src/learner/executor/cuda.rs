@@ -263,7 +263,6 @@ impl Executor for OnGpu {
     fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
         let key = Key::Forward(self.backend.samples());
         self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| forward(backend, rule))?;
-        self.backend.release_batch()?;
         self.take_measures(key)
     }
 
@@ -278,7 +277,6 @@ impl Executor for OnGpu {
         })?;
         updates.map(|updates| self.updates.insert(models, updates));
         self.phase = models;
-        self.backend.release_batch()?;
         self.exchange.begin_early(&self.backend, &self.updates[&models])?;
         self.take_measures(key)
     }
