@@ -66,8 +66,10 @@ impl Place {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn on(&self, device: &str) -> String {
-        format!("parallel.device=\"{device}\"")
+    /// The settings of a device; on a GPU with the kernels that KERNELS names.
+    fn on(&self, device: &str) -> [String; 2] {
+        let kernels = variable("KERNELS").filter(|_| device == "cuda").unwrap_or("auto".to_owned());
+        [format!("parallel.device=\"{device}\""), format!("parallel.kernels=\"{kernels}\"")]
     }
 
     /// The command of the small run up to a step, on a device.
@@ -79,8 +81,8 @@ impl Place {
             format!("data.test=\"{data}\""),
             format!("training.max_steps={steps}"),
             "training.keep_checkpoints=1".to_owned(),
-            self.on(device),
         ];
+        let sets = sets.into_iter().chain(self.on(device));
         let train = ["train", "configs/mnist_fc_dtp_parallel.toml", "--out"].map(str::to_owned);
         let out = self.path(out).display().to_string();
         train.into_iter().chain([out]).chain(sets.into_iter().flat_map(|set| ["--set".to_owned(), set])).collect()
@@ -211,6 +213,27 @@ fn resume() {
     assert!(farthest <= if place.device == "cpu" { 0.0 } else { FARTHEST }, "{farthest}");
 }
 
+/// Trains twice on the device, once with a stop in the middle: the same bits.
+#[test]
+fn twice() {
+    let place = Place::find();
+    if !place.is_packed() {
+        place.begin();
+    }
+    let end = |to: &str| {
+        let folder = place.path(to).join("checkpoints").join(format!("{RESUMED:08}"));
+        ["model.safetensors", "optimizer.safetensors"].map(|file| fs::read(folder.join(file)).unwrap())
+    };
+    for to in ["run-once", "run-again"] {
+        let _ = fs::remove_dir_all(place.path(to));
+    }
+    place.run(&place.small_run("run-once", RESUMED, &place.device));
+    place.run(&place.small_run("run-again", BEGUN, &place.device));
+    place.run(&[place.small_run("run-again", RESUMED, &place.device), vec!["--resume".to_owned()]].concat());
+    assert!(end("run-once") == end("run-again"), "a run that was resumed has other bits");
+    tell(&json!({ "losses": lines(&place.path("run-again")).len(), "farthest": 0.0 }));
+}
+
 /// Trains on photos from their shards: whether loading keeps up with the network, evaluation and checkpoints left out.
 #[test]
 fn photos() {
@@ -231,8 +254,8 @@ fn photos() {
         "training.log_every_steps=20".to_owned(),
         "training.eval_every_epochs=0".to_owned(),
         "training.checkpoint_every_epochs=0".to_owned(),
-        place.on(&place.device),
     ];
+    let sets = sets.into_iter().chain(place.on(&place.device));
     let train = ["train".to_owned(), format!("configs/{config}.toml"), "--out".to_owned(), run.display().to_string()];
     place.run(&train.into_iter().chain(sets.into_iter().flat_map(|set| ["--set".to_owned(), set])).collect::<Vec<_>>());
     let last = lines(&run).into_iter().rfind(|line| line["split"] == "train").unwrap();
@@ -245,15 +268,17 @@ fn photos() {
 #[ignore = "scripts/gpu_check"]
 fn speed() {
     let place = Place::find();
-    let (shape, classes) = if place.device == "cpu" { ("28x28x1", "10") } else { ("224x224x3", "1000") };
-    let config = format!("configs/{}.toml", variable("CONFIG").unwrap());
+    let name = variable("CONFIG").unwrap();
+    let (shape, classes) = match name.split('_').next() {
+        Some("mnist") => ("28x28x1", "10"),
+        Some("cifar") => ("32x32x3", "10"),
+        _ => ("224x224x3", "1000"),
+    };
+    let config = format!("configs/{name}.toml");
     let steps = variable("STEPS").unwrap_or("20".to_owned());
     let bench = ["bench", "step", &config, "--input", shape, "--classes", classes, "--steps", &steps, "--json"].map(str::to_owned);
-    let sets = [
-        format!("data.batch_size={}", place.batch()),
-        format!("parallel.precision=\"{}\"", variable("PRECISION").unwrap()),
-        place.on(&place.device),
-    ];
+    let sets = [format!("data.batch_size={}", place.batch()), format!("parallel.precision=\"{}\"", variable("PRECISION").unwrap())];
+    let sets = sets.into_iter().chain(place.on(&place.device));
     let said = place.run(&bench.into_iter().chain(sets.into_iter().flat_map(|set| ["--set".to_owned(), set])).collect::<Vec<_>>());
     tell(&serde_json::from_str(said.lines().last().unwrap()).unwrap());
 }

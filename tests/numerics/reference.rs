@@ -3,13 +3,11 @@
 //! The expected values are in `tests/data`; its README says how they were made.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 
 use biodist::compute::{Buffer, Part};
 use biodist::config::Config;
 use safetensors::SafeTensors;
 
-use crate::gpu::stand_in::{Early, StandIn};
 use crate::support::{Learner, Samples, config, data, kernels};
 
 /// A row of a table of cases: its name in the data, and what it changes in the network's configuration.
@@ -177,8 +175,8 @@ impl Stored {
             let title = format!("{} {name}, tensors on {device:?}", self.network);
             self.run(name, &title, &config, learner);
         }
-        let title = format!("{} {name}, kernels for GPUs, emulated", self.network);
-        let learner = Learner::on_stand_in(&config, &self.samples(), Rc::new(StandIn::new(Early::All)));
+        let title = format!("{} {name}, kernels for GPUs", self.network);
+        let learner = Learner::on_own_gpu(&config, &self.samples());
         self.run_within(TOLERANCE_OF_THREE, name, &title, &config, learner);
     }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use biodist::compute::cuda::Gpu;
+use biodist::compute::cuda::driver::{self, Driver};
 #[cfg(feature = "torch")]
 use biodist::compute::device;
 use biodist::compute::device::Device;
@@ -14,7 +16,7 @@ use biodist::learner::Engine;
 use biodist::network::{MapId, Network};
 use biodist::rules::Phase;
 
-use crate::gpu::stand_in::StandIn;
+use crate::gpu::stand_in::{Early, StandIn};
 
 /// A file of `tests/data`: of the source tree that the variable names, as a program that was built elsewhere needs it.
 pub fn data(file: &str) -> PathBuf {
@@ -124,8 +126,18 @@ impl Learner {
         Learner::with(Engine::on_tensors(config, &network, Arc::new(Single), device).expect("the engine can be made"), config, samples)
     }
 
+    /// [`Learner::new`] on our kernels for GPUs: on the GPU where there is one, else on a stand-in.
+    pub fn on_own_gpu(config: &Config, samples: &Samples) -> Learner {
+        let gpu: Rc<dyn Gpu> = if driver::gpus().is_ok_and(|gpus| gpus > 0) {
+            Rc::new(Driver::new(0).expect("the GPU can be used"))
+        } else {
+            Rc::new(StandIn::new(Early::All))
+        };
+        Learner::on_stand_in(config, samples, gpu)
+    }
+
     /// [`Learner::new`] on our kernels for GPUs, on a stand-in for one.
-    pub fn on_stand_in(config: &Config, samples: &Samples, gpu: Rc<StandIn>) -> Learner {
+    pub fn on_stand_in(config: &Config, samples: &Samples, gpu: Rc<dyn Gpu>) -> Learner {
         let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
         Learner::with(Engine::on_gpu(config, &network, Arc::new(Single), gpu).expect("the engine can be made"), config, samples)
     }
