@@ -83,8 +83,8 @@ impl fmt::Display for Lack {
             Lack::Gpu => write!(out, "the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES may hide it)"),
             Lack::Untried => write!(
                 out,
-                "this biodist was built without libtorch, and its own kernels, which have not run on a GPU yet, compute where \
-                 parallel.device = \"cuda\" asks for them"
+                "this biodist was built without libtorch (`GPU=yes make setup && cargo build --release --features torch` builds it with \
+                 libtorch), and its own kernels, which have not run on a GPU yet, compute where parallel.device = \"cuda\" asks for them"
             ),
         }
     }
