@@ -32,6 +32,13 @@ pub struct Update {
     pub post: Activity,
 }
 
+impl Update {
+    /// Updates, each map's together: they follow one another, and their gradients add up.
+    pub fn by_map(updates: &[Update]) -> impl Iterator<Item = &[Update]> {
+        updates.chunk_by(|one, next| one.map == next.map)
+    }
+}
+
 /// One rank's samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
@@ -110,8 +117,10 @@ pub trait Backend {
     /// `destination = W^T source`, without bias: from the map's destination back to its source.
     fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity);
 
-    /// The input of the current batch.
-    fn input(&self) -> Activity;
+    /// The input of the current batch, the first activity of all.
+    fn input(&self) -> Activity {
+        Activity(0)
+    }
 
     /// What the output should be: one-hot labels, or the input, flattened.
     fn wanted_output(&mut self, destination: Activity);

@@ -49,6 +49,11 @@ impl Config {
         self.has_inverses() && self.learning.inverses == InverseChoice::Trained
     }
 
+    /// Times that inverses learn from a batch.
+    pub fn inverse_iterations(&self) -> usize {
+        if self.trains_inverses() { self.learning.inverse_iterations } else { 1 }
+    }
+
     /// How many inverses this network has under its rule: dtp takes the penultimate target from the gradient, so its inverses begin one
     /// layer lower.
     pub fn inverses(&self) -> usize {

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 
 use super::settings::ExchangeChoice;
 use super::transport::{Handle, Message, Span, Transport};
-use super::{Optimizers, UpdateExchange, reduce, same_map};
+use super::{Optimizers, UpdateExchange, reduce};
 use crate::compute::cpu::{Arena, CpuBackend, Use};
 use crate::compute::{Activity, Update};
 use crate::network::MapId;
@@ -272,7 +272,7 @@ impl Exchange {
 
     /// Returns when all ranks' gradients of `updates` in this rank's ranges are there.
     fn await_gradients(&mut self, backend: &mut CpuBackend, updates: &[Update]) -> Result<()> {
-        let of_maps = || updates.chunk_by(same_map);
+        let of_maps = || Update::by_map(updates);
         for of_map in of_maps().filter(|of_map| !self.gradients.contains_key(&of_map[0].map.0)) {
             self.make_gradient(backend, of_map)?;
         }
@@ -335,7 +335,7 @@ impl UpdateExchange for Exchange {
         let at_once = !self.overlap || self.peers().next().is_none();
         let mut parameters = Vec::with_capacity(updates.len());
         let all = [&updates[..]];
-        let by_map: Vec<&[Update]> = updates.chunk_by(same_map).collect();
+        let by_map: Vec<&[Update]> = Update::by_map(&updates).collect();
         for some in if at_once { &all[..] } else { &by_map } {
             match self.buffers {
                 Buffers::Activities { .. } => {
@@ -347,7 +347,7 @@ impl UpdateExchange for Exchange {
                 Buffers::Gradients { .. } => {
                     self.await_gradients(backend, some)?;
                     let Buffers::Gradients { gradients, recv, recv_starts } = &self.buffers else { continue };
-                    for update in some.chunk_by(same_map).map(|of_map| of_map[0]) {
+                    for update in Update::by_map(some).map(|of_map| of_map[0]) {
                         let (map, ranges) = (update.map.0, &self.elements[update.map.0]);
                         let step = steps.of(update.map);
                         let parts = reduce::parts(self.rank, gradients.at(0), ranges, recv.at(recv_starts[map]));
@@ -356,7 +356,7 @@ impl UpdateExchange for Exchange {
                     }
                 }
             }
-            for update in some.chunk_by(same_map).map(|of_map| of_map[0]) {
+            for update in Update::by_map(some).map(|of_map| of_map[0]) {
                 parameters.push(self.send_parameters(backend, update.map));
             }
         }

@@ -43,11 +43,6 @@ pub trait UpdateExchange {
     fn settle(&mut self);
 }
 
-/// Whether two updates add up.
-fn same_map(one: &Update, next: &Update) -> bool {
-    one.map == next.map
-}
-
 /// What to tell who wants NCCL on a CPU.
 pub const NCCL_WITHOUT_GPU: &str = "parallel.backend = \"nccl\" joins GPUs, and this rank computes on the CPU; use \"auto\" or \"mpi\"";
 

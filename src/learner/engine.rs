@@ -85,7 +85,7 @@ impl Engine {
         let (rule_name, steps) = (config.learning.rule.name(), OptimizerSteps::default());
         let rates = optimizer::rates(&optimizer, &maps);
         let (feedback_weights, inverse_weights) = (config.learning.feedback_weights, config.learning.inverse_weights);
-        let inverse_iterations = if config.trains_inverses() { config.learning.inverse_iterations } else { 1 };
+        let inverse_iterations = config.inverse_iterations();
         Engine {
             executor,
             rule,

@@ -62,7 +62,7 @@ impl Counted {
         for phase in phases {
             let mut step = Collected::on(&mut self.counter);
             self.rule.learn(&mut step, *phase);
-            let of_maps = step.updates.chunk_by(|one, next| one.map == next.map).filter(|of_map| of_map.len() > 1);
+            let of_maps = Update::by_map(&step.updates).filter(|of_map| of_map.len() > 1);
             several.extend(of_maps.map(|of_map| (of_map[0].map.0, of_map.len() as u64)));
         }
         several
@@ -176,10 +176,6 @@ impl Backend for Counter {
 
     fn apply_transposed(&mut self, map: MapId, _: Activity, _: Activity) {
         self.product(map, 1);
-    }
-
-    fn input(&self) -> Activity {
-        Activity(0)
     }
 
     fn wanted_output(&mut self, _: Activity) {}

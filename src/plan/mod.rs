@@ -13,11 +13,11 @@ use anyhow::Result;
 
 use crate::compute::cpu::spans;
 use crate::compute::cuda::bytes_of_parameters;
-use crate::config::{Config, ExchangeChoice, Schedule, Wire};
+use crate::config::{Config, ExchangeChoice, Wire};
 use crate::exchange::Sharing;
 use crate::exit::Exit;
 use crate::network::{LayerSpec, Map, Maps, Network};
-use crate::rules::{Feedback, Phase, Setting};
+use crate::rules::{Feedback, Setting};
 use count::Counted;
 pub use count::StepCost;
 pub use data::DataFacts;
@@ -104,11 +104,7 @@ impl Plan {
         let network = network(config, facts)?;
         let maps = Arc::new(Maps::new(&network, &config.learning.needs()));
         let mut counted = Counted::new(config, &network, &maps, samples)?;
-        let phases: &[Phase] = match config.learning.schedule {
-            Schedule::Parallel => &[Phase::Both],
-            Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
-        };
-        let iterations = if config.trains_inverses() { config.learning.inverse_iterations } else { 1 };
+        let (phases, iterations) = (config.learning.schedule.phases(), config.inverse_iterations());
         let exchange = match config.parallel.exchange {
             _ if ranks == 1 => Sharing::None,
             ExchangeChoice::Gradients => Sharing::Gradients,

@@ -2,6 +2,7 @@ use super::*;
 use crate::compute::cpu::{Arena, CpuBackend, Parameters, Setup, simd::Isa};
 use crate::config::Loaded;
 use crate::config::Purpose;
+use crate::rules::Phase;
 
 const CONFIG: &str = r#"
 [data]

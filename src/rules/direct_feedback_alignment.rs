@@ -12,14 +12,12 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::definition::Build;
-use super::{Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Step};
+use super::{Definition, Feedback, Forward, Inverses, Learning, Phase, Plasticity, Rule, Step};
 use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
-pub const DFA: Definition =
-    family("dfa", Plasticity::Fixed, |_, forward, network, maps, backend| of_error(forward, network, maps, backend));
-pub const DKP: Definition =
-    family("dkp", Plasticity::Trained, |_, forward, network, maps, backend| of_error(forward, network, maps, backend));
+pub const DFA: Definition = family("dfa", Plasticity::Fixed, of_error);
+pub const DKP: Definition = family("dkp", Plasticity::Trained, of_error);
 pub const DRTP: Definition = family("drtp", Plasticity::Fixed, |_, forward, network, maps, backend| {
     let output = network.shape(network.depth());
     let sent = Sent::Wanted([backend.activity(output), backend.activity(output)]);
@@ -31,7 +29,7 @@ const fn family(name: &'static str, plasticity: Plasticity, build: Build) -> Def
     Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, build }
 }
 
-fn of_error(forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {
+fn of_error(_: &Learning, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {
     Ok(Box::new(DirectFeedbackAlignment::new(Sent::Error, forward, network, maps, backend)))
 }
 

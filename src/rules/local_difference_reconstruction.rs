@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::{ByLayer, Definition, Feedback, Forward, InverseChoice, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
+use super::{Definition, Feedback, Forward, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
@@ -81,12 +81,7 @@ impl LocalDifferenceReconstruction {
         maps: &Arc<Maps>,
         backend: &mut dyn Backend,
     ) -> Result<LocalDifferenceReconstruction> {
-        let trained = learning.inverses == InverseChoice::Trained;
-        let sigma = match &learning.sigma {
-            Some(sigma) => sigma.clone(),
-            None if trained => bail!("learning.sigma is needed by l_drl"),
-            None => ByLayer::All(0.0),
-        };
+        let noise = learning.noise()?;
         let depth = network.depth();
         let output = network.shape(depth);
         let (top_target, top_error) = (backend.activity(output), backend.activity(output));
@@ -99,7 +94,7 @@ impl LocalDifferenceReconstruction {
             let [below, above] = [network.shape(index), network.shape(index + 1)];
             let s = network.nonlinearity(index);
             let (of_activity, of_target) = (backend.activity_of(below, s), backend.activity_of(below, s));
-            let training = trained.then(|| Training {
+            let training = noise.map(|sigma| Training {
                 sigma: sigma.at(index - 1) as f32,
                 of_u: backend.activity_of(below, s),
                 of_noisy: backend.activity_of(below, s),

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Needs, Plasticity, RuleChoice};
+use super::{Needs, Phase, Plasticity, RuleChoice};
 use crate::key::Default::{Absent, Is, Required};
 use crate::key::{DECAY, FRACTION, Kind, NOT_NEGATIVE, POSITIVE, names_of, settings};
 use crate::network::Fields;
@@ -77,6 +78,19 @@ impl ByLayer {
 const MOST_GROWTH: usize = 256;
 
 impl Learning {
+    /// The deviation of the noise that inverses learn under; none where they are fixed.
+    ///
+    /// # Errors
+    /// Where it is not given.
+    pub fn noise(&self) -> Result<Option<&ByLayer>> {
+        match self.inverses {
+            InverseChoice::Fixed => Ok(None),
+            InverseChoice::Trained => {
+                self.sigma.as_ref().with_context(|| format!("learning.sigma is needed by {}", self.rule.name())).map(Some)
+            }
+        }
+    }
+
     /// The maps that the rule needs as it is set.
     pub fn needs(&self) -> Needs {
         let fields = match self.inverse_fields {
@@ -117,4 +131,14 @@ pub enum BackwardWeights {
 pub enum Schedule {
     Parallel,
     Alternating,
+}
+
+impl Schedule {
+    /// What learns in turn.
+    pub fn phases(self) -> &'static [Phase] {
+        match self {
+            Schedule::Parallel => &[Phase::Both],
+            Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
+        }
+    }
 }

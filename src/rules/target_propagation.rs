@@ -12,11 +12,11 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::definition::Build;
 use super::top_target::TopTarget;
-use super::{ByLayer, Definition, Feedback, Forward, InverseChoice, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
+use super::{Definition, Feedback, Forward, Inverses, Inverted, Learning, Phase, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
@@ -130,12 +130,7 @@ impl TargetPropagation {
         top: TopTarget,
         backend: &mut dyn Backend,
     ) -> Result<Box<dyn Rule>> {
-        let trained = learning.inverses == InverseChoice::Trained;
-        let sigma = match &learning.sigma {
-            Some(sigma) => sigma.clone(),
-            None if trained => bail!("learning.sigma is needed by this rule"),
-            None => ByLayer::All(0.0),
-        };
+        let noise = learning.noise()?;
         let (hybrid, regularizer) = (learning.hybrid as f32, learning.inverse_regularizer as f32);
         let depth = network.depth();
         // Under tp an inverse's value is itself a target.
@@ -150,7 +145,7 @@ impl TargetPropagation {
                     map,
                     of_activity: backend.activity_of(below, s),
                     of_target: backend.activity_of(below, s),
-                    training: trained.then(|| Training {
+                    training: noise.map(|sigma| Training {
                         // The lowest layer has no inverse.
                         sigma: sigma.at(index - 1) as f32,
                         noisy: backend.activity(below),

@@ -12,7 +12,7 @@ use crate::agreement::{Facts, agree};
 use crate::commands::memory;
 use crate::commands::overrides::tell_unused;
 use crate::compute::Batch;
-use crate::config::{Config, Loaded, Output, Purpose, Schedule};
+use crate::config::{Config, Loaded, Output, Purpose};
 use crate::cpus;
 use crate::exchange::Transport;
 use crate::job::say;
@@ -63,10 +63,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
 
     let samples = engine.capacity();
     let random = RandomBatch::new(samples, facts.input.iter().product(), facts.classes, transport.rank());
-    let turns: &[Phase] = match config.learning.schedule {
-        Schedule::Parallel => &[Phase::Both],
-        Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
-    };
+    let turns = config.learning.schedule.phases();
     let mut run = Run { engine, random, config: &config, transport: &*transport, step: 0 };
     for phase in turns {
         run.step(*phase)?;

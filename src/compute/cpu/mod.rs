@@ -248,7 +248,7 @@ impl CpuBackend {
         let mut units = Vec::new();
         let (mut operations, mut bytes) = ([0.0; 2], [0.0; 2]);
         let mut rest = &factors[..];
-        for (index, of_map) in updates.chunk_by(|one, next| one.map == next.map).enumerate() {
+        for (index, of_map) in Update::by_map(updates).enumerate() {
             let update = of_map[0];
             let map = self.maps.get(update.map);
             let (pre, post) = (self.place(update.pre), self.place(update.post));

@@ -166,10 +166,6 @@ impl Backend for CpuBackend {
         self.pass(map, &[(source, destination)], true);
     }
 
-    fn input(&self) -> Activity {
-        Activity(0)
-    }
-
     fn wanted_output(&mut self, destination: Activity) {
         let (to, input) = (self.place(destination), self.place(self.input()));
         let (values, from) = (self.values(destination), self.values(self.input()));

@@ -184,10 +184,6 @@ impl Backend for CudaBackend {
         self.pass(map, &[(source, destination)], true);
     }
 
-    fn input(&self) -> Activity {
-        Activity(0)
-    }
-
     fn wanted_output(&mut self, destination: Activity) {
         self.attempt(Work::new(Doing::Output, None, 0.0, 0.0), |this, launches| {
             this.want(launches, destination);

@@ -109,10 +109,6 @@ impl Backend for TorchBackend {
         self.timed_pass(map, &[(source, destination)], true);
     }
 
-    fn input(&self) -> Activity {
-        Activity(0)
-    }
-
     fn wanted_output(&mut self, destination: Activity) {
         self.attempt(Doing::Output, 0.0, 0.0, |this| {
             this.slots[destination.0].values = this.wanted()?;

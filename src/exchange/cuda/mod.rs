@@ -14,13 +14,13 @@ mod tests;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 
 use self::staged::Staged;
+use super::nccl::{self, Joined};
 use super::settings::{Settings, TransportChoice, Wire};
-use super::{Handle, NCCL_WITHOUT_GPU, Sharing, Span, Transport, nccl};
+use super::{Handle, Sharing, Span, Transport};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::{Address, CudaBackend, Gpu, Marks, Stream, Work};
 use crate::compute::{Buffer, Update};
@@ -89,24 +89,11 @@ pub fn join(
     choice: TransportChoice,
     stall_timeout: f64,
 ) -> Result<Option<(Box<dyn Collectives>, &'static str)>> {
-    let required = choice == TransportChoice::Nccl;
-    if required && driver.is_none() {
-        return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
-    }
-    if transport.size() == 1 {
-        return Ok(None);
-    }
-    let by_nccl = match driver {
-        Some(driver) if choice != TransportChoice::Mpi => {
-            // The watchdog knows more of a stall, and is to speak first.
-            nccl::connect(driver, main, transport, Duration::from_secs_f64(stall_timeout + 15.0), required)?
-        }
-        _ => None,
-    };
-    Ok(Some(match by_nccl {
-        Some(nccl) => (Box::new(nccl), "NCCL, between GPUs"),
-        None => (Box::new(Staged::new(gpu, main, transport.clone())?), "MPI, through the hosts' memory"),
-    }))
+    Ok(match nccl::join(driver, main, transport, choice, stall_timeout)? {
+        Joined::Alone => None,
+        Joined::ByNccl(joined) => Some((joined, nccl::BY_NCCL)),
+        Joined::ByMpi => Some((Box::new(Staged::new(gpu, main, transport.clone())?), nccl::BY_MPI)),
+    })
 }
 
 /// Shares updates among ranks whose GPUs have a backend each.

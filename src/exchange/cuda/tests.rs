@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
+use std::time::Duration;
 
 use super::*;
 use crate::compute::cuda::Event;

@@ -26,7 +26,8 @@ pub use self::library::Communicator;
 use self::library::{Id, Library};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::{Event, Gpu, Stream};
-use crate::exchange::{Handle, Span, Transport};
+use crate::exchange::settings::TransportChoice;
+use crate::exchange::{Handle, NCCL_WITHOUT_GPU, Span, Transport};
 use crate::exit::Exit;
 use crate::observe::{trace, transferred};
 
@@ -124,6 +125,43 @@ pub struct Nccl<C> {
     aborted: bool,
     /// Whether a trace is recorded.
     traced: bool,
+}
+
+/// What ranks on GPUs exchange by, in words.
+pub const BY_NCCL: &str = "NCCL, between GPUs";
+pub const BY_MPI: &str = "MPI, through the hosts' memory";
+
+/// How the GPUs of all ranks reach each other.
+pub enum Joined {
+    /// There is one rank.
+    Alone,
+    ByNccl(Box<Nccl<Communicator>>),
+    ByMpi,
+}
+
+/// Joins the ranks' GPUs in the way that `choice` says; `driver` is that of this rank's, where it is one, which computes on `main`. Collective.
+pub fn join(
+    driver: Option<&Rc<Driver>>,
+    main: Stream,
+    transport: &Arc<dyn Transport>,
+    choice: TransportChoice,
+    stall_timeout: f64,
+) -> Result<Joined> {
+    let required = choice == TransportChoice::Nccl;
+    if required && driver.is_none() {
+        return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
+    }
+    if transport.size() == 1 {
+        return Ok(Joined::Alone);
+    }
+    let by_nccl = match driver {
+        Some(driver) if choice != TransportChoice::Mpi => {
+            // The watchdog knows more of a stall, and is to speak first.
+            connect(driver, main, transport, Duration::from_secs_f64(stall_timeout + 15.0), required)?
+        }
+        _ => None,
+    };
+    Ok(by_nccl.map_or(Joined::ByMpi, |nccl| Joined::ByNccl(Box::new(nccl))))
 }
 
 /// NCCL among all ranks of `transport`, this one on `driver`'s GPU, which computes on `main`; `None` where some rank cannot use it and none

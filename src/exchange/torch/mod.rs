@@ -18,19 +18,18 @@ mod staged;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use self::staged::Staged;
+use super::nccl::{self, Joined};
 use super::settings::{Settings, TransportChoice, Wire};
-use super::{Handle, NCCL_WITHOUT_GPU, Optimizers, Sharing, Span, Transport, UpdateExchange, nccl, same_map};
+use super::{Handle, Optimizers, Sharing, Span, Transport, UpdateExchange};
 use crate::compute::cuda::Stream;
 use crate::compute::cuda::driver::Driver;
 use crate::compute::torch::TorchBackend;
 use crate::compute::{Activity, Buffer, Update};
-use crate::exit::Exit;
 use crate::network::MapId;
 use crate::observe::Doing;
 
@@ -60,24 +59,11 @@ pub fn join(
     choice: TransportChoice,
     stall_timeout: f64,
 ) -> Result<Option<(Box<dyn Collectives>, &'static str)>> {
-    let required = choice == TransportChoice::Nccl;
-    if required && driver.is_none() {
-        return Err(Exit::Usage.error(NCCL_WITHOUT_GPU));
-    }
-    if transport.size() == 1 {
-        return Ok(None);
-    }
-    let by_nccl = match driver {
-        Some(driver) if choice != TransportChoice::Mpi => {
-            // The watchdog knows more of a stall, and is to speak first.
-            nccl::connect(driver, Stream::LIBTORCH, transport, Duration::from_secs_f64(stall_timeout + 15.0), required)?
-        }
-        _ => None,
-    };
-    Ok(Some(match by_nccl {
-        Some(nccl) => (Box::new(nccl), "NCCL, between GPUs"),
-        None => (Box::new(Staged::new(transport.clone())), "MPI, through the hosts' memory"),
-    }))
+    Ok(match nccl::join(driver, Stream::LIBTORCH, transport, choice, stall_timeout)? {
+        Joined::Alone => None,
+        Joined::ByNccl(joined) => Some((joined, nccl::BY_NCCL)),
+        Joined::ByMpi => Some((Box::new(Staged::new(transport.clone())), nccl::BY_MPI)),
+    })
 }
 
 /// Performs updates on all ranks.
@@ -244,10 +230,10 @@ impl UpdateExchange for TensorExchange {
         let not_begun = if self.overlap { std::mem::take(&mut self.pending) } else { updates.clone() };
         // All factors first: they travel while gradients are made.
         let (by_factors, others): (Vec<&[Update]>, Vec<&[Update]>) =
-            not_begun.chunk_by(same_map).partition(|of_map| self.sharing[of_map[0].map.0] == Sharing::Activities);
+            Update::by_map(&not_begun).partition(|of_map| self.sharing[of_map[0].map.0] == Sharing::Activities);
         by_factors.into_iter().chain(others).try_for_each(|of_map| self.begin(backend, of_map))?;
         let of = |way: Sharing| {
-            updates.chunk_by(same_map).filter(|of_map| self.sharing[of_map[0].map.0] == way).map(<[Update]>::to_vec).collect::<Vec<_>>()
+            Update::by_map(&updates).filter(|of_map| self.sharing[of_map[0].map.0] == way).map(<[Update]>::to_vec).collect::<Vec<_>>()
         };
         let [by_factors, by_gradients, alone] = [Sharing::Activities, Sharing::Gradients, Sharing::None].map(of);
         if let Some(collectives) = &mut self.collectives {

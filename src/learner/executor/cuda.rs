@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{COPIED, Executor, Rates};
+use super::{COPIED, Executor, Rates, refuse_diagnostics};
 use crate::agreement::{Facts, agree};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::nvrtc::Nvrtc;
@@ -17,11 +17,10 @@ use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup, memory_rate, old_drive
 use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
 use crate::compute::{Backend, Update};
-use crate::config::{Config, Schedule};
+use crate::config::Config;
 use crate::exchange::cuda::CudaExchange;
 use crate::exchange::{Optimizers, Sharing, Transport};
 use crate::exit::Exit;
-use crate::learner::diagnostics::LayerDiagnostics;
 use crate::learner::engine::{self, Engine};
 use crate::network::{Maps, Network};
 use crate::observe::Doing;
@@ -29,9 +28,6 @@ use crate::rules::{self, Phase, Rule, Step};
 
 /// Chunks of products of a warp when their rate is measured.
 const PRODUCTS: i32 = 20_000;
-
-const ON_CPU_ALONE: &str =
-    "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
 
 impl Engine {
     /// [`Engine::new`] on `gpu`, which may be a stand-in: the way to try what GPUs run without having one.
@@ -125,9 +121,7 @@ impl OnGpu {
         chosen: Chosen,
         threads: usize,
     ) -> Result<(OnGpu, Box<dyn Rule>)> {
-        if config.training.diagnostics {
-            return Err(Exit::Usage.error(ON_CPU_ALONE));
-        }
+        refuse_diagnostics(config)?;
         let (size, rank) = (transport.size(), transport.rank());
         let capacity = config.data.batch_size / size;
         let sharing = Sharing::plan(&maps, size, config.parallel.exchange, capacity);
@@ -148,13 +142,11 @@ impl OnGpu {
         let device = format!("cuda:{index} ({})", gpu.name()?);
         let mut backend = CudaBackend::new(network, maps.clone(), gpu, setup)?;
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
-        let phases: &[Phase] = match config.learning.schedule {
-            Schedule::Parallel if config.trains_inverses() && config.learning.inverse_iterations > 1 => &[Phase::Inverse, Phase::Both],
-            Schedule::Parallel => &[Phase::Both],
-            Schedule::Alternating => &[Phase::Inverse, Phase::Forward],
-        };
+        // An inverse's own turn comes before the others where it learns several times from a batch.
+        let own = (config.inverse_iterations() > 1).then_some(&Phase::Inverse);
+        let phases: Vec<Phase> = own.into_iter().chain(config.learning.schedule.phases()).copied().collect();
         backend.allocate(|backend| {
-            for phase in phases {
+            for phase in &phases {
                 let updates = learn(backend, &*rule, (*phase, 0), &sharing)?;
                 apply(backend, &updates, &sharing)?;
             }
@@ -206,7 +198,7 @@ fn learn(backend: &mut CudaBackend, rule: &dyn Rule, (phase, iteration): (Phase,
     let mut updates = step.updates;
     updates.retain(|update| backend.maps.get(update.map).trained());
     backend.send_measures()?;
-    for of_map in updates.chunk_by(|one, next| one.map == next.map).filter(|of_map| sharing[of_map[0].map.0] == Sharing::Gradients) {
+    for of_map in Update::by_map(&updates).filter(|of_map| sharing[of_map[0].map.0] == Sharing::Gradients) {
         keep(backend, of_map)?;
         if of_map.len() > 1 {
             backend.add_gradients(of_map[0].map, of_map.len())?;
@@ -222,7 +214,7 @@ fn keep(backend: &mut CudaBackend, of_map: &[Update]) -> Result<()> {
 
 /// The change of the parameters by all updates: those of a map follow one another, and add up.
 fn apply(backend: &mut CudaBackend, updates: &[Update], sharing: &[Sharing]) -> Result<()> {
-    for of_map in updates.chunk_by(|one, next| one.map == next.map) {
+    for of_map in Update::by_map(updates) {
         let map = of_map[0].map;
         match (sharing[map.0], of_map) {
             (Sharing::Gradients, _) => backend.optimise(map, 1)?,
@@ -296,14 +288,6 @@ impl Executor for OnGpu {
         self.exchange.settle();
     }
 
-    fn diagnose(&mut self, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
-        Err(Exit::Usage.error(ON_CPU_ALONE))
-    }
-
-    fn shares_parameters(&self) -> bool {
-        false
-    }
-
     fn gather_moments(&self) {
         self.exchange.gather_moments(&self.backend);
     }
@@ -327,10 +311,6 @@ impl Executor for OnGpu {
 
     fn kernels(&self) -> &'static str {
         "cuda"
-    }
-
-    fn threads(&self) -> usize {
-        1
     }
 
     fn device(&self) -> String {

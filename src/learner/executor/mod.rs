@@ -18,6 +18,7 @@ use crate::compute::settings::KernelChoice;
 use crate::compute::{Backend, Update};
 use crate::config::Config;
 use crate::exchange::{Optimizers, Transport, UpdateExchange};
+use crate::exit::Exit;
 use crate::network::{Maps, Network};
 use crate::rules::{Phase, Rule, Step};
 
@@ -44,6 +45,14 @@ pub fn on(
             Ok((Box::new(executor), rule))
         }
     }
+}
+
+const ON_CPU_ALONE: &str =
+    "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
+
+/// An error where diagnostics are asked for, which a CPU alone measures.
+fn refuse_diagnostics(config: &Config) -> Result<()> {
+    if config.training.diagnostics { Err(Exit::Usage.error(ON_CPU_ALONE)) } else { Ok(()) }
 }
 
 /// A device with its share of the exchange among ranks.
@@ -75,10 +84,14 @@ pub trait Executor {
     fn settle(&mut self);
 
     /// Compares the rule with back-propagation on the backend's batch, by forward layer. Collective; no parameter changes.
-    fn diagnose(&mut self, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>>;
+    fn diagnose(&mut self, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+        Err(Exit::Usage.error(ON_CPU_ALONE))
+    }
 
     /// Whether one copy of the parameters serves all ranks of a host.
-    fn shares_parameters(&self) -> bool;
+    fn shares_parameters(&self) -> bool {
+        false
+    }
 
     /// Brings the moments to rank 0. Collective.
     fn gather_moments(&self);
@@ -96,7 +109,10 @@ pub trait Executor {
     /// The kernels in use: "avx512", "avx2", "portable", "cuda" or "libtorch".
     fn kernels(&self) -> &'static str;
 
-    fn threads(&self) -> usize;
+    /// Of the CPU that compute.
+    fn threads(&self) -> usize {
+        1
+    }
 
     /// "cpu", or which GPU.
     fn device(&self) -> String;

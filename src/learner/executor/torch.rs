@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{COPIED, Executor, Learning, Rates};
+use super::{COPIED, Executor, Learning, Rates, refuse_diagnostics};
 use crate::compute::Backend;
 use crate::compute::cuda::{Stream, memory_rate};
 use crate::compute::device::Device;
@@ -13,14 +13,9 @@ use crate::compute::torch::{Setup, TorchBackend};
 use crate::config::Config;
 use crate::exchange::torch::TensorExchange;
 use crate::exchange::{Optimizers, Sharing, Transport, UpdateExchange};
-use crate::exit::Exit;
-use crate::learner::diagnostics::LayerDiagnostics;
 use crate::learner::engine::{self, Engine};
 use crate::network::{Maps, Network};
 use crate::rules::{self, Phase, Rule};
-
-const ON_CPU_ALONE: &str =
-    "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
 
 impl Engine {
     /// [`Engine::new`] on libtorch, on a device that may be the CPU: slow there, and the way to try what GPUs run without having one.
@@ -39,9 +34,7 @@ pub(super) fn on_device(
     transport: &Arc<dyn Transport>,
     device: Device,
 ) -> Result<(Box<dyn Executor>, Box<dyn Rule>)> {
-    if config.training.diagnostics {
-        return Err(Exit::Usage.error(ON_CPU_ALONE));
-    }
+    refuse_diagnostics(config)?;
     let capacity = config.data.batch_size / transport.size();
     let plan = Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
     let setup = Setup {
@@ -100,14 +93,6 @@ impl Executor for OnTensors {
         self.exchange.settle();
     }
 
-    fn diagnose(&mut self, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
-        Err(Exit::Usage.error(ON_CPU_ALONE))
-    }
-
-    fn shares_parameters(&self) -> bool {
-        false
-    }
-
     fn gather_moments(&self) {
         self.exchange.gather_moments(&self.backend);
     }
@@ -126,10 +111,6 @@ impl Executor for OnTensors {
 
     fn kernels(&self) -> &'static str {
         "libtorch"
-    }
-
-    fn threads(&self) -> usize {
-        1
     }
 
     fn device(&self) -> String {
