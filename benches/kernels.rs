@@ -31,8 +31,8 @@ fn main() -> Result<()> {
     );
     println!("{:<34} {:<16} {:>9} {:>9} {:>6}", "layer", "kernel", "ms", "floor ms", "ratio");
     let nonlinearity = Nonlinearity::Tanh;
-    let local = |kernel, channels, stride| LayerSpec::Local { kernel, channels, stride, nonlinearity };
-    let dense = |units| LayerSpec::Dense { units, nonlinearity };
+    let local = |kernel, channels, stride| LayerSpec::local(kernel, channels, stride, nonlinearity);
+    let dense = |units| LayerSpec::dense(units, nonlinearity);
     let cases = [
         ("dense 256 to 256", [1, 1, 784], [dense(256), dense(256)]),
         ("dense 1024 to 1024", [1, 1, 3072], [dense(1024), dense(1024)]),

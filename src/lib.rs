@@ -8,7 +8,7 @@
 //! use biodist::rules::RuleChoice;
 //!
 //! let nonlinearity = Nonlinearity::Tanh;
-//! let layers = [256, 128].map(|units| LayerSpec::Dense { units, nonlinearity }).to_vec();
+//! let layers = [256, 128].map(|units| LayerSpec::dense(units, nonlinearity)).to_vec();
 //! let spec = Spec { output: Output::Softmax, nonlinearity, layers };
 //! let network = Network::new([28, 28, 1], 10, &spec)?;
 //! assert_eq!(network.depth(), 3);

@@ -30,10 +30,12 @@ class Network:
         """Pixels as the network sees them."""
         return (images.astype("f4") / numpy.float32(255) - self.mean) / self.deviation
 
-    def forward(self, activity):
+    def forward(self, images):
+        below = []
         for index, layer in enumerate(self.layers):
+            activity = below[layer.get("from", index - 1)] if index else images
             if layer["kind"].endswith("_pool"):
-                activity = pooled(activity, layer, self.numbers)
+                below.append(pooled(activity, layer, self.numbers))
                 continue
             weight, bias = (self.parameters[f"layers.{index}.{what}"] for what in ("weight", "bias"))
             if layer["kind"] == "dense":
@@ -43,8 +45,11 @@ class Network:
                 kernels = "ijabcd" if layer["kind"] == "local" else "abcd"
                 read = windows(activity, layer["kernel"], layer["stride"], self.numbers)
                 activity = self.numbers.einsum(f"nijabc,{kernels}->nijd", read, weight) + bias
+            if "shortcut" in layer:
+                activity = activity + below[layer["shortcut"]]
             if index + 1 < len(self.layers):
                 activity = through(layer.get("nonlinearity", "tanh"), activity, self.numbers)
+            below.append(activity)
         return activity
 
 

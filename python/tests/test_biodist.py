@@ -34,6 +34,11 @@ epochs = 2
 LOCAL = [{"kind": "local", "kernel": 3, "channels": 4, "stride": 2}, {"kind": "local", "kernel": 2, "channels": 3, "stride": 1}]
 CONV = [{"kind": "conv", "kernel": 3, "channels": 4, "stride": 2}, {"kind": "conv", "kernel": 4, "channels": 3, "stride": 1}]
 POOLS = [CONV[0] | {"stride": 1}, {"kind": "max_pool", "kernel": 3, "stride": 2}, {"kind": "average_pool", "kernel": 2, "stride": 2}]
+SHORTCUTS = [
+    {"kind": "conv", "kernel": 3, "channels": 4},
+    {"kind": "conv", "kernel": 1, "channels": 5, "stride": 2, "nonlinearity": "identity"},
+    {"kind": "conv", "kernel": 3, "channels": 5, "stride": 2, "from": 0, "shortcut": 1},
+]
 
 
 def quietly(function, *arguments, **sets):
@@ -77,7 +82,8 @@ class Tests(unittest.TestCase):
         return int(re.search(r"\((\d+) wrong\)", said)[1]), float(re.search(r"loss +([0-9.]+)", said)[1])
 
     def test_outputs_are_those_of_eval(self):
-        layers = {"dense": {}, "local": {"network.layers": LOCAL}, "conv": {"network.layers": CONV}, "pools": {"network.layers": POOLS}}
+        hidden = {"local": LOCAL, "conv": CONV, "pools": POOLS, "shortcuts": SHORTCUTS}
+        layers = {"dense": {}} | {name: {"network.layers": layers} for name, layers in hidden.items()}
         nonlinear = {name: {"network.nonlinearity": name} for name in ["relu", "leaky_relu", "gelu", "identity"]}
         for name, sets in (layers | nonlinear).items():
             for scaling in ["standardize", "unit"] if name in layers else ["unit"]:

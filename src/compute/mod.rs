@@ -146,6 +146,9 @@ pub trait Backend {
     /// `destination = (target - y) s'(a)`, where a map made `y = s(a)`.
     fn difference_through_nonlinearity(&mut self, target: Activity, y: Activity, destination: Activity);
 
+    /// `destination = s(a + b)`, s the destination's nonlinearity, which may be one of them.
+    fn add(&mut self, a: Activity, b: Activity, destination: Activity);
+
     /// `destination = y + scale * change`.
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity);
 

@@ -2,14 +2,14 @@
 
 use super::Rule;
 use super::schema::*;
-use crate::network::Fields;
-use crate::rules::{Feedback, Plasticity, Setting, definitions, own_keys};
+use crate::network::{Fields, Reads};
+use crate::rules::{Definition, Feedback, Plasticity, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
 pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let rule = config.learning.rule;
     let name = rule.name();
-    layers(&config.network.layers, rule)?;
+    layers(&config.network, rule)?;
     if config.learning.schedule == Schedule::Alternating && !config.trains_inverses() {
         let why = if config.has_inverses() {
             "learning.inverses is \"fixed\"".to_owned()
@@ -21,11 +21,8 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         return Err(("learning.schedule", format!("nothing to alternate with: {why}; use \"parallel\"")));
     }
     if rule.trains_inverses() && !rule.uses(Setting::Hybrid) && config.learning.hybrid > 0.0 {
-        let able: Vec<&str> = definitions().filter(|rule| rule.uses(Setting::Hybrid)).map(|rule| rule.name).collect();
-        return Err((
-            "learning.hybrid",
-            format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {}", able.join(", ")),
-        ));
+        let able = able(|rule| rule.uses(Setting::Hybrid));
+        return Err(("learning.hybrid", format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {able}")));
     }
     let learns = |what: &str| format!("expected a number, or one for each {what}, from the lowest");
     let layers = &config.network.layers;
@@ -91,34 +88,32 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-fn layers(layers: &[Layer], rule: Rule) -> Result<(), (&'static str, String)> {
-    let mut dense = None;
-    for (index, layer) in layers.iter().enumerate() {
+fn layers(network: &Network, rule: Rule) -> Result<(), (&'static str, String)> {
+    if let Some(why) = network.misplaced() {
+        return Err(("network.layers", why));
+    }
+    for (index, layer) in network.layers.iter().enumerate() {
+        let Reads { from, shortcut } = layer.reads();
+        if let Some(key) = from.map(|_| "from").or(shortcut.map(|_| "shortcut"))
+            && !rule.shortcuts
+        {
+            let why = format!("layer {index} has the key {key}, and rule \"{}\" trains layers that read the one below alone", rule.name());
+            return Err(("network.layers", format!("{why}; leave it out, or use one of the rules {}", able(|rule| rule.shortcuts))));
+        }
         let kind = layer.kind();
-        if matches!(layer, Layer::Dense { .. }) {
-            dense.get_or_insert(index);
-            continue;
-        }
-        if let Some(below) = dense {
-            return Err((
-                "network.layers",
-                format!("layer {index} ({kind}) stands above layer {below} (dense), which leaves no image to read; put dense layers last"),
-            ));
-        }
-        if !matches!(layer, Layer::Local { .. }) && !rule.convolutions {
+        let invertible = matches!(layer, Layer::Dense { .. } | Layer::Local { .. });
+        if !invertible && !rule.convolutions {
             let instead = if kind == "conv" { "use kind = \"local\"" } else { "leave it out" };
-            let able: Vec<&str> = definitions().filter(|rule| rule.convolutions).map(|rule| rule.name).collect();
-            return Err((
-                "network.layers",
-                format!(
-                    "layer {index} is {kind}, which rule \"{}\" cannot train; {instead}, or use one of the rules {}",
-                    rule.name(),
-                    able.join(", ")
-                ),
-            ));
+            let why = format!("layer {index} is {kind}, which rule \"{}\" cannot train", rule.name());
+            return Err(("network.layers", format!("{why}; {instead}, or use one of the rules {}", able(|rule| rule.convolutions))));
         }
     }
     Ok(())
+}
+
+/// The rules of which `holds`, in words.
+fn able(holds: impl Fn(&Definition) -> bool) -> String {
+    definitions().filter(|rule| holds(rule)).map(|rule| rule.name).collect::<Vec<_>>().join(", ")
 }
 
 fn crops(data: &Data) -> Result<(), (&'static str, String)> {

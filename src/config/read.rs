@@ -84,6 +84,7 @@ fn layer(source: &Source, values: &Table, path: &str, written: &Value) -> Result
             (Some(value), _) => checked(source, &join(path, key.path), &key.kind, value)?,
             (None, Default::Is(value)) => value.parse().map_err(|error| source.error(path, error))?,
             (None, Default::Of { path, .. }) => known(values, path).clone(),
+            (None, Default::Absent) => continue,
             (None, _) => return Err(missing(key.path, key.meaning)),
         };
         layer.insert(key.path.to_owned(), value);

@@ -224,8 +224,8 @@ impl Map {
     }
 
     fn auxiliary(index: usize, layer: &Layer, units: usize) -> Map {
-        let features =
-            Layer { kind: LayerSpec::Dense { units, nonlinearity: Nonlinearity::Tanh }, input: layer.input, output: Shape::flat(units) };
+        let kind = LayerSpec::dense(units, Nonlinearity::Tanh);
+        let features = Layer { kind, output: Shape::flat(units), ..layer.clone() };
         let mut map = Map::forward(index, &features);
         map.role = Role::Auxiliary;
         map.plasticity = Plasticity::Fixed;

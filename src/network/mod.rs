@@ -18,7 +18,7 @@ pub use interchange::Interchange;
 pub use maps::{Bias, Map, MapId, Maps, Pool, Role};
 pub use needs::{Feedback, Fields, Inverses, Magnitude, Needs, Plasticity};
 pub use nonlinearity::Nonlinearity;
-pub use spec::{LayerSpec, Output, Spec};
+pub use spec::{LayerSpec, Output, Reads, Spec};
 
 /// Height, width and channels of an activity; a dense activity of D units is 1 x 1 x D.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +58,10 @@ pub struct Layer {
     pub kind: LayerSpec,
     pub input: Shape,
     pub output: Shape,
+    /// The activity that it reads: 0 is the input, l the output of layer l - 1.
+    pub source: usize,
+    /// The activity that is added to its pre-activation.
+    pub shortcut: Option<usize>,
 }
 
 impl Layer {
@@ -78,7 +82,7 @@ impl Layer {
             LayerSpec::Dense { units, .. } => Connectivity::dense(self.input, units),
             LayerSpec::Local { kernel, stride, .. } => Connectivity::windows(self.input, self.output, kernel, stride, false),
             LayerSpec::Conv { kernel, stride, .. } => Connectivity::windows(self.input, self.output, kernel, stride, true),
-            LayerSpec::AveragePool { kernel, stride } | LayerSpec::MaxPool { kernel, stride } => {
+            LayerSpec::AveragePool { kernel, stride, .. } | LayerSpec::MaxPool { kernel, stride, .. } => {
                 Connectivity::windows(self.input, self.output, kernel, stride, true).without_weights()
             }
         }
@@ -97,38 +101,59 @@ impl Network {
     /// The network of `spec` on images of `input` = [height, width, channels] with `classes` classes.
     ///
     /// Where the first layer is dense the input is one position of height * width * channels units, in H, W, C order.
-    /// Fails where a spatial layer stands above a dense one.
+    /// Fails where [`Spec::misplaced`] says so, and where a shortcut joins two shapes.
     pub fn new(input: [usize; 3], classes: usize, spec: &Spec) -> Result<Network> {
+        if let Some(why) = spec.misplaced() {
+            bail!("network.layers: {why}");
+        }
         let [height, width, channels] = input;
         let image = Shape { height, width, channels };
         let spatial = spec.layers.first().is_some_and(|layer| !matches!(layer, LayerSpec::Dense { .. }));
         let input = if spatial { image } else { Shape::flat(image.units()) };
-        let mut shape = input;
-        let mut flattened = !spatial;
-        let mut layers = Vec::with_capacity(spec.layers.len() + 1);
+        let mut layers: Vec<Layer> = Vec::with_capacity(spec.layers.len() + 1);
         for (index, &kind) in spec.layers.iter().enumerate() {
-            let dense = matches!(kind, LayerSpec::Dense { .. });
-            if flattened && !dense {
-                bail!("network.layers[{index}]: a spatial layer cannot stand above a dense one; put dense layers last");
-            }
+            let Reads { from, shortcut } = kind.reads();
+            let source = from.map_or(index, |below| below + 1);
+            let shortcut = shortcut.map(|below| below + 1);
+            let shape_of = |activity: usize| if activity == 0 { input } else { layers[activity - 1].output };
+            let shape = shape_of(source);
             let every = |stride, channels| Shape { height: shape.height.div_ceil(stride), width: shape.width.div_ceil(stride), channels };
             let output = match kind {
                 LayerSpec::Dense { units, .. } => Shape::flat(units),
                 LayerSpec::Local { channels, stride, .. } | LayerSpec::Conv { channels, stride, .. } => every(stride, channels),
                 LayerSpec::AveragePool { stride, .. } | LayerSpec::MaxPool { stride, .. } => every(stride, shape.channels),
             };
-            flattened = dense;
-            layers.push(Layer { kind, input: shape, output });
-            shape = output;
+            if let Some(below) = shortcut.map(shape_of).filter(|below| *below != output) {
+                let from = shortcut.unwrap_or_default() - 1;
+                bail!(
+                    "network.layers[{index}].shortcut: layer {from} gives {below}, and layer {index} {output}, which cannot be added; {}",
+                    {
+                        let layer = spec::adapter(from, below, output);
+                        format!("let it come from a layer of its own, {layer}, which must stand below layer {index}")
+                    }
+                );
+            }
+            layers.push(Layer { kind, input: shape, output, source, shortcut });
         }
         let units = match spec.output {
             Output::Softmax => classes,
             Output::Linear => input.units(),
         };
         // What makes the output of its pre-activation goes with the loss.
-        let kind = LayerSpec::Dense { units, nonlinearity: Nonlinearity::Identity };
-        layers.push(Layer { kind, input: shape, output: Shape::flat(units) });
+        let kind = LayerSpec::dense(units, Nonlinearity::Identity);
+        let shape = layers.last().map_or(input, |below| below.output);
+        layers.push(Layer { kind, input: shape, output: Shape::flat(units), source: layers.len(), shortcut: None });
         Ok(Network { input, output: spec.output, layers })
+    }
+
+    /// Layers that read activity `l` through weights, or pool it, from the lowest.
+    pub fn readers(&self, l: usize) -> impl Iterator<Item = usize> {
+        (0..self.depth()).filter(move |index| self.layers[*index].source == l)
+    }
+
+    /// Layers that add activity `l` to their pre-activations.
+    pub fn shortcuts(&self, l: usize) -> impl Iterator<Item = usize> {
+        (0..self.depth()).filter(move |index| self.layers[*index].shortcut == Some(l))
     }
 
     /// Number of layers, the output layer included: L of the formulas.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Nonlinearity;
-use crate::key::Default::{Is, Of, Required};
+use super::{Nonlinearity, Shape};
+use crate::key::Default::{Absent, Is, Of, Required};
 use crate::key::{Key, Kind, Touches, names_of, settings};
 
 settings! {
@@ -16,9 +16,50 @@ settings! {
         layers: Vec<LayerSpec>, Kind::Layers, Is("[]"), Result,
             "hidden layers from below: `{kind = \"dense\", units}`, `{kind = \"local\", kernel, channels, stride}`, \
              `{kind = \"conv\", kernel, channels, stride}`, `{kind = \"average_pool\", kernel, stride}`, \
-             `{kind = \"max_pool\", kernel, stride}`; `stride` is 1 by default, but for pools; \"conv\" and pools are for rules without \
-             inverses; all but pools may have a `nonlinearity`";
+             `{kind = \"max_pool\", kernel, stride}`; `stride` is 1 by default, but for pools; all but pools may have a `nonlinearity`, and a \
+             `shortcut`, a layer below whose output is added before it; `from` is the layer below that a layer reads where that is not the \
+             last one; layers count from 0; \"conv\", pools, `shortcut` and `from` are for rules without inverses";
     }
+}
+
+impl Spec {
+    /// Why a layer cannot stand where it does, whatever the data are; None where all can.
+    pub fn misplaced(&self) -> Option<String> {
+        let named = |index: usize| format!("layer {index} ({})", self.layers[index].kind());
+        for (index, layer) in self.layers.iter().enumerate() {
+            let Reads { from, shortcut } = layer.reads();
+            for (key, below) in [("from", from), ("shortcut", shortcut)] {
+                if let Some(below) = below.filter(|below| *below >= index) {
+                    let wanted = if index == 0 { "the lowest reads the input" } else { "name one that stands below" };
+                    return Some(format!("{} has {key} = {below}, which is no layer below it; {wanted}", named(index)));
+                }
+            }
+            let Some(below) = from.or(index.checked_sub(1)) else { continue };
+            if matches!(self.layers[below], LayerSpec::Dense { .. }) && !matches!(layer, LayerSpec::Dense { .. }) {
+                let [layer, below] = [named(index), named(below)];
+                return Some(format!("{layer} stands above {below}, which leaves no image to read; put dense layers last"));
+            }
+        }
+        let is_read = |index: usize| {
+            index + 1 == self.layers.len()
+                || self.layers.iter().enumerate().any(|(above, layer)| {
+                    let Reads { from, shortcut } = layer.reads();
+                    shortcut == Some(index) || from.map_or(above == index + 1, |from| from == index)
+                })
+        };
+        let unread = (0..self.layers.len()).find(|index| !is_read(*index))?;
+        Some(format!("no layer reads {}; leave it out, or name it as the `from` or `shortcut` of one above", named(unread)))
+    }
+}
+
+/// A layer that makes `to` of `below`, which layer `from` gives, as configurations have it.
+pub(super) fn adapter(from: usize, below: Shape, to: Shape) -> String {
+    let stride = below.height.div_ceil(to.height);
+    let shape = match [below.height, below.width].map(|side| side.div_ceil(stride)) == [to.height, to.width] && below.positions() > 1 {
+        true => format!("kind = \"conv\", kernel = 1, channels = {}, stride = {stride}", to.channels),
+        false => format!("kind = \"dense\", units = {}", to.units()),
+    };
+    format!("{{ {shape}, from = {from}, nonlinearity = \"identity\" }}")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +78,8 @@ pub enum LayerSpec {
     Dense {
         units: usize,
         nonlinearity: Nonlinearity,
+        #[serde(flatten)]
+        reads: Reads,
     },
     /// Locally connected: a kernel of its own at every output position.
     Local {
@@ -44,30 +87,57 @@ pub enum LayerSpec {
         channels: usize,
         stride: usize,
         nonlinearity: Nonlinearity,
+        #[serde(flatten)]
+        reads: Reads,
     },
     Conv {
         kernel: usize,
         channels: usize,
         stride: usize,
         nonlinearity: Nonlinearity,
+        #[serde(flatten)]
+        reads: Reads,
     },
     /// Each channel by itself, without parameters.
     AveragePool {
         kernel: usize,
         stride: usize,
+        #[serde(flatten)]
+        reads: Reads,
     },
     MaxPool {
         kernel: usize,
         stride: usize,
+        #[serde(flatten)]
+        reads: Reads,
     },
+}
+
+/// Which layers below a layer reads, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// In the place of the one below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<usize>,
+    /// Whose output is added to the pre-activation (He et al. 2016).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shortcut: Option<usize>,
+}
+
+impl Reads {
+    /// The layer below, alone.
+    pub const BELOW: Reads = Reads { from: None, shortcut: None };
 }
 
 const UNITS: Key = of_layer("units", Required, "the layer's width");
 const KERNEL: Key = of_layer("kernel", Required, "the side of the receptive field");
 const CHANNELS: Key = of_layer("channels", Required, "the number of output channels");
 const STRIDE: Key = of_layer("stride", Is("1"), "positions from one receptive field to the next");
-const POOL: &[Key] = &[KERNEL, Key { default: Required, ..STRIDE }];
-const WINDOWS: &[Key] = &[KERNEL, CHANNELS, STRIDE, NONLINEARITY];
+const POOL: &[Key] = &[KERNEL, Key { default: Required, ..STRIDE }, FROM];
+const WINDOWS: &[Key] = &[KERNEL, CHANNELS, STRIDE, NONLINEARITY, FROM, SHORTCUT];
+const FROM: Key = Key { kind: Kind::Size(0), ..of_layer("from", Absent, "the layer that it reads, counted from 0") };
+const SHORTCUT: Key =
+    Key { kind: Kind::Size(0), ..of_layer("shortcut", Absent, "the layer whose output is added before the nonlinearity") };
 
 const NONLINEARITY: Key = Key {
     kind: Kind::Choice(names_of::<Nonlinearity>),
@@ -80,8 +150,23 @@ const fn of_layer(path: &'static str, default: crate::key::Default, meaning: &'s
 
 impl LayerSpec {
     /// Each kind of layer, with its keys.
-    pub const KINDS: &'static [(&'static str, &'static [Key])] =
-        &[("dense", &[UNITS, NONLINEARITY]), ("local", WINDOWS), ("conv", WINDOWS), ("average_pool", POOL), ("max_pool", POOL)];
+    pub const KINDS: &'static [(&'static str, &'static [Key])] = &[
+        ("dense", &[UNITS, NONLINEARITY, FROM, SHORTCUT]),
+        ("local", WINDOWS),
+        ("conv", WINDOWS),
+        ("average_pool", POOL),
+        ("max_pool", POOL),
+    ];
+
+    /// A dense layer above the layer below.
+    pub const fn dense(units: usize, nonlinearity: Nonlinearity) -> LayerSpec {
+        LayerSpec::Dense { units, nonlinearity, reads: Reads::BELOW }
+    }
+
+    /// A locally connected layer above the layer below.
+    pub const fn local(kernel: usize, channels: usize, stride: usize, nonlinearity: Nonlinearity) -> LayerSpec {
+        LayerSpec::Local { kernel, channels, stride, nonlinearity, reads: Reads::BELOW }
+    }
 
     /// As configurations name it.
     pub fn kind(&self) -> &'static str {
@@ -94,6 +179,16 @@ impl LayerSpec {
         }
     }
 
+    pub fn reads(&self) -> Reads {
+        match *self {
+            LayerSpec::Dense { reads, .. }
+            | LayerSpec::Local { reads, .. }
+            | LayerSpec::Conv { reads, .. }
+            | LayerSpec::AveragePool { reads, .. }
+            | LayerSpec::MaxPool { reads, .. } => reads,
+        }
+    }
+
     pub fn nonlinearity(&self) -> Nonlinearity {
         match *self {
             LayerSpec::Dense { nonlinearity, .. } | LayerSpec::Local { nonlinearity, .. } | LayerSpec::Conv { nonlinearity, .. } => {
@@ -103,14 +198,18 @@ impl LayerSpec {
         }
     }
 
-    /// In a few words: "local 5x5, 32, stride 2", and its nonlinearity where that is not the paper's.
+    /// In a few words: "local 5x5, 32, stride 2", its nonlinearity where that is not the paper's, and what it reads besides the layer below.
     pub fn describe(&self) -> String {
-        let shape = self.describe_shape();
+        let mut all = self.describe_shape();
         match self {
-            LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => shape,
-            _ if self.nonlinearity() == Nonlinearity::Tanh => shape,
-            _ => format!("{shape}, {}", self.nonlinearity().name()),
+            LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => {}
+            _ if self.nonlinearity() == Nonlinearity::Tanh => {}
+            _ => all += &format!(", {}", self.nonlinearity().name()),
         }
+        let Reads { from, shortcut } = self.reads();
+        from.into_iter().for_each(|layer| all += &format!(", from {layer}"));
+        shortcut.into_iter().for_each(|layer| all += &format!(", shortcut {layer}"));
+        all
     }
 
     /// The same without the nonlinearity.
@@ -121,7 +220,7 @@ impl LayerSpec {
             LayerSpec::Local { kernel, channels, stride, .. } | LayerSpec::Conv { kernel, channels, stride, .. } => {
                 format!("{kind} {kernel}x{kernel}, {channels}, stride {stride}")
             }
-            LayerSpec::AveragePool { kernel, stride } | LayerSpec::MaxPool { kernel, stride } => {
+            LayerSpec::AveragePool { kernel, stride, .. } | LayerSpec::MaxPool { kernel, stride, .. } => {
                 format!("{kind} {kernel}x{kernel}, stride {stride}")
             }
         }

@@ -192,6 +192,8 @@ impl Backend for Counter {
 
     fn difference_through_nonlinearity(&mut self, _: Activity, _: Activity, _: Activity) {}
 
+    fn add(&mut self, _: Activity, _: Activity, _: Activity) {}
+
     fn step_along(&mut self, _: Activity, _: f32, _: Activity, _: Activity) {}
 
     fn difference_target(&mut self, _: Activity, _: Activity, _: Activity, _: f32, _: Option<(f32, Activity)>, _: Activity) {}

@@ -120,7 +120,9 @@ impl Network {
         let unshared: Vec<Layer> = layers
             .iter()
             .map(|layer| match *layer {
-                Layer::Conv { kernel, channels, stride, nonlinearity } => Layer::Local { kernel, channels, stride, nonlinearity },
+                Layer::Conv { kernel, channels, stride, nonlinearity, reads } => {
+                    Layer::Local { kernel, channels, stride, nonlinearity, reads }
+                }
                 layer => layer,
             })
             .collect();
@@ -129,11 +131,11 @@ impl Network {
 }
 
 const fn dense(units: usize) -> Layer {
-    Layer::Dense { units, nonlinearity: Nonlinearity::Tanh }
+    Layer::dense(units, Nonlinearity::Tanh)
 }
 
 const fn local(kernel: usize, channels: usize, stride: usize) -> Layer {
-    Layer::Local { kernel, channels, stride, nonlinearity: Nonlinearity::Tanh }
+    Layer::local(kernel, channels, stride, Nonlinearity::Tanh)
 }
 
 /// A row of the paper's tables: how the network learns.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Feedback, Forward, Inverses, Phase, Rule, Step};
-use crate::compute::{Activity, Backend};
+use super::{Definition, Errors, Feedback, Forward, Inverses, Phase, Rule, Step};
+use crate::compute::Backend;
 use crate::network::{Maps, Network};
 
 pub const BP: Definition = Definition {
@@ -12,19 +12,19 @@ pub const BP: Definition = Definition {
     feedback: Feedback::None,
     settings: &[],
     convolutions: true,
+    shortcuts: true,
     build: |_, forward, network, maps, backend| Ok(Box::new(Backprop::new(forward, network, maps, backend))),
 };
 
 pub struct Backprop {
     forward: Forward,
-    /// Error of each hidden layer, from the lowest.
-    delta: Vec<Activity>,
+    errors: Errors,
 }
 
 impl Backprop {
     pub fn new(forward: Forward, network: &Network, _maps: &Arc<Maps>, backend: &mut dyn Backend) -> Backprop {
-        let delta = (1..network.depth()).map(|l| backend.activity(network.shape(l))).collect();
-        Backprop { forward, delta }
+        let errors = Errors::new(&forward, network, backend);
+        Backprop { forward, errors }
     }
 }
 
@@ -32,15 +32,11 @@ impl Rule for Backprop {
     fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
         forward.run(step.backend());
-        let mut above = forward.error;
-        step.update(forward.update(forward.depth() - 1, above));
-        for layer in (0..self.delta.len()).rev() {
-            let delta = self.delta[layer];
-            let backend = step.backend();
-            backend.apply_transposed(forward.maps[layer + 1], above, delta);
-            backend.through_nonlinearity(delta, forward.h[layer + 1]);
+        step.update(forward.update(forward.depth() - 1, forward.error));
+        for layer in self.errors.downwards() {
+            let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply_transposed(forward.maps[reader], above, to);
+            let delta = self.errors.collect(step.backend(), forward, layer, back);
             step.update(forward.update(layer, delta));
-            above = delta;
         }
     }
 

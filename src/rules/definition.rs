@@ -24,6 +24,8 @@ pub struct Definition {
     pub settings: &'static [Setting],
     /// Whether it trains layers that share weights among positions, and through pools: those have no inverses.
     pub convolutions: bool,
+    /// Whether it trains layers that read others than the one below: `from` and `shortcut`.
+    pub shortcuts: bool,
     pub build: Build,
 }
 

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{Definition, Feedback, Forward, Inverses, Learning, Magnitude, Phase, Plasticity, Rule, Step};
-use crate::compute::{Activity, Backend, Update};
+use super::{Definition, Errors, Feedback, Forward, Inverses, Learning, Magnitude, Phase, Plasticity, Rule, Step};
+use crate::compute::{Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
 pub const FA: Definition = family("fa", Plasticity::Fixed);
@@ -24,7 +24,7 @@ pub const BRSF: Definition = family("brsf", Plasticity::Signs(Magnitude::Redrawn
 
 const fn family(name: &'static str, plasticity: Plasticity) -> Definition {
     let feedback = Feedback::Layered(plasticity);
-    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, build }
+    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, shortcuts: true, build }
 }
 
 fn build(_: &Learning, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {
@@ -33,19 +33,18 @@ fn build(_: &Learning, forward: Forward, network: &Network, maps: &Arc<Maps>, ba
 
 pub struct FeedbackAlignment {
     forward: Forward,
-    /// Error of each hidden layer, from the lowest, and the feedback that yields it from the layer above.
-    hidden: Vec<(Activity, MapId)>,
+    errors: Errors,
+    /// By layer: in the place of its transpose.
+    feedback: Vec<Option<MapId>>,
     /// Whether the feedback learns.
     trained: bool,
 }
 
 impl FeedbackAlignment {
     pub fn new(forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> FeedbackAlignment {
-        let hidden: Vec<(Activity, MapId)> = (1..network.depth())
-            .map(|l| (backend.activity(network.shape(l)), maps.feedback[l].expect("every layer but the first has feedback")))
-            .collect();
-        let trained = hidden.iter().any(|(_, feedback)| maps.get(*feedback).trained());
-        FeedbackAlignment { forward, hidden, trained }
+        let errors = Errors::new(&forward, network, backend);
+        let trained = maps.feedback.iter().flatten().any(|feedback| maps.get(*feedback).trained());
+        FeedbackAlignment { forward, errors, feedback: maps.feedback.clone(), trained }
     }
 }
 
@@ -53,19 +52,18 @@ impl Rule for FeedbackAlignment {
     fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
         forward.run(step.backend());
-        let mut above = forward.error;
-        step.update(forward.update(forward.depth() - 1, above));
-        for (layer, &(delta, feedback)) in self.hidden.iter().enumerate().rev() {
-            let h = forward.h[layer + 1];
+        let feedback = |reader: usize| self.feedback[reader].expect("every layer but the first has feedback");
+        step.update(forward.update(forward.depth() - 1, forward.error));
+        for layer in self.errors.downwards() {
             if self.trained {
-                // The factors of the layer above, the other way round.
-                step.update(Update { map: feedback, pre: above, post: h });
+                for &reader in self.errors.readers(layer) {
+                    // The reader's factors, the other way round.
+                    step.update(Update { map: feedback(reader), pre: self.errors.of(reader), post: forward.h[layer + 1] });
+                }
             }
-            let backend = step.backend();
-            backend.apply(feedback, &[(above, delta)]);
-            backend.through_nonlinearity(delta, h);
+            let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply(feedback(reader), &[(above, to)]);
+            let delta = self.errors.collect(step.backend(), forward, layer, back);
             step.update(forward.update(layer, delta));
-            above = delta;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::compute::{Activity, Backend, Update};
-use crate::network::{MapId, Maps, Network};
+use crate::network::{Layer, MapId, Maps, Network};
 
 /// Activities h_0 (the input) to h_L, the output's pre-activation a_L, and its error.
 #[derive(Clone)]
@@ -15,6 +15,10 @@ pub struct Forward {
     pub error: Activity,
     /// By layer.
     pub maps: Vec<MapId>,
+    /// By layer: the activity that it reads.
+    sources: Vec<usize>,
+    /// By layer: the activity that is added to what the weights yield, and where that is put.
+    shortcuts: Vec<Option<(usize, Activity)>>,
 }
 
 impl Forward {
@@ -24,19 +28,34 @@ impl Forward {
         let mut h = vec![backend.input()];
         h.extend((1..depth).map(|l| backend.activity_of(network.shape(l), network.nonlinearity(l))));
         h.push(backend.activity(top));
-        Forward { h, pre_activation: backend.activity(top), error: backend.activity(top), maps: maps.forward.clone() }
+        let shortcut = |layer: &Layer| layer.shortcut.map(|below| (below, backend.activity(layer.output)));
+        let shortcuts = network.layers.iter().map(shortcut).collect();
+        let sources = network.layers.iter().map(|layer| layer.source).collect();
+        let [pre_activation, error] = [(); 2].map(|()| backend.activity(top));
+        Forward { h, pre_activation, error, maps: maps.forward.clone(), sources, shortcuts }
     }
 
     pub fn depth(&self) -> usize {
         self.maps.len()
     }
 
-    /// `h_l = s_l(W_l h_{l-1} + b_l)` up to the output, its error, and the measures.
+    /// `h_l = s_l(W_l h_{l-1} + b_l)` up to the output, its error, and the measures. A shortcut's activity is added before s_l.
     pub fn run(&self, backend: &mut dyn Backend) {
         for (layer, map) in self.maps.iter().enumerate() {
-            backend.apply(*map, &[(self.h[layer], self.destination(layer))]);
+            match self.shortcuts[layer] {
+                None => backend.apply(*map, &[(self.source(layer), self.destination(layer))]),
+                Some((below, sum)) => {
+                    backend.apply(*map, &[(self.source(layer), sum)]);
+                    backend.add(sum, self.h[below], self.destination(layer));
+                }
+            }
         }
         self.finish(backend);
+    }
+
+    /// The activity that layer `layer` (from 0) reads.
+    pub fn source(&self, layer: usize) -> Activity {
+        self.h[self.sources[layer]]
     }
 
     /// Where layer `layer` (from 0) puts its result.
@@ -51,6 +70,6 @@ impl Forward {
 
     /// The update of forward layer `layer` (from 0) with postsynaptic error `post`.
     pub fn update(&self, layer: usize, post: Activity) -> Update {
-        Update { map: self.maps[layer], pre: self.h[layer], post }
+        Update { map: self.maps[layer], pre: self.source(layer), post }
     }
 }

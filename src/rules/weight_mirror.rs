@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::{ByLayer, Definition, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Setting, Step};
+use super::{ByLayer, Definition, Errors, Feedback, Forward, Inverses, Phase, Plasticity, Rule, Setting, Step};
 use crate::compute::{Activity, Backend, Update};
-use crate::network::{MapId, Maps, Network};
+use crate::network::{Layer, MapId, Maps, Network};
 
 pub const WM: Definition = Definition {
     name: "wm",
@@ -19,6 +19,7 @@ pub const WM: Definition = Definition {
     feedback: Feedback::Layered(Plasticity::Trained),
     settings: &[Setting::Sigma],
     convolutions: true,
+    shortcuts: true,
     build: |learning, forward, network, maps, backend| {
         let sigma = learning.sigma.as_ref().context("learning.sigma is needed by wm")?;
         Ok(Box::new(WeightMirror::new(sigma, forward, network, maps, backend)?))
@@ -27,17 +28,16 @@ pub const WM: Definition = Definition {
 
 pub struct WeightMirror {
     forward: Forward,
+    errors: Errors,
     /// Of each layer but the first, from the lowest.
     mirrors: Vec<Mirror>,
 }
 
-/// What belongs to layer index i, from h_i to h_{i+1}.
+/// What belongs to a layer.
 struct Mirror {
     feedback: MapId,
     /// Deviation of the noise.
     sigma: f32,
-    /// Error of h_i.
-    delta: Activity,
     /// Zero: what the noise is added to.
     silence: Activity,
     noise: Activity,
@@ -50,21 +50,21 @@ struct Mirror {
 impl WeightMirror {
     fn new(sigma: &ByLayer, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<WeightMirror> {
         let mirror = |index: usize| {
-            let [below, above] = [network.shape(index), network.shape(index + 1)];
-            let [delta, silence, noise, opposite] = [(); 4].map(|()| backend.activity(below));
+            let Layer { input, output, .. } = network.layers[index];
+            let [silence, noise, opposite] = [(); 3].map(|()| backend.activity(input));
             let feedback = maps.feedback[index].context("every layer but the first has feedback")?;
             Ok(Mirror {
                 feedback,
                 sigma: sigma.at(index - 1) as f32,
-                delta,
                 silence,
                 noise,
                 opposite,
-                response: backend.activity_of(above, network.nonlinearity(index + 1)),
+                response: backend.activity_of(output, network.nonlinearity(index + 1)),
             })
         };
         let mirrors = (1..network.depth()).map(mirror).collect::<Result<_>>()?;
-        Ok(WeightMirror { forward, mirrors })
+        let errors = Errors::new(&forward, network, backend);
+        Ok(WeightMirror { forward, errors, mirrors })
     }
 
     /// Shows layer `index` noise, and lets its feedback learn from the answer.
@@ -81,14 +81,12 @@ impl Rule for WeightMirror {
     fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
         forward.run(step.backend());
-        let mut above = forward.error;
-        step.update(forward.update(forward.depth() - 1, above));
+        step.update(forward.update(forward.depth() - 1, forward.error));
         for (below, mirror) in self.mirrors.iter().enumerate().rev() {
-            let backend = step.backend();
-            backend.apply(mirror.feedback, &[(above, mirror.delta)]);
-            backend.through_nonlinearity(mirror.delta, forward.h[below + 1]);
-            step.update(forward.update(below, mirror.delta));
-            above = mirror.delta;
+            let feedback = |reader: usize| self.mirrors[reader - 1].feedback;
+            let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply(feedback(reader), &[(above, to)]);
+            let delta = self.errors.collect(step.backend(), forward, below, back);
+            step.update(forward.update(below, delta));
             self.reflect(step, below + 1, mirror);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use biodist::network::{Connectivity, Link, Links, Shape};
+use biodist::network::{Connectivity, Link, Links, Network, Shape};
 
 /// (source, destination, block) of every weight that reads inside the image, by sliding a window over the image with its padding round it.
 fn definition(height: usize, width: usize, kernel: usize, stride: usize) -> (Shape, Vec<(u32, u32, u32)>) {
@@ -92,4 +92,22 @@ fn dense_maps_link_every_position_once() {
     let up = Connectivity::broadcast(7, shape);
     check(&up, &(0..6).map(|p| (0, p, p)).collect(), "broadcast");
     assert_eq!((up.rows, up.columns, up.weights()), (7, 5, 210));
+}
+
+#[test]
+fn a_shortcut_between_shapes_is_refused_with_a_layer_that_helps() {
+    let below = r#"{ kind = "conv", kernel = 3, channels = 5, nonlinearity = "relu" }"#;
+    let wider = r#"kind = "conv", kernel = 3, channels = 8, stride = 2, nonlinearity = "relu""#;
+    let dense = r#"kind = "dense", units = 9, nonlinearity = "relu""#;
+    for layer in [wider, dense] {
+        let network = |layers: &str| {
+            let config = crate::support::config("flat", &[&format!("network.layers=[{layers}]")]);
+            Network::new([6, 7, 3], 10, &config.network)
+        };
+        let refusal = network(&format!("{below}, {{ {layer}, shortcut = 0 }}")).expect_err("shapes differ").to_string();
+        assert!(refusal.contains("network.layers[1].shortcut: layer 0 gives 6x7x5, and layer 1 "), "{refusal}");
+        let helps = &refusal[refusal.find('{').expect("a layer is named")..=refusal.rfind('}').expect("a layer is named")];
+        let helped = network(&format!("{below}, {helps}, {{ {layer}, from = 0, shortcut = 1 }}"));
+        helped.unwrap_or_else(|error| panic!("{refusal}: {error}"));
+    }
 }

@@ -12,6 +12,8 @@ const LOCAL: &str = r#"network.layers=[{ kind = "local", kernel = 3, channels = 
 const CONV: &str = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 5, stride = 2 }, { kind = "conv", kernel = 2, channels = 18, stride = 1 }, { kind = "conv", kernel = 4, channels = 3, stride = 3 }, { kind = "dense", units = 18 }]"#;
 const POOLED: &str = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 5, stride = 1 }, { kind = "max_pool", kernel = 3, stride = 2 }, { kind = "local", kernel = 2, channels = 18, stride = 1, nonlinearity = "relu" }, { kind = "average_pool", kernel = 2, stride = 2 }, { kind = "dense", units = 18 }]"#;
 const POOL_FIRST: &str = r#"network.layers=[{ kind = "average_pool", kernel = 2, stride = 1 }, { kind = "max_pool", kernel = 2, stride = 1 }, { kind = "conv", kernel = 3, channels = 17, stride = 1 }, { kind = "average_pool", kernel = 10, stride = 10 }]"#;
+/// Layers that are read by several, by a shortcut alone, and by both; a slope that comes from the sum with a shortcut.
+const RESIDUAL: &str = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 5, stride = 1 }, { kind = "conv", kernel = 3, channels = 5, stride = 1 }, { kind = "conv", kernel = 2, channels = 5, shortcut = 0, nonlinearity = "gelu" }, { kind = "conv", kernel = 1, channels = 6, stride = 2, nonlinearity = "leaky_relu" }, { kind = "local", kernel = 3, channels = 6, stride = 2, from = 2 }, { kind = "max_pool", kernel = 2, stride = 1, from = 4 }, { kind = "conv", kernel = 3, channels = 6, shortcut = 3 }, { kind = "dense", units = 18 }, { kind = "dense", units = 18, shortcut = 7, nonlinearity = "relu" }]"#;
 const WIDE: [usize; 3] = [7, 10, 3];
 
 const BETA1: f64 = 0.9;
@@ -77,6 +79,7 @@ fn backprop_gives_the_gradient_of_the_loss() {
         ("conv autoencoder", WIDE, vec![CONV, "network.output=linear"]),
         ("pools", WIDE, vec![POOLED]),
         ("a pool below, and one of the whole image", WIDE, vec![POOL_FIRST]),
+        ("shortcuts", WIDE, vec![RESIDUAL]),
         ("relu", WIDE, vec![CONV, "network.nonlinearity=relu"]),
         ("leaky_relu", WIDE, vec![LOCAL, "network.nonlinearity=leaky_relu"]),
         ("gelu", WIDE, vec![CONV, "network.nonlinearity=gelu"]),

@@ -23,6 +23,9 @@ struct Layer {
     /// Of the layer, and of the one below, whose activity the inverse gives.
     through: Through,
     below: Through,
+    /// Activities: what it reads, and what is added.
+    source: usize,
+    shortcut: Option<usize>,
 }
 
 type Through = fn(f64) -> f64;
@@ -140,12 +143,16 @@ impl Layer {
 
 impl Naive {
     pub fn new(image: [usize; 3], classes: usize, config: &Configuration) -> Naive {
-        let mut shape = image;
-        let mut layers = Vec::new();
+        let mut layers: Vec<Layer> = Vec::new();
         let linear = config.output == Output::Linear;
-        let top = Configured::Dense { units: if linear { units(image) } else { classes }, nonlinearity: Nonlinearity::Identity };
-        let mut below = Nonlinearity::Identity;
-        for layer in config.layers.iter().chain([&top]) {
+        let top = Configured::dense(if linear { units(image) } else { classes }, Nonlinearity::Identity);
+        for (index, layer) in config.layers.iter().chain([&top]).enumerate() {
+            let source = layer.reads().from.map_or(index, |below| below + 1);
+            let shortcut = layer.reads().shortcut.map(|below| below + 1);
+            let (shape, below) = match source {
+                0 => (image, Nonlinearity::Identity),
+                _ => (layers[source - 1].output, config.layers[source - 1].nonlinearity()),
+            };
             let small = |stride: usize| shape.map(|size| size.div_ceil(stride));
             let (kind, output) = match *layer {
                 Configured::Dense { units, .. } => (Kind::Dense, [1, 1, units]),
@@ -155,16 +162,22 @@ impl Naive {
                 Configured::Conv { kernel, channels, stride, .. } => {
                     (Kind::Window { kernel, stride, shared: true }, [small(stride)[0], small(stride)[1], channels])
                 }
-                Configured::AveragePool { kernel, stride } => {
+                Configured::AveragePool { kernel, stride, .. } => {
                     (Kind::Pool { kernel, stride, max: false }, [small(stride)[0], small(stride)[1], shape[2]])
                 }
-                Configured::MaxPool { kernel, stride } => {
+                Configured::MaxPool { kernel, stride, .. } => {
                     (Kind::Pool { kernel, stride, max: true }, [small(stride)[0], small(stride)[1], shape[2]])
                 }
             };
-            layers.push(Layer { kind, input: shape, output, through: through(layer.nonlinearity()), below: through(below) });
-            below = layer.nonlinearity();
-            shape = output;
+            layers.push(Layer {
+                kind,
+                input: shape,
+                output,
+                through: through(layer.nonlinearity()),
+                below: through(below),
+                source,
+                shortcut,
+            });
         }
         Naive { layers, linear, auxiliary: false }
     }
@@ -177,7 +190,10 @@ impl Naive {
     pub fn activities(&self, parameters: &Parameters, x: &[f64]) -> Vec<Vec<f64>> {
         let mut h = vec![x.to_vec()];
         for (index, layer) in self.layers.iter().enumerate() {
-            let a = layer.affine(&h[index], parameters, index);
+            let mut a = layer.affine(&h[layer.source], parameters, index);
+            if let Some(below) = layer.shortcut {
+                a.iter_mut().zip(&h[below]).for_each(|(a, h)| *a += h);
+            }
             h.push(a.into_iter().map(layer.through).collect());
         }
         h

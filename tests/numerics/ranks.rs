@@ -40,9 +40,18 @@ fn ranks_share_updates_of_tensors_in_every_way() {
     let local = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
     let dense = r#"network.layers=[{ kind = "local", kernel = 3, channels = 4, stride = 2 }, { kind = "dense", units = 21 }]"#;
     let pools = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "max_pool", kernel = 2, stride = 2 }, { kind = "dense", units = 30 }]"#;
-    for (layers, rule) in
-        [(local, "bp"), (dense, "bp"), (dense, "dtp"), (dense, "ao_sdtp"), (dense, "kp"), (dense, "l_drl"), (pools, "fa"), (pools, "kp")]
-    {
+    let shortcuts = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 5 }, { kind = "conv", kernel = 1, channels = 6, stride = 2 }, { kind = "conv", kernel = 3, channels = 6, stride = 2, from = 0, shortcut = 1 }]"#;
+    for (layers, rule) in [
+        (local, "bp"),
+        (dense, "bp"),
+        (dense, "dtp"),
+        (dense, "ao_sdtp"),
+        (dense, "kp"),
+        (dense, "l_drl"),
+        (pools, "fa"),
+        (pools, "kp"),
+        (shortcuts, "kp"),
+    ] {
         let rule = format!("learning.rule={rule}");
         let samples = Samples::random([6, 7, 2], 10, 24);
         let settings = |exchange: &str| {

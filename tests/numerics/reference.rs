@@ -314,3 +314,9 @@ fn convolutions_agree_with_the_reference() {
 fn pools_agree_with_the_reference() {
     Stored::open("pools").check_all(&RULES[..3]);
 }
+
+#[test]
+fn shortcuts_agree_with_the_reference() {
+    let stored = Stored::open("residual");
+    stored.check_all(RULES[..3].iter().chain(LATER.iter().filter(|(name, _)| ["kp", "usf", "wm"].contains(name))));
+}

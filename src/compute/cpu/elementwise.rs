@@ -100,6 +100,26 @@ impl<N: Through> Elementwise for DifferenceThroughNonlinearity<N> {
     }
 }
 
+/// `out = s(a + b)`.
+pub struct Add<N> {
+    pub a: Values,
+    pub b: Values,
+    pub out: Sloped<N>,
+}
+
+impl<N: Through> Elementwise for Add<N> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, i: usize) {
+        unsafe {
+            let sum = self.a.load::<S>(i).add(self.b.load(i));
+            if !N::NONLINEARITY.slope_follows_from_value() {
+                sum.store(self.out.pre_activation.0.add(i));
+            }
+            N::value(sum).store(self.out.y.0.add(i));
+        }
+    }
+}
+
 /// `out = y + scale * change`.
 pub struct StepAlong {
     pub y: Values,

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use super::apply::{self, Job, Pass};
 use super::elementwise::{
-    DifferenceTarget, DifferenceThroughNonlinearity, Elementwise, ErrorThroughNonlinearity, MeasuredError, Range, Sloped, StepAlong,
+    Add, DifferenceTarget, DifferenceThroughNonlinearity, Elementwise, ErrorThroughNonlinearity, MeasuredError, Range, Sloped, StepAlong,
     ThroughNonlinearity, Values,
 };
 use super::memory::row_stride;
@@ -291,6 +291,13 @@ impl Backend for CpuBackend {
         through!(self.place(y).nonlinearity, N => {
             let out = self.values(destination);
             self.elementwise(y, 3, DifferenceThroughNonlinearity::<N> { target: self.values(target), y: self.sloped(y), out });
+        });
+    }
+
+    fn add(&mut self, a: Activity, b: Activity, destination: Activity) {
+        through!(self.place(destination).nonlinearity, N => {
+            let operation = Add::<N> { a: self.values(a), b: self.values(b), out: self.sloped(destination) };
+            self.elementwise(destination, 3, operation);
         });
     }
 

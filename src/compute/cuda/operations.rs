@@ -301,6 +301,15 @@ impl Backend for CudaBackend {
         self.elementwise(Operation::DifferenceThrough, [target, y, destination], [0.0; 2], Some(y));
     }
 
+    fn add(&mut self, a: Activity, b: Activity, destination: Activity) {
+        // First the sums, kept where the slope comes from them.
+        let sums = self.slots[destination.0].pre_activation.unwrap_or(destination);
+        self.elementwise(Operation::StepAlong, [a, b, sums], [1.0, 0.0], None);
+        if self.slots[destination.0].nonlinearity != Nonlinearity::Identity {
+            self.elementwise(Operation::Activate, [sums, destination], [0.0; 2], Some(destination));
+        }
+    }
+
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
         self.elementwise(Operation::StepAlong, [y, change, destination], [scale, 0.0], None);
     }

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use self::clock::Clock;
 use self::kernels::Kernels;
@@ -72,6 +72,17 @@ struct Slot {
 
 /// Which gelu, as libtorch names it.
 const GELU: &str = "tanh";
+
+/// What a nonlinearity makes of `sums`, in their memory where it can.
+fn through(nonlinearity: Nonlinearity, mut sums: Tensor) -> Result<Tensor, TchError> {
+    match nonlinearity {
+        Nonlinearity::Tanh => sums.f_tanh_(),
+        Nonlinearity::Relu => sums.f_relu_(),
+        Nonlinearity::LeakyRelu => sums.f_leaky_relu_(),
+        Nonlinearity::Gelu => sums.f_gelu(GELU),
+        Nonlinearity::Identity => Ok(sums),
+    }
+}
 
 /// The parameters of all maps, and the activities of one rank, on one device.
 pub struct TorchBackend {
@@ -297,13 +308,7 @@ impl TorchBackend {
         }
         let nonlinearity = if transposed { Nonlinearity::Identity } else { self.slots[jobs[0].1.0].nonlinearity };
         let sums = (nonlinearity == Nonlinearity::Gelu).then(|| y.shallow_clone());
-        let y = match nonlinearity {
-            Nonlinearity::Tanh => y.f_tanh_()?,
-            Nonlinearity::Relu => y.f_relu_()?,
-            Nonlinearity::LeakyRelu => y.f_leaky_relu_()?,
-            Nonlinearity::Gelu => y.f_gelu(GELU)?,
-            Nonlinearity::Identity => y,
-        };
+        let y = through(nonlinearity, y)?;
         let each = self.batch as i64;
         for (job, (_, destination)) in jobs.iter().enumerate() {
             let of_job = |all: &Tensor| all.f_narrow(1, job as i64 * each, each)?.f_contiguous();

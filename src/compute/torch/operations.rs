@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use tch::{Kind, TchError, Tensor};
 
-use super::{GELU, Slot, TorchBackend, explained, to_host};
+use super::{GELU, Slot, TorchBackend, explained, through, to_host};
 use crate::compute::cpu::Place;
 use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
@@ -184,6 +184,19 @@ impl Backend for TorchBackend {
         self.elementwise(destination, 3, |this| {
             let difference = this.values(target).f_sub(this.values(y))?;
             this.through(y, &difference)
+        });
+    }
+
+    fn add(&mut self, a: Activity, b: Activity, destination: Activity) {
+        let bytes = (12 * self.slots[destination.0].shape.units() * self.batch) as f64;
+        self.attempt(Doing::Elementwise, 0.0, bytes, |this| {
+            let sums = this.values(a).f_add(this.values(b))?;
+            let slot = &mut this.slots[destination.0];
+            if !slot.nonlinearity.slope_follows_from_value() {
+                slot.pre_activation = sums.copy();
+            }
+            slot.values = through(slot.nonlinearity, sums)?;
+            Ok(())
         });
     }
 

@@ -144,6 +144,8 @@ fn required_keys_are_asked_for_by_name() {
 fn combinations_without_meaning_are_refused() {
     const DENSE: &str = "network.layers=[{kind = \"dense\", units = 8}]";
     const POOL: &str = "network.layers=[{kind = \"max_pool\", kernel = 2, stride = 2}]";
+    const SHORTCUT: &str =
+        "network.layers=[{kind = \"dense\", units = 8}, {kind = \"dense\", units = 8}, {kind = \"dense\", units = 8, shortcut = 0}]";
     const CONV: &str = "network.layers=[{kind = \"conv\", kernel = 3, channels = 8}]";
     const LOCAL: &str = "network.layers=[{kind = \"local\", kernel = 3, channels = 8}, {kind = \"local\", kernel = 3, channels = 8}]";
     const TRANSPOSED: &str = "learning.inverse_weights=transposed";
@@ -223,6 +225,16 @@ fn combinations_without_meaning_are_refused() {
             Some("network.layers: layer 1 (average_pool) stands above layer 0 (dense)"),
         ),
         (&[CONV, "learning.rule=bp"], None),
+        (&[SHORTCUT, "learning.rule=wm"], None),
+        (&[SHORTCUT], Some("network.layers: layer 2 has the key shortcut, and rule \"dtp\" trains layers that read the one below alone")),
+        (
+            &["network.layers=[{kind = \"dense\", units = 8}, {kind = \"dense\", units = 8, from = 1}]", "learning.rule=bp"],
+            Some("network.layers: layer 1 (dense) has from = 1, which is no layer below it; name one that stands below"),
+        ),
+        (
+            &["network.layers=[{kind = \"dense\", units = 8}, {kind = \"dense\", units = 9}, {kind = \"dense\", units = 8, from = 0}]"],
+            Some("network.layers: no layer reads layer 1 (dense); leave it out, or name it"),
+        ),
         (&[CONV, "learning.rule=fa"], None),
         (&[CONV, "learning.rule=dfa"], None),
         (&["data.augment=[\"random_crop\"]"], Some("random_crop needs data.crop")),

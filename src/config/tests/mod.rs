@@ -22,7 +22,7 @@ epochs = 3
 "#;
 
 fn dense(units: usize) -> Layer {
-    Layer::Dense { units, nonlinearity: Nonlinearity::Tanh }
+    Layer::dense(units, Nonlinearity::Tanh)
 }
 
 const TARGETS: &str = r#"
@@ -184,7 +184,7 @@ fn overrides_take_toml_values_and_bare_text() {
     assert_eq!(config.training.epochs, Some(8), "the last one wins");
     assert_eq!(config.optimizer.forward.learning_rate, ByLayer::All(1.0));
     assert_eq!(config.optimizer.inverse, adam(0.5, 0.0, 0.999, 1e-8));
-    assert_eq!(config.network.layers, [Layer::Local { kernel: 5, channels: 2, stride: 1, nonlinearity: Nonlinearity::Tanh }, dense(10)]);
+    assert_eq!(config.network.layers, [Layer::local(5, 2, 1, Nonlinearity::Tanh), dense(10)]);
 }
 
 #[test]

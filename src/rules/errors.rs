@@ -1,0 +1,82 @@
+//! Errors of hidden activities on their way down, for the rules that lead them from layer to layer.
+//!
+//! An activity's error is the sum of what comes back from the layers that read it. In most networks that is one layer; a shortcut brings the
+//! error of the layer that it leads to as it is.
+
+use super::Forward;
+use crate::compute::{Activity, Backend};
+use crate::network::Network;
+
+/// The errors of h_1 to h_{L-1}, and what they are made of.
+pub struct Errors {
+    hidden: Vec<Hidden>,
+    /// Error of the output.
+    top: Activity,
+}
+
+struct Hidden {
+    delta: Activity,
+    /// Layers that read the activity through weights or pools.
+    readers: Vec<usize>,
+    /// Layers that it is added to.
+    shortcuts: Vec<usize>,
+    /// What comes back from a second reader.
+    more: Option<Activity>,
+}
+
+impl Errors {
+    pub fn new(forward: &Forward, network: &Network, backend: &mut dyn Backend) -> Errors {
+        let mut hidden = |l: usize| {
+            let readers: Vec<usize> = network.readers(l).collect();
+            let delta = backend.activity(network.shape(l));
+            let more = (readers.len() > 1).then(|| backend.activity(network.shape(l)));
+            Hidden { delta, more, readers, shortcuts: network.shortcuts(l).collect() }
+        };
+        Errors { hidden: (1..network.depth()).map(&mut hidden).collect(), top: forward.error }
+    }
+
+    /// Hidden layers (from 0), from the highest: the order in which errors can be collected.
+    pub fn downwards(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.hidden.len()).rev()
+    }
+
+    /// `dLoss/da` of layer `layer` (from 0), as far as the rule goes: once it was collected and led through the nonlinearity.
+    pub fn of(&self, layer: usize) -> Activity {
+        self.hidden.get(layer).map_or(self.top, |hidden| hidden.delta)
+    }
+
+    /// Layers that read what layer `layer` gives.
+    pub fn readers(&self, layer: usize) -> &[usize] {
+        &self.hidden[layer].readers
+    }
+
+    /// `delta_l = (sum of back(delta_k)) * s_l'(a_l)` over the readers k of layer `layer`, which are done: `back(backend, k, delta_k, to)`
+    /// leads the error of k's pre-activation back through k.
+    pub fn collect(
+        &self,
+        backend: &mut dyn Backend,
+        forward: &Forward,
+        layer: usize,
+        back: impl Fn(&mut dyn Backend, usize, Activity, Activity),
+    ) -> Activity {
+        let Hidden { delta, readers, shortcuts, more } = &self.hidden[layer];
+        for (place, &reader) in readers.iter().enumerate() {
+            match more {
+                Some(more) if place > 0 => {
+                    back(backend, reader, self.of(reader), *more);
+                    backend.add(*delta, *more, *delta);
+                }
+                _ => back(backend, reader, self.of(reader), *delta),
+            }
+        }
+        for (place, &above) in shortcuts.iter().enumerate() {
+            if readers.is_empty() && place == 0 {
+                backend.step_along(self.of(above), 0.0, self.of(above), *delta);
+            } else {
+                backend.add(*delta, self.of(above), *delta);
+            }
+        }
+        backend.through_nonlinearity(*delta, forward.h[layer + 1]);
+        *delta
+    }
+}
