@@ -19,7 +19,7 @@ const TARGET_PROJECTION: Definition = Definition {
     feedback: Feedback::Direct(Plasticity::Fixed),
     settings: &[TARGET_SHARE],
     convolutions: true,
-    shortcuts: true,
+    residual: true,
     build: |learning, forward, network, maps, backend| {
         let target_share = learning.own["target_share"] as f32;
         Ok(Box::new(TargetProjection::new(target_share, forward, network, maps, backend)))

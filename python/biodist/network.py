@@ -37,14 +37,20 @@ class Network:
             if layer["kind"].endswith("_pool"):
                 below.append(pooled(activity, layer, self.numbers))
                 continue
-            weight, bias = (self.parameters[f"layers.{index}.{what}"] for what in ("weight", "bias"))
+            weight = self.parameters[f"layers.{index}.weight"]
             if layer["kind"] == "dense":
-                activity = activity.reshape(len(activity), -1) @ weight.T + bias
+                activity = activity.reshape(len(activity), -1) @ weight.T
             else:
                 # Each position has a kernel of its own, or all have one.
                 kernels = "ijabcd" if layer["kind"] == "local" else "abcd"
                 read = windows(activity, layer["kernel"], layer["stride"], self.numbers)
-                activity = self.numbers.einsum(f"nijabc,{kernels}->nijd", read, weight) + bias
+                activity = self.numbers.einsum(f"nijabc,{kernels}->nijd", read, weight)
+            if "normalization" in layer:
+                scale, shift = self.parameters[f"layers.{index}.normalization"]
+                mean, variance = self.parameters[f"layers.{index}.statistics"]
+                activity = (activity - mean) / (variance + 1e-5) ** 0.5 * scale + shift
+            else:
+                activity = activity + self.parameters[f"layers.{index}.bias"]
             if "shortcut" in layer:
                 activity = activity + below[layer["shortcut"]]
             if index + 1 < len(self.layers):

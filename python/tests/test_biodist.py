@@ -36,8 +36,9 @@ CONV = [{"kind": "conv", "kernel": 3, "channels": 4, "stride": 2}, {"kind": "con
 POOLS = [CONV[0] | {"stride": 1}, {"kind": "max_pool", "kernel": 3, "stride": 2}, {"kind": "average_pool", "kernel": 2, "stride": 2}]
 SHORTCUTS = [
     {"kind": "conv", "kernel": 3, "channels": 4},
-    {"kind": "conv", "kernel": 1, "channels": 5, "stride": 2, "nonlinearity": "identity"},
-    {"kind": "conv", "kernel": 3, "channels": 5, "stride": 2, "from": 0, "shortcut": 1},
+    {"kind": "conv", "kernel": 1, "channels": 5, "stride": 2, "nonlinearity": "identity", "normalization": "batch"},
+    {"kind": "conv", "kernel": 3, "channels": 5, "stride": 2, "from": 0, "shortcut": 1, "normalization": "batch"},
+    {"kind": "dense", "units": 12, "normalization": "batch"},
 ]
 
 

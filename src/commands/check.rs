@@ -10,7 +10,7 @@ use super::overrides::Overrides;
 use super::{memory, train};
 use crate::config::{Config, Loaded, Purpose, Unused};
 use crate::exchange::Sharing;
-use crate::network::{Map, Role};
+use crate::network::Group;
 use crate::plan::{DataFacts, Memory, Plan, StepCost};
 use crate::rules::Phase;
 use crate::text::{grouped, print, scaled, table};
@@ -67,14 +67,14 @@ struct LayerParameters {
 }
 
 fn of_layer(plan: &Plan, index: usize) -> LayerParameters {
-    let sum = |wanted: &dyn Fn(&Map) -> bool| {
-        plan.maps.all.iter().filter(|map| map.layer == index && wanted(map)).map(|map| map.parameters() as u64).sum()
+    let sum = |group: Group| {
+        plan.maps.all.iter().filter(|map| map.layer == index && map.group() == group).map(|map| map.parameters() as u64).sum()
     };
     LayerParameters {
-        forward: sum(&|map| map.role == Role::Forward),
-        inverse: sum(&|map| map.role == Role::Inverse && map.trained()),
-        feedback: sum(&|map| matches!(map.role, Role::Feedback | Role::DirectFeedback) && map.trained()),
-        fixed: sum(&|map| !map.trained()),
+        forward: sum(Group::Forward),
+        inverse: sum(Group::Inverse),
+        feedback: sum(Group::Feedback),
+        fixed: sum(Group::NotTrained),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::exchange::{self, Sharing, Transport};
 use crate::exit::Exit;
 use crate::job::say;
 use crate::learner::Engine;
-use crate::network::{Map, Role};
+use crate::network::Group;
 use crate::plan::{DataFacts, Plan};
 use crate::text::{grouped, scaled, table};
 use crate::training::{self, Best, Checkpoints, Initial, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
@@ -309,13 +309,12 @@ fn settings(
         (true, Turns::Alternating) => ", alternating",
     };
     row("rule", format!("{}{turns}", config.learning.rule.name()));
-    let sum = |of: &dyn Fn(&Map) -> bool| plan.maps.all.iter().filter(|map| of(map)).map(|map| map.parameters() as u64).sum::<u64>();
-    let feedback = |role| matches!(role, Role::Feedback | Role::DirectFeedback);
+    let sum = |group: Group| plan.maps.all.iter().filter(|map| map.group() == group).map(|map| map.parameters() as u64).sum::<u64>();
     let parameters: Vec<String> = [
-        ("forward", sum(&|map| map.role == Role::Forward)),
-        ("inverse", sum(&|map| map.role == Role::Inverse && map.trained())),
-        ("feedback", sum(&|map| feedback(map.role) && map.trained())),
-        ("not trained", sum(&|map| !map.trained())),
+        ("forward", sum(Group::Forward)),
+        ("inverse", sum(Group::Inverse)),
+        ("feedback", sum(Group::Feedback)),
+        ("not trained", sum(Group::NotTrained)),
     ]
     .into_iter()
     .filter(|(_, number)| *number > 0)

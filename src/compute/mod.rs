@@ -166,6 +166,19 @@ pub trait Backend {
     /// `destination = [a, b]`, channel after channel, of dense activities.
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity);
 
+    /// `destination = values` in every sample: as many as a position has channels.
+    fn fill(&mut self, destination: Activity, values: &[f32]);
+
+    /// `destination = [sum (a - around) b, sum (a - around)]` over the positions of each sample, channel by channel, with `a - around` in the
+    /// place of b where there is none; `destination` is dense, of twice the channels.
+    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<Activity>, destination: Activity);
+
+    /// `destination = s((a - subtract) scale + shift)`, with numbers of each channel and the destination's nonlinearity s.
+    fn map_channels(&mut self, a: Activity, subtract: &[f32], scale: &[f32], shift: &[f32], destination: Activity);
+
+    /// `destination = factor (delta - mean - normal product)`, with [factor, mean, product] of each channel.
+    fn through_channels(&mut self, delta: Activity, normal: Activity, of_channels: [&[f32]; 3], destination: Activity);
+
     /// Gives the backend the samples that everything after works on.
     fn begin(&mut self, batch: &Batch) -> Result<()>;
 

@@ -10,7 +10,7 @@ pub fn pass(role: Role, transposed: bool) -> Doing {
         (_, true) => Doing::Transpose,
         (Role::Inverse, _) => Doing::Inverse,
         (Role::Feedback | Role::DirectFeedback, _) => Doing::Feedback,
-        (Role::Forward | Role::Auxiliary, _) => Doing::Forward,
+        (Role::Forward | Role::Auxiliary | Role::Normalization | Role::Statistics, _) => Doing::Forward,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Rule;
 use super::schema::*;
-use crate::network::{Fields, Reads};
+use crate::network::{Fields, LayerOptions};
 use crate::rules::{Definition, Feedback, Plasticity, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
@@ -93,12 +93,12 @@ fn layers(network: &Network, rule: Rule) -> Result<(), (&'static str, String)> {
         return Err(("network.layers", why));
     }
     for (index, layer) in network.layers.iter().enumerate() {
-        let Reads { from, shortcut } = layer.reads();
-        if let Some(key) = from.map(|_| "from").or(shortcut.map(|_| "shortcut"))
-            && !rule.shortcuts
+        let LayerOptions { from, shortcut, normalization } = layer.options();
+        if let Some(key) = from.map(|_| "from").or(shortcut.map(|_| "shortcut")).or(normalization.map(|_| "normalization"))
+            && !rule.residual
         {
-            let why = format!("layer {index} has the key {key}, and rule \"{}\" trains layers that read the one below alone", rule.name());
-            return Err(("network.layers", format!("{why}; leave it out, or use one of the rules {}", able(|rule| rule.shortcuts))));
+            let why = format!("layer {index} has the key {key}, which rule \"{}\" cannot train", rule.name());
+            return Err(("network.layers", format!("{why}; leave it out, or use one of the rules {}", able(|rule| rule.residual))));
         }
         let kind = layer.kind();
         let invertible = matches!(layer, Layer::Dense { .. } | Layer::Local { .. });

@@ -175,7 +175,7 @@ impl Optimizer {
         match role {
             Role::Inverse => &self.inverse,
             Role::Feedback | Role::DirectFeedback => &self.feedback,
-            Role::Forward | Role::Auxiliary => &self.forward,
+            Role::Forward | Role::Auxiliary | Role::Normalization | Role::Statistics => &self.forward,
         }
     }
 

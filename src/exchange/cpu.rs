@@ -133,10 +133,6 @@ impl Exchange {
         })
     }
 
-    pub fn transport(&self) -> &Arc<dyn Transport> {
-        &self.transport
-    }
-
     /// Whether the ranks of this host see one copy of the parameters.
     pub fn shares_parameters(&self) -> bool {
         self.sharing > 1
@@ -303,6 +299,10 @@ impl Exchange {
 
 impl UpdateExchange for Exchange {
     type Backend = CpuBackend;
+
+    fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
 
     fn take(&mut self, backend: &mut CpuBackend, update: Update) -> Result<()> {
         if backend.maps.get(update.map).pool.is_some() {

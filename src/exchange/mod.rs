@@ -24,6 +24,8 @@ pub use self::parameter_memory::{ParameterMemory, parameters};
 pub use self::reduce::reduce_scatter;
 pub use self::sharing::Sharing;
 pub use self::transport::{Handle, Message, Single, Span, Transport};
+use std::sync::Arc;
+
 use anyhow::Result;
 
 use crate::compute::{Backend, OptimizerStep, Update};
@@ -35,6 +37,9 @@ pub trait UpdateExchange {
 
     /// Takes an update: what can travel now begins to. Both factors stay as they are until the step ends. That of a pool is none. Collective.
     fn take(&mut self, backend: &mut Self::Backend, update: Update) -> Result<()>;
+
+    /// Between the ranks.
+    fn transport(&self) -> &Arc<dyn Transport>;
 
     /// Ends the step: applies the updates that were taken to the parameters of every rank. Collective.
     fn commit(&mut self, backend: &mut Self::Backend, steps: Optimizers) -> Result<()>;

@@ -66,6 +66,13 @@ pub trait Transport: Send + Sync {
         unsafe { self.all_gather_ranges(all.as_mut_ptr(), &ranges) };
     }
 
+    /// The same, in memory of its own.
+    fn all_of(&self, own: &[f32]) -> Vec<f32> {
+        let mut all = vec![0.0; own.len() * self.size()];
+        self.all_gather(own, &mut all);
+        all
+    }
+
     /// The same for whole numbers.
     fn all_gather_words(&self, own: &[u64]) -> Vec<u64>;
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::compute::Activity;
 use crate::compute::cpu::{Arena, CpuBackend};
-use crate::exchange::{Exchange, Transport};
+use crate::exchange::{Exchange, Transport, UpdateExchange};
 use crate::rules::Comparison;
 
 /// The diagnostics of one forward layer. Absent is what has no meaning there.

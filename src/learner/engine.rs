@@ -112,6 +112,10 @@ impl Engine {
     pub fn initialize_with(&mut self, give: impl Fn(&mut Engine) -> Result<()>) -> Result<()> {
         if self.writes() {
             self.executor.initialize();
+            let maps = self.maps.clone();
+            for (index, values) in maps.all.iter().enumerate().filter_map(|(index, map)| Some((index, map.initial()?))) {
+                self.write(MapId(index), Part::Weight, Buffer::Weights, &values)?;
+            }
         }
         self.transport.barrier();
         give(self)?;
@@ -197,6 +201,9 @@ impl Engine {
             inverse: self.steps.inverse + u64::from(phase.trains_inverse()),
         };
         let of = |(map, own): (&Map, &f64)| {
+            if map.role == Role::Statistics {
+                return optimizer::statistics(self.global_batch);
+            }
             // Feedback learns with the forward model.
             let t = if map.role == Role::Inverse { taken.inverse } else { taken.forward };
             optimizer::step(self.optimizer.group(map.role), self.optimizer.epsilon_form, t, rate * own, self.global_batch)

@@ -3,17 +3,28 @@
 
 use crate::compute::{Method, OptimizerStep};
 use crate::config::{EpsilonForm, Optimizer, OptimizerMethod, ParameterGroup};
-use crate::network::{Map, Maps};
+use crate::network::{Map, Maps, Role};
 
 /// The learning rate of each map as it is written: its group's, or of one for each of the group's maps its own.
 pub fn rates(optimizer: &Optimizer, maps: &Maps) -> Vec<f64> {
     let rate = |at: usize| {
-        let learns = |map: &&Map| map.trained() && map.role == maps.all[at].role;
-        let place = maps.all[..at].iter().filter(learns).count();
+        let role = match maps.all[at].role {
+            Role::Normalization => Role::Forward,
+            role => role,
+        };
+        // Of the layers below, and of a layer as its weights.
+        let learns = |map: &&Map| map.trained() && map.role == role && map.layer < maps.all[at].layer;
+        let place = maps.all.iter().filter(learns).count();
         // What does not learn may have no place.
         if maps.all[at].trained() { optimizer.group(maps.all[at].role).learning_rate.at(place) } else { 0.0 }
     };
     (0..maps.all.len()).map(rate).collect()
+}
+
+/// How running statistics follow those of a batch, which is the way of a gradient that is their distance: as PyTorch's, by a tenth.
+pub fn statistics(global_batch: usize) -> OptimizerStep {
+    let method = Method::Sgd { size: 0.1, momentum: 0.0, nesterov: false };
+    OptimizerStep { scale: (1.0 / global_batch as f64) as f32, keep: 1.0, method }
 }
 
 /// Constants of step `t` (from 1) of a map of `group`, for gradients summed over `global_batch` samples.

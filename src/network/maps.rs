@@ -18,6 +18,19 @@ pub enum Role {
     DirectFeedback,
     /// Fixed random features of the penultimate activity (ao_sdtp).
     Auxiliary,
+    /// Scale and shift of a normalised layer's channels.
+    Normalization,
+    /// Running mean and variance of the same, for evaluations.
+    Statistics,
+}
+
+/// What tables of parameters call a map's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Forward,
+    Inverse,
+    Feedback,
+    NotTrained,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +71,17 @@ impl Map {
     /// Whether the rule hands out updates of it.
     pub fn trained(&self) -> bool {
         self.plasticity == Plasticity::Trained
+    }
+
+    pub fn group(&self) -> Group {
+        match self.role {
+            _ if !self.trained() => Group::NotTrained,
+            Role::Forward | Role::Normalization | Role::Auxiliary => Group::Forward,
+            Role::Inverse => Group::Inverse,
+            Role::Feedback | Role::DirectFeedback => Group::Feedback,
+            // They follow the batches, and no gradient of a loss.
+            Role::Statistics => Group::NotTrained,
+        }
     }
 
     pub fn biases(&self) -> usize {
@@ -117,6 +141,8 @@ impl Map {
             destination: layer.output,
             pool,
             bias: match layer.kind {
+                // The shift of the normalisation is in its place, which would take it away again.
+                _ if layer.normalization().is_some() => Bias::None,
                 LayerSpec::Dense { .. } | LayerSpec::Local { .. } => Bias::PerUnit,
                 LayerSpec::Conv { .. } => Bias::PerChannel,
                 LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => Bias::None,
@@ -223,6 +249,37 @@ impl Map {
         }
     }
 
+    /// Two numbers for each channel of a normalised layer, as weights of an activity that is 1: first all of one kind, then all of the other.
+    fn of_channels(index: usize, layer: &Layer, role: Role, name: &str) -> Map {
+        let channels = layer.output.channels;
+        let (source, destination) = (Shape::flat(1), Shape::flat(2 * channels));
+        let connectivity = Connectivity::dense(source, destination.channels);
+        Map {
+            layer: index,
+            role,
+            plasticity: Plasticity::Trained,
+            source,
+            destination,
+            pool: None,
+            bias: Bias::None,
+            fans: (1, 1),
+            weight: interchange(format!("layers.{index}.{name}"), vec![2, channels], [0, 0, 0, 1], &connectivity),
+            bias_name: String::new(),
+            bias_shape: Vec::new(),
+            connectivity,
+        }
+    }
+
+    /// What each weight is at first, where it is not drawn: scale 1 and shift 0, mean 0 and variance 1.
+    pub fn initial(&self) -> Option<Vec<f32>> {
+        let halves = match self.role {
+            Role::Normalization => [1.0, 0.0],
+            Role::Statistics => [0.0, 1.0],
+            _ => return None,
+        };
+        Some(halves.into_iter().flat_map(|value| std::iter::repeat_n(value, self.parameters() / 2)).collect())
+    }
+
     fn auxiliary(index: usize, layer: &Layer, units: usize) -> Map {
         let kind = LayerSpec::dense(units, Nonlinearity::Tanh);
         let features = Layer { kind, output: Shape::flat(units), ..layer.clone() };
@@ -251,6 +308,8 @@ pub struct Maps {
     /// which pools do not have.
     pub feedback: Vec<Option<MapId>>,
     pub auxiliary: Option<MapId>,
+    /// By layer, where it is normalised: scale and shift, and running statistics.
+    pub normalization: Vec<Option<[MapId; 2]>>,
 }
 
 impl Maps {
@@ -258,11 +317,21 @@ impl Maps {
     pub fn new(network: &Network, needs: &Needs) -> Maps {
         let depth = network.depth();
         let top = &network.layers[depth - 1];
-        let mut maps =
-            Maps { all: Vec::new(), forward: Vec::new(), inverse: vec![None; depth], feedback: vec![None; depth], auxiliary: None };
+        let mut maps = Maps {
+            all: Vec::new(),
+            forward: Vec::new(),
+            inverse: vec![None; depth],
+            feedback: vec![None; depth],
+            auxiliary: None,
+            normalization: vec![None; depth],
+        };
         for (index, layer) in network.layers.iter().enumerate() {
             let id = maps.add(Map::forward(index, layer));
             maps.forward.push(id);
+        }
+        for (index, layer) in network.layers.iter().enumerate().filter(|(_, layer)| layer.normalization().is_some()) {
+            let maps_of = [(Role::Normalization, "normalization"), (Role::Statistics, "statistics")];
+            maps.normalization[index] = Some(maps_of.map(|(role, name)| maps.add(Map::of_channels(index, layer, role, name))));
         }
         let with_inverse = match needs.inverses {
             Inverses::None => 0..0,

@@ -15,10 +15,10 @@ use anyhow::{Result, bail};
 
 pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
-pub use maps::{Bias, Map, MapId, Maps, Pool, Role};
+pub use maps::{Bias, Group, Map, MapId, Maps, Pool, Role};
 pub use needs::{Feedback, Fields, Inverses, Magnitude, Needs, Plasticity};
 pub use nonlinearity::Nonlinearity;
-pub use spec::{LayerSpec, Output, Reads, Spec};
+pub use spec::{LayerOptions, LayerSpec, Normalization, Output, Spec};
 
 /// Height, width and channels of an activity; a dense activity of D units is 1 x 1 x D.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +77,10 @@ impl Layer {
         }
     }
 
+    pub fn normalization(&self) -> Option<Normalization> {
+        self.kind.options().normalization
+    }
+
     pub fn connectivity(&self) -> Connectivity {
         match self.kind {
             LayerSpec::Dense { units, .. } => Connectivity::dense(self.input, units),
@@ -112,7 +116,7 @@ impl Network {
         let input = if spatial { image } else { Shape::flat(image.units()) };
         let mut layers: Vec<Layer> = Vec::with_capacity(spec.layers.len() + 1);
         for (index, &kind) in spec.layers.iter().enumerate() {
-            let Reads { from, shortcut } = kind.reads();
+            let LayerOptions { from, shortcut, .. } = kind.options();
             let source = from.map_or(index, |below| below + 1);
             let shortcut = shortcut.map(|below| below + 1);
             let shape_of = |activity: usize| if activity == 0 { input } else { layers[activity - 1].output };

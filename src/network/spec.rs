@@ -16,9 +16,10 @@ settings! {
         layers: Vec<LayerSpec>, Kind::Layers, Is("[]"), Result,
             "hidden layers from below: `{kind = \"dense\", units}`, `{kind = \"local\", kernel, channels, stride}`, \
              `{kind = \"conv\", kernel, channels, stride}`, `{kind = \"average_pool\", kernel, stride}`, \
-             `{kind = \"max_pool\", kernel, stride}`; `stride` is 1 by default, but for pools; all but pools may have a `nonlinearity`, and a \
-             `shortcut`, a layer below whose output is added before it; `from` is the layer below that a layer reads where that is not the \
-             last one; layers count from 0; \"conv\", pools, `shortcut` and `from` are for rules without inverses";
+             `{kind = \"max_pool\", kernel, stride}`; `stride` is 1 by default, but for pools; all but pools may have a `nonlinearity`, \
+             `normalization = \"batch\"`, and a `shortcut`, a layer below whose output is added before the nonlinearity; `from` is the layer \
+             that a layer reads where that is not the one below; layers count from 0; \"conv\", pools, `normalization`, `shortcut` and \
+             `from` are for rules without inverses";
     }
 }
 
@@ -27,7 +28,7 @@ impl Spec {
     pub fn misplaced(&self) -> Option<String> {
         let named = |index: usize| format!("layer {index} ({})", self.layers[index].kind());
         for (index, layer) in self.layers.iter().enumerate() {
-            let Reads { from, shortcut } = layer.reads();
+            let LayerOptions { from, shortcut, .. } = layer.options();
             for (key, below) in [("from", from), ("shortcut", shortcut)] {
                 if let Some(below) = below.filter(|below| *below >= index) {
                     let wanted = if index == 0 { "the lowest reads the input" } else { "name one that stands below" };
@@ -43,7 +44,7 @@ impl Spec {
         let is_read = |index: usize| {
             index + 1 == self.layers.len()
                 || self.layers.iter().enumerate().any(|(above, layer)| {
-                    let Reads { from, shortcut } = layer.reads();
+                    let LayerOptions { from, shortcut, .. } = layer.options();
                     shortcut == Some(index) || from.map_or(above == index + 1, |from| from == index)
                 })
         };
@@ -79,7 +80,7 @@ pub enum LayerSpec {
         units: usize,
         nonlinearity: Nonlinearity,
         #[serde(flatten)]
-        reads: Reads,
+        options: LayerOptions,
     },
     /// Locally connected: a kernel of its own at every output position.
     Local {
@@ -88,7 +89,7 @@ pub enum LayerSpec {
         stride: usize,
         nonlinearity: Nonlinearity,
         #[serde(flatten)]
-        reads: Reads,
+        options: LayerOptions,
     },
     Conv {
         kernel: usize,
@@ -96,37 +97,47 @@ pub enum LayerSpec {
         stride: usize,
         nonlinearity: Nonlinearity,
         #[serde(flatten)]
-        reads: Reads,
+        options: LayerOptions,
     },
     /// Each channel by itself, without parameters.
     AveragePool {
         kernel: usize,
         stride: usize,
         #[serde(flatten)]
-        reads: Reads,
+        options: LayerOptions,
     },
     MaxPool {
         kernel: usize,
         stride: usize,
         #[serde(flatten)]
-        reads: Reads,
+        options: LayerOptions,
     },
 }
 
-/// Which layers below a layer reads, counted from 0.
+/// What a layer may have beside its shape; layers are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reads {
-    /// In the place of the one below.
+pub struct LayerOptions {
+    /// The layer that it reads, in the place of the one below.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<usize>,
-    /// Whose output is added to the pre-activation (He et al. 2016).
+    /// The layer whose output is added to the pre-activation (He et al. 2016).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shortcut: Option<usize>,
+    /// What becomes of that which the weights yield, before a shortcut is added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<Normalization>,
 }
 
-impl Reads {
-    /// The layer below, alone.
-    pub const BELOW: Reads = Reads { from: None, shortcut: None };
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalization {
+    /// Each channel to mean 0 and variance 1 over the global batch, then by a scale and a shift that learn (Ioffe & Szegedy 2015).
+    Batch,
+}
+
+impl LayerOptions {
+    /// It reads the layer below, alone.
+    pub const NONE: LayerOptions = LayerOptions { from: None, shortcut: None, normalization: None };
 }
 
 const UNITS: Key = of_layer("units", Required, "the layer's width");
@@ -134,7 +145,11 @@ const KERNEL: Key = of_layer("kernel", Required, "the side of the receptive fiel
 const CHANNELS: Key = of_layer("channels", Required, "the number of output channels");
 const STRIDE: Key = of_layer("stride", Is("1"), "positions from one receptive field to the next");
 const POOL: &[Key] = &[KERNEL, Key { default: Required, ..STRIDE }, FROM];
-const WINDOWS: &[Key] = &[KERNEL, CHANNELS, STRIDE, NONLINEARITY, FROM, SHORTCUT];
+const WINDOWS: &[Key] = &[KERNEL, CHANNELS, STRIDE, NONLINEARITY, FROM, SHORTCUT, NORMALIZATION];
+const NORMALIZATION: Key = Key {
+    kind: Kind::Choice(names_of::<Normalization>),
+    ..of_layer("normalization", Absent, "\"batch\": over the samples of all ranks, before the shortcut and the nonlinearity")
+};
 const FROM: Key = Key { kind: Kind::Size(0), ..of_layer("from", Absent, "the layer that it reads, counted from 0") };
 const SHORTCUT: Key =
     Key { kind: Kind::Size(0), ..of_layer("shortcut", Absent, "the layer whose output is added before the nonlinearity") };
@@ -151,7 +166,7 @@ const fn of_layer(path: &'static str, default: crate::key::Default, meaning: &'s
 impl LayerSpec {
     /// Each kind of layer, with its keys.
     pub const KINDS: &'static [(&'static str, &'static [Key])] = &[
-        ("dense", &[UNITS, NONLINEARITY, FROM, SHORTCUT]),
+        ("dense", &[UNITS, NONLINEARITY, FROM, SHORTCUT, NORMALIZATION]),
         ("local", WINDOWS),
         ("conv", WINDOWS),
         ("average_pool", POOL),
@@ -160,12 +175,12 @@ impl LayerSpec {
 
     /// A dense layer above the layer below.
     pub const fn dense(units: usize, nonlinearity: Nonlinearity) -> LayerSpec {
-        LayerSpec::Dense { units, nonlinearity, reads: Reads::BELOW }
+        LayerSpec::Dense { units, nonlinearity, options: LayerOptions::NONE }
     }
 
     /// A locally connected layer above the layer below.
     pub const fn local(kernel: usize, channels: usize, stride: usize, nonlinearity: Nonlinearity) -> LayerSpec {
-        LayerSpec::Local { kernel, channels, stride, nonlinearity, reads: Reads::BELOW }
+        LayerSpec::Local { kernel, channels, stride, nonlinearity, options: LayerOptions::NONE }
     }
 
     /// As configurations name it.
@@ -179,13 +194,13 @@ impl LayerSpec {
         }
     }
 
-    pub fn reads(&self) -> Reads {
+    pub fn options(&self) -> LayerOptions {
         match *self {
-            LayerSpec::Dense { reads, .. }
-            | LayerSpec::Local { reads, .. }
-            | LayerSpec::Conv { reads, .. }
-            | LayerSpec::AveragePool { reads, .. }
-            | LayerSpec::MaxPool { reads, .. } => reads,
+            LayerSpec::Dense { options, .. }
+            | LayerSpec::Local { options, .. }
+            | LayerSpec::Conv { options, .. }
+            | LayerSpec::AveragePool { options, .. }
+            | LayerSpec::MaxPool { options, .. } => options,
         }
     }
 
@@ -206,7 +221,8 @@ impl LayerSpec {
             _ if self.nonlinearity() == Nonlinearity::Tanh => {}
             _ => all += &format!(", {}", self.nonlinearity().name()),
         }
-        let Reads { from, shortcut } = self.reads();
+        let LayerOptions { from, shortcut, normalization } = self.options();
+        normalization.into_iter().for_each(|_| all += ", batch normalization");
         from.into_iter().for_each(|layer| all += &format!(", from {layer}"));
         shortcut.into_iter().for_each(|layer| all += &format!(", shortcut {layer}"));
         all

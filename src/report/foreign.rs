@@ -34,7 +34,7 @@ pub fn make_known(folders: &[PathBuf]) {
         feedback: Feedback::None,
         settings: settings.leak(),
         convolutions: true,
-        shortcuts: true,
+        residual: true,
         build: |_, _, _, _, _| bail!("only the program that has this rule can train it"),
     });
     rules::add_foreign(definitions.collect());

@@ -120,8 +120,8 @@ impl Network {
         let unshared: Vec<Layer> = layers
             .iter()
             .map(|layer| match *layer {
-                Layer::Conv { kernel, channels, stride, nonlinearity, reads } => {
-                    Layer::Local { kernel, channels, stride, nonlinearity, reads }
+                Layer::Conv { kernel, channels, stride, nonlinearity, options } => {
+                    Layer::Local { kernel, channels, stride, nonlinearity, options }
                 }
                 layer => layer,
             })

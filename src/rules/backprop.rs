@@ -12,7 +12,7 @@ pub const BP: Definition = Definition {
     feedback: Feedback::None,
     settings: &[],
     convolutions: true,
-    shortcuts: true,
+    residual: true,
     build: |_, forward, network, maps, backend| Ok(Box::new(Backprop::new(forward, network, maps, backend))),
 };
 
@@ -31,11 +31,11 @@ impl Backprop {
 impl Rule for Backprop {
     fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(step.backend());
+        forward.train(step);
         step.update(forward.update(forward.depth() - 1, forward.error));
         for layer in self.errors.downwards() {
             let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply_transposed(forward.maps[reader], above, to);
-            let delta = self.errors.collect(step.backend(), forward, layer, back);
+            let delta = self.errors.collect(step, forward, layer, back);
             step.update(forward.update(layer, delta));
         }
     }

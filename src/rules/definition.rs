@@ -24,8 +24,8 @@ pub struct Definition {
     pub settings: &'static [Setting],
     /// Whether it trains layers that share weights among positions, and through pools: those have no inverses.
     pub convolutions: bool,
-    /// Whether it trains layers that read others than the one below: `from` and `shortcut`.
-    pub shortcuts: bool,
+    /// Whether it trains what residual networks are made of: the keys `from`, `shortcut` and `normalization` of layers.
+    pub residual: bool,
     pub build: Build,
 }
 

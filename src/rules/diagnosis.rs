@@ -50,9 +50,10 @@ impl Diagnosis {
     }
 
     /// Runs both rules on the backend's batch, and the inverses on what is not corrupted. No parameter changes. By layer, none of pools.
-    pub fn run(&self, rule: &dyn Rule, backend: &mut dyn Backend) -> Vec<Option<Comparison>> {
+    /// `all` gathers what all ranks have, of what one has.
+    pub fn run(&self, rule: &dyn Rule, backend: &mut dyn Backend, all: &dyn Fn(Vec<f32>) -> Vec<f32>) -> Vec<Option<Comparison>> {
         let updates_of = |rule: &dyn Rule, backend: &mut dyn Backend| {
-            let mut step = Collected::on(backend);
+            let mut step = Collected::among(backend, all);
             rule.learn(&mut step, Phase::Both);
             step.updates
         };

@@ -26,7 +26,7 @@ pub const DRTP: Definition = family("drtp", Plasticity::Fixed, |_, forward, netw
 
 const fn family(name: &'static str, plasticity: Plasticity, build: Build) -> Definition {
     let feedback = Feedback::Direct(plasticity);
-    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, shortcuts: true, build }
+    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, residual: true, build }
 }
 
 fn of_error(_: &Learning, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {
@@ -62,7 +62,7 @@ impl DirectFeedbackAlignment {
 impl Rule for DirectFeedbackAlignment {
     fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(step.backend());
+        forward.train(step);
         step.update(forward.update(forward.depth() - 1, forward.error));
         let sent = match self.sent {
             Sent::Error => forward.error,
@@ -77,7 +77,8 @@ impl Rule for DirectFeedbackAlignment {
             let backend = step.backend();
             backend.apply(feedback, &[(sent, delta)]);
             backend.through_nonlinearity(delta, h);
-            step.update(forward.update(layer, delta));
+            let error = forward.error_of_weights(step, layer, delta);
+            step.update(forward.update(layer, error));
             if self.trained {
                 step.update(Update { map: feedback, pre: sent, post: h });
             }

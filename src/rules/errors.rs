@@ -1,9 +1,9 @@
 //! Errors of hidden activities on their way down, for the rules that lead them from layer to layer.
 //!
 //! An activity's error is the sum of what comes back from the layers that read it. In most networks that is one layer; a shortcut brings the
-//! error of the layer that it leads to as it is.
+//! error of the pre-activation that it leads to as it is.
 
-use super::Forward;
+use super::{Forward, Step};
 use crate::compute::{Activity, Backend};
 use crate::network::Network;
 
@@ -15,7 +15,10 @@ pub struct Errors {
 }
 
 struct Hidden {
+    /// Of the pre-activation.
     delta: Activity,
+    /// Of what the weights yield, which is another where that is normalised.
+    of_weights: Activity,
     /// Layers that read the activity through weights or pools.
     readers: Vec<usize>,
     /// Layers that it is added to.
@@ -26,13 +29,14 @@ struct Hidden {
 
 impl Errors {
     pub fn new(forward: &Forward, network: &Network, backend: &mut dyn Backend) -> Errors {
-        let mut hidden = |l: usize| {
+        let hidden = |l: usize| {
             let readers: Vec<usize> = network.readers(l).collect();
             let delta = backend.activity(network.shape(l));
             let more = (readers.len() > 1).then(|| backend.activity(network.shape(l)));
-            Hidden { delta, more, readers, shortcuts: network.shortcuts(l).collect() }
+            let of_weights = forward.weights_error(l - 1, delta);
+            Hidden { delta, of_weights, more, readers, shortcuts: network.shortcuts(l).collect() }
         };
-        Errors { hidden: (1..network.depth()).map(&mut hidden).collect(), top: forward.error }
+        Errors { hidden: (1..network.depth()).map(hidden).collect(), top: forward.error }
     }
 
     /// Hidden layers (from 0), from the highest: the order in which errors can be collected.
@@ -40,9 +44,9 @@ impl Errors {
         (0..self.hidden.len()).rev()
     }
 
-    /// `dLoss/da` of layer `layer` (from 0), as far as the rule goes: once it was collected and led through the nonlinearity.
+    /// Error of what the weights of layer `layer` (from 0) yield: the postsynaptic factor of their gradient, once it was collected.
     pub fn of(&self, layer: usize) -> Activity {
-        self.hidden.get(layer).map_or(self.top, |hidden| hidden.delta)
+        self.hidden.get(layer).map_or(self.top, |hidden| hidden.of_weights)
     }
 
     /// Layers that read what layer `layer` gives.
@@ -50,16 +54,17 @@ impl Errors {
         &self.hidden[layer].readers
     }
 
-    /// `delta_l = (sum of back(delta_k)) * s_l'(a_l)` over the readers k of layer `layer`, which are done: `back(backend, k, delta_k, to)`
-    /// leads the error of k's pre-activation back through k.
+    /// `delta_l = (sum of back(delta_k)) * s_l'(a_l)` over the readers k of layer `layer`, which are done, and from there to [`Errors::of`] it:
+    /// `back(backend, k, delta_k, to)` leads the error of what the weights of k yield back through k. Collective where l is normalised.
     pub fn collect(
         &self,
-        backend: &mut dyn Backend,
+        step: &mut dyn Step,
         forward: &Forward,
         layer: usize,
         back: impl Fn(&mut dyn Backend, usize, Activity, Activity),
     ) -> Activity {
-        let Hidden { delta, readers, shortcuts, more } = &self.hidden[layer];
+        let backend = step.backend();
+        let Hidden { delta, readers, shortcuts, more, .. } = &self.hidden[layer];
         for (place, &reader) in readers.iter().enumerate() {
             match more {
                 Some(more) if place > 0 => {
@@ -70,13 +75,14 @@ impl Errors {
             }
         }
         for (place, &above) in shortcuts.iter().enumerate() {
+            let above = self.hidden[above].delta;
             if readers.is_empty() && place == 0 {
-                backend.step_along(self.of(above), 0.0, self.of(above), *delta);
+                backend.step_along(above, 0.0, above, *delta);
             } else {
-                backend.add(*delta, self.of(above), *delta);
+                backend.add(*delta, above, *delta);
             }
         }
         backend.through_nonlinearity(*delta, forward.h[layer + 1]);
-        *delta
+        forward.error_of_weights(step, layer, *delta)
     }
 }

@@ -24,7 +24,7 @@ pub const BRSF: Definition = family("brsf", Plasticity::Signs(Magnitude::Redrawn
 
 const fn family(name: &'static str, plasticity: Plasticity) -> Definition {
     let feedback = Feedback::Layered(plasticity);
-    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, shortcuts: true, build }
+    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, residual: true, build }
 }
 
 fn build(_: &Learning, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {
@@ -51,7 +51,7 @@ impl FeedbackAlignment {
 impl Rule for FeedbackAlignment {
     fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(step.backend());
+        forward.train(step);
         let feedback = |reader: usize| self.feedback[reader].expect("every layer but the first has feedback");
         step.update(forward.update(forward.depth() - 1, forward.error));
         for layer in self.errors.downwards() {
@@ -62,7 +62,7 @@ impl Rule for FeedbackAlignment {
                 }
             }
             let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply(feedback(reader), &[(above, to)]);
-            let delta = self.errors.collect(step.backend(), forward, layer, back);
+            let delta = self.errors.collect(step, forward, layer, back);
             step.update(forward.update(layer, delta));
         }
     }

@@ -22,7 +22,7 @@ pub const L_DRL: Definition = Definition {
     feedback: Feedback::None,
     settings: &[Setting::Sigma, Setting::TargetStep],
     convolutions: false,
-    shortcuts: false,
+    residual: false,
     build: |learning, forward, network, maps, backend| {
         Ok(Box::new(LocalDifferenceReconstruction::new(learning, forward, network, maps, backend)?))
     },

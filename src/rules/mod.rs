@@ -23,6 +23,7 @@ mod errors;
 mod feedback_alignment;
 mod forward;
 mod local_difference_reconstruction;
+mod normalization;
 mod registry;
 mod settings;
 mod target_propagation;
@@ -79,6 +80,9 @@ pub trait Step {
     /// A map may have several, one after the other: their gradients add up.
     fn update(&mut self, update: Update);
 
+    /// The values of a dense `activity` in the samples of all ranks, in the order of the global batch: [samples, units]. Collective.
+    fn gather(&mut self, activity: Activity) -> Vec<f32>;
+
     /// How many times the inverses have learned from this batch before: noise is another one each time.
     fn iteration(&self) -> usize {
         0
@@ -89,11 +93,19 @@ pub trait Step {
 pub struct Collected<'a> {
     pub backend: &'a mut dyn Backend,
     pub updates: Vec<Update>,
+    /// What all ranks have, of what one has.
+    all: &'a dyn Fn(Vec<f32>) -> Vec<f32>,
 }
 
 impl<'a> Collected<'a> {
+    /// Of one rank.
     pub fn on(backend: &'a mut dyn Backend) -> Collected<'a> {
-        Collected { backend, updates: Vec::new() }
+        Collected::among(backend, &|own| own)
+    }
+
+    /// Of a rank among others, whose values `all` gathers.
+    pub fn among(backend: &'a mut dyn Backend, all: &'a dyn Fn(Vec<f32>) -> Vec<f32>) -> Collected<'a> {
+        Collected { backend, updates: Vec::new(), all }
     }
 }
 
@@ -104,6 +116,11 @@ impl Step for Collected<'_> {
 
     fn update(&mut self, update: Update) {
         self.updates.push(update);
+    }
+
+    fn gather(&mut self, activity: Activity) -> Vec<f32> {
+        // What could not be read is no number, and found when the losses are looked at.
+        (self.all)(self.backend.read_activity(activity).unwrap_or_default())
     }
 }
 

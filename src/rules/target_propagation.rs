@@ -52,7 +52,7 @@ pub const AO_SDTP: Definition = family(
 );
 
 const fn family(name: &'static str, inverses: Inverses, settings: &'static [Setting], build: Build) -> Definition {
-    Definition { name, inverses, feedback: Feedback::None, settings, convolutions: false, shortcuts: false, build }
+    Definition { name, inverses, feedback: Feedback::None, settings, convolutions: false, residual: false, build }
 }
 
 /// sdtp, and ao_sdtp, whose maps have the random features.

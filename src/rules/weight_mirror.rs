@@ -19,7 +19,7 @@ pub const WM: Definition = Definition {
     feedback: Feedback::Layered(Plasticity::Trained),
     settings: &[Setting::Sigma],
     convolutions: true,
-    shortcuts: true,
+    residual: true,
     build: |learning, forward, network, maps, backend| {
         let sigma = learning.sigma.as_ref().context("learning.sigma is needed by wm")?;
         Ok(Box::new(WeightMirror::new(sigma, forward, network, maps, backend)?))
@@ -80,12 +80,12 @@ impl WeightMirror {
 impl Rule for WeightMirror {
     fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(step.backend());
+        forward.train(step);
         step.update(forward.update(forward.depth() - 1, forward.error));
         for (below, mirror) in self.mirrors.iter().enumerate().rev() {
             let feedback = |reader: usize| self.mirrors[reader - 1].feedback;
             let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply(feedback(reader), &[(above, to)]);
-            let delta = self.errors.collect(step.backend(), forward, below, back);
+            let delta = self.errors.collect(step, forward, below, back);
             step.update(forward.update(below, delta));
             self.reflect(step, below + 1, mirror);
         }

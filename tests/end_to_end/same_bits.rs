@@ -85,7 +85,7 @@ fn convolutional_layers() {
     for rule in ["fa", "dfa"] {
         let config = site.configure(rule, &format!("rule = \"{rule}\""), THREE_EPOCHS);
         let conv = "network.layers=[{kind=\"conv\", kernel=3, channels=5}, \
-                    {kind=\"conv\", kernel=3, channels=5, shortcut=0}, {kind=\"max_pool\", kernel=2, stride=2}, \
+                    {kind=\"conv\", kernel=3, channels=5, normalization=\"batch\", shortcut=0}, {kind=\"max_pool\", kernel=2, stride=2}, \
                     {kind=\"dense\", units=16, nonlinearity=\"gelu\"}]";
         for ranks in [1, 2, 4] {
             site.succeed(ranks, &["train", &config, "--out", &format!("{rule}{ranks}"), "--set", conv]);

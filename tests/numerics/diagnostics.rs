@@ -25,7 +25,7 @@ fn diagnose(learner: &mut Learner) -> Vec<LayerDiagnostics> {
 
 #[test]
 fn backprop_is_what_it_is_compared_with() {
-    for network in ["dense", "local", "conv", "pools", "residual", "dense_autoencoder"] {
+    for network in ["dense", "local", "conv", "pools", "residual", "normalized", "dense_autoencoder"] {
         for kernels in kernels() {
             let config = config(network, &[ON, &format!("parallel.kernels=\"{kernels}\"")]);
             let layers = diagnose(&mut Learner::new(&config, &samples(network), 2));

@@ -147,8 +147,8 @@ impl Naive {
         let linear = config.output == Output::Linear;
         let top = Configured::dense(if linear { units(image) } else { classes }, Nonlinearity::Identity);
         for (index, layer) in config.layers.iter().chain([&top]).enumerate() {
-            let source = layer.reads().from.map_or(index, |below| below + 1);
-            let shortcut = layer.reads().shortcut.map(|below| below + 1);
+            let source = layer.options().from.map_or(index, |below| below + 1);
+            let shortcut = layer.options().shortcut.map(|below| below + 1);
             let (shape, below) = match source {
                 0 => (image, Nonlinearity::Identity),
                 _ => (layers[source - 1].output, config.layers[source - 1].nonlinearity()),

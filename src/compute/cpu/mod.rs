@@ -11,6 +11,8 @@
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod apply;
 #[allow(clippy::undocumented_unsafe_blocks)]
+mod channels;
+#[allow(clippy::undocumented_unsafe_blocks)]
 mod chunk;
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod elementary;
@@ -21,6 +23,7 @@ mod memory;
 mod noise;
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod nonlinearity;
+mod normalization;
 mod operations;
 mod output;
 mod parameters;

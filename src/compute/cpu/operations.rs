@@ -23,7 +23,7 @@ use crate::network::{MapId, Output, Pool, Role, Shape};
 use crate::observe::{Doing, span};
 
 /// Below this many vectors a pass is done before other threads would have begun.
-const PARALLEL_VECTORS: usize = 8192;
+pub(super) const PARALLEL_VECTORS: usize = 8192;
 
 impl CpuBackend {
     fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
@@ -337,6 +337,22 @@ impl Backend for CpuBackend {
                 tail.copy_from_slice(self.dense_row(b, from[1], sample));
             }
         }
+    }
+
+    fn fill(&mut self, destination: Activity, values: &[f32]) {
+        self.fill_channels(destination, values);
+    }
+
+    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<Activity>, destination: Activity) {
+        self.sum_positions(a, around, b, destination);
+    }
+
+    fn map_channels(&mut self, a: Activity, subtract: &[f32], scale: &[f32], shift: &[f32], destination: Activity) {
+        self.map_each_channel(a, [subtract, scale, shift], destination);
+    }
+
+    fn through_channels(&mut self, delta: Activity, normal: Activity, of_channels: [&[f32]; 3], destination: Activity) {
+        self.through_each_channel(delta, normal, of_channels, destination);
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {

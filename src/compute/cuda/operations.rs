@@ -16,6 +16,9 @@ use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Pa
 use crate::network::{Map, MapId, Output, Pool as Pooling, Role, Shape};
 use crate::observe::{Doing, span};
 
+/// What networks with batch normalisation are refused for, when a backend is made.
+pub const WITHOUT_NORMALIZATION: &str = "the kernels for GPUs of this program do not normalise";
+
 /// What kernels call a nonlinearity.
 fn code(nonlinearity: Nonlinearity) -> i32 {
     match nonlinearity {
@@ -342,6 +345,22 @@ impl Backend for CudaBackend {
             launches::concatenate(launches, &c::Concatenate { a, b, destination, samples, a_channels, b_channels, padding: 0 });
             Ok(())
         });
+    }
+
+    fn fill(&mut self, _: Activity, _: &[f32]) {
+        unreachable!("{WITHOUT_NORMALIZATION}");
+    }
+
+    fn channel_sums(&mut self, _: Activity, _: &[f32], _: Option<Activity>, _: Activity) {
+        unreachable!("{WITHOUT_NORMALIZATION}");
+    }
+
+    fn map_channels(&mut self, _: Activity, _: &[f32], _: &[f32], _: &[f32], _: Activity) {
+        unreachable!("{WITHOUT_NORMALIZATION}");
+    }
+
+    fn through_channels(&mut self, _: Activity, _: Activity, _: [&[f32]; 3], _: Activity) {
+        unreachable!("{WITHOUT_NORMALIZATION}");
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {

@@ -20,6 +20,21 @@ impl TorchBackend {
         });
     }
 
+    /// Gives `destination` what its nonlinearity makes of `sums`.
+    fn settle_sums(&mut self, destination: Activity, sums: Tensor) -> Result<()> {
+        let slot = &mut self.slots[destination.0];
+        if !slot.nonlinearity.slope_follows_from_value() {
+            slot.pre_activation = sums.copy();
+        }
+        slot.values = through(slot.nonlinearity, sums)?;
+        Ok(())
+    }
+
+    /// A number of each channel, for all positions and samples.
+    fn of_channels(&self, values: &[f32]) -> Result<Tensor, TchError> {
+        Tensor::from_slice(values).f_view([1, 1, values.len() as i64])?.f_to_device(self.device)
+    }
+
     fn timed_pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
         let spec = self.maps.get(map);
         let doing = profile::pass(spec.role, transposed);
@@ -189,15 +204,7 @@ impl Backend for TorchBackend {
 
     fn add(&mut self, a: Activity, b: Activity, destination: Activity) {
         let bytes = (12 * self.slots[destination.0].shape.units() * self.batch) as f64;
-        self.attempt(Doing::Elementwise, 0.0, bytes, |this| {
-            let sums = this.values(a).f_add(this.values(b))?;
-            let slot = &mut this.slots[destination.0];
-            if !slot.nonlinearity.slope_follows_from_value() {
-                slot.pre_activation = sums.copy();
-            }
-            slot.values = through(slot.nonlinearity, sums)?;
-            Ok(())
-        });
+        self.attempt(Doing::Elementwise, 0.0, bytes, |this| this.settle_sums(destination, this.values(a).f_add(this.values(b))?));
     }
 
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
@@ -228,6 +235,39 @@ impl Backend for TorchBackend {
 
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity) {
         self.elementwise(destination, 2, |this| Tensor::f_cat(&[this.values(a), this.values(b)], 2));
+    }
+
+    fn fill(&mut self, destination: Activity, values: &[f32]) {
+        self.elementwise(destination, 1, |this| {
+            let shape = this.slots[destination.0].shape;
+            let size = [shape.positions() as i64, this.batch as i64, shape.channels as i64];
+            this.of_channels(values)?.f_expand(size, false)?.f_contiguous()
+        });
+    }
+
+    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<Activity>, destination: Activity) {
+        self.elementwise(destination, 2, |this| {
+            let a = this.values(a).f_sub(&this.of_channels(around)?)?;
+            let products = a.f_mul(b.map_or(&a, |b| this.values(b)))?;
+            let sums = [products, a].iter().map(|of| of.f_sum_dim_intlist(0, true, Kind::Float)).collect::<Result<Vec<_>, _>>()?;
+            Tensor::f_cat(&sums, 2)
+        });
+    }
+
+    fn map_channels(&mut self, a: Activity, subtract: &[f32], scale: &[f32], shift: &[f32], destination: Activity) {
+        let bytes = (8 * self.slots[destination.0].shape.units() * self.batch) as f64;
+        self.attempt(Doing::Elementwise, 0.0, bytes, |this| {
+            let scaled = this.values(a).f_sub(&this.of_channels(subtract)?)?.f_mul(&this.of_channels(scale)?)?;
+            this.settle_sums(destination, scaled.f_add(&this.of_channels(shift)?)?)
+        });
+    }
+
+    fn through_channels(&mut self, delta: Activity, normal: Activity, of_channels: [&[f32]; 3], destination: Activity) {
+        self.elementwise(destination, 3, |this| {
+            let [factor, mean, product] = of_channels.map(|values| this.of_channels(values));
+            let error = this.values(delta).f_sub(&mean?)?.f_sub(&this.values(normal).f_mul(&product?)?)?;
+            error.f_mul(&factor?)
+        });
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {

@@ -226,7 +226,10 @@ fn combinations_without_meaning_are_refused() {
         ),
         (&[CONV, "learning.rule=bp"], None),
         (&[SHORTCUT, "learning.rule=wm"], None),
-        (&[SHORTCUT], Some("network.layers: layer 2 has the key shortcut, and rule \"dtp\" trains layers that read the one below alone")),
+        (
+            &[SHORTCUT],
+            Some("network.layers: layer 2 has the key shortcut, which rule \"dtp\" cannot train; leave it out, or use one of the rules bp"),
+        ),
         (
             &["network.layers=[{kind = \"dense\", units = 8}, {kind = \"dense\", units = 8, from = 1}]", "learning.rule=bp"],
             Some("network.layers: layer 1 (dense) has from = 1, which is no layer below it; name one that stands below"),

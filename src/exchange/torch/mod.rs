@@ -202,6 +202,10 @@ impl TensorExchange {
 impl UpdateExchange for TensorExchange {
     type Backend = TorchBackend;
 
+    fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
     fn take(&mut self, backend: &mut TorchBackend, update: Update) -> Result<()> {
         if backend.maps.get(update.map).pool.is_some() {
             return Ok(());

@@ -99,7 +99,8 @@ impl Executor for OnCpu {
 
     fn diagnose(&mut self, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
         let diagnosis = self.diagnosis.as_ref().context("training.diagnostics was off when the engine was made")?;
-        let comparisons = diagnosis.run(rule, &mut self.backend);
+        let transport = self.exchange.transport().clone();
+        let comparisons = diagnosis.run(rule, &mut self.backend, &|own| transport.all_of(&own));
         diagnostics::measure(&mut self.backend, &mut self.exchange, &comparisons)
     }
 

@@ -16,7 +16,7 @@ use crate::compute::cuda::nvrtc::Nvrtc;
 use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup, memory_rate, old_driver, product_rate};
 use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
-use crate::compute::{Backend, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::config::Config;
 use crate::exchange::cuda::CudaExchange;
 use crate::exchange::{Optimizers, Sharing, Transport};
@@ -122,6 +122,7 @@ impl OnGpu {
         threads: usize,
     ) -> Result<(OnGpu, Box<dyn Rule>)> {
         refuse_diagnostics(config)?;
+        refuse_normalization(&maps)?;
         let (size, rank) = (transport.size(), transport.rank());
         let capacity = config.data.batch_size / size;
         let sharing = Sharing::plan(&maps, size, config.parallel.exchange, capacity);
@@ -168,6 +169,13 @@ impl OnGpu {
     }
 }
 
+/// An error where layers are normalised, which libtorch and the CPU's kernels do.
+fn refuse_normalization(maps: &Maps) -> Result<()> {
+    let Some(layer) = maps.normalization.iter().position(Option::is_some) else { return Ok(()) };
+    let how = "set parallel.kernels = \"libtorch\" (in a program with libtorch), or parallel.device = \"cpu\"";
+    Err(Exit::Usage.error(format!("network.layers[{layer}].normalization: the kernels \"cuda\" do not normalise; {how}")))
+}
+
 /// A step whose updates are taken down.
 struct Taking<'a> {
     backend: &'a mut CudaBackend,
@@ -182,6 +190,10 @@ impl Step for Taking<'_> {
 
     fn update(&mut self, update: Update) {
         self.updates.push(update);
+    }
+
+    fn gather(&mut self, _: Activity) -> Vec<f32> {
+        unreachable!("networks that need it are refused");
     }
 
     fn iteration(&self) -> usize {

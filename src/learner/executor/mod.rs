@@ -15,7 +15,7 @@ use crate::compute::device::{Device, Kernels};
 use crate::compute::profile::Profile;
 #[cfg(feature = "torch")]
 use crate::compute::settings::KernelChoice;
-use crate::compute::{Backend, Update};
+use crate::compute::{Activity, Backend, Update};
 use crate::config::Config;
 use crate::exchange::{Optimizers, Transport, UpdateExchange};
 use crate::exit::Exit;
@@ -192,6 +192,16 @@ impl<E: UpdateExchange> Step for Learning<'_, E> {
 
     fn iteration(&self) -> usize {
         self.iteration
+    }
+
+    fn gather(&mut self, activity: Activity) -> Vec<f32> {
+        match self.backend.read_activity(activity) {
+            Ok(own) => self.exchange.transport().all_of(&own),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                Vec::new()
+            }
+        }
     }
 
     fn update(&mut self, update: Update) {

@@ -1,0 +1,75 @@
+//! The operations of batch normalisation on the CPU: each one parallel pass over samples.
+
+use std::marker::PhantomData;
+use std::time::Instant;
+
+use super::channels::{ChannelSums, MapChannels, Samples, ThroughChannels, padded};
+use super::elementwise::Sloped;
+use super::nonlinearity::through;
+use super::operations::PARALLEL_VECTORS;
+use super::simd::{Isa, LANES};
+use super::{CpuBackend, Slot};
+use crate::compute::Activity;
+use crate::network::Shape;
+use crate::observe::{Doing, span};
+
+impl CpuBackend {
+    /// Runs `body` over the samples of activities shaped as `slot`, `operands` of which are read or written.
+    fn by_channel(&mut self, slot: Slot, operands: usize, body: impl Fn(Isa, Samples) + Sync) {
+        let started = Instant::now();
+        let _span = span(Doing::Elementwise, None);
+        let (positions, batch, stride) = (slot.shape.positions(), self.batch, slot.stride);
+        let elements = positions * batch * stride;
+        let parts = if elements / LANES < PARALLEL_VECTORS { 1 } else { 4 * self.pool.threads() };
+        let isa = self.isa;
+        self.pool.run_ranges(batch, parts, |range| {
+            body(isa, Samples { positions, batch, stride, begin: range.start, end: range.end });
+        });
+        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
+    }
+
+    pub(super) fn fill_channels(&mut self, destination: Activity, values: &[f32]) {
+        let (slot, to) = (self.place(destination), self.values(destination));
+        for row in 0..slot.shape.positions() * self.batch {
+            // SAFETY: each position of a sample has so many channels, and the backend is borrowed by this alone.
+            unsafe { std::slice::from_raw_parts_mut(to.at(row * slot.stride), slot.shape.channels) }.copy_from_slice(values);
+        }
+    }
+
+    pub(super) fn sum_positions(&mut self, a: Activity, around: &[f32], b: Option<Activity>, destination: Activity) {
+        let (slot, to) = (self.place(a), self.place(destination));
+        assert_eq!(to.shape, Shape::flat(2 * slot.shape.channels), "two sums for each channel");
+        let around = padded(around, slot.stride);
+        let [a, out] = [a, destination].map(|activity| self.values(activity));
+        let b = b.map(|b| self.values(b));
+        let (channels, to_stride) = (slot.shape.channels, to.stride);
+        // SAFETY: a and b have the slot's shape, the destination two numbers a channel, and this thread alone has the samples.
+        self.by_channel(slot, 2, |isa, samples| unsafe {
+            isa.run(ChannelSums { samples, channels, a, around: &around, b, to: out, to_stride });
+        });
+    }
+
+    pub(super) fn map_each_channel(&mut self, a: Activity, of_channels: [&[f32]; 3], destination: Activity) {
+        let slot = self.place(destination);
+        let [subtract, scale, shift] = of_channels.map(|values| padded(values, slot.stride));
+        let a = self.values(a);
+        through!(slot.nonlinearity, N => {
+            let [y, pre_activation] = [self.values(destination), self.pre_activations(destination)];
+            // SAFETY: both have the slot's shape, and this thread alone has the samples.
+            self.by_channel(slot, 2, |isa, samples| unsafe {
+                let to = Sloped::<N> { y, pre_activation, nonlinearity: PhantomData };
+                isa.run(MapChannels { samples, a, subtract: &subtract, scale: &scale, shift: &shift, to });
+            });
+        });
+    }
+
+    pub(super) fn through_each_channel(&mut self, delta: Activity, normal: Activity, of_channels: [&[f32]; 3], destination: Activity) {
+        let slot = self.place(delta);
+        let [factor, mean, product] = of_channels.map(|values| padded(values, slot.stride));
+        let [delta, normal, to] = [delta, normal, destination].map(|activity| self.values(activity));
+        // SAFETY: all three have the slot's shape, and this thread alone has the samples.
+        self.by_channel(slot, 3, |isa, samples| unsafe {
+            isa.run(ThroughChannels { samples, delta, normal, factor: &factor, mean: &mean, product: &product, to });
+        });
+    }
+}
