@@ -298,13 +298,32 @@ fn networks_have_table_3s_parameters() {
 /// Rules that came after the paper.
 const BEYOND: [&str; 8] = ["kp", "usf", "frsf", "brsf", "wm", "dkp", "drtp", "l_drl"];
 
+/// Rules without inverses.
+const RESIDUAL: [&str; 10] = ["bp", "fa", "dfa", "kp", "usf", "frsf", "brsf", "wm", "dkp", "drtp"];
+
+#[test]
+fn resnet_20_has_its_parameters_under_every_rule() {
+    for rule in RESIDUAL {
+        let config = load(&format!("beyond/cifar_resnet20_{rule}"));
+        assert_eq!(config.learning.rule.name(), rule);
+        let network = Network::new([32, 32, 3], 10, &config.network).unwrap();
+        let maps = Maps::new(&network, &config.learning.needs());
+        // 19 convolutions and two of shortcuts, two numbers for each of their channels, and the output layer.
+        let convolutions = 9 * (3 * 16 + 6 * 16 * 16 + 16 * 32 + 5 * 32 * 32 + 32 * 64 + 5 * 64 * 64) + 16 * 32 + 32 * 64;
+        let channels = 7 * 16 + 7 * 32 + 7 * 64;
+        assert_eq!(maps.parameters(Role::Forward), convolutions + 650);
+        assert_eq!([Role::Normalization, Role::Statistics].map(|role| maps.parameters(role)), [2 * channels; 2]);
+    }
+}
+
 #[test]
 fn rules_beyond_the_paper_have_a_file_for_each_of_its_networks() {
     let folder = path("beyond/x").parent().unwrap().read_dir().unwrap();
     let found: BTreeSet<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let networks = NETWORKS.into_iter().chain(["imagenet"]);
     let expected = networks.flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}.toml")));
-    assert_eq!(found, expected.collect());
+    let residual = RESIDUAL.map(|rule| format!("cifar_resnet20_{rule}.toml"));
+    assert_eq!(found, expected.chain(residual).collect());
     for network in NETWORKS.into_iter().chain(["imagenet"]) {
         let of_the_paper = load(&format!("{network}_bp"));
         for rule in BEYOND {
@@ -324,7 +343,7 @@ struct Check {
 #[test]
 fn check_passes_on_all_of_them() {
     let beyond = NETWORKS.iter().flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}")));
-    let beyond = beyond.map(|name| (format!("beyond/{name}"), name));
+    let beyond = beyond.chain(RESIDUAL.map(|rule| format!("cifar_resnet20_{rule}"))).map(|name| (format!("beyond/{name}"), name));
     for (file, name) in names().into_iter().map(|name| (name.clone(), name)).chain(beyond) {
         let ([height, width, channels], classes) = image(&name);
         for output in [&["--json"][..], &[]] {

@@ -169,15 +169,15 @@ pub trait Backend {
     /// `destination = values` in every sample: as many as a position has channels.
     fn fill(&mut self, destination: Activity, values: &[f32]);
 
-    /// `destination = [sum (a - around) b, sum (a - around)]` over the positions of each sample, channel by channel, with `a - around` in the
-    /// place of b where there is none; `destination` is dense, of twice the channels.
-    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<Activity>, destination: Activity);
+    /// `destination = [sum a' b', sum a']` over the positions of each sample, channel by channel; `destination` is dense, of twice the
+    /// channels. `a' = a - around`, and `b' = (b - subtract) scale`, or a' where there is no `(b, [subtract, scale])`.
+    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity);
 
     /// `destination = s((a - subtract) scale + shift)`, with numbers of each channel and the destination's nonlinearity s.
     fn map_channels(&mut self, a: Activity, subtract: &[f32], scale: &[f32], shift: &[f32], destination: Activity);
 
-    /// `destination = factor (delta - mean - normal product)`, with [factor, mean, product] of each channel.
-    fn through_channels(&mut self, delta: Activity, normal: Activity, of_channels: [&[f32]; 3], destination: Activity);
+    /// `destination = factor (delta - mean - (a - around) slope)`, with [factor, mean, around, slope] of each channel.
+    fn through_channels(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity);
 
     /// Gives the backend the samples that everything after works on.
     fn begin(&mut self, batch: &Batch) -> Result<()>;

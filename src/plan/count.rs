@@ -202,11 +202,11 @@ impl Backend for Counter {
 
     fn fill(&mut self, _: Activity, _: &[f32]) {}
 
-    fn channel_sums(&mut self, _: Activity, _: &[f32], _: Option<Activity>, _: Activity) {}
+    fn channel_sums(&mut self, _: Activity, _: &[f32], _: Option<(Activity, [&[f32]; 2])>, _: Activity) {}
 
     fn map_channels(&mut self, _: Activity, _: &[f32], _: &[f32], _: &[f32], _: Activity) {}
 
-    fn through_channels(&mut self, _: Activity, _: Activity, _: [&[f32]; 3], _: Activity) {}
+    fn through_channels(&mut self, _: Activity, _: Activity, _: [&[f32]; 4], _: Activity) {}
 
     fn begin(&mut self, _: &Batch) -> Result<()> {
         Ok(())

@@ -21,9 +21,8 @@ pub struct Normalization {
     statistics: MapId,
     channels: usize,
     positions: usize,
-    /// What the weights yield, and x.
+    /// What the weights yield.
     sums: Activity,
-    normal: Activity,
     /// 1: the presynaptic factor of both maps.
     one: Activity,
     /// Of each sample, over its positions: sums of squares and values on the way up, of products with x and values of the error on the way down.
@@ -33,19 +32,18 @@ pub struct Normalization {
     drift: Activity,
     /// Error of `sums`.
     error: Activity,
-    /// `1 / sqrt(variance + 1e-5)` of the batch.
-    inverse_deviations: RefCell<Vec<f32>>,
+    /// Mean and `1 / sqrt(variance + 1e-5)` that x was made by.
+    made_by: RefCell<[Vec<f32>; 2]>,
 }
 
 impl Normalization {
     pub fn new([affine, statistics]: [MapId; 2], layer: &Layer, backend: &mut dyn Backend) -> Normalization {
         let Shape { channels, .. } = layer.output;
-        let [sums, normal, error] = [(); 3].map(|()| backend.activity(layer.output));
+        let [sums, error] = [(); 2].map(|()| backend.activity(layer.output));
         let [moments, products, drift] = [(); 3].map(|()| backend.activity(Shape::flat(2 * channels)));
         let one = backend.activity(Shape::flat(1));
         let positions = layer.output.positions();
-        let inverse_deviations = RefCell::default();
-        Normalization { affine, statistics, channels, positions, sums, normal, one, moments, products, drift, error, inverse_deviations }
+        Normalization { affine, statistics, channels, positions, sums, one, moments, products, drift, error, made_by: RefCell::default() }
     }
 
     /// Where the layer's weights put their result.
@@ -60,14 +58,14 @@ impl Normalization {
 
     /// Normalises the batch by running statistics.
     pub fn evaluate(&self, backend: &mut dyn Backend, destination: Activity) {
-        let [mean, variance] = self.halves(&backend.read_parameter(self.statistics, Part::Weight, Buffer::Weights));
+        let [mean, variance] = halves(&backend.read_parameter(self.statistics, Part::Weight, Buffer::Weights));
         self.normalize(backend, &mean, &variance, destination);
     }
 
     /// Normalises the batch by its own statistics, of which the running ones learn. Collective.
     pub fn train(&self, step: &mut dyn Step, destination: Activity) {
         let backend = step.backend();
-        let [mean, variance] = self.halves(&backend.read_parameter(self.statistics, Part::Weight, Buffer::Weights));
+        let [mean, variance] = halves(&backend.read_parameter(self.statistics, Part::Weight, Buffer::Weights));
         backend.fill(self.one, &[1.0]);
         // Round the running mean, so that little is lost where squares are taken from each other.
         backend.channel_sums(self.sums, &mean, None, self.moments);
@@ -86,25 +84,24 @@ impl Normalization {
 
     fn normalize(&self, backend: &mut dyn Backend, mean: &[f32], variance: &[f32], destination: Activity) {
         let inverse = |variance: &f32| (1.0 / (f64::from(*variance) + EPSILON).sqrt()) as f32;
-        let inverse_deviations: Vec<f32> = variance.iter().map(inverse).collect();
-        let [scale, shift] = self.halves(&backend.read_parameter(self.affine, Part::Weight, Buffer::Weights));
-        let zero = vec![0.0; self.channels];
-        backend.map_channels(self.sums, mean, &inverse_deviations, &zero, self.normal);
-        backend.map_channels(self.normal, &zero, &scale, &shift, destination);
-        self.inverse_deviations.replace(inverse_deviations);
+        let inverses: Vec<f32> = variance.iter().map(inverse).collect();
+        let [scale, shift] = halves(&backend.read_parameter(self.affine, Part::Weight, Buffer::Weights));
+        backend.map_channels(self.sums, mean, &products(&scale, &inverses), &shift, destination);
+        self.made_by.replace([mean.to_vec(), inverses]);
     }
 
     /// From the error of y to that of what the weights yield, through the statistics: the scale and the shift learn. Collective.
     pub fn through(&self, step: &mut dyn Step, delta: Activity) -> Activity {
-        let backend = step.backend();
-        backend.channel_sums(delta, &vec![0.0; self.channels], Some(self.normal), self.products);
+        let made_by = self.made_by.borrow();
+        let [mean, inverses] = &*made_by;
+        step.backend().channel_sums(delta, &vec![0.0; self.channels], Some((self.sums, [mean, inverses])), self.products);
         step.update(Update { map: self.affine, pre: self.one, post: self.products });
         let (totals, count) = self.totals(step, self.products);
+        let [with_x, alone] = totals.map(|sums| sums.iter().map(|sum| (sum / count) as f32).collect::<Vec<_>>());
         let backend = step.backend();
-        let [scale, _] = self.halves(&backend.read_parameter(self.affine, Part::Weight, Buffer::Weights));
-        let factor: Vec<f32> = scale.iter().zip(&*self.inverse_deviations.borrow()).map(|(scale, inverse)| scale * inverse).collect();
-        let [products, means] = totals.map(|sums| sums.iter().map(|sum| (sum / count) as f32).collect::<Vec<_>>());
-        backend.through_channels(delta, self.normal, [&factor, &means, &products], self.error);
+        let [scale, _] = halves(&backend.read_parameter(self.affine, Part::Weight, Buffer::Weights));
+        let of_channels = [&products(&scale, inverses)[..], &alone, mean, &products(&with_x, inverses)];
+        backend.through_channels(delta, self.sums, of_channels, self.error);
         self.error
     }
 
@@ -118,10 +115,14 @@ impl Normalization {
         let second = totals.split_off(self.channels);
         ([totals, second], (all.len() / (2 * self.channels) * self.positions) as f64)
     }
+}
 
-    /// The two vectors of a map.
-    fn halves(&self, values: &[f32]) -> [Vec<f32>; 2] {
-        let (first, second) = values.split_at(values.len() / 2);
-        [first.to_vec(), second.to_vec()]
-    }
+/// The two vectors of a map.
+fn halves(values: &[f32]) -> [Vec<f32>; 2] {
+    let (first, second) = values.split_at(values.len() / 2);
+    [first.to_vec(), second.to_vec()]
+}
+
+fn products(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a * b).collect()
 }

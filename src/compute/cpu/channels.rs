@@ -15,13 +15,13 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Calls `f(element, channel)` for each vector, channel by channel: positions come last.
+    /// Calls `f(element, sample, channel)` for the place where each vector begins, in the order of memory.
     #[inline(always)]
-    fn each(&self, mut f: impl FnMut(usize, usize)) {
+    fn each(&self, mut f: impl FnMut(usize, usize, usize)) {
         for position in 0..self.positions {
             for sample in self.begin..self.end {
                 let row = (position * self.batch + sample) * self.stride;
-                (0..self.stride).step_by(LANES).for_each(|channel| f(row + channel, channel));
+                (0..self.stride).step_by(LANES).for_each(|channel| f(row + channel, sample, channel));
             }
         }
     }
@@ -34,14 +34,14 @@ pub fn padded(values: &[f32], stride: usize) -> Vec<f32> {
     row
 }
 
-/// `to = [sum (a - around) b, sum (a - around)]` over the positions of each sample, with `a - around` in the place of b where there is none. A
-/// sum runs in the order of positions.
+/// `to = [sum a' b', sum a']` over the positions of each sample, with `a' = a - around` and `b' = (b - subtract) scale`, or a' where there is no
+/// `(b, [subtract, scale])`. A sum runs in the order of positions.
 pub struct ChannelSums<'a> {
     pub samples: Samples,
     pub channels: usize,
     pub a: Values,
     pub around: &'a [f32],
-    pub b: Option<Values>,
+    pub b: Option<(Values, [&'a [f32]; 2])>,
     pub to: Values,
     pub to_stride: usize,
 }
@@ -51,26 +51,25 @@ impl Kernel for ChannelSums<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Samples { positions, batch, stride, begin, end } = self.samples;
+        let Samples { stride, begin, end, .. } = self.samples;
+        // Position after position lies in memory, so all samples' sums grow together.
+        let len = (end - begin) * stride;
+        let mut sums = vec![0.0f32; 2 * len];
+        let sums = Values(sums.as_mut_ptr());
+        self.samples.each(|at, sample, channel| unsafe {
+            let of = |values: &[f32]| S::load(values.as_ptr().add(channel));
+            let a = S::load(self.a.at(at)).sub(of(self.around));
+            let b = self.b.map_or(a, |(b, [subtract, scale])| S::load(b.at(at)).sub(of(subtract)).mul(of(scale)));
+            let own = (sample - begin) * stride + channel;
+            a.mul_add(b, S::load(sums.at(own))).store(sums.at(own));
+            S::load(sums.at(len + own)).add(a).store(sums.at(len + own));
+        });
         for sample in begin..end {
-            for channel in (0..stride).step_by(LANES) {
-                unsafe {
-                    let around = S::load(self.around.as_ptr().add(channel));
-                    let (mut products, mut sums) = (S::splat(0.0), S::splat(0.0));
-                    for position in 0..positions {
-                        let at = (position * batch + sample) * stride + channel;
-                        let a = S::load(self.a.at(at)).sub(around);
-                        let b = self.b.map_or(a, |b| S::load(b.at(at)));
-                        products = a.mul_add(b, products);
-                        sums = sums.add(a);
-                    }
-                    let mut lanes = [0.0f32; LANES];
-                    for (sum, first) in [(products, 0), (sums, self.channels)] {
-                        sum.store(lanes.as_mut_ptr());
-                        for (lane, value) in lanes.iter().enumerate().take(self.channels.saturating_sub(channel)) {
-                            *self.to.at(sample * self.to_stride + first + channel + lane) = *value;
-                        }
-                    }
+            for (first, half) in [(0, 0), (self.channels, len)] {
+                for channel in 0..self.channels {
+                    unsafe {
+                        *self.to.at(sample * self.to_stride + first + channel) = *sums.at(half + (sample - begin) * stride + channel)
+                    };
                 }
             }
         }
@@ -92,7 +91,7 @@ impl<N: Through> Kernel for MapChannels<'_, N> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        self.samples.each(|at, channel| unsafe {
+        self.samples.each(|at, _, channel| unsafe {
             let [subtract, scale, shift] = [self.subtract, self.scale, self.shift].map(|of| S::load(of.as_ptr().add(channel)));
             let value = S::load(self.a.at(at)).sub(subtract).mul_add(scale, shift);
             if !N::NONLINEARITY.slope_follows_from_value() {
@@ -103,14 +102,15 @@ impl<N: Through> Kernel for MapChannels<'_, N> {
     }
 }
 
-/// `to = factor (delta - mean - normal product)`.
+/// `to = factor (delta - mean - (a - around) slope)`.
 pub struct ThroughChannels<'a> {
     pub samples: Samples,
     pub delta: Values,
-    pub normal: Values,
+    pub a: Values,
     pub factor: &'a [f32],
     pub mean: &'a [f32],
-    pub product: &'a [f32],
+    pub around: &'a [f32],
+    pub slope: &'a [f32],
     pub to: Values,
 }
 
@@ -119,10 +119,11 @@ impl Kernel for ThroughChannels<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        self.samples.each(|at, channel| unsafe {
-            let [factor, mean, product] = [self.factor, self.mean, self.product].map(|of| S::load(of.as_ptr().add(channel)));
-            let error = S::load(self.delta.at(at)).sub(mean).sub(S::load(self.normal.at(at)).mul(product));
-            error.mul(factor).store(self.to.at(at));
+        self.samples.each(|at, _, channel| unsafe {
+            let of = |values: &[f32]| S::load(values.as_ptr().add(channel));
+            let along = S::load(self.a.at(at)).sub(of(self.around)).mul(of(self.slope));
+            let error = S::load(self.delta.at(at)).sub(of(self.mean)).sub(along);
+            error.mul(of(self.factor)).store(self.to.at(at));
         });
     }
 }

@@ -36,15 +36,16 @@ impl CpuBackend {
         }
     }
 
-    pub(super) fn sum_positions(&mut self, a: Activity, around: &[f32], b: Option<Activity>, destination: Activity) {
+    pub(super) fn sum_positions(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity) {
         let (slot, to) = (self.place(a), self.place(destination));
         assert_eq!(to.shape, Shape::flat(2 * slot.shape.channels), "two sums for each channel");
         let around = padded(around, slot.stride);
         let [a, out] = [a, destination].map(|activity| self.values(activity));
-        let b = b.map(|b| self.values(b));
+        let of_b = b.map_or_else(Default::default, |(_, of_channels)| of_channels.map(|values| padded(values, slot.stride)));
+        let b = b.map(|(b, _)| (self.values(b), [&of_b[0][..], &of_b[1][..]]));
         let (channels, to_stride) = (slot.shape.channels, to.stride);
         // SAFETY: a and b have the slot's shape, the destination two numbers a channel, and this thread alone has the samples.
-        self.by_channel(slot, 2, |isa, samples| unsafe {
+        self.by_channel(slot, 1 + usize::from(b.is_some()), |isa, samples| unsafe {
             isa.run(ChannelSums { samples, channels, a, around: &around, b, to: out, to_stride });
         });
     }
@@ -63,13 +64,13 @@ impl CpuBackend {
         });
     }
 
-    pub(super) fn through_each_channel(&mut self, delta: Activity, normal: Activity, of_channels: [&[f32]; 3], destination: Activity) {
+    pub(super) fn through_each_channel(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
         let slot = self.place(delta);
-        let [factor, mean, product] = of_channels.map(|values| padded(values, slot.stride));
-        let [delta, normal, to] = [delta, normal, destination].map(|activity| self.values(activity));
+        let [factor, mean, around, slope] = of_channels.map(|values| padded(values, slot.stride));
+        let [delta, a, to] = [delta, a, destination].map(|activity| self.values(activity));
         // SAFETY: all three have the slot's shape, and this thread alone has the samples.
         self.by_channel(slot, 3, |isa, samples| unsafe {
-            isa.run(ThroughChannels { samples, delta, normal, factor: &factor, mean: &mean, product: &product, to });
+            isa.run(ThroughChannels { samples, delta, a, factor: &factor, mean: &mean, around: &around, slope: &slope, to });
         });
     }
 }

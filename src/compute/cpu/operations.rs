@@ -343,7 +343,7 @@ impl Backend for CpuBackend {
         self.fill_channels(destination, values);
     }
 
-    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<Activity>, destination: Activity) {
+    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity) {
         self.sum_positions(a, around, b, destination);
     }
 
@@ -351,8 +351,8 @@ impl Backend for CpuBackend {
         self.map_each_channel(a, [subtract, scale, shift], destination);
     }
 
-    fn through_channels(&mut self, delta: Activity, normal: Activity, of_channels: [&[f32]; 3], destination: Activity) {
-        self.through_each_channel(delta, normal, of_channels, destination);
+    fn through_channels(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
+        self.through_each_channel(delta, a, of_channels, destination);
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {

@@ -351,7 +351,7 @@ impl Backend for CudaBackend {
         unreachable!("{WITHOUT_NORMALIZATION}");
     }
 
-    fn channel_sums(&mut self, _: Activity, _: &[f32], _: Option<Activity>, _: Activity) {
+    fn channel_sums(&mut self, _: Activity, _: &[f32], _: Option<(Activity, [&[f32]; 2])>, _: Activity) {
         unreachable!("{WITHOUT_NORMALIZATION}");
     }
 
@@ -359,7 +359,7 @@ impl Backend for CudaBackend {
         unreachable!("{WITHOUT_NORMALIZATION}");
     }
 
-    fn through_channels(&mut self, _: Activity, _: Activity, _: [&[f32]; 3], _: Activity) {
+    fn through_channels(&mut self, _: Activity, _: Activity, _: [&[f32]; 4], _: Activity) {
         unreachable!("{WITHOUT_NORMALIZATION}");
     }
 

@@ -245,10 +245,15 @@ impl Backend for TorchBackend {
         });
     }
 
-    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<Activity>, destination: Activity) {
+    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity) {
         self.elementwise(destination, 2, |this| {
             let a = this.values(a).f_sub(&this.of_channels(around)?)?;
-            let products = a.f_mul(b.map_or(&a, |b| this.values(b)))?;
+            let products = match b {
+                None => a.f_mul(&a)?,
+                Some((b, [subtract, scale])) => {
+                    a.f_mul(&this.values(b).f_sub(&this.of_channels(subtract)?)?.f_mul(&this.of_channels(scale)?)?)?
+                }
+            };
             let sums = [products, a].iter().map(|of| of.f_sum_dim_intlist(0, true, Kind::Float)).collect::<Result<Vec<_>, _>>()?;
             Tensor::f_cat(&sums, 2)
         });
@@ -262,10 +267,11 @@ impl Backend for TorchBackend {
         });
     }
 
-    fn through_channels(&mut self, delta: Activity, normal: Activity, of_channels: [&[f32]; 3], destination: Activity) {
+    fn through_channels(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
         self.elementwise(destination, 3, |this| {
-            let [factor, mean, product] = of_channels.map(|values| this.of_channels(values));
-            let error = this.values(delta).f_sub(&mean?)?.f_sub(&this.values(normal).f_mul(&product?)?)?;
+            let [factor, mean, around, slope] = of_channels.map(|values| this.of_channels(values));
+            let along = this.values(a).f_sub(&around?)?.f_mul(&slope?)?;
+            let error = this.values(delta).f_sub(&mean?)?.f_sub(&along)?;
             error.f_mul(&factor?)
         });
     }
