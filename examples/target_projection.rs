@@ -47,7 +47,7 @@ impl TargetProjection {
 impl Rule for TargetProjection {
     fn learn(&self, step: &mut dyn Step, _phase: Phase) {
         let forward = &self.forward;
-        forward.run(step.backend());
+        forward.train(step);
         let top = forward.depth() - 1;
         step.update(forward.update(top, forward.error));
         step.backend().step_along(forward.error, -self.target_share, forward.h[top + 1], self.sent);
@@ -55,7 +55,8 @@ impl Rule for TargetProjection {
             let backend = step.backend();
             backend.apply(feedback, &[(self.sent, delta)]);
             backend.through_nonlinearity(delta, forward.h[layer + 1]);
-            step.update(forward.update(layer, delta));
+            let error = forward.error_of_weights(step, layer, delta);
+            step.update(forward.update(layer, error));
         }
     }
 
