@@ -4,21 +4,17 @@
 //! beside it and of itself, so that damage is found before anything is trained on it. Its files depend on nothing but the configuration
 //! and the step: not on the ranks, nor on interruptions.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use biodist_process::files::{read_regular, sync_folder, write_atomically};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
+use biodist_process::files::{sync_folder, write_atomically};
 
-use super::identity::Identity;
-use super::metrics::Tallied;
-use super::tensor_file::{self, Entry, Fingerprint, TensorFile};
+use super::state::State;
+use super::tensor_file::{self, Entry, TensorFile};
 use crate::compute::{Buffer, Part};
 use crate::exchange::Transport;
 use crate::exit::Exit;
-use crate::learner::{Engine, OptimizerSteps};
+use crate::learner::Engine;
 use crate::network::{MapId, Maps};
 
 const MODEL: &str = "model.safetensors";
@@ -30,38 +26,6 @@ pub const FOLDER: &str = "checkpoints";
 const UNFINISHED: &str = "checkpoint.partial";
 /// What checkpoints on their way out are called, before their step: they must not look like whole ones.
 const REMOVED: &str = "removed-";
-const VERSION: u32 = 1;
-
-/// What a run knows beside its parameters and moments.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    pub version: u32,
-    /// Steps done.
-    pub step: u64,
-    /// Epochs done, and batches of the next one.
-    pub epoch: u64,
-    pub batch: u64,
-    pub steps_per_epoch: u64,
-    /// Of the training set's shards. Absent where the checkpoint is older than this entry.
-    #[serde(default)]
-    pub data: Option<String>,
-    /// What the next step trains: "both", "inverse" or "forward".
-    pub phase: String,
-    pub optimizer_steps: OptimizerSteps,
-    pub seed: u64,
-    /// Absent where the checkpoint is older than this entry.
-    #[serde(default)]
-    pub identity: Option<Identity>,
-    /// Of all parameters, as the ranks compare it.
-    pub parameter_checksum: String,
-    pub metrics: Tallied,
-    pub biodist: String,
-    pub files: BTreeMap<String, Fingerprint>,
-}
-
-impl State {
-    pub const VERSION: u32 = VERSION;
-}
 
 /// The checkpoints of a run.
 #[derive(Clone, Debug)]
@@ -124,7 +88,7 @@ impl Checkpoints {
             let there = if steps.is_empty() { "none".to_owned() } else { steps.join(", ") };
             return Err(Exit::Usage.error(format!("{} has no checkpoint of step {step}; there are: {there}", self.run.display())));
         }
-        let state = read_state(&folder.join(STATE))?;
+        let state = State::read(&folder.join(STATE))?;
         for file in [MODEL, OPTIMIZER] {
             let fingerprint = state.files.get(file).with_context(|| format!("{} says nothing of {file}", folder.join(STATE).display()))?;
             tensor_file::verify(&folder.join(file), fingerprint)?;
@@ -134,7 +98,7 @@ impl Checkpoints {
 
     /// The newest state that can be read, its tensors unseen: how far a run has come, which may be running now.
     pub fn newest_state(&self) -> Result<Option<State>> {
-        Ok(self.steps()?.into_iter().rev().find_map(|step| read_state(&self.folder(step).join(STATE)).ok()))
+        Ok(self.steps()?.into_iter().rev().find_map(|step| State::read(&self.folder(step).join(STATE)).ok()))
     }
 
     /// Writes the checkpoint of `state` (whose `files` are filled in here). On rank 0, after [`Engine::gather`].
@@ -171,7 +135,7 @@ impl Checkpoints {
                 return Err(Exit::NotFinite.error(format!("{} holds values that are not finite", entries[index].name)));
             }
         }
-        write_atomically(&unfinished.join(STATE), &state_bytes(&state))?;
+        write_atomically(&unfinished.join(STATE), &state.bytes())?;
 
         let folder = self.folder(state.step);
         create_folder(folder.parent().expect("a checkpoint has a parent"))?;
@@ -335,72 +299,9 @@ fn finite(values: Vec<f32>, entry: &Entry, path: &Path) -> Result<Vec<f32>> {
     }
 }
 
-/// JSON whose last key is the CRC-32 of the compact form of all before it.
-fn state_bytes(state: &State) -> Vec<u8> {
-    let mut value = serde_json::to_value(state).expect("a state is JSON");
-    let crc32 = checksum(&value);
-    value["crc32"] = crc32.into();
-    let mut bytes = serde_json::to_vec_pretty(&value).expect("a state is JSON");
-    bytes.push(b'\n');
-    bytes
-}
-
-fn checksum(value: &Value) -> String {
-    format!("{:08x}", crc32fast::hash(value.to_string().as_bytes()))
-}
-
-fn read_state(path: &Path) -> Result<State> {
-    let text = read_regular(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    parse_state(&text).with_context(|| format!("{} is damaged", path.display()))
-}
-
-fn parse_state(text: &[u8]) -> Result<State> {
-    let mut value: Value = serde_json::from_slice(text)?;
-    let fields = value.as_object_mut().ok_or_else(|| anyhow!("it is no JSON object"))?;
-    if let Some(version) = fields.get("version").and_then(Value::as_u64)
-        && version != u64::from(VERSION)
-    {
-        bail!("it has version {version}, and this program knows version {VERSION}");
-    }
-    let Some(crc32) = fields.shift_remove("crc32") else { bail!("it has no checksum") };
-    ensure!(crc32 == checksum(&value), "its checksum is not the one that was written");
-    Ok(serde_json::from_value(value)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn state(step: u64) -> State {
-        State {
-            version: VERSION,
-            step,
-            epoch: 1,
-            batch: 2,
-            steps_per_epoch: 10,
-            data: Some("0a1b2c3d".to_owned()),
-            phase: "inverse".into(),
-            optimizer_steps: OptimizerSteps { forward: 3, inverse: 9 },
-            seed: u64::MAX,
-            identity: None,
-            parameter_checksum: "00ff".into(),
-            metrics: Tallied::default(),
-            biodist: "0".into(),
-            files: BTreeMap::new(),
-        }
-    }
-
-    #[test]
-    fn a_state_survives_and_a_changed_digit_does_not() {
-        let bytes = state_bytes(&state(12));
-        assert_eq!(parse_state(&bytes).unwrap(), state(12));
-        let text = String::from_utf8(bytes).unwrap();
-        for (from, to) in [("\"inverse\": 9", "\"inverse\": 8"), ("\"step\": 12", "\"step\": 13"), ("\"version\": 1", "\"version\": 2")] {
-            assert!(text.contains(from), "{text}");
-            assert!(parse_state(text.replace(from, to).as_bytes()).is_err(), "{from}");
-        }
-        assert!(parse_state(&text.as_bytes()[..text.len() / 2]).is_err());
-    }
 
     #[test]
     fn only_checkpoints_count_and_step_0_stays() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::State;
+use super::state::State;
 use super::trainer::Splits;
 use crate::config::{Config, Difference, touches};
 use crate::data::{DataSet, TrainingData};

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use super::checkpoint::{State, Tensor, load, model_tensors};
+use super::checkpoint::{Tensor, load, model_tensors};
+use super::state::State;
 use super::tensor_file::{Entry, TensorFile};
 use crate::config::Config;
 use crate::exchange::Transport;

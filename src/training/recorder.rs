@@ -5,11 +5,12 @@
 use anyhow::Result;
 
 use super::best::{BestFile, Scored};
-use super::checkpoint::{Checkpoints, State};
+use super::checkpoint::Checkpoints;
 use super::metrics::MetricsFile;
 use super::progress::Progress;
 use super::run_folder::RunFolder;
 use super::schedule::Schedule;
+use super::state::State;
 use crate::learner::Engine;
 
 /// What rank 0 alone writes and shows.

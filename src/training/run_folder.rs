@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use biodist_process::files::{self, read_regular, write_atomically};
 use serde_json::{Value, json};
 
-use super::checkpoint::{Checkpoints, State};
+use super::checkpoint::Checkpoints;
 use super::schedule::Schedule;
+use super::state::State;
 use super::{best, checkpoint, identity, metrics, records};
 use crate::config::Config;
 use crate::exit::Exit;

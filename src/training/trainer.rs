@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::best::Scored;
-use super::checkpoint::State;
 use super::evaluate::evaluate;
 use super::identity::Identity;
 use super::metrics::{Clock, EvaluationLine, Tallied, Tally, TrainLine, has_evaluation};
@@ -16,6 +15,7 @@ use super::recorder::Recorder;
 use super::run_folder::RunFolder;
 use super::schedule::Schedule;
 use super::signals::StopRequest;
+use super::state::State;
 use crate::compute::Batch;
 use crate::config::{Config, Output};
 use crate::data::{BatchPlan, DataSet, Loader, Position, evenly, plain_batch};
