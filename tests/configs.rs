@@ -296,7 +296,7 @@ fn networks_have_table_3s_parameters() {
 }
 
 /// Rules that came after the paper.
-const BEYOND: [&str; 8] = ["kp", "usf", "frsf", "brsf", "wm", "dkp", "drtp", "l_drl"];
+const BEYOND: [&str; 9] = ["kp", "usf", "frsf", "brsf", "wm", "dkp", "drtp", "pepita", "l_drl"];
 
 /// Rules without inverses.
 const RESIDUAL: [&str; 10] = ["bp", "fa", "dfa", "kp", "usf", "frsf", "brsf", "wm", "dkp", "drtp"];

@@ -149,7 +149,7 @@ pub trait Backend {
     /// `destination = s(a + b)`, s the destination's nonlinearity, which may be one of them.
     fn add(&mut self, a: Activity, b: Activity, destination: Activity);
 
-    /// `destination = y + scale * change`.
+    /// `destination = y + scale * change`; y may be the input.
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity);
 
     /// `destination = h + share * (of_target - of_activity) + hybrid * back`; without `back`, hybrid is 0.

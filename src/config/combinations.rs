@@ -188,6 +188,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.label_smoothing" => (config.network.output == Output::Linear).then(|| "a linear output has no labels".to_owned()),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))
             .or_else(|| (hidden < 2).then(|| "hybrid targets begin below the penultimate layer, and there is none".to_owned())),
+        "learning.modulation" => by_rule(rule.uses(Setting::Modulation)),
         "learning.inverse_regularizer" => by_rule(rule.uses(Setting::InverseRegularizer))
             .or_else(by_training)
             .or_else(|| (hidden < 2).then(|| "no hidden layer has an inverse".to_owned())),

@@ -14,7 +14,7 @@ pub enum Role {
     Inverse,
     /// In the place of the layer's transpose (fa), applied from the layer's output to its input.
     Feedback,
-    /// Weights from the output's error to a hidden layer (dfa).
+    /// Weights from the output's error to a hidden layer (dfa), or to the input (pepita).
     DirectFeedback,
     /// Fixed random features of the penultimate activity (ao_sdtp).
     Auxiliary,
@@ -229,16 +229,16 @@ impl Map {
         }
     }
 
-    fn direct_feedback(index: usize, layer: &Layer, outputs: usize, plasticity: Plasticity) -> Map {
-        let connectivity = Connectivity::broadcast(outputs, layer.output);
-        let units = layer.output.units();
-        let strides = [layer.output.channels * outputs, 0, 1, outputs];
+    fn direct_feedback(index: usize, destination: Shape, outputs: usize, plasticity: Plasticity) -> Map {
+        let connectivity = Connectivity::broadcast(outputs, destination);
+        let units = destination.units();
+        let strides = [destination.channels * outputs, 0, 1, outputs];
         Map {
             layer: index,
             role: Role::DirectFeedback,
             plasticity,
             source: Shape::flat(outputs),
-            destination: layer.output,
+            destination,
             pool: None,
             bias: Bias::None,
             fans: (outputs, units),
@@ -280,6 +280,14 @@ impl Map {
         Some(halves.into_iter().flat_map(|value| std::iter::repeat_n(value, self.parameters() / 2)).collect())
     }
 
+    /// From the output to the input. The draw is that of the rule's authors, and knows the input's size alone.
+    fn input_feedback(input: Shape, outputs: usize) -> Map {
+        let mut map = Map::direct_feedback(0, input, outputs, Plasticity::Fixed);
+        map.fans = (input.units(), 0);
+        map.weight.name = "input_feedback.weight".into();
+        map
+    }
+
     fn auxiliary(index: usize, layer: &Layer, units: usize) -> Map {
         let kind = LayerSpec::dense(units, Nonlinearity::Tanh);
         let features = Layer { kind, output: Shape::flat(units), ..layer.clone() };
@@ -305,7 +313,7 @@ pub struct Maps {
     /// By layer: none at the bottom, and none at the top under dtp.
     pub inverse: Vec<Option<MapId>>,
     /// By layer: `feedback` (fa) from the layer's output to its input, or `direct_feedback` (dfa) from the network's output to the layer's,
-    /// which pools do not have.
+    /// which pools do not have. Of the lowest alone, from the network's output to its input (pepita).
     pub feedback: Vec<Option<MapId>>,
     pub auxiliary: Option<MapId>,
     /// By layer, where it is normalised: scale and shift, and running statistics.
@@ -355,10 +363,11 @@ impl Maps {
             Feedback::Direct(plasticity) => {
                 let weighted = |index: &usize| maps.all[maps.forward[*index].0].pool.is_none();
                 for index in (0..depth - 1).filter(weighted).collect::<Vec<_>>() {
-                    let map = Map::direct_feedback(index, &network.layers[index], top.output.units(), plasticity);
+                    let map = Map::direct_feedback(index, network.layers[index].output, top.output.units(), plasticity);
                     maps.feedback[index] = Some(maps.add(map));
                 }
             }
+            Feedback::Input => maps.feedback[0] = Some(maps.add(Map::input_feedback(network.input, top.output.units()))),
         }
         if features {
             maps.auxiliary = Some(maps.add(Map::auxiliary(depth - 1, top, auxiliary_units)));

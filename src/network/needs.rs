@@ -37,6 +37,8 @@ pub enum Feedback {
     Layered(Plasticity),
     /// `direct_feedback` of each hidden layer: from the network's output to the layer's.
     Direct(Plasticity),
+    /// `input_feedback`, fixed: from the network's output to its input.
+    Input,
 }
 
 /// How the weights of a map change.

@@ -213,7 +213,11 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
         };
         let rule = config.learning.rule;
         let features = if index == top && rule.uses(Setting::AuxiliaryUnits) { config.learning.auxiliary_units.unwrap_or(0) } else { 0 };
-        let direct = if index < top && matches!(rule.feedback, Feedback::Direct(_)) { outputs * classes } else { 0.0 };
+        let direct = match rule.feedback {
+            Feedback::Direct(_) if index < top => outputs * classes,
+            Feedback::Input if index == 0 => inputs * classes,
+            _ => 0.0,
+        };
         let random = direct.max(inputs * features as f64);
         let values = config.data.batch_size as f64 * inputs.max(outputs);
         let what = if index < top { format!("network.layers[{index}]") } else { "the output layer".to_owned() };

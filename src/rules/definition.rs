@@ -44,6 +44,8 @@ pub enum Setting {
     AuxiliaryUnits,
     /// `learning.hybrid`, 0 where absent.
     Hybrid,
+    /// `learning.modulation`, 0.005 where absent.
+    Modulation,
     /// `learning.inverse_regularizer`, 0 where absent.
     InverseRegularizer,
     /// A number under a key of the rule's own, required. `meaning` ends the sentence "learning.KEY is required: ...".
@@ -74,7 +76,7 @@ impl Definition {
             Setting::Alpha => Some("learning.alpha"),
             Setting::Sigma => Some("learning.sigma"),
             Setting::AuxiliaryUnits => Some("learning.auxiliary_units"),
-            Setting::TargetStep | Setting::Hybrid | Setting::InverseRegularizer | Setting::Own { .. } => None,
+            Setting::TargetStep | Setting::Hybrid | Setting::Modulation | Setting::InverseRegularizer | Setting::Own { .. } => None,
         })
     }
 

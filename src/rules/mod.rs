@@ -11,6 +11,7 @@
 //! | WM | [`weight_mirror`] | transposes that learn from noise |
 //! | DFA (2.1) | [`direct_feedback_alignment`] | fixed random projections of the output's error |
 //! | DKP; DRTP | [`direct_feedback_alignment`] | projections that learn; fixed random projections of the label |
+//! | PEPITA | [`input_modulation`] | a second pass, of an input to which the output's error is added |
 //! | TP, DTP, SDTP, AO-SDTP (2.1) | [`target_propagation`], [`top_target`] | trained inverses: targets, not errors, travel down |
 //! | L-DRL | [`local_difference_reconstruction`] | the same, with inverses that learn to pull back differences |
 
@@ -22,6 +23,7 @@ mod direct_feedback_alignment;
 mod errors;
 mod feedback_alignment;
 mod forward;
+mod input_modulation;
 mod local_difference_reconstruction;
 mod normalization;
 mod registry;
@@ -46,6 +48,7 @@ pub use direct_feedback_alignment::{DFA, DKP, DRTP};
 pub use errors::Errors;
 pub use feedback_alignment::{BRSF, FA, FRSF, KP, USF};
 pub use forward::Forward;
+pub use input_modulation::PEPITA;
 pub use local_difference_reconstruction::L_DRL;
 pub use registry::{add, add_foreign, all as definitions, is_built_in, own_keys};
 pub use settings::{BackwardWeights, ByLayer, InverseChoice, InverseFields, Learning, Schedule};

@@ -3,10 +3,11 @@
 use std::sync::OnceLock;
 
 use super::definition::Definition;
-use super::{AO_SDTP, BP, BRSF, DFA, DKP, DRTP, DTP, FA, FRSF, KP, L_DRL, SDTP, TP, USF, WM};
+use super::{AO_SDTP, BP, BRSF, DFA, DKP, DRTP, DTP, FA, FRSF, KP, L_DRL, PEPITA, SDTP, TP, USF, WM};
 
 /// Those of the paper, then those that came after it.
-const BUILT_IN: [&Definition; 15] = [&BP, &FA, &DFA, &TP, &DTP, &SDTP, &AO_SDTP, &KP, &USF, &FRSF, &BRSF, &WM, &DKP, &DRTP, &L_DRL];
+const BUILT_IN: [&Definition; 16] =
+    [&BP, &FA, &DFA, &TP, &DTP, &SDTP, &AO_SDTP, &KP, &USF, &FRSF, &BRSF, &WM, &DKP, &DRTP, &PEPITA, &L_DRL];
 
 /// Those of another crate.
 static ADDED: OnceLock<&'static [&'static Definition]> = OnceLock::new();

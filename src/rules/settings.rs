@@ -33,6 +33,8 @@ settings! {
             "random output features beside the classes";
         hybrid: f64, Kind::Number(FRACTION), Is("0.0"), Result,
             "part of back-propagation in hidden targets";
+        modulation: f64, Kind::Number(POSITIVE), Is("0.005"), Result,
+            "of pepita: what the output's error, brought back to the input, is multiplied with before it is added; 0.05 in its authors' program";
         inverse_regularizer: f64, Kind::Number(NOT_NEGATIVE), Is("0.0"), Result,
             "what part of the losses of hidden layers' inverses the layers learn to make small, beside their own";
         label_smoothing: f64, Kind::Number(DECAY), Is("0.0"), Result,

@@ -51,9 +51,9 @@ fn inverses_that_learn_several_times_from_a_batch() {
 }
 
 #[test]
-fn a_weight_mirror_that_is_resumed() {
+fn what_a_rule_keeps_beside_the_layers_is_resumed() {
     compare("rule = \"wm\"\nsigma = 0.5", SGD);
-    for rule in ["wm", "brsf"] {
+    for rule in ["wm", "brsf", "pepita"] {
         let site = Site::new();
         let learning = format!("rule = \"{rule}\"{}", if rule == "wm" { "\nsigma = 0.5" } else { "" });
         let config = site.configure("resumed", &learning, if rule == "wm" { SGD } else { THREE_EPOCHS });
@@ -82,7 +82,7 @@ fn locally_connected_layers() {
 #[test]
 fn convolutional_layers() {
     let site = Site::new();
-    for rule in ["fa", "dfa"] {
+    for rule in ["fa", "dfa", "pepita"] {
         let config = site.configure(rule, &format!("rule = \"{rule}\""), THREE_EPOCHS);
         let conv = "network.layers=[{kind=\"conv\", kernel=3, channels=5}, \
                     {kind=\"conv\", kernel=3, channels=5, normalization=\"batch\", shortcut=0}, {kind=\"max_pool\", kernel=2, stride=2}, \

@@ -283,6 +283,41 @@ fn direct_feedback_that_equals_the_output_weights_is_backprop_on_one_hidden_laye
     same_gradients(&bp, &dfa, SHALLOW);
 }
 
+#[test]
+fn an_input_modulated_through_orthogonal_layers_is_backprop() {
+    // Each layer hands up what the one above hands back: the lowest passes its first 15 inputs on, the second rotates them.
+    const UNITS: usize = 15;
+    const MODULATION: f64 = 1e-3;
+    let layers = r#"network.layers=[{ kind = "dense", units = 15, nonlinearity = "identity" }, { kind = "dense", units = 15, nonlinearity = "identity" }]"#;
+    let inputs = samples().units();
+    let picked = |rows: usize, columns: usize, from: &dyn Fn(usize) -> usize| -> Vec<f32> {
+        (0..rows * columns).map(|at| if at % columns == from(at / columns) { 1.0 } else { 0.0 }).collect()
+    };
+    let prepare = |learner: &mut Learner| {
+        learner.write("layers.0.weight", &picked(UNITS, inputs, &|unit| unit));
+        learner.write("layers.1.weight", &picked(UNITS, UNITS, &|unit| (unit + 1) % UNITS));
+        if learner.tensors().iter().any(|tensor| tensor.0 == "input_feedback.weight") {
+            let top = learner.read("layers.2.weight");
+            // Less than nothing: what the second pass adds is what the layers learn to take away.
+            let back = |input: usize, class: usize| if input < UNITS { -top[class * UNITS + (input + UNITS - 1) % UNITS] } else { 0.0 };
+            let feedback: Vec<f32> = (0..inputs * 10).map(|at| back(at / 10, at % 10)).collect();
+            learner.write("input_feedback.weight", &feedback);
+        }
+    };
+    for isa in kernels() {
+        let bp = stepped(&["learning.rule=bp"], layers, isa, None, prepare);
+        let initial = Learner::new(&config("flat", &[layers]), &samples(), 1);
+        let modulation = format!("learning.modulation={MODULATION}");
+        let pepita = stepped(&["learning.rule=pepita", &modulation], layers, isa, Some(&initial), prepare);
+        for (name, ..) in bp.tensors() {
+            let factor = if name.starts_with("layers.2.") { 1.0 } else { MODULATION };
+            let expected: Vec<f64> = bp.first_gradient(&name, BETA1).iter().map(|gradient| factor * gradient).collect();
+            let found = distance(&pepita.first_gradient(&name, BETA1), &expected);
+            assert!(found < 5.0 * MODULATION, "{isa}: {name}: {found:.1e} from {factor} times back-propagation's gradient");
+        }
+    }
+}
+
 fn same_gradients(expected: &Learner, found: &Learner, title: &str) {
     for (name, _, _) in expected.tensors() {
         let distance = distance(&found.first_gradient(&name, BETA1), &expected.first_gradient(&name, BETA1));

@@ -72,13 +72,15 @@ const INVERSES: [Case; 4] = [
 const DECAY: &str = "optimizer.forward.weight_decay=0.5";
 
 /// Rules that came after the paper.
-const LATER: [Case; 7] = [
+const LATER: [Case; 8] = [
     ("kp", &["learning.rule=kp", DECAY]),
     ("usf", &["learning.rule=usf"]),
     ("frsf", &["learning.rule=frsf"]),
     ("brsf", &["learning.rule=brsf"]),
     ("dkp", &["learning.rule=dkp", DECAY]),
     ("drtp", &["learning.rule=drtp"]),
+    // More than the default, under which differences of two passes are so small that float32 leaves few digits of them.
+    ("pepita", &["learning.rule=pepita", "learning.modulation=0.5"]),
     ("wm", &["learning.rule=wm", "learning.sigma=1", "optimizer.feedback={ method = \"sgd\", learning_rate = 0.2, weight_decay = 0.5 }"]),
 ];
 

@@ -91,7 +91,7 @@ fn variants_agree_on_every_nonlinearity() {
 #[test]
 fn variants_agree_on_pools() {
     let layers = r#"network.layers=[{ kind = "max_pool", kernel = 2, stride = 1 }, { kind = "conv", kernel = 3, channels = 17, stride = 1 }, { kind = "max_pool", kernel = 4, stride = 3 }, { kind = "average_pool", kernel = 9, stride = 9 }]"#;
-    for rule in ["bp", "fa", "dfa", "kp", "brsf", "wm", "dkp", "drtp"].map(|rule| format!("learning.rule={rule}")) {
+    for rule in ["bp", "fa", "dfa", "kp", "brsf", "wm", "dkp", "drtp", "pepita"].map(|rule| format!("learning.rule={rule}")) {
         compare([9, 8, 3], &[layers, &rule], 19);
     }
 }

@@ -109,6 +109,29 @@ impl CpuBackend {
         self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
     }
 
+    /// [`Backend::step_along`] from the input, whose rows are not padded to vectors as those of other activities are.
+    fn step_from_input(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
+        let started = Instant::now();
+        let _span = span(Doing::Elementwise, None);
+        let (from, to) = (self.place(y), self.place(destination));
+        assert_eq!((from.shape, to.stride), (to.shape, self.place(change).stride), "activities of the input's shape");
+        let (y, change, out) = (self.values(y), self.values(change), self.values(destination));
+        let this = &*self;
+        this.by_sample(destination, |begin, end| {
+            for position in 0..to.shape.positions() {
+                for sample in begin..end {
+                    let row = position * this.batch + sample;
+                    for channel in 0..to.shape.channels {
+                        let (read, at) = (row * from.stride + channel, row * to.stride + channel);
+                        // SAFETY: the three have the input's shape and these strides, and this thread alone has the sample.
+                        unsafe { *out.at(at) = *y.at(read) + scale * *change.at(at) };
+                    }
+                }
+            }
+        });
+        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(destination)) as f64);
+    }
+
     /// The error, whose squared norm is entered as the samples' inverse loss.
     fn measured_error<N: Through>(&mut self, y: Activity, operation: &ErrorThroughNonlinearity<N>) {
         let started = Instant::now();
@@ -302,6 +325,9 @@ impl Backend for CpuBackend {
     }
 
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
+        if self.place(y).stride != self.place(destination).stride {
+            return self.step_from_input(y, scale, change, destination);
+        }
         let operation = StepAlong { y: self.values(y), scale, change: self.values(change), out: self.values(destination) };
         self.elementwise(y, 3, operation);
     }

@@ -212,7 +212,7 @@ fn combinations_without_meaning_are_refused() {
         (
             &[CONV, "learning.rule=sdtp"],
             Some(
-                "rule \"sdtp\" cannot train; use kind = \"local\", or use one of the rules bp, fa, dfa, kp, usf, frsf, brsf, wm, dkp, drtp",
+                "rule \"sdtp\" cannot train; use kind = \"local\", or use one of the rules bp, fa, dfa, kp, usf, frsf, brsf, wm, dkp, drtp, pepita",
             ),
         ),
         (
@@ -226,6 +226,8 @@ fn combinations_without_meaning_are_refused() {
         ),
         (&[CONV, "learning.rule=bp"], None),
         (&[SHORTCUT, "learning.rule=wm"], None),
+        (&[SHORTCUT, "learning.rule=pepita"], Some("layer 2 has the key shortcut, which rule \"pepita\" cannot train")),
+        (&["learning.rule=pepita", "learning.modulation=0"], Some("learning.modulation")),
         (
             &[SHORTCUT],
             Some("network.layers: layer 2 has the key shortcut, which rule \"dtp\" cannot train; leave it out, or use one of the rules bp"),

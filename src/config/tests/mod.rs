@@ -108,6 +108,7 @@ fn defaults_are_the_documented_ones() {
         label_smoothing: 0.0,
         auxiliary_units: None,
         hybrid: 0.0,
+        modulation: 0.005,
         inverse_regularizer: 0.0,
         feedback_weights: BackwardWeights::Random,
         inverse_weights: BackwardWeights::Random,

@@ -100,6 +100,8 @@ fn keys_that_change_nothing_are_named() {
         (&["learning.rule=sdtp"], &["learning.alpha"]),
         (&["learning.target_step=0.1"], &["learning.target_step"]),
         (&["learning.rule=sdtp", "learning.target_step=0.1"], &["learning.alpha"]),
+        (&["learning.modulation=0.1"], &["learning.modulation"]),
+        (&["learning.rule=pepita", "learning.modulation=0.1"], &["learning.alpha", "learning.sigma"]),
         (&["learning.rule=tp", "learning.auxiliary_units=3"], &["learning.alpha", "learning.auxiliary_units"]),
         (&["learning.rule=ao_sdtp", "learning.auxiliary_units=3", "learning.hybrid=0.1"], &["learning.alpha"]),
         (&["learning.inverse_fields=dense", "learning.inverse_growth=2"], &["learning.inverse_fields", "learning.inverse_growth"]),

@@ -21,7 +21,7 @@ fn on_stand_ins(size: usize, config: &Config, samples: &Samples) -> Vec<Vec<f32>
 #[test]
 fn ranks_that_exchange_activities_have_the_bits_of_one() {
     let conv = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
-    for (rule, layers) in [("bp", Some(conv)), ("dfa", None), ("dtp", None), ("ao_sdtp", None), ("l_drl", None)] {
+    for (rule, layers) in [("bp", Some(conv)), ("dfa", None), ("dtp", None), ("ao_sdtp", None), ("l_drl", None), ("pepita", Some(conv))] {
         let rule = format!("learning.rule={rule}");
         let overrides: Vec<&str> = [rule.as_str(), "parallel.exchange=activities"].into_iter().chain(layers).collect();
         let config = configured(&overrides);
@@ -60,8 +60,14 @@ fn ranks_that_exchange_gradients_stay_near_one() {
 
 #[test]
 fn a_plan_tells_the_memory_that_a_gpu_needs() {
-    for (rule, exchange) in [("bp", "activities"), ("dtp", "auto"), ("sdtp", "gradients"), ("l_drl", "activities"), ("l_drl", "gradients")]
-    {
+    for (rule, exchange) in [
+        ("bp", "activities"),
+        ("dtp", "auto"),
+        ("sdtp", "gradients"),
+        ("l_drl", "activities"),
+        ("l_drl", "gradients"),
+        ("pepita", "activities"),
+    ] {
         let (rule, exchange) = (format!("learning.rule={rule}"), format!("parallel.exchange={exchange}"));
         let config = configured(&[
             &rule,

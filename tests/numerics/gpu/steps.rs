@@ -8,7 +8,7 @@ use super::stand_in::{Early, StandIn};
 use super::{configured, learner, samples};
 use crate::support::Learner;
 
-const RULES: [&str; 7] = ["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp"];
+const RULES: [&str; 8] = ["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp", "pepita"];
 
 /// Everything that a step leaves behind, in bits.
 fn state(learner: &Learner) -> Vec<Vec<u32>> {
