@@ -1,6 +1,7 @@
 //! How ranks share an update on CPUs, whose kernels work on plain memory.
 //!
-//! Every parameter has one owner, the rank that applies the optimiser to it; owners' ranges follow the order of memory, in whole update items.
+//! Every parameter has one owner, the rank that applies the optimiser to it; owners' ranges follow the order of memory, in whole update items,
+//! as many as are equal work.
 //! * `activities`: the owner reads all ranks' factors and makes its range's gradient for the global batch, in sample order. Ranks of one
 //!   host see each other's factors and one copy of the parameters; between hosts factors and new parameters travel, each between ranks
 //!   of the same place on their hosts, so that a byte crosses once.
@@ -18,7 +19,7 @@ use anyhow::{Context, Result};
 
 use super::settings::ExchangeChoice;
 use super::transport::{Handle, Message, Span, Transport};
-use super::{Optimizers, UpdateExchange, reduce};
+use super::{Optimizers, UpdateExchange, ownership, reduce};
 use crate::compute::cpu::{Arena, CpuBackend, Use};
 use crate::compute::{Activity, Update};
 use crate::network::MapId;
@@ -35,10 +36,8 @@ pub struct Exchange {
     overlap: bool,
     /// Every rank's activities as this one sees them; by gradients its own alone.
     bases: Vec<*mut f32>,
-    /// Update items by map.
-    items: Vec<usize>,
-    /// Those that this rank owns.
-    owned: Vec<Range<usize>>,
+    /// Update items that each rank owns, by map.
+    owned: Vec<Vec<Range<usize>>>,
     /// Elements that each rank owns, by map.
     elements: Vec<Vec<Range<usize>>>,
     /// One over the global batch.
@@ -72,13 +71,15 @@ impl Exchange {
         overlap: bool,
     ) -> Result<Exchange> {
         let (rank, size) = (transport.rank(), transport.size());
-        let maps = backend.maps.clone();
-        let items: Vec<usize> =
-            (0..maps.all.len()).map(|map| if maps.all[map].trained() { backend.update_items(MapId(map)) } else { 0 }).collect();
-        let owned = items.iter().map(|items| part(*items, rank, size)).collect();
+        let samples = backend.batch() * size;
+        let owned = match choice {
+            // The sum of what was received and the optimiser: the same for every item.
+            ExchangeChoice::Gradients => ownership::divide(backend, size, |_, _| 1),
+            _ => ownership::divide(backend, size, |map, item| backend.item_work(map, item, samples)),
+        };
         let of_ranks =
-            |(map, items): (usize, &usize)| (0..size).map(|rank| backend.item_elements(MapId(map), part(*items, rank, size))).collect();
-        let elements: Vec<Vec<Range<usize>>> = items.iter().enumerate().map(of_ranks).collect();
+            |(map, ranges): (usize, &Vec<Range<usize>>)| ranges.iter().map(|own| backend.item_elements(MapId(map), own.clone())).collect();
+        let elements: Vec<Vec<Range<usize>>> = owned.iter().enumerate().map(of_ranks).collect();
 
         let room = backend.activity_elements();
         let private = |len| Arena::new(len).context("not enough memory for the activities");
@@ -123,7 +124,6 @@ impl Exchange {
             sharing,
             overlap,
             bases,
-            items,
             owned,
             elements,
             scale,
@@ -154,12 +154,12 @@ impl Exchange {
         match self.buffers {
             Buffers::Activities { .. } => {
                 self.await_factors(backend, updates);
-                backend.update(updates, &self.bases, |map| self.owned[map.0].clone(), store)?;
+                backend.update(updates, &self.bases, |map| self.part(map, self.rank), store)?;
                 self.meet(backend);
                 self.factors.clear();
             }
             Buffers::Gradients { .. } => {
-                backend.update(updates, &self.bases, |map| 0..self.items[map.0], store)?;
+                backend.update(updates, &self.bases, |map| self.whole(map), store)?;
                 for update in updates {
                     // SAFETY: `to` has the layout of the parameters, of which the ranges are parts.
                     unsafe { reduce::reduce_scatter(&*self.transport, backend.isa, &backend.pool, to, &self.elements[update.map.0]) };
@@ -171,7 +171,12 @@ impl Exchange {
 
     /// The update items of `map` that `rank` owns; those of the ranks follow one another.
     pub fn part(&self, map: MapId, rank: usize) -> Range<usize> {
-        part(self.items[map.0], rank, self.size)
+        self.owned[map.0][rank].clone()
+    }
+
+    /// All of a map's update items.
+    fn whole(&self, map: MapId) -> Range<usize> {
+        0..self.part(map, self.size - 1).end
     }
 
     /// Brings the moments to rank 0, for a checkpoint. Collective.
@@ -250,7 +255,7 @@ impl Exchange {
     fn make_gradient(&self, backend: &mut CpuBackend, of_map: &[Update]) -> Result<()> {
         let Buffers::Gradients { gradients, .. } = &self.buffers else { return Ok(()) };
         let store = Use::Store { gradients: gradients.at(0), scale: self.scale };
-        backend.update(of_map, &self.bases, |map| 0..self.items[map.0], |_| store)
+        backend.update(of_map, &self.bases, |map| self.whole(map), |_| store)
     }
 
     fn send_gradient(&mut self, backend: &mut CpuBackend, map: MapId) {
@@ -342,7 +347,7 @@ impl UpdateExchange for Exchange {
                     self.await_factors(backend, some);
                     let [weights, first, second] = backend.parameters.at();
                     let optimize = |map: MapId| Use::Optimize { weights, first, second, step: steps.of(map) };
-                    backend.update(some, &self.bases, |map| self.owned[map.0].clone(), optimize)?;
+                    backend.update(some, &self.bases, |map| self.part(map, self.rank), optimize)?;
                 }
                 Buffers::Gradients { .. } => {
                     self.await_gradients(backend, some)?;
@@ -372,11 +377,6 @@ impl UpdateExchange for Exchange {
         let under_way = std::mem::take(&mut self.factors).into_values().chain(std::mem::take(&mut self.gradients).into_values());
         under_way.for_each(|handle| self.transport.wait(handle));
     }
-}
-
-/// The part of `items` update items that `rank` of `size` ranks owns.
-fn part(items: usize, rank: usize, size: usize) -> Range<usize> {
-    items * rank / size..items * (rank + 1) / size
 }
 
 /// What the current batch uses of an activity, in a rank's arena.

@@ -9,6 +9,7 @@ mod gather;
 mod host_memory;
 mod mpi;
 pub mod nccl;
+mod ownership;
 mod parameter_memory;
 mod reduce;
 pub mod settings;

@@ -220,6 +220,11 @@ impl CpuBackend {
         update::items(&self.parameters.spans[map.0])
     }
 
+    /// How long item `item` of a map takes, beside others, where the global batch has so many samples.
+    pub fn item_work(&self, map: MapId, item: usize, samples: usize) -> u64 {
+        update::work(&self.maps.get(map).connectivity, &self.parameters.spans[map.0], item, samples)
+    }
+
     /// Elements of the arenas that items `items` of a map cover.
     pub fn item_elements(&self, map: MapId, items: std::ops::Range<usize>) -> std::ops::Range<usize> {
         let span = &self.parameters.spans[map.0];

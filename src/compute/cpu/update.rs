@@ -66,6 +66,27 @@ pub fn item_start(span: &ParameterSpan, item: usize) -> usize {
     }
 }
 
+/// Samples whose product with a row takes as long as Adam on that row, which waits for memory.
+const OPTIMIZER: usize = 64;
+/// Rows whose product with a sample takes as long as one addition to a bias, which waits for the one before.
+const ADDITION: usize = 4;
+
+/// How long item `item` takes where the global batch has `samples`, in products of a sample with one row of a panel.
+pub fn work(connectivity: &Connectivity, span: &ParameterSpan, item: usize, samples: usize) -> u64 {
+    let per_panel = span.rows.div_ceil(ITEM_ROWS);
+    let weight_items = span.blocks * span.panels * per_panel;
+    let work = if item < weight_items {
+        let rows = ITEM_ROWS.min(span.rows - item % per_panel * ITEM_ROWS);
+        let links = connectivity.by_block.of(item / per_panel / span.panels).len();
+        // One without links is passed over.
+        if links == 0 { 0 } else { rows * (links * samples + OPTIMIZER) }
+    } else {
+        let positions = if span.bias_positions == 1 { connectivity.destinations } else { 1 };
+        ADDITION * positions * samples + OPTIMIZER
+    };
+    work as u64
+}
+
 /// One item of an update, as a kernel.
 pub struct Item<'a> {
     pub update: &'a Update<'a>,
