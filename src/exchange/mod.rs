@@ -6,6 +6,7 @@
 mod cpu;
 pub mod cuda;
 mod gather;
+mod host_barrier;
 mod host_memory;
 mod mpi;
 pub mod nccl;

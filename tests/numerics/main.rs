@@ -7,6 +7,7 @@ mod gpu;
 mod gradients;
 mod initialisation;
 mod interchange;
+mod meetings;
 mod naive;
 mod output;
 mod properties;

@@ -20,6 +20,23 @@ pub type Make<'a> = &'a (dyn Fn(&Config, &Network, Arc<dyn Transport>) -> Engine
 struct Meeting {
     shown: Mutex<Vec<usize>>,
     barrier: Barrier,
+    /// Whether ranks share memory, as those of a host do.
+    one_host: bool,
+    counts: Mutex<Counts>,
+}
+
+/// What all ranks together did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub host_barriers: usize,
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl Meeting {
+    fn of(size: usize, one_host: bool) -> Arc<Meeting> {
+        Arc::new(Meeting { shown: Mutex::new(vec![0; size]), barrier: Barrier::new(size), one_host, counts: Mutex::default() })
+    }
 }
 
 /// One of several ranks that are threads.
@@ -58,6 +75,11 @@ impl Transport for Thread {
         self.meeting.barrier.wait();
     }
 
+    fn host_barrier(&self) {
+        self.meeting.counts.lock().unwrap().host_barriers += 1;
+        self.barrier();
+    }
+
     fn all_gather_words(&self, own: &[u64]) -> Vec<u64> {
         self.meet(own.as_ptr() as usize, |shown| {
             shown.iter().flat_map(|from| unsafe { std::slice::from_raw_parts(*from as *const u64, own.len()) }).copied().collect()
@@ -66,6 +88,11 @@ impl Transport for Thread {
 
     unsafe fn begin(&self, _freight: Span, sends: &[Message], receives: &[Message]) -> Handle {
         let own = sends.to_vec();
+        {
+            let mut counts = self.meeting.counts.lock().unwrap();
+            counts.messages += own.len();
+            counts.bytes += own.iter().map(|message| message.bytes).sum::<usize>();
+        }
         self.meet(std::ptr::from_ref(&own) as usize, |shown| {
             let mut taken = vec![0; self.size];
             for to in receives {
@@ -88,8 +115,19 @@ impl Transport for Thread {
         *bytes = first;
     }
 
-    fn shared(&self, _elements: &[usize]) -> Result<Option<Vec<Arena>>> {
-        Ok(None)
+    fn shared(&self, elements: &[usize]) -> Result<Option<Vec<Arena>>> {
+        if !self.meeting.one_host {
+            return Ok(None);
+        }
+        // Stays for as long as the process lives, as other ranks may outlive this one.
+        let own = if self.rank == 0 { Vec::leak(vec![0.0f32; elements.iter().sum()]).as_mut_ptr() as usize } else { 0 };
+        let mut at = self.meet(own, |shown| shown[0] as *mut f32);
+        let arena = |len: &usize| {
+            let arena = unsafe { Arena::shared(at, *len) };
+            at = at.wrapping_add(*len);
+            arena
+        };
+        Ok(Some(elements.iter().map(arena).collect()))
     }
 
     unsafe fn release_shared(&self) {}
@@ -103,7 +141,7 @@ impl Transport for Thread {
 
 /// A rank that meets nobody.
 pub fn lonely(rank: usize, size: usize) -> Arc<dyn Transport> {
-    Arc::new(Thread { meeting: Arc::new(Meeting { shown: Mutex::new(vec![0; size]), barrier: Barrier::new(size) }), rank, size })
+    Arc::new(Thread { meeting: Meeting::of(size, false), rank, size })
 }
 
 /// Every tensor that a checkpoint holds.
@@ -157,7 +195,18 @@ pub fn train_on(size: usize, config: &Config, samples: &Samples, make: Make) -> 
     if size == 1 {
         return train(config, samples, Arc::new(Single), make).0;
     }
-    let meeting = Arc::new(Meeting { shown: Mutex::new(vec![0; size]), barrier: Barrier::new(size) });
+    train_with(&Meeting::of(size, false), size, config, samples, make)
+}
+
+/// The same on ranks that share memory, or do not, with what they exchanged in all.
+pub fn count_on(size: usize, one_host: bool, config: &Config, samples: &Samples, make: Make) -> (Vec<Vec<f32>>, Counts) {
+    let meeting = Meeting::of(size, one_host);
+    let tensors = train_with(&meeting, size, config, samples, make);
+    let counts = *meeting.counts.lock().unwrap();
+    (tensors, counts)
+}
+
+fn train_with(meeting: &Arc<Meeting>, size: usize, config: &Config, samples: &Samples, make: Make) -> Vec<Vec<f32>> {
     let of_ranks: Vec<(Vec<Vec<f32>>, u64)> = std::thread::scope(|scope| {
         let start = |rank| {
             let transport = Arc::new(Thread { meeting: meeting.clone(), rank, size });

@@ -18,6 +18,7 @@ use mpi::topology::{Communicator, SimpleCommunicator};
 
 use self::announced::Announced;
 use self::transfer::Transfers;
+use super::host_barrier::{self, HostBarrier};
 use super::host_memory::{self, Offer, Words};
 use super::transport::{Handle, Message, Single, Span, Transport};
 use crate::compute::cpu::Arena;
@@ -37,6 +38,8 @@ pub struct Mpi {
     size: usize,
     uniform: bool,
     transfers: Transfers,
+    /// Of this host's ranks, where they can share memory.
+    barrier: Option<HostBarrier>,
     /// Memory of [`Transport::shared`] arenas.
     arenas: Mutex<Vec<MmapRaw>>,
 }
@@ -68,8 +71,10 @@ pub fn connect() -> Result<Box<dyn Transport>> {
         ffi::MPI_Comm_dup(world.as_raw(), &mut messages);
         messages
     };
-    let mut mpi = Mpi { world, host, rank, size, uniform: false, transfers: Transfers::new(messages), arenas: Mutex::default() };
+    let transfers = Transfers::new(messages);
+    let mut mpi = Mpi { world, host, rank, size, uniform: false, transfers, barrier: None, arenas: Mutex::default() };
     mpi.uniform = mpi.is_uniform();
+    mpi.barrier = mpi.make_barrier();
     Ok(Box::new(mpi))
 }
 
@@ -82,22 +87,40 @@ impl Mpi {
         self.arenas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `bytes` zeroed bytes that the ranks of this host share; `None` where those of some host cannot. Collective.
-    fn map(&self, bytes: usize) -> Result<Option<MmapRaw>> {
+    /// A barrier of the ranks of this host; `None` as for [`Mpi::find_memory`]. Collective.
+    fn make_barrier(&self) -> Option<HostBarrier> {
+        let memory = self.find_memory(size_of::<host_barrier::Shared>()).ok()??;
+        let at = memory.as_mut_ptr().cast::<host_barrier::Shared>();
+        std::mem::forget(memory);
+        // SAFETY: zeros on a page boundary, which are one, and stay mapped.
+        Some(HostBarrier::new(unsafe { &*at }, self.local().1))
+    }
+
+    /// `bytes` zeroed bytes that the ranks of this host share; `None` on a rank that is alone on its host. The error, on some of the ranks, is what
+    /// some host lacks; then there is none anywhere. Collective.
+    fn find_memory(&self, bytes: usize) -> Result<Option<MmapRaw>, Option<anyhow::Error>> {
         let mut lack = None;
         for make in [Offer::without_name, Offer::in_dev_shm] {
             let mine = self.offer(make, bytes);
             // An offer stands until all have accepted; where one could not, none shares.
             if !self.all_gather_words(&[u64::from(mine.is_err())]).contains(&1) {
-                return Ok(match mine? {
-                    Some(Mapped::Offered(offer)) => Some(offer.keep()),
-                    Some(Mapped::Accepted(memory)) => Some(memory),
-                    None => None,
-                });
+                return Ok(mine.map_err(Some)?.map(|mapped| match mapped {
+                    Mapped::Offered(offer) => offer.keep(),
+                    Mapped::Accepted(memory) => memory,
+                }));
             }
             // The second way's follows from what the first rank lacks, which it tells itself.
             lack = lack.or(mine.err());
         }
+        Err(lack)
+    }
+
+    /// The same, with a warning where there is none. Collective.
+    fn map(&self, bytes: usize) -> Option<MmapRaw> {
+        let lack = match self.find_memory(bytes) {
+            Ok(memory) => return memory,
+            Err(lack) => lack,
+        };
         // The others of the host lack the same.
         if let Some(lack) = lack.filter(|_| self.host.rank() <= 1) {
             log::warn!(
@@ -105,7 +128,7 @@ impl Mpi {
                 host::name()
             );
         }
-        Ok(None)
+        None
     }
 
     /// Makes memory, on the first rank of a host, and takes it, on the others; nothing on one that is alone.
@@ -164,6 +187,9 @@ impl Transport for Mpi {
 
     fn host_barrier(&self) {
         let _span = span(Doing::Barrier, None);
+        if let Some(barrier) = &self.barrier {
+            return barrier.meet();
+        }
         let _turn = self.transfers.turn();
         // SAFETY: all ranks of the host call, in their turn.
         unsafe { ffi::MPI_Barrier(self.host.as_raw()) };
@@ -217,7 +243,7 @@ impl Transport for Mpi {
             Some(*end)
         });
         let starts: Vec<usize> = std::iter::once(0).chain(ends).collect();
-        let Some(memory) = self.map(starts[elements.len()])? else { return Ok(None) };
+        let Some(memory) = self.map(starts[elements.len()]) else { return Ok(None) };
         let at = memory.as_mut_ptr();
         self.arenas().push(memory);
         // SAFETY: the parts lie in the memory one behind the other, page by page, and it is kept in `arenas`.
@@ -234,7 +260,7 @@ impl Transport for Mpi {
             std::mem::forget(memory);
             at
         };
-        Ok(self.map(bytes)?.map(kept))
+        Ok(self.map(bytes).map(kept))
     }
 
     fn finish(&self) {
