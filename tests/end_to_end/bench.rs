@@ -26,6 +26,9 @@ fn steps_are_timed_phase_by_phase() {
         assert!((sum("floor_seconds") - value["floor_seconds"].as_f64().unwrap()).abs() < 1e-9);
         let speed = 16.0 / value["step_seconds"].as_f64().unwrap();
         assert!((value["samples_per_second"].as_f64().unwrap() / speed - 1.0).abs() < 1e-9);
+        // Of rank 0, and of the rank that waits least.
+        let [own, least] = ["seconds", "least_seconds"].map(|key| value["phases"]["exchange"][key].as_f64().unwrap());
+        assert!(0.0 < least && if ranks == 1 { least == own } else { least <= own }, "{value}");
     }
 }
 

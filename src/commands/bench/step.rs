@@ -27,6 +27,8 @@ use crate::watch;
 const LINK_EVERY: usize = 10;
 /// Attempts in a row: with the fewest steps too, the median is none that made a connection.
 const LINK_ATTEMPTS: usize = 4;
+/// The phase that waits for other ranks.
+const EXCHANGE: &str = "exchange";
 
 /// Time training steps on random data
 #[derive(Debug, clap::Args)]
@@ -81,8 +83,11 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     if let Some(Rates { bytes, operations }) = engine.rates()? {
         (machine.bytes, machine.operations) = (bytes, operations);
     }
+    let mut report = Report { kinds, machine, batch: config.data.batch_size, peak, memory, ranks: plan.ranks, least_exchange: 0.0 };
+    let exchange = report.phases().iter().find(|phase| phase.name == EXCHANGE).map_or(0.0, |phase| phase.seconds);
+    let of_ranks = transport.all_gather_words(&[exchange.to_bits()]).into_iter().map(f64::from_bits);
+    report.least_exchange = of_ranks.fold(f64::INFINITY, f64::min);
     if transport.rank() == 0 {
-        let report = Report { kinds, machine, batch: config.data.batch_size, peak, memory, ranks: plan.ranks };
         if args.training.json { say(report.to_json(&engine)) } else { say(report.to_text(&engine)) }
     }
     Ok(())
@@ -165,6 +170,8 @@ struct Report {
     ranks: usize,
     peak: u64,
     memory: u64,
+    /// Seconds of exchange on the rank that has the fewest.
+    least_exchange: f64,
 }
 
 /// Name, seconds and floor of a phase.
@@ -199,8 +206,9 @@ impl Report {
         let phases = self.phases();
         let mut by_name: Map<String, Value> =
             phases.iter().map(|phase| (phase.name.to_owned(), json!({ "seconds": phase.seconds, "floor_seconds": phase.floor }))).collect();
-        if let (Some(exchange), Some(measured)) = (by_name.get_mut("exchange"), phases.iter().find(|phase| phase.name == "exchange")) {
+        if let (Some(exchange), Some(measured)) = (by_name.get_mut(EXCHANGE), phases.iter().find(|phase| phase.name == EXCHANGE)) {
             exchange["bytes_received"] = json!(measured.bytes);
+            exchange["least_seconds"] = json!(self.least_exchange);
         }
         json!({
             "samples_per_second": self.batch as f64 / self.step_seconds(),
@@ -242,8 +250,17 @@ impl Report {
         rows.push(vec!["step".to_owned(), milliseconds(self.step_seconds()), milliseconds(floor)]);
         let plural = |number: usize| if number == 1 { "" } else { "s" };
         let threads = engine.threads();
+        let waiting = match self.ranks {
+            1 => String::new(),
+            _ => {
+                let least = milliseconds(self.least_exchange);
+                format!(
+                    "\nexchange on rank 0; {least} ms on the rank that waits least, and what others take longer is waiting for slower ones"
+                )
+            }
+        };
         format!(
-            "{}\n{:.0} samples/s: {} rank{} x {threads} thread{}, batch {}, kernels {}\n\
+            "{}{waiting}\n{:.0} samples/s: {} rank{} x {threads} thread{}, batch {}, kernels {}\n\
              machine, a rank: {}{}B/s (memory){}\nmemory: {}B for all ranks, {}B at most in one{}",
             table(&rows, 1),
             self.batch as f64 / self.step_seconds(),
