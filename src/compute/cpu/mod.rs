@@ -18,6 +18,7 @@ mod chunk;
 mod elementary;
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod elementwise;
+mod input;
 mod memory;
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod noise;

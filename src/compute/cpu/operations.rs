@@ -10,6 +10,7 @@ use super::elementwise::{
     Add, DifferenceTarget, DifferenceThroughNonlinearity, Elementwise, ErrorThroughNonlinearity, MeasuredError, Range, Sloped, StepAlong,
     ThroughNonlinearity, Values,
 };
+use super::input::LayOut;
 use super::memory::row_stride;
 use super::noise::AddNoise;
 use super::nonlinearity::{Through, through};
@@ -395,19 +396,19 @@ impl Backend for CpuBackend {
         self.labels.clear();
         self.labels.extend_from_slice(batch.labels);
         self.measures[Measure::InverseLoss as usize].fill(0.0);
-        let (input, channels) = (self.values(self.input()), slot.shape.channels);
-        let this = &*self;
-        // [sample][position][channel] becomes [position][sample][channel].
-        this.by_sample(self.input(), |begin, end| {
-            for sample in begin..end {
-                let image = &batch.pixels[sample * units..(sample + 1) * units];
-                for (position, pixel) in image.chunks_exact(channels).enumerate() {
-                    let at = (position * batch.samples + sample) * slot.stride;
-                    // SAFETY: the input has room for the batch, as was seen above, and this thread alone has the sample.
-                    unsafe { std::ptr::copy_nonoverlapping(pixel.as_ptr(), input.at(at), channels) };
-                }
+        let (positions, channels) = (slot.shape.positions(), slot.shape.channels);
+        let (to, samples, stride) = (self.values(self.input()), batch.samples, slot.stride);
+        let layout = LayOut { pixels: batch.pixels, to, samples, positions, channels, stride };
+        let parts = if batch.pixels.len() < LANES * PARALLEL_VECTORS / 4 { 1 } else { 4 * self.pool.threads() };
+        // SAFETY: the input has room for the batch, as was seen above, and no two threads have the same positions of the same samples.
+        unsafe {
+            // Of an image few positions at a time stay in the cache.
+            if positions >= 4 * parts {
+                self.pool.run_ranges(positions, parts, |some| layout.run(some, 0..samples));
+            } else {
+                self.pool.run_ranges(samples, parts, |some| layout.run(0..positions, some));
             }
-        });
+        }
         self.profile.add(Doing::Input, started.elapsed().as_secs_f64(), 0.0, (8 * batch.pixels.len()) as f64);
         Ok(())
     }
