@@ -113,7 +113,7 @@ impl Bench {
         let exchange = Exchange::new(&mut backend, false, &alone, ExchangeChoice::Auto, true)?;
         backend.initialize();
         let pixels: Vec<f32> = (0..batch * input.iter().product::<usize>()).map(|i| (i as f32 * 0.7).sin()).collect();
-        backend.begin(&Batch { pixels: &pixels, labels: &vec![0; batch], samples: batch, first: 0, step: 0 })?;
+        backend.begin(&Batch { pixels: (&pixels).into(), labels: &vec![0; batch], samples: batch, first: 0, step: 0 })?;
         // Neither zeros nor denormals, at whose speed nothing trains.
         let image = backend.input();
         below.iter().for_each(|activity| backend.apply(maps.forward[0], &[(image, *activity)]));

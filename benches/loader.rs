@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use biodist::config::{Augment, Data, Scaling};
-use biodist::data::{BatchPlan, DataSet, Loader, Position};
+use biodist::data::{BatchPlan, DataSet, Form, Loader, Position};
 use shards::format::Encoding;
 use shards::{DatasetWriter, Description, PixelSums};
 
@@ -106,7 +106,7 @@ fn copy_speed(threads: usize) -> f64 {
 
 fn loader(data_set: Arc<DataSet>, batch_size: usize, threads: usize) -> Loader {
     let plan = BatchPlan { seed: 0, batch_size, shuffle: true, rank: 0, world_size: 1 };
-    Loader::with_threads(data_set, plan, Position::default(), threads..=threads)
+    Loader::with_threads(data_set, plan, Position::default(), Form::Floats, threads..=threads)
 }
 
 /// The median of several stretches of a second, after one that touches all memory.

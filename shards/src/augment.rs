@@ -12,7 +12,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 
 pub use crate::convert::View;
 
-use crate::convert::{Affine, convert_rows};
+use crate::convert::{Affine, Conversion, Unchanged, convert_rows};
 use crate::dataset::Sample;
 use crate::format::MAX_SIDE;
 use crate::random::{below, philox, unit};
@@ -135,13 +135,26 @@ impl Augmentation {
     /// Where the crop does not fit the sample's frame, or `out` has another length than it asks for.
     pub fn apply(&self, sample: &Sample, key: AugmentKey, training: bool, out: &mut [f32], scale: &[f32], shift: &[f32]) -> Result<()> {
         let channels = sample.channels;
-        let [height, width] = self.crop.unwrap_or([sample.height, sample.width]);
         ensure!(
             scale.len() == channels && shift.len() == channels,
             "{} scales and {} shifts for {channels} channels",
             scale.len(),
             shift.len()
         );
+        self.convert(sample, key, training, &Affine::new(scale, shift), out)
+    }
+
+    /// [`Augmentation::apply`] without scaling: the bytes x.
+    ///
+    /// # Errors
+    /// As [`Augmentation::apply`].
+    pub fn apply_bytes(&self, sample: &Sample, key: AugmentKey, training: bool, out: &mut [u8]) -> Result<()> {
+        self.convert(sample, key, training, &Unchanged(sample.channels), out)
+    }
+
+    fn convert<C: Conversion>(&self, sample: &Sample, key: AugmentKey, training: bool, conversion: &C, out: &mut [C::Value]) -> Result<()> {
+        let channels = sample.channels;
+        let [height, width] = self.crop.unwrap_or([sample.height, sample.width]);
         ensure!(
             out.len() == height * width * channels,
             "the sample's frame of {} x {} gives {} values, where {} are expected; set crop = [height, width]",
@@ -151,11 +164,10 @@ impl Augmentation {
             out.len()
         );
         let view = self.draw(key, sample.height, sample.width, training)?;
-        let affine = Affine::new(scale, shift);
         if training && self.random_resized_crop {
-            resize_and_convert(sample, &view, [height, width], &affine, out)
+            resize_and_convert(sample, &view, [height, width], conversion, out)
         } else {
-            convert_rows(&sample.pixels, [sample.height, sample.width], &view, &affine, out);
+            convert_rows(&sample.pixels, [sample.height, sample.width], &view, conversion, out);
             Ok(())
         }
     }
@@ -219,7 +231,7 @@ thread_local! {
 }
 
 /// Resizes the view to `size` (bilinear, with support widened where it shrinks: torchvision's antialias), then converts.
-fn resize_and_convert(sample: &Sample, view: &View, size: [usize; 2], affine: &Affine, out: &mut [f32]) -> Result<()> {
+fn resize_and_convert<C: Conversion>(sample: &Sample, view: &View, size: [usize; 2], conversion: &C, out: &mut [C::Value]) -> Result<()> {
     let kind = match sample.channels {
         1 => PixelType::U8,
         2 => PixelType::U8x2,
@@ -238,7 +250,7 @@ fn resize_and_convert(sample: &Sample, view: &View, size: [usize; 2], affine: &A
         let mut resized = Image::from_slice_u8(width as u32, height as u32, buffer, kind).context("random_resized_crop")?;
         resizer.resize(&source, &mut resized, &options).context("random_resized_crop")?;
         let whole = View { top: 0, left: 0, height, width, ..*view };
-        convert_rows(buffer, size, &whole, affine, out);
+        convert_rows(buffer, size, &whole, conversion, out);
         Ok(())
     })
 }

@@ -1,4 +1,5 @@
-//! Bytes to normalised floats: the loader's inner loop. Reads each byte once and writes each float once.
+//! Bytes to normalised floats, or to bytes again for a device that normalises them itself: the loader's inner loop. Reads each byte once and
+//! writes each value once.
 
 /// Values that one step converts: a multiple of 2, 3, 4, 6, 8, 12 and 16 channels, and of a vector register.
 const STEP: usize = 48;
@@ -12,6 +13,40 @@ pub struct View {
     pub width: usize,
     pub mirror_horizontally: bool,
     pub mirror_vertically: bool,
+}
+
+/// What becomes of a frame's bytes.
+pub(crate) trait Conversion {
+    type Value;
+
+    fn channels(&self) -> usize;
+
+    fn convert(&self, source: &[u8], out: &mut [Self::Value]);
+
+    /// Writes pixels of the padding.
+    fn black(&self, out: &mut [Self::Value]);
+}
+
+/// Bytes stay as they are, of so many channels.
+pub(crate) struct Unchanged(pub usize);
+
+impl Conversion for Unchanged {
+    type Value = u8;
+
+    #[inline(always)]
+    fn channels(&self) -> usize {
+        self.0
+    }
+
+    #[inline(always)]
+    fn convert(&self, source: &[u8], out: &mut [u8]) {
+        out.copy_from_slice(source);
+    }
+
+    #[inline(always)]
+    fn black(&self, out: &mut [u8]) {
+        out.fill(0);
+    }
 }
 
 /// x ↦ x * scale + shift, per channel.
@@ -32,38 +67,57 @@ impl Affine {
     }
 }
 
+impl Conversion for Affine {
+    type Value = f32;
+
+    #[inline(always)]
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    #[inline(always)]
+    fn convert(&self, source: &[u8], out: &mut [f32]) {
+        convert(source, out, self);
+    }
+
+    #[inline(always)]
+    fn black(&self, out: &mut [f32]) {
+        out.chunks_mut(self.shift.len()).for_each(|part| part.copy_from_slice(&self.shift[..part.len()]));
+    }
+}
+
 /// Converts the part of a [height, width, C] frame that `view` names, mirrored as it says. `out` is [H, W, C] of the view's
 /// size.
-pub(crate) fn convert_rows(pixels: &[u8], frame: [usize; 2], view: &View, affine: &Affine, out: &mut [f32]) {
+pub(crate) fn convert_rows<C: Conversion>(pixels: &[u8], frame: [usize; 2], view: &View, conversion: &C, out: &mut [C::Value]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        return unsafe { convert_rows_avx2(pixels, frame, view, affine, out) };
+        return unsafe { convert_rows_avx2(pixels, frame, view, conversion, out) };
     }
-    convert_rows_portable(pixels, frame, view, affine, out);
+    convert_rows_portable(pixels, frame, view, conversion, out);
 }
 
 /// The same code compiled for AVX2. No operation is fused, so the results are the same bits.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn convert_rows_avx2(pixels: &[u8], frame: [usize; 2], view: &View, affine: &Affine, out: &mut [f32]) {
-    convert_rows_with(pixels, frame, view, affine, out, |from, to| mirror_rgb_avx2(from, to));
+fn convert_rows_avx2<C: Conversion>(pixels: &[u8], frame: [usize; 2], view: &View, conversion: &C, out: &mut [C::Value]) {
+    convert_rows_with(pixels, frame, view, conversion, out, |from, to| mirror_rgb_avx2(from, to));
 }
 
-fn convert_rows_portable(pixels: &[u8], frame: [usize; 2], view: &View, affine: &Affine, out: &mut [f32]) {
-    convert_rows_with(pixels, frame, view, affine, out, mirror::<3>);
+fn convert_rows_portable<C: Conversion>(pixels: &[u8], frame: [usize; 2], view: &View, conversion: &C, out: &mut [C::Value]) {
+    convert_rows_with(pixels, frame, view, conversion, out, mirror::<3>);
 }
 
 #[inline(always)]
-fn convert_rows_with(
+fn convert_rows_with<C: Conversion>(
     pixels: &[u8],
     [height, width]: [usize; 2],
     view: &View,
-    affine: &Affine,
-    out: &mut [f32],
+    conversion: &C,
+    out: &mut [C::Value],
     mirror_rgb: impl Fn(&[u8], &mut [u8]),
 ) {
-    let channels = affine.channels;
+    let channels = conversion.channels();
     // Columns of the view that lie in the frame; the others are black.
     let first = (-view.left).clamp(0, view.width as isize) as usize;
     let last = (width as isize - view.left).clamp(first as isize, view.width as isize) as usize;
@@ -75,7 +129,7 @@ fn convert_rows_with(
         let from = if view.mirror_vertically { view.height - 1 - y } else { y };
         let from = view.top + from as isize;
         if !(0..height as isize).contains(&from) || first == last {
-            black(row, affine);
+            conversion.black(row);
             continue;
         }
         let start = (from as usize * width + source_left) * channels;
@@ -92,9 +146,9 @@ fn convert_rows_with(
         }
         let (left, rest) = row.split_at_mut(before * channels);
         let (inside, right) = rest.split_at_mut(length);
-        black(left, affine);
-        convert(source, inside, affine);
-        black(right, affine);
+        conversion.black(left);
+        conversion.convert(source, inside);
+        conversion.black(right);
     }
 }
 
@@ -156,9 +210,4 @@ fn mirror_rgb_avx2(source: &[u8], out: &mut [u8]) {
         to += 15;
     }
     mirror::<3>(&source[..end], &mut out[to..]);
-}
-
-#[inline(always)]
-fn black(out: &mut [f32], affine: &Affine) {
-    out.chunks_mut(affine.shift.len()).for_each(|part| part.copy_from_slice(&affine.shift[..part.len()]));
 }

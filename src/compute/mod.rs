@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod device;
 mod measure;
+mod pixels;
 pub mod profile;
 pub mod settings;
 #[cfg(feature = "torch")]
@@ -15,6 +16,7 @@ pub mod torch;
 use anyhow::Result;
 
 pub use measure::{Measure, Of};
+pub use pixels::Pixels;
 
 pub use crate::network::Nonlinearity;
 use crate::network::{MapId, Shape};
@@ -42,8 +44,7 @@ impl Update {
 /// One rank's samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// [samples, height, width, channels], scaled.
-    pub pixels: &'a [f32],
+    pub pixels: Pixels<'a>,
     /// Empty where the network has a linear output.
     pub labels: &'a [u32],
     pub samples: usize,

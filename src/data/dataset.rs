@@ -141,17 +141,31 @@ impl DataSet {
     }
 
     /// Makes `batch` hold the samples at these places of the part, augmented where a `draw` is given.
-    pub(super) fn fill(&self, places: impl ExactSizeIterator<Item = usize>, draw: Option<Draw>, batch: &mut Loaded) -> Result<()> {
-        let size = self.trained.input.iter().product();
+    pub(super) fn fill(
+        &self,
+        places: impl ExactSizeIterator<Item = usize>,
+        draw: Option<Draw>,
+        form: Form,
+        batch: &mut Loaded,
+    ) -> Result<()> {
+        let size: usize = self.trained.input.iter().product();
         let Draw { seed, epoch } = draw.unwrap_or(Draw { seed: 0, epoch: 0 });
         let Affine { scale, shift } = &self.scaling;
         batch.labels.clear();
-        batch.pixels.resize(places.len() * size, 0.0);
-        for (place, pixels) in places.zip(batch.pixels.chunks_exact_mut(size)) {
+        batch.scaling = (form == Form::Bytes).then(|| self.scaling.clone());
+        match form {
+            Form::Floats => batch.pixels.resize(places.len() * size, 0.0),
+            Form::Bytes => batch.bytes.resize(places.len() * size, 0),
+        }
+        for (number, place) in places.enumerate() {
             let index = self.index(place);
             let sample = self.shards.sample(index)?;
             let key = AugmentKey { seed, epoch, index: index as u64 };
-            let applied = self.augmentation.apply(&sample, key, draw.is_some(), pixels, scale, shift);
+            let (training, at) = (draw.is_some(), number * size..(number + 1) * size);
+            let applied = match form {
+                Form::Floats => self.augmentation.apply(&sample, key, training, &mut batch.pixels[at], scale, shift),
+                Form::Bytes => self.augmentation.apply_bytes(&sample, key, training, &mut batch.bytes[at]),
+            };
             applied.with_context(|| format!("sample {index} of {}", self.shards.folder().display()))?;
             batch.labels.push(sample.label);
             observe::loaded();
@@ -170,11 +184,20 @@ impl DataSet {
     }
 }
 
+/// How the pixels of a batch come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Scaled.
+    Floats,
+    /// As stored, for a device that scales them.
+    Bytes,
+}
+
 /// From a pixel x in 0..=255 to the network's input, per channel: `x * scale + shift`.
 #[derive(Clone, Debug, PartialEq)]
-struct Affine {
-    scale: Arc<[f32]>,
-    shift: Arc<[f32]>,
+pub struct Affine {
+    pub scale: Arc<[f32]>,
+    pub shift: Arc<[f32]>,
 }
 
 impl Affine {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 
-use super::dataset::{DataSet, Draw};
+use super::dataset::{DataSet, Draw, Form};
 use super::order::{BatchPlan, Position, batches_per_epoch, epoch_order, evaluation_part};
 use super::pipeline::{Loaded, Pipeline, Source};
 use crate::exit::Exit;
@@ -26,19 +26,19 @@ impl Loader {
     ///
     /// One thread loads; others come to its help, up to the number of CPUs that this process may use, while training waits for data.
     /// What is wrong with the plan is an error of the first [`Loader::next`].
-    pub fn train(data: Arc<DataSet>, plan: BatchPlan, start: Position) -> Loader {
-        Loader::with_threads(data, plan, start, 1..=available_threads())
+    pub fn train(data: Arc<DataSet>, plan: BatchPlan, start: Position, form: Form) -> Loader {
+        Loader::with_threads(data, plan, start, form, 1..=available_threads())
     }
 
     /// As [`Loader::train`], with this range for the number of threads.
     ///
     /// # Panics
     /// Where the ranks do not divide the batch, which [`config::Data::samples_per_rank`](crate::config::Data::samples_per_rank) refuses.
-    pub fn with_threads(data: Arc<DataSet>, plan: BatchPlan, start: Position, threads: RangeInclusive<usize>) -> Loader {
+    pub fn with_threads(data: Arc<DataSet>, plan: BatchPlan, start: Position, form: Form, threads: RangeInclusive<usize>) -> Loader {
         assert!(plan.batch_size.is_multiple_of(plan.world_size), "ranks divide the batch");
         let per_epoch = batches_per_epoch(data.len(), plan.batch_size);
         let first = start.batches_before(per_epoch);
-        Loader { pipeline: Pipeline::new(Training { data, plan, per_epoch, first, orders: Mutex::default() }, threads) }
+        Loader { pipeline: Pipeline::new(Training { data, plan, form, per_epoch, first, orders: Mutex::default() }, threads) }
     }
 
     /// The next batch; waits where it is not ready.
@@ -70,6 +70,7 @@ fn available_threads() -> usize {
 struct Training {
     data: Arc<DataSet>,
     plan: BatchPlan,
+    form: Form,
     per_epoch: usize,
     /// Batches of training before the loader's first.
     first: u64,
@@ -94,7 +95,7 @@ impl Source for Training {
         }
         let (position, places) = self.samples(number);
         batch.position = position;
-        self.data.fill(places, Some(Draw { seed: self.plan.seed, epoch: position.epoch }), batch)
+        self.data.fill(places, Some(Draw { seed: self.plan.seed, epoch: position.epoch }), self.form, batch)
     }
 }
 
@@ -125,15 +126,15 @@ impl Training {
 /// The samples at `places` of `data`, as they are without augmentation.
 pub fn plain_batch(data: &DataSet, places: impl ExactSizeIterator<Item = usize>) -> Result<Loaded> {
     let mut batch = Loaded::default();
-    data.fill(places, None, &mut batch)?;
+    data.fill(places, None, Form::Floats, &mut batch)?;
     Ok(batch)
 }
 
 /// Every sample of `data` once, as it is without augmentation: this rank's contiguous part in batches of `capacity` samples, the last
 /// one smaller. Each comes with the places of its samples in the data set.
-pub fn evaluation_batches(data: Arc<DataSet>, rank: usize, world_size: usize, capacity: usize) -> EvaluationBatches {
+pub fn evaluation_batches(data: Arc<DataSet>, rank: usize, world_size: usize, capacity: usize, form: Form) -> EvaluationBatches {
     let part = evaluation_part(data.len(), rank, world_size);
-    let source = Evaluation { data, part: part.clone(), capacity };
+    let source = Evaluation { data, part: part.clone(), capacity, form };
     EvaluationBatches { pipeline: Pipeline::new(source, 1..=available_threads()), start: part.start, end: part.end }
 }
 
@@ -179,6 +180,7 @@ struct Evaluation {
     data: Arc<DataSet>,
     part: Range<usize>,
     capacity: usize,
+    form: Form,
 }
 
 impl Evaluation {
@@ -197,6 +199,6 @@ impl Source for Evaluation {
         let ahead = self.places(if number == 0 { 0 } else { number + PREFETCH }).start..self.places(number + PREFETCH).end;
         self.data.prefetch(ahead);
         batch.position = Position { epoch: 0, batch: number };
-        self.data.fill(self.places(number), None, batch)
+        self.data.fill(self.places(number), None, self.form, batch)
     }
 }

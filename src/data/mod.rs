@@ -8,7 +8,7 @@ mod pipeline;
 #[cfg(test)]
 mod tests;
 
-pub use dataset::{DataSet, TrainingData};
+pub use dataset::{DataSet, Form, TrainingData};
 pub use loader::{EvaluationBatches, Loader, evaluation_batches, plain_batch};
 pub use order::{BatchPlan, Position, batches_per_epoch, evaluation_part, evenly};
 pub use pipeline::Loaded;

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use super::dataset::Affine;
 use super::order::Position;
+use crate::compute::Pixels;
 
 /// Batches begun ahead, beside one for each thread.
 const AHEAD: u64 = 2;
@@ -30,10 +32,23 @@ const NO_PANIC: &str = "no thread panics while it holds the lock";
 /// A batch, ready to be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
-    /// [samples, H, W, C], scaled.
+    /// [samples, H, W, C], scaled; none where they come as bytes.
     pub pixels: Vec<f32>,
+    /// The same as stored, and what scales it, where a device does.
+    pub bytes: Vec<u8>,
+    pub scaling: Option<Affine>,
     pub labels: Vec<u32>,
     pub position: Position,
+}
+
+impl Loaded {
+    /// What a backend is given.
+    pub fn input(&self) -> Pixels<'_> {
+        match &self.scaling {
+            None => Pixels::Floats(&self.pixels),
+            Some(Affine { scale, shift }) => Pixels::Bytes { values: &self.bytes, scale, shift },
+        }
+    }
 }
 
 /// Where batches come from.

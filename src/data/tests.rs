@@ -60,7 +60,7 @@ fn plan(rank: usize, world_size: usize) -> BatchPlan {
 }
 
 fn batches(data: &Arc<DataSet>, plan: BatchPlan, start: Position, count: usize, threads: usize) -> Vec<Loaded> {
-    let mut loader = Loader::with_threads(Arc::clone(data), plan, start, threads..=threads);
+    let mut loader = Loader::with_threads(Arc::clone(data), plan, start, Form::Floats, threads..=threads);
     let mut batches = Vec::new();
     for _ in 0..count {
         let batch = loader.next().unwrap();
@@ -73,7 +73,7 @@ fn batches(data: &Arc<DataSet>, plan: BatchPlan, start: Position, count: usize, 
 fn evaluated(data: &Arc<DataSet>, rank: usize, world_size: usize, capacity: usize) -> Vec<(usize, u32, Vec<f32>)> {
     let size = data.input_shape().iter().product();
     let mut samples = Vec::new();
-    for batch in evaluation_batches(Arc::clone(data), rank, world_size, capacity) {
+    for batch in evaluation_batches(Arc::clone(data), rank, world_size, capacity, Form::Floats) {
         let (places, batch) = batch.unwrap();
         assert!(places.len() <= capacity && batch.labels.len() == places.len() && batch.pixels.len() == places.len() * size);
         let pixels = batch.pixels.chunks(size).map(<[f32]>::to_vec);
@@ -143,6 +143,35 @@ fn without_shuffling_samples_come_as_stored() {
             let sample = (6 * number + place) % 18;
             assert_eq!(batch.labels[place], sample as u32 % 3);
             assert!(pixels.iter().enumerate().all(|(at, &x)| x == f32::from(pixel(sample, at)) * (1.0 / 255.0)));
+        }
+    }
+}
+
+#[test]
+fn bytes_that_a_device_scales_are_the_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let flips = [Augment::HorizontalFlip, Augment::VerticalFlip];
+    let views = [(vec![], None, 0), (vec![Augment::RandomCrop], Some([4, 4]), 2), (vec![Augment::RandomResizedCrop], Some([4, 3]), 0)];
+    for (augment, crop, crop_padding) in views {
+        for scaling in [Scaling::Unit, Scaling::Standardize] {
+            let augment = augment.iter().chain(if augment.is_empty() { &[] } else { &flips[..] }).copied().collect();
+            let folder = tempfile::tempdir_in(&folder).unwrap();
+            let config = Data { augment, crop, crop_padding, scaling, ..small(folder.path()) };
+            let data = DataSet::open_train(&config, 0).unwrap().0;
+            let load = |form| {
+                let mut loader = Loader::with_threads(Arc::clone(&data), plan(0, 1), Position::default(), form, 1..=1);
+                let training: Vec<Loaded> = (0..7).map(|_| loader.next().unwrap()).collect();
+                let evaluated = evaluation_batches(Arc::clone(&data), 0, 1, 6, form).map(|batch| batch.unwrap().1);
+                training.into_iter().chain(evaluated).collect::<Vec<_>>()
+            };
+            let (bytes, floats) = (load(Form::Bytes), load(Form::Floats));
+            assert_eq!(bytes.len(), 7 + 4);
+            for (bytes, floats) in bytes.iter().zip(&floats) {
+                assert_eq!((&bytes.labels, bytes.position), (&floats.labels, floats.position));
+                assert_eq!((bytes.bytes.len(), bytes.pixels.len(), floats.bytes.len()), (floats.pixels.len(), 0, 0));
+                let bits = |loaded: &Loaded| loaded.input().scaled().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(bytes), bits(floats), "{config:?}");
+            }
         }
     }
 }
@@ -302,7 +331,7 @@ fn a_crop_must_fit_every_image() {
 fn a_plan_without_a_whole_batch_is_an_error_and_no_hang() {
     let folder = tempfile::tempdir().unwrap();
     let data = DataSet::open_train(&small(folder.path()), 0).unwrap().0;
-    let mut loader = Loader::train(data, BatchPlan { batch_size: 21, ..plan(0, 1) }, Position::default());
+    let mut loader = Loader::train(data, BatchPlan { batch_size: 21, ..plan(0, 1) }, Position::default(), Form::Floats);
     assert_refused(loader.next(), &["data.batch_size = 21", "20 samples"]);
     assert!(loader.next().is_err());
 }
@@ -311,13 +340,13 @@ fn a_plan_without_a_whole_batch_is_an_error_and_no_hang() {
 fn a_shard_that_changes_while_it_is_loaded_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let data = DataSet::open_train(&small(folder.path()), 0).unwrap().0;
-    let mut loader = Loader::train(Arc::clone(&data), plan(0, 1), Position::default());
+    let mut loader = Loader::train(Arc::clone(&data), plan(0, 1), Position::default(), Form::Floats);
     loader.next().unwrap();
     std::fs::remove_file(folder.path().join("train/00001.shard")).unwrap();
     // Some batches were loaded before.
     let error = (0..8).find_map(|_| loader.next().err()).expect("the loss is noticed");
     assert!(format!("{error:#}").contains("00001.shard"), "{error:#}");
-    let mut evaluation = evaluation_batches(data, 0, 1, 20);
+    let mut evaluation = evaluation_batches(data, 0, 1, 20, Form::Floats);
     assert!(evaluation.next().unwrap().is_err());
     assert!(evaluation.next().is_none());
 }

@@ -13,6 +13,7 @@ use crate::agreement::{Facts, agree};
 use crate::compute::profile::Profile;
 use crate::compute::{Backend, Batch, Buffer, Measure, OptimizerStep, Part};
 use crate::config::{BackwardWeights, Config, Optimizer};
+use crate::data::Form;
 use crate::exchange::{Optimizers, Transport};
 use crate::exit::Exit;
 use crate::network::{Map, MapId, Maps, Network, Role};
@@ -237,6 +238,11 @@ impl Engine {
     pub fn output(&self) -> Result<Vec<f32>> {
         let forward = self.rule.forward();
         self.executor.state().read_activity(forward.h[forward.depth()])
+    }
+
+    /// How this rank best takes its batches.
+    pub fn form(&self) -> Form {
+        if self.executor.scales_pixels() { Form::Bytes } else { Form::Floats }
     }
 
     /// Most samples in a batch of this rank.

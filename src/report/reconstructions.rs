@@ -96,7 +96,7 @@ fn draw(run: &Run) -> Result<(Vec<u8>, u64, usize)> {
     let samples = IMAGES.min(test.len());
     ensure!(samples > 0, "the test set is empty");
     let batch = plain_batch(&test, evenly(test.len(), samples))?;
-    engine.evaluate(&Batch { pixels: &batch.pixels, labels: &batch.labels, samples, first: 0, step: 0 })?;
+    engine.evaluate(&Batch { pixels: batch.input(), labels: &batch.labels, samples, first: 0, step: 0 })?;
     let output = engine.output()?;
     ensure!(output.iter().all(|value| value.is_finite()), "the network's output is not finite");
     let (png, width) = sheet(&batch.pixels, &output, samples, shape)?;

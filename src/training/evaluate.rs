@@ -34,7 +34,7 @@ pub fn evaluate(
     let longest = parts.iter().copied().max().unwrap_or(0);
     // Ranks have parts of different length, and must ask the same number of times.
     let rounds = longest.div_ceil(engine.capacity());
-    let mut batches = evaluation_batches(data.clone(), rank, size, engine.capacity());
+    let mut batches = evaluation_batches(data.clone(), rank, size, engine.capacity(), engine.form());
     // Nothing trains an inverse here.
     let evaluated = |measure: &Measure| measure.of() != Of::TrainedInverse;
     let mut measures = [const { Vec::new() }; Measure::COUNT];
@@ -48,7 +48,7 @@ pub fn evaluate(
         };
         let Some(batch) = next else { continue };
         let (places, batch) = batch?;
-        engine.evaluate(&Batch { pixels: &batch.pixels, labels: &batch.labels, samples: places.len(), first: 0, step: 0 })?;
+        engine.evaluate(&Batch { pixels: batch.input(), labels: &batch.labels, samples: places.len(), first: 0, step: 0 })?;
         for measure in Measure::ALL.into_iter().filter(evaluated) {
             measures[measure as usize].extend_from_slice(engine.measure(measure));
         }

@@ -168,7 +168,7 @@ impl<'a> Trainer<'a> {
         let (rank, world_size) = (self.transport.rank(), self.transport.size());
         let (data, seed) = (&self.config.data, self.config.experiment.seed);
         let plan = BatchPlan { seed, batch_size: data.batch_size, shuffle: data.shuffle, rank, world_size };
-        Loader::train(self.splits.train.clone(), plan, self.position())
+        Loader::train(self.splits.train.clone(), plan, self.position(), self.engine.form())
     }
 
     fn phase(&self) -> Phase {
@@ -191,7 +191,7 @@ impl<'a> Trainer<'a> {
         assert_eq!(loaded.position, self.position(), "the loader and the loop are at the same batch");
         let samples = self.engine.capacity();
         let batch =
-            Batch { pixels: &loaded.pixels, labels: &loaded.labels, samples, first: self.transport.rank() * samples, step: self.step };
+            Batch { pixels: loaded.input(), labels: &loaded.labels, samples, first: self.transport.rank() * samples, step: self.step };
         let phase = self.phase();
         self.engine.learn(&batch, phase, self.schedule.learning_rate(self.step))?;
         loader.recycle(loaded);
@@ -342,7 +342,7 @@ impl<'a> Trainer<'a> {
         let data = self.splits.validation.as_ref().filter(enough).unwrap_or(&self.splits.train);
         let first = rank * samples;
         let loaded = plain_batch(data, evenly(data.len(), of_all_ranks).skip(first).take(samples))?;
-        let batch = Batch { pixels: &loaded.pixels, labels: &loaded.labels, samples, first, step: self.step };
+        let batch = Batch { pixels: loaded.input(), labels: &loaded.labels, samples, first, step: self.step };
         self.engine.diagnose(&batch).map(Some)
     }
 

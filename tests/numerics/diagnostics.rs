@@ -19,7 +19,7 @@ fn samples(name: &str) -> Samples {
 fn diagnose(learner: &mut Learner) -> Vec<LayerDiagnostics> {
     let count = learner.samples.labels.len();
     let samples = learner.samples.clone();
-    let batch = Batch { pixels: &samples.pixels, labels: &samples.labels, samples: count, first: 0, step: learner.step };
+    let batch = Batch { pixels: (&samples.pixels).into(), labels: &samples.labels, samples: count, first: 0, step: learner.step };
     learner.engine.diagnose(&batch).expect("diagnostics can be measured")
 }
 

@@ -14,7 +14,7 @@ fn an_autoencoders_loss_is_the_distance_of_its_output() {
             // Fewer samples than there is room for.
             let count = config.data.batch_size.min(7) - 1;
             let pixels = &samples.pixels[..count * samples.units()];
-            learner.engine.evaluate(&Batch { pixels, labels: &[], samples: count, first: 0, step: 0 }).unwrap();
+            learner.engine.evaluate(&Batch { pixels: pixels.into(), labels: &[], samples: count, first: 0, step: 0 }).unwrap();
             let output = learner.engine.output().unwrap();
             assert_eq!(output.len(), pixels.len(), "{name}");
             for (sample, measured) in learner.engine.measure(Measure::Loss).iter().enumerate() {

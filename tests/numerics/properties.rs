@@ -338,7 +338,7 @@ fn a_maximum_does_not_hide_what_is_not_a_number() {
             biases[position * 5] = f32::NAN;
             learner.write("layers.0.bias", &biases);
             let samples = samples();
-            let batch = Batch { pixels: &samples.pixels, labels: &samples.labels, samples: 11, first: 0, step: 0 };
+            let batch = Batch { pixels: (&samples.pixels).into(), labels: &samples.labels, samples: 11, first: 0, step: 0 };
             learner.engine.evaluate(&batch).unwrap();
             assert!(learner.engine.measure(Measure::Loss).iter().all(|loss| loss.is_nan()), "{isa}, position {position}");
         }

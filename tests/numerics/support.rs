@@ -159,7 +159,7 @@ impl Learner {
         let from = self.step as usize % batches * self.batch;
         let units = self.samples.units();
         let batch = Batch {
-            pixels: &self.samples.pixels[from * units..(from + self.batch) * units],
+            pixels: (&self.samples.pixels[from * units..(from + self.batch) * units]).into(),
             labels: &self.samples.labels[from..from + self.batch],
             samples: self.batch,
             first: 0,

@@ -132,7 +132,8 @@ fn evaluation_takes_smaller_batches() {
     let (config, samples) = (config("flat", &[layers, "learning.rule=dtp"]), Samples::random([6, 6, 2], 10, 11));
     let measured = |mut learner: Learner| {
         learner.step();
-        let batch = Batch { pixels: &samples.pixels[..5 * samples.units()], labels: &samples.labels[..5], samples: 5, first: 0, step: 0 };
+        let pixels = (&samples.pixels[..5 * samples.units()]).into();
+        let batch = Batch { pixels, labels: &samples.labels[..5], samples: 5, first: 0, step: 0 };
         learner.engine.evaluate(&batch).expect("evaluation succeeds");
         let measures = learner.engine.measure(Measure::Loss).to_vec();
         learner.step();

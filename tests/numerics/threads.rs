@@ -175,7 +175,7 @@ fn train(config: &Config, samples: &Samples, transport: Arc<dyn Transport>, make
         let from = step as usize % 2 * config.data.batch_size + transport.rank() * each;
         let pixels = &samples.pixels[from * units..(from + each) * units];
         let (labels, first) = (&samples.labels[from..from + each], transport.rank() * each);
-        engine.learn(&Batch { pixels, labels, samples: each, first, step }, Phase::Both, 1.0).expect("the step succeeds");
+        engine.learn(&Batch { pixels: pixels.into(), labels, samples: each, first, step }, Phase::Both, 1.0).expect("the step succeeds");
         if step == 0 {
             for (index, values) in checkpoint(&engine).iter().chain(vec![&Vec::new(); tensors.len()]).take(tensors.len()).enumerate() {
                 let mut bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();

@@ -50,6 +50,10 @@ fn every_view_is_converted_exactly() {
                 let mut out = vec![f32::NAN; crop[0] * crop[1] * channels];
                 augmentation.apply(&sample, key(index), true, &mut out, &scale, &shift).unwrap();
                 assert_eq!(out, expected(&sample, &view, &scale, &shift), "{view:?}");
+                let mut bytes = vec![77; out.len()];
+                augmentation.apply_bytes(&sample, key(index), true, &mut bytes).unwrap();
+                let plain = expected(&sample, &view, &vec![1.0; channels], &vec![0.0; channels]);
+                assert_eq!(bytes.iter().map(|byte| f32::from(*byte)).collect::<Vec<f32>>(), plain, "{view:?}");
             }
         }
     }

@@ -11,9 +11,10 @@ use super::machine::{self, Link, Machine, median};
 use crate::agreement::{Facts, agree};
 use crate::commands::memory;
 use crate::commands::overrides::tell_unused;
-use crate::compute::Batch;
+use crate::compute::{Batch, Pixels};
 use crate::config::{Config, Loaded, Output, Purpose};
 use crate::cpus;
+use crate::data::Form;
 use crate::exchange::Transport;
 use crate::job::say;
 use crate::learner::{Engine, Rates};
@@ -65,6 +66,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
 
     let samples = engine.capacity();
     let random = RandomBatch::new(samples, facts.input.iter().product(), facts.classes, transport.rank());
+    let random = if engine.form() == Form::Bytes { random.in_bytes(facts.input[2]) } else { random };
     let turns = config.learning.schedule.phases();
     let mut run = Run { engine, random, config: &config, transport: &*transport, step: 0 };
     for phase in turns {
@@ -140,6 +142,8 @@ impl Run<'_> {
 struct RandomBatch {
     samples: usize,
     pixels: Vec<f32>,
+    /// The same to a byte, with what scales them by channel, where the device takes bytes.
+    bytes: Option<(Vec<u8>, [Vec<f32>; 2])>,
     labels: Vec<u32>,
 }
 
@@ -153,12 +157,21 @@ impl RandomBatch {
         };
         let pixels = (0..samples * units).map(|_| next() as f32 / (1 << 24) as f32).collect();
         let labels = (0..samples).map(|_| next() % classes as u32).collect();
-        RandomBatch { samples, pixels, labels }
+        RandomBatch { samples, pixels, bytes: None, labels }
+    }
+
+    fn in_bytes(self, channels: usize) -> RandomBatch {
+        let bytes = self.pixels.iter().map(|pixel| (pixel * 256.0) as u8).collect();
+        RandomBatch { bytes: Some((bytes, [vec![1.0 / 255.0; channels], vec![0.0; channels]])), ..self }
     }
 
     fn batch(&self, output: Output, rank: usize, step: u64) -> Batch<'_> {
         let labels: &[u32] = if output == Output::Softmax { &self.labels } else { &[] };
-        Batch { pixels: &self.pixels, labels, samples: self.samples, first: rank * self.samples, step }
+        let pixels = match &self.bytes {
+            None => Pixels::Floats(&self.pixels),
+            Some((values, [scale, shift])) => Pixels::Bytes { values, scale, shift },
+        };
+        Batch { pixels, labels, samples: self.samples, first: rank * self.samples, step }
     }
 }
 

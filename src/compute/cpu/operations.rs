@@ -398,7 +398,8 @@ impl Backend for CpuBackend {
         self.measures[Measure::InverseLoss as usize].fill(0.0);
         let (positions, channels) = (slot.shape.positions(), slot.shape.channels);
         let (to, samples, stride) = (self.values(self.input()), batch.samples, slot.stride);
-        let layout = LayOut { pixels: batch.pixels, to, samples, positions, channels, stride };
+        let pixels = batch.pixels.scaled();
+        let layout = LayOut { pixels: &pixels, to, samples, positions, channels, stride };
         let parts = if batch.pixels.len() < LANES * PARALLEL_VECTORS / 4 { 1 } else { 4 * self.pool.threads() };
         // SAFETY: the input has room for the batch, as was seen above, and no two threads have the same positions of the same samples.
         unsafe {

@@ -117,6 +117,8 @@ pub struct CudaBackend {
     pub(super) parameters: Vec<Parameters>,
     pub(super) capacity: usize,
     pub(super) batch: usize,
+    /// What scales the batch, where it came as bytes.
+    pub(super) scaled_by: Option<[Vec<f32>; 2]>,
     /// Parts of the inverse loss that this step has so far.
     pub(super) measured_parts: usize,
     pub(super) measures: [Vec<f32>; Measure::COUNT],
@@ -179,6 +181,7 @@ impl CudaBackend {
             parameters,
             capacity: setup.capacity,
             batch: setup.capacity,
+            scaled_by: None,
             measured_parts: 0,
             measures: [const { Vec::new() }; Measure::COUNT],
             failed: None,
@@ -235,7 +238,7 @@ impl CudaBackend {
         let measures = 4 * Measure::COUNT * capacity;
         let kept = plan.kept.iter().map(|(map, gradients)| (*map, 4 * gradients * self.parameters[*map].padded));
         let places = Places {
-            inbox: Inbox::new([capacity, units, self.maps.all.len()], &mut self.pool, &*self.gpu)?,
+            inbox: Inbox::new([capacity, units, self.slots[0].shape.channels, self.maps.all.len()], &mut self.pool, &*self.gpu)?,
             partial: self.pool.reserve(4 * plan.partial),
             parts: self.pool.reserve(4 * plan.measured_parts * capacity),
             measured: self.pool.reserve(measures),
@@ -308,6 +311,12 @@ impl CudaBackend {
 
     pub(super) fn labels(&self) -> Address {
         self.of(|places| places.inbox.labels(&self.pool))
+    }
+
+    /// Scales and shifts of bytes, by channel.
+    pub(super) fn scaling(&self) -> [Address; 2] {
+        let of = |number| self.of(|places| places.inbox.scaling(number, &self.pool));
+        [of(0), of(1)]
     }
 
     pub(super) fn place(&self) -> Address {

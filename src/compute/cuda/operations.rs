@@ -12,7 +12,7 @@ use super::marks::Work;
 use super::tables::Pass;
 use crate::compute::cpu::Place;
 use crate::compute::profile;
-use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
+use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Pixels};
 use crate::network::{Map, MapId, Output, Pool as Pooling, Role, Shape};
 use crate::observe::{Doing, span};
 
@@ -154,9 +154,10 @@ impl CudaBackend {
     /// The batch's pixels, laid out as `input`, to `to`.
     pub(super) fn lay_out(&self, launches: &mut Vec<Launch>, input: &Input, to: Address) {
         let shape = self.slots[0].shape;
-        let pixels = input.pixels(shape, shape.channels);
+        let pixels = input.pixels(shape);
         let (source, destination, samples) = (self.pixels().0, to.0, self.batch as i32);
-        launches::pixels(launches, &c::Pixels { source, destination, bytes: 4, samples, ..pixels });
+        let [scale, shift] = self.scaling().map(|at| at.0);
+        launches::pixels(launches, &c::Pixels { source, destination, scale, shift, place: self.place().0, samples, ..pixels });
     }
 
     /// What the output should be, to `destination`: one-hot labels, or the input in one row.
@@ -365,8 +366,15 @@ impl Backend for CudaBackend {
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         let shape = self.slots[0].shape;
-        let fits =
-            batch.samples <= self.capacity && batch.pixels.len() == batch.samples * shape.units() && batch.labels.len() <= batch.samples;
+        // Where a network reads images as one line, its channels are all that they have.
+        let scaled = match batch.pixels {
+            Pixels::Floats(_) => true,
+            Pixels::Bytes { scale, shift, .. } => scale.len() == shift.len() && shape.channels.is_multiple_of(scale.len()),
+        };
+        let fits = batch.samples <= self.capacity
+            && batch.pixels.len() == batch.samples * shape.units()
+            && batch.labels.len() <= batch.samples
+            && scaled;
         ensure!(fits, "a batch of {} samples and {} values does not fit {shape}", batch.samples, batch.pixels.len());
         self.failed.take().map_or(Ok(()), Err)?;
         let _span = span(Doing::Input, None);

@@ -9,7 +9,7 @@ use super::backend::CudaBackend;
 use super::gpu::Address;
 use super::kernels::arguments as c;
 use super::marks::Work;
-use crate::compute::{Activity, Batch, Buffer, Measure, OptimizerStep, Part};
+use crate::compute::{Activity, Batch, Buffer, Measure, OptimizerStep, Part, Pixels};
 use crate::network::{Magnitude, MapId, Plasticity};
 use crate::observe::Doing;
 
@@ -17,8 +17,12 @@ impl CudaBackend {
     /// Sends a batch. [`CudaBackend::lay_out_input`] makes an activity of it.
     pub(super) fn receive(&mut self, batch: &Batch) -> Result<()> {
         let started = Instant::now();
+        self.scaled_by = match batch.pixels {
+            Pixels::Floats(_) => None,
+            Pixels::Bytes { scale, shift, .. } => Some([scale, shift].map(<[f32]>::to_vec)),
+        };
         self.inbox().send(batch, self.pool(), &self.threads, &*self.gpu, [self.stream, self.copies])?;
-        self.profile.add(Doing::Input, started.elapsed().as_secs_f64(), 0.0, (8 * batch.pixels.len()) as f64);
+        self.profile.add(Doing::Input, started.elapsed().as_secs_f64(), 0.0, (2 * batch.pixels.bytes().len()) as f64);
         Ok(())
     }
 
@@ -138,7 +142,11 @@ impl CudaBackend {
         let slot = &self.slots[activity.0];
         let (positions, channels, units) = (slot.shape.positions(), slot.shape.channels, slot.shape.units());
         if activity == Activity(0) {
-            return self.here(self.pixels(), self.batch * units);
+            let count = self.batch * units;
+            let Some([scale, shift]) = &self.scaled_by else { return self.here(self.pixels(), count) };
+            let stored = self.here(self.pixels(), count.div_ceil(4))?;
+            let values = &bytemuck::cast_slice(&stored)[..count];
+            return Ok(Pixels::Bytes { values, scale, shift }.scaled().into_owned());
         }
         let laid_out = self.here(self.values(activity), self.batch * slot.each)?;
         let mut values = vec![0.0; self.batch * units];

@@ -285,15 +285,16 @@ impl Backend for TorchBackend {
         self.failed.take().map_or(Ok(()), |error| Err(explained(error)))?;
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();
         let samples = batch.samples as i64;
+        let pixels = batch.pixels.scaled();
         let loaded = self.timed(Doing::Input, 0.0, (8 * batch.pixels.len()) as f64, |this| {
             let pixels = match &this.staging {
-                None => Tensor::f_from_slice(batch.pixels)?.f_to_device(this.device)?,
+                None => Tensor::f_from_slice(&pixels)?.f_to_device(this.device)?,
                 Some(staging) => {
                     // Free to be written: the step before ended when the GPU had done all that it was given.
                     let staged = staging.f_narrow(0, 0, batch.pixels.len() as i64)?;
                     // SAFETY: the part of the staging tensor has as many float32s, in the host's memory, one after another.
                     let room = unsafe { std::slice::from_raw_parts_mut(staged.data_ptr().cast(), batch.pixels.len()) };
-                    room.copy_from_slice(batch.pixels);
+                    room.copy_from_slice(&pixels);
                     staged.f_to_device_(this.device, Kind::Float, true, false)?
                 }
             };

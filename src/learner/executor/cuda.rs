@@ -300,6 +300,10 @@ impl Executor for OnGpu {
         self.exchange.settle();
     }
 
+    fn scales_pixels(&self) -> bool {
+        true
+    }
+
     fn gather_moments(&self) {
         self.exchange.gather_moments(&self.backend);
     }

@@ -88,6 +88,11 @@ pub trait Executor {
         Err(Exit::Usage.error(ON_CPU_ALONE))
     }
 
+    /// Whether batches are best given as bytes.
+    fn scales_pixels(&self) -> bool {
+        false
+    }
+
     /// Whether one copy of the parameters serves all ranks of a host.
     fn shares_parameters(&self) -> bool {
         false

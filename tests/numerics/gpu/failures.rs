@@ -78,7 +78,7 @@ fn said(kernel: &'static str, after: usize, status: i32, name: &str) -> String {
     for _ in 0..4 {
         let units = learner.samples.units();
         let (pixels, labels) = (learner.samples.pixels[..8 * units].to_vec(), learner.samples.labels[..8].to_vec());
-        let batch = biodist::compute::Batch { pixels: &pixels, labels: &labels, samples: 8, first: 0, step: learner.step };
+        let batch = biodist::compute::Batch { pixels: (&pixels).into(), labels: &labels, samples: 8, first: 0, step: learner.step };
         if let Err(error) = learner.engine.learn(&batch, biodist::rules::Phase::Both, 1.0) {
             assert_eq!(Exit::of(&error), Exit::Failed);
             return error.to_string();

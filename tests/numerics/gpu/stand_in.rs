@@ -113,6 +113,11 @@ impl StandIn {
         }
     }
 
+    /// Bytes of page-locked memory that were taken.
+    pub fn page_locked_bytes(&self) -> usize {
+        self.page_locked.borrow().iter().map(Range::len).sum()
+    }
+
     fn failure(call: &'static str, status: i32, name: &str) -> anyhow::Error {
         Failure { call, status, name: name.to_owned(), gpu: 0 }.into()
     }

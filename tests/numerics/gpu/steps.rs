@@ -1,8 +1,9 @@
 //! Graphs do what operations one by one do, and streams wait for each other where they must.
 
 use biodist::compute::cuda::{Gpu, memory_rate};
-use biodist::compute::{Batch, Measure};
+use biodist::compute::{Batch, Measure, Pixels};
 use biodist::observe::Doing;
+use biodist::rules::Phase;
 
 use super::stand_in::{Early, StandIn};
 use super::{configured, learner, samples};
@@ -97,6 +98,37 @@ fn alternating_phases_have_graphs_of_their_own() {
 }
 
 #[test]
+fn bytes_are_scaled_on_the_gpu_to_the_floats_of_the_host() {
+    let shape = samples().shape;
+    let bytes: Vec<u8> = (0..8 * shape.iter().product::<usize>()).map(|i| (i * i * 31 + i * 7) as u8).collect();
+    let (scale, shift) = ([0.017f32, 0.018, 0.0171], [-2.1f32, -2.03, -1.8]);
+    let as_bytes = Pixels::Bytes { values: &bytes, scale: &scale, shift: &shift };
+    let as_floats: Vec<f32> = bytes.iter().enumerate().map(|(i, byte)| f32::from(*byte) * scale[i % 3] + shift[i % 3]).collect();
+    let dense = r#"network.layers=[{ kind = "dense", units = 18 }]"#;
+    // The lowest layer reads padded rows, or a line.
+    for (layers, output) in [(super::LAYERS, "softmax"), (dense, "softmax"), (super::LAYERS, "linear")] {
+        let config = configured(&[layers, "learning.rule=dtp", &format!("network.output={output}")]);
+        let labels: &[u32] = if output == "linear" { &[] } else { &samples().labels[..8] };
+        let run = |forms: [Pixels; 4]| {
+            let (mut learner, gpu) = learner(&config, Early::None);
+            for (step, pixels) in forms.into_iter().enumerate() {
+                let batch = Batch { pixels, labels, samples: 8, first: 0, step: step as u64 };
+                learner.engine.learn(&batch, Phase::Both, 1.0).unwrap();
+            }
+            (state(&learner), learner.engine.output().unwrap(), gpu.page_locked_bytes())
+        };
+        let floats = Pixels::Floats(&as_floats);
+        let wanted = run([floats; 4]);
+        // A graph that was captured with one form takes the other.
+        for forms in [[as_bytes; 4], [as_bytes, floats, as_bytes, floats]] {
+            let found = run(forms);
+            assert!((&found.0, &found.1) == (&wanted.0, &wanted.1), "{layers}, {output}");
+        }
+        assert_eq!(wanted.2 - run([as_bytes; 4]).2, 3 * bytes.len(), "bytes take a quarter of the page-locked memory");
+    }
+}
+
+#[test]
 fn evaluation_takes_smaller_batches() {
     let (config, samples) = (configured(&["learning.rule=dtp"]), samples());
     let measured = |mut learner: Learner| {
@@ -104,7 +136,10 @@ fn evaluation_takes_smaller_batches() {
         for count in [8, 5, 8, 5, 5, 1] {
             learner.step();
             let pixels = &samples.pixels[..count * samples.units()];
-            learner.engine.evaluate(&Batch { pixels, labels: &samples.labels[..count], samples: count, first: 0, step: 0 }).unwrap();
+            learner
+                .engine
+                .evaluate(&Batch { pixels: pixels.into(), labels: &samples.labels[..count], samples: count, first: 0, step: 0 })
+                .unwrap();
             measures.push(learner.engine.measure(Measure::Loss).to_vec());
         }
         (measures, learner.engine.output().unwrap())

@@ -104,9 +104,10 @@ struct SumMeasure {
     int parts, samples;
 };
 
-// Where a batch stands among all: in device memory.
+// Where a batch stands among all. In device memory.
 struct Place {
     unsigned step, step_high, first;
+    unsigned colours;  // that bytes are scaled by; 0: pixels are floats
 };
 
 struct Noise {
@@ -143,7 +144,8 @@ struct Concatenate {
 struct Pixels {
     const void* source;
     float* destination;
-    const float *scale, *shift;
-    int bytes, samples, height, width, colours, rows;
+    const float *scale, *shift;  // of bytes, by colour
+    const Place* place;
+    int samples, height, width, colours, rows;
     int lines, line, top, left, shifts;
 };

@@ -203,6 +203,8 @@ arguments! {
         step: u32,
         step_high: u32,
         first: u32,
+        /// That bytes are scaled by; 0: pixels are floats.
+        colours: u32,
     }
     struct Noise {
         source: Address,
@@ -253,11 +255,10 @@ arguments! {
     struct Pixels {
         source: Address,
         destination: Address,
-        /// By colour; 0: pixels are taken as they are.
+        /// Of bytes, by colour.
         scale: Address,
         shift: Address,
-        /// Of a pixel: 1, or 4 for a float.
-        bytes: i32,
+        place: Address,
         samples: i32,
         height: i32,
         width: i32,
@@ -269,7 +270,6 @@ arguments! {
         top: i32,
         left: i32,
         shifts: i32,
-        padding: u32,
     }
 }
 

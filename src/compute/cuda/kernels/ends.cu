@@ -77,7 +77,7 @@ KERNEL(concatenate, Concatenate, 256) {
     p.destination[i] = x;
 }
 
-// Images [sample][height][width][colour] of bytes or floats, scaled, into an activity; or, `rows`, into lines
+// Images [sample][height][width][colour] of floats, or of bytes that are scaled here, into an activity; or, `rows`, into lines
 // of each sample, padded so that no window leaves them, which a kernel's rows then read as they lie. A row
 // may begin at any float, but what is copied at every fourth: of several images in one, number c begins
 // 4 c / shifts floats later.
@@ -87,25 +87,25 @@ KERNEL(pixels, Pixels, 256) {
     long long blocks = (floats / 4 + 255) / 256, quad = blockIdx.x % blocks * 256 + threadIdx.x;
     int sample = (int)(blockIdx.x / blocks);
     if (quad * 4 >= floats) return;
+    unsigned colours = p.place->colours;
     float out[4];
     long long at = sample * floats + quad * 4, image = (long long)sample * p.height * row;
     int line = p.rows ? (int)(quad * 4 / p.line) : 0, copy = p.rows ? line / p.lines : 0;
     if (!p.rows) at = (quad * 4 / pitch * p.samples + sample) * pitch + quad * 4 % pitch;
     for (int e = 0; e < 4; e++) {
         long long from = -1;
-        int colour = 0;
         if (p.rows) {
             int y = line % p.lines - p.top, x = (int)(quad * 4 % p.line) + e + copy * (4 / p.shifts) - p.left * p.colours;
-            if (y >= 0 && y < p.height && x >= 0 && x < row) from = (long long)y * row + x, colour = x % p.colours;
+            if (y >= 0 && y < p.height && x >= 0 && x < row) from = (long long)y * row + x;
         } else {
-            colour = (int)(quad * 4 % pitch) + e;
+            int colour = (int)(quad * 4 % pitch) + e;
             if (colour < p.colours) from = quad * 4 / pitch * p.colours + colour;
         }
         out[e] = 0;
         if (from < 0) continue;
-        float x = p.bytes == 1 ? (float)((const unsigned char*)p.source)[image + from] : ((const float*)p.source)[image + from];
-        if (p.scale) x = x * p.scale[colour] + p.shift[colour];
-        out[e] = x;
+        unsigned colour = colours ? (unsigned)from % colours : 0;
+        out[e] = colours ? (float)((const unsigned char*)p.source)[image + from] * p.scale[colour] + p.shift[colour]
+                         : ((const float*)p.source)[image + from];
     }
     *(float4*)(p.destination + at) = make_float4(out[0], out[1], out[2], out[3]);
 }

@@ -169,16 +169,14 @@ impl Input {
         }
     }
 
-    /// The layout's part of what `pixels` is told, of images of `shape` with `colours` colours.
-    pub fn pixels(&self, shape: Shape, colours: usize) -> Pixels {
+    /// The layout's part of what `pixels` is told, of images of `shape`.
+    pub fn pixels(&self, shape: Shape) -> Pixels {
         let [height, width, channels] = [shape.height, shape.width, shape.channels].map(|size| size as i32);
-        let colours = colours as i32;
         match self {
             Input::Activity => Pixels { height, width, colours: channels, ..Pixels::default() },
             Input::Dense => {
-                let line = in_fours(shape.units()) as i32;
-                let width = shape.units() as i32 / colours;
-                Pixels { height: 1, width, colours, rows: 1, lines: 1, line, shifts: 1, ..Pixels::default() }
+                let (line, width) = (in_fours(shape.units()) as i32, shape.units() as i32);
+                Pixels { height: 1, width, colours: 1, rows: 1, lines: 1, line, shifts: 1, ..Pixels::default() }
             }
             Input::Rows(rows) => {
                 let [lines, line, top, left, shifts] = [rows.lines, rows.line, rows.top, rows.left, rows.shifts].map(|size| size as i32);

@@ -68,7 +68,7 @@ fn parameters_after(case: Case, collectives: Option<Box<dyn Collectives>>, late:
     // Four samples, over and over.
     let pixels: Vec<f32> = (0..samples * 60).map(|i| ((i % 240) as f32 * 0.7).sin()).collect();
     let labels: Vec<u32> = (0..samples as u32).map(|i| i % 4 % 3).collect();
-    backend.begin(&Batch { pixels: &pixels, labels: &labels, samples, first: 0, step: 0 }).unwrap();
+    backend.begin(&Batch { pixels: (&pixels).into(), labels: &labels, samples, first: 0, step: 0 }).unwrap();
     rule.learn(&mut Recorded { backend: &mut backend, exchange: &mut exchange, late }, Phase::Both);
     backend.finish().unwrap();
     late.say("the rule is done".to_owned());

@@ -5,6 +5,7 @@ use super::products::{reference, shape, weights};
 use super::units::pixels;
 use super::updates::{ADAM, Given};
 use super::{emulation, run};
+use crate::compute::Pixels;
 use crate::compute::cuda::kernels::arguments::{Apply, Factors, Job, Map, Update};
 use crate::compute::cuda::kernels::launches::{self, in_fours};
 use crate::compute::cuda::kernels::tables::{Input, Tables};
@@ -49,7 +50,7 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
         let samples = 5;
         let bytes: Vec<u8> = (0..image.units() * samples).map(|i| (i * 37 % 256) as u8).collect();
         let (scale, shift) = (vec![0.01; image.channels], vec![-1.0; image.channels]);
-        let x = pixels(&input, image, samples, &bytes, Some((&scale, &shift)), false);
+        let x = pixels(&input, image, samples, Pixels::Bytes { values: &bytes, scale: &scale, shift: &shift });
         assert!(x.floats().iter().all(|x| x.is_finite()), "every float is written");
         // The image as an activity.
         let mut activity = vec![0.0; bytes.len()];

@@ -3,6 +3,7 @@
 use super::memory::{Buffer, distance, padded, random, unpadded};
 use super::products::shape;
 use super::{emulation, run};
+use crate::compute::Pixels;
 use crate::compute::cpu::{Place, normals};
 use crate::compute::cuda::kernels::arguments as c;
 use crate::compute::cuda::kernels::arguments::Operation;
@@ -170,7 +171,7 @@ fn noise_is_the_cpus_to_the_bit() {
         let input = Buffer::of(&padded(&source, channels));
         let out = Buffer::new(positions * samples * in_fours(channels));
         let (step, step_high, first) = (place.step as u32, (place.step >> 32) as u32, place.first as u32);
-        let at = Buffer::of(&[c::Place { step, step_high, first }]);
+        let at = Buffer::of(&[c::Place { step, step_high, first, colours: 0 }]);
         let argument = c::Noise {
             source: input.address(),
             destination: out.address(),
@@ -297,21 +298,23 @@ fn dense_activities_are_joined_and_labels_become_vectors() {
     assert_eq!(unpadded(&out.floats(), 5), wanted.map(|hot| 0.05 + 0.75 * hot));
 }
 
-/// Pixels of `samples` images in the layout that `input` asks for.
-pub fn pixels(input: &Input, image: Shape, samples: usize, bytes: &[u8], scaling: Option<(&[f32], &[f32])>, floats: bool) -> Buffer {
-    let as_floats: Vec<f32> = bytes.iter().map(|byte| f32::from(*byte)).collect();
-    let source = if floats { Buffer::of(&as_floats) } else { Buffer::of(bytes) };
-    let scaling = scaling.map(|(scale, shift)| [scale, shift].map(Buffer::of));
-    let out = Buffer::new(samples * input.floats(image));
-    let (scale, shift) = scaling.as_ref().map_or((0, 0), |[scale, shift]| (scale.address(), shift.address()));
+/// `samples` images in the layout that `input` asks for.
+pub fn pixels(input: &Input, image: Shape, samples: usize, pixels: Pixels) -> Buffer {
+    let (source, out) = (Buffer::of(pixels.bytes()), Buffer::new(samples * input.floats(image)));
+    let [scale, shift] = match pixels {
+        Pixels::Floats(_) => [&[][..]; 2],
+        Pixels::Bytes { scale, shift, .. } => [scale, shift],
+    };
+    let place = Buffer::of(&[c::Place { colours: scale.len() as u32, ..c::Place::default() }]);
+    let [scale, shift] = [scale, shift].map(Buffer::of);
     let argument = c::Pixels {
         source: source.address(),
         destination: out.address(),
-        scale,
-        shift,
-        bytes: if floats { 4 } else { 1 },
+        scale: scale.address(),
+        shift: shift.address(),
+        place: place.address(),
         samples: samples as i32,
-        ..input.pixels(image, image.channels)
+        ..input.pixels(image)
     };
     launch(&[&out], |list| launches::pixels(list, &argument));
     out
@@ -326,10 +329,11 @@ fn pixels_are_scaled_into_an_activity_or_a_line() {
     let bytes: Vec<u8> = (0..image.units() * samples).map(|i| (i * 37 % 256) as u8).collect();
     let (scale, shift) = ([0.01f32, 0.02, 0.03], [-1.0f32, 0.5, 0.25]);
     let scaled = |i: usize| f32::from(bytes[i]) * scale[i % 3] + shift[i % 3];
-    for floats in [false, true] {
-        let activity = pixels(&Input::Activity, image, samples, &bytes, Some((&scale, &shift)), floats);
+    let given = Pixels::Bytes { values: &bytes, scale: &scale, shift: &shift };
+    for given in [given, Pixels::Floats(&given.scaled())] {
+        let activity = pixels(&Input::Activity, image, samples, given);
         let activity = unpadded(&activity.floats(), 3);
-        let line = pixels(&Input::Dense, image, samples, &bytes, Some((&scale, &shift)), floats);
+        let line = pixels(&Input::Dense, image, samples, given);
         let line = unpadded(&line.floats(), image.units());
         for sample in 0..samples {
             for i in 0..image.units() {
@@ -339,6 +343,4 @@ fn pixels_are_scaled_into_an_activity_or_a_line() {
             }
         }
     }
-    let plain = pixels(&Input::Dense, image, samples, &bytes, None, true);
-    assert_eq!(unpadded(&plain.floats(), image.units())[7], f32::from(bytes[7]));
 }
