@@ -1,7 +1,7 @@
 """The work of biodist's loader as it is done in PyTorch: random 224 x 224 crops of decoded photos, mirrored at random and standardised,
 by a DataLoader with WORKERS workers and torchvision's v2 transforms. Prints images per second; compare with
 
-    cargo bench --bench loader -- --threads 2 FOLDER
+    biodist bench loader --threads 2 FOLDER
 
 usage: loader.py FOLDER [WORKERS]     FOLDER is a data set that data-prep made, of raw pixels of one shape
 needs: torch, torchvision, numpy

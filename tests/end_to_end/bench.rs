@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::site::{Site, allow_mpirun, leave_job};
+use crate::site::{Job, Outcome, Site, allow_mpirun, leave_job, turn, write_images};
 
 #[test]
 fn steps_are_timed_phase_by_phase() {
@@ -88,6 +88,46 @@ fn scaling_starts_its_own_ranks_and_draws_them() {
     refused(1, "1,3", "3 ranks");
     refused(1, "2,1", "ascend");
     refused(2, "1,2", "starts mpirun itself");
+}
+
+#[test]
+fn loading_is_measured_by_shards_pixels_and_threads() {
+    let site = Site::new();
+    std::fs::create_dir(site.path("temporary")).unwrap();
+    let arguments = ["bench", "loader", "--threads", "2", "--seconds", "0.03", "--json"];
+    let start = |arguments: &[&str]| {
+        let mut command = site.command(1, arguments);
+        command.env("TMPDIR", site.path("temporary"));
+        Job::start(command, turn(1)).wait()
+    };
+    let rows = |outcome: &Outcome| {
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        let value: Value = serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap();
+        value["rows"].as_array().unwrap().clone()
+    };
+    let column = |rows: &[Value], key: &str| rows.iter().map(|row| row[key].clone()).collect::<Vec<_>>();
+    let made_up = rows(&start(&arguments));
+    assert_eq!(column(&made_up, "data"), ["raw", "raw", "raw", "raw", "JPEG", "JPEG", "JPEG", "JPEG"]);
+    assert_eq!(column(&made_up, "pixels"), ["bytes", "bytes", "floats", "floats"].repeat(2));
+    assert_eq!(column(&made_up, "threads"), [1, 2].repeat(4));
+    for row in &made_up {
+        let pixel = if row["pixels"] == "bytes" { 1.0 } else { 4.0 };
+        let written = row["crops_per_second"].as_f64().unwrap() * 224.0 * 224.0 * 3.0 * pixel;
+        assert!(written > 0.0 && (row["bytes_per_second"].as_f64().unwrap() / written - 1.0).abs() < 1e-9, "{row}");
+    }
+    assert_eq!(std::fs::read_dir(site.path("temporary")).unwrap().count(), 0, "made-up photos are removed");
+
+    write_images(&site.path("digits"), 5, 2);
+    let of_folder = rows(&start(&[&arguments[..], &["--crop", "5", "digits"]].concat()));
+    assert_eq!(column(&of_folder, "data"), ["digits"; 4]);
+    let refused = |ranks: usize, more: &[&str], word: &str| {
+        let outcome = site.run(ranks, &[&arguments[..], more].concat());
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(word), "{outcome:?}");
+    };
+    refused(1, &["digits"], "data.crop = [224, 224] does not fit");
+    refused(1, &["nowhere"], "nowhere");
+    refused(2, &["--crop", "5", "digits"], "without mpirun");
 }
 
 #[test]

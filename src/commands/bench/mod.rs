@@ -1,6 +1,7 @@
 //! `biodist bench`: measurements of this machine.
 
 mod collectives;
+mod loader;
 pub mod machine;
 mod scaling;
 mod step;
@@ -40,6 +41,7 @@ pub enum BenchCommand {
     Step(step::StepArgs),
     Scaling(scaling::ScalingArgs),
     Collectives(collectives::CollectivesArgs),
+    Loader(loader::LoaderArgs),
 }
 
 pub fn run(command: BenchCommand, transport: Arc<dyn Transport>) -> Result<()> {
@@ -47,5 +49,6 @@ pub fn run(command: BenchCommand, transport: Arc<dyn Transport>) -> Result<()> {
         BenchCommand::Step(args) => step::run(args, transport),
         BenchCommand::Scaling(args) => scaling::run(args, &*transport),
         BenchCommand::Collectives(args) => collectives::run(args, transport),
+        BenchCommand::Loader(args) => loader::run(args, &*transport),
     }
 }
