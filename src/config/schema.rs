@@ -227,7 +227,12 @@ pub enum OptimizerMethod {
 }
 
 impl ParameterGroup {
-    /// What the method keeps for each parameter.
+    /// Numbers for each parameter that a step needs of the step before: a sum of gradients without momentum is this step's alone.
+    pub fn needed_moments(&self) -> usize {
+        if self.method == OptimizerMethod::Sgd && self.momentum == 0.0 { 0 } else { self.moments().len() }
+    }
+
+    /// What a checkpoint keeps for each parameter.
     pub fn moments(&self) -> &'static [Buffer] {
         match self.method {
             OptimizerMethod::Adam => &[Buffer::FirstMoment, Buffer::SecondMoment],

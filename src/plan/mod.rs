@@ -126,7 +126,8 @@ impl Plan {
         let several = counted.several(phases);
         for (index, (map, way)) in maps.all.iter().zip(&between_gpus).enumerate() {
             let sums = *way == Sharing::Gradients;
-            let [parameters, moments] = bytes_of_parameters(map, if sums { ranks } else { 1 });
+            let [parameters, moments] =
+                bytes_of_parameters(map, config.optimizer.group(map.role).needed_moments(), if sums { ranks } else { 1 });
             gpu_memory.parameters += parameters;
             gpu_memory.moments += moments;
             gpu_memory.gradients += parameters * several.get(&index).copied().unwrap_or(u64::from(sums && map.trained()));

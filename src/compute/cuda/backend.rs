@@ -45,6 +45,8 @@ pub struct Setup {
     pub parts: Vec<(usize, usize)>,
     /// By map: whether ranks gather its factors.
     pub gathered: Vec<bool>,
+    /// By map: numbers that its optimiser keeps of a parameter.
+    pub moments: Vec<usize>,
     /// By map: whether its optimiser lets weights decay.
     pub decays: Vec<bool>,
     /// Part of a label that is spread over all classes.
@@ -161,8 +163,8 @@ impl CudaBackend {
             )));
         }
         let mut pool = Pool::default();
-        let parameters =
-            maps.all.iter().zip(&setup.parts).map(|(map, (part, parts))| Parameters::new(map, *part, *parts, &mut pool)).collect();
+        let of = |((map, moments), (part, parts)): ((_, &usize), &(usize, usize))| Parameters::new(map, *moments, *part, *parts, &mut pool);
+        let parameters = maps.all.iter().zip(&setup.moments).zip(&setup.parts).map(of).collect();
         let mut backend = CudaBackend {
             stream: gpu.stream()?,
             copies: gpu.stream()?,
@@ -287,6 +289,11 @@ impl CudaBackend {
 impl CudaBackend {
     pub(super) fn at(&self, place: Place) -> Address {
         if self.is_planning() { SOMEWHERE } else { self.pool.at(place) }
+    }
+
+    /// The same of moments, which a map may lack.
+    pub(super) fn moment_at(&self, place: Place) -> Address {
+        if place.bytes == 0 { Address::NULL } else { self.at(place) }
     }
 
     fn of(&self, place: impl FnOnce(&Places) -> Address) -> Address {

@@ -1,7 +1,8 @@
 //! Parameters and the optimiser's moments of one map on the GPU, and their interchange form.
 //!
 //! A map's weights and biases are one piece, so that ranks divide and exchange them at once: `[block][row][column]`, then
-//! `[position][column]`, columns in fours, then padding to equal parts for all ranks. Moments exist for this rank's part alone.
+//! `[position][column]`, columns in fours, then padding to equal parts for all ranks. Moments exist for this rank's part alone, and only
+//! those that the map's optimiser needs; the others are zeros in checkpoints.
 
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ const ALIGNMENT: usize = 64;
 
 pub struct Parameters {
     pub values: Place,
-    /// Of this rank's part; empty where the map is not trained.
+    /// Of this rank's part; empty where the optimiser needs none, or the map is not trained.
     pub first: Place,
     pub second: Place,
     /// Elements of `values` that this rank's optimiser owns.
@@ -32,8 +33,8 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Room for `map`, of whose `parts` equal parts this rank owns number `part`.
-    pub fn new(map: &Map, part: usize, parts: usize, pool: &mut Pool) -> Parameters {
+    /// Room for `map`, of whose `parts` equal parts this rank owns number `part`, with so many moments of each.
+    pub fn new(map: &Map, moments: usize, part: usize, parts: usize, pool: &mut Pool) -> Parameters {
         let connectivity = &map.connectivity;
         let columns = in_fours(connectivity.columns);
         let bias_positions = match map.bias {
@@ -44,16 +45,23 @@ impl Parameters {
         let weights = if connectivity.weighted { connectivity.blocks * connectivity.rows * columns } else { 0 };
         let used = weights + bias_positions * columns;
         let each = used.div_ceil(parts * ALIGNMENT) * ALIGNMENT;
-        let moments = if map.trained() { each } else { 0 };
+        let own = if map.trained() { each } else { 0 };
+        let mut moment = |number: usize| pool.reserve(if number < moments { 4 * own } else { 0 });
+        let (first, second) = (moment(0), moment(1));
         Parameters {
             values: pool.reserve(4 * each * parts),
-            first: pool.reserve(4 * moments),
-            second: pool.reserve(4 * moments),
-            owned: part * each..part * each + moments,
+            first,
+            second,
+            owned: part * each..part * each + own,
             weights,
             padded: each * parts,
             bias_positions,
         }
+    }
+
+    /// How many moments a parameter has.
+    pub fn moments(&self) -> usize {
+        [self.first, self.second].iter().filter(|place| place.bytes > 0).count()
     }
 
     /// The moment that `buffer` names, or the parameters.
@@ -114,9 +122,9 @@ impl Parameters {
     }
 }
 
-/// Bytes of the parameters of `map`, and of its moments where ranks have one of `parts` parts each.
-pub fn bytes(map: &Map, parts: usize) -> [u64; 2] {
-    let parameters = Parameters::new(map, 0, parts, &mut Pool::default());
+/// Bytes of the parameters of `map`, and of its so many moments where ranks have one of `parts` parts each.
+pub fn bytes(map: &Map, moments: usize, parts: usize) -> [u64; 2] {
+    let parameters = Parameters::new(map, moments, 0, parts, &mut Pool::default());
     [parameters.values.bytes, parameters.first.bytes + parameters.second.bytes].map(|bytes| bytes as u64)
 }
 

@@ -152,6 +152,9 @@ impl CudaBackend {
         let mut values = vec![0.0; self.batch * units];
         for position in 0..positions {
             for sample in 0..self.batch {
+        if parameters.buffer(buffer).bytes == 0 {
+            return parameters.read(spec, part, &vec![0.0; parameters.padded]);
+        }
                 let from = &laid_out[(position * self.batch + sample) * slot.pitch..][..channels];
                 values[sample * units + position * channels..][..channels].copy_from_slice(from);
             }
@@ -161,6 +164,10 @@ impl CudaBackend {
 
     /// This rank's part of a buffer: all of it, or of moments what this rank owns.
     pub fn part(&self, map: MapId, buffer: Buffer) -> Vec<f32> {
+        if parameters.buffer(buffer).bytes == 0 {
+            // A checkpoint may hold what no step needs.
+            return parameters.write(spec, part, &mut vec![0.0; parameters.padded], values);
+        }
         let place = self.parameters[map.0].buffer(buffer);
         self.here(self.at(place), place.bytes / 4)
             .unwrap_or_else(|error| panic!("{} cannot be read: {error:#}", self.maps.get(map).weight.name))

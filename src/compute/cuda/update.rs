@@ -51,15 +51,17 @@ impl CudaBackend {
         let samples = self.batch * if self.gathers(update.map) { self.size } else { 1 };
         let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
         let factors = samples * (map.source.units() + map.destination.units());
-        // Parameters and both moments are read and written, or the gradient is written.
-        let bytes = if stored.is_some() { 4 } else { 24 } * map.parameters() + 4 * factors;
+        // Parameters and moments are read and written, or the gradient is written.
+        let changed = 8 * (1 + self.parameters[update.map.0].moments());
+        let bytes = if stored.is_some() { 4 } else { changed } * map.parameters() + 4 * factors;
         let work = Work::new(doing, Some(map.layer), samples as f64 * map.connectivity.operations(), bytes as f64);
         self.perform(work, |this, launches| {
             let (view, table) = this.map(update.map, Pass::Update);
             let (grouping, groups, most) = (table.view().grouping, table.groups, table.most);
             let parameters = &this.parameters[update.map.0];
             ensure!(stored.is_some() || parameters.owned.len() == parameters.padded, "gradients of {} are shared", map.weight.name);
-            let [values, first, second] = [parameters.values, parameters.first, parameters.second].map(|place| this.at(place));
+            let values = this.at(parameters.values);
+            let [first, second] = [parameters.first, parameters.second].map(|place| this.moment_at(place));
             let gradients = stored.map_or(Address::NULL, |number| this.gradients(update.map).offset(4 * number * parameters.padded));
             let (weights, positions) = (4 * parameters.weights, parameters.bias_positions);
             let further = |at: Address| if at == Address::NULL { 0 } else { at.offset(weights).0 };
@@ -113,8 +115,8 @@ impl CudaBackend {
                     sums: this.part_of_gradient(id).0,
                     stride: parameters.padded as i64,
                     weights: this.at(parameters.values).offset(4 * owned.start).0,
-                    first: this.at(parameters.first).0,
-                    second: this.at(parameters.second).0,
+                    first: this.moment_at(parameters.first).0,
+                    second: this.moment_at(parameters.second).0,
                     optimiser: this.optimiser(id).0,
                     count: owned.len() as i64,
                     parts: gradients as i32,
@@ -141,6 +143,7 @@ impl CudaBackend {
     fn work_of_optimiser(&self, id: MapId, floats: usize) -> Work {
         let map = self.maps.get(id);
         let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
-        Work::new(doing, Some(map.layer), 0.0, 28.0 * floats as f64)
+        let each = 4 + 8 * (1 + self.parameters[id.0].moments());
+        Work::new(doing, Some(map.layer), 0.0, (each * floats) as f64)
     }
 }

@@ -240,6 +240,10 @@ impl CudaExchange {
         for map in (0..self.sharing.len()).map(MapId).filter(|map| self.sharing[map.0] == Sharing::Gradients) {
             for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {
                 let own = backend.part(map, buffer);
+                // Which the optimiser may not need.
+                if own.is_empty() {
+                    continue;
+                }
                 let ranges: Vec<_> = (0..size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
                 let mut whole = vec![0.0f32; own.len() * size];
                 whole[ranges[rank].clone()].copy_from_slice(&own);

@@ -130,6 +130,7 @@ impl OnGpu {
             precision: config.parallel.precision,
             seed: config.experiment.seed,
             label_smoothing: config.learning.label_smoothing as f32,
+            moments: maps.all.iter().map(|map| config.optimizer.group(map.role).needed_moments()).collect(),
             decays: maps.all.iter().map(|map| config.optimizer.group(map.role).weight_decay > 0.0).collect(),
             capacity,
             size,

@@ -1,6 +1,7 @@
 //! The backend for GPUs, on a stand-in for one: streams and graphs, ranks, and what goes wrong. Its float64 cases are those of `reference`.
 
 mod failures;
+mod parameters;
 mod ranks;
 pub mod stand_in;
 mod steps;

@@ -48,7 +48,7 @@ struct Apply {
 struct Update {
     Map map;
     Factors factors;
-    float *weights, *first, *second, *gradients, *partial;
+    float *weights, *first, *second, *gradients, *partial;  // moments: 0 where the optimiser has none
     const Optimiser* optimiser;
     int by_source, groups, row_tiles, column_tiles, slices;
 };

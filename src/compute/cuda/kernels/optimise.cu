@@ -7,11 +7,12 @@ __device__ __forceinline__ void use_gradient(float4 g, long long at, float* weig
         *(float4*)(gradients + at) = g;
         return;
     }
-    float4 w = load_once(weights + at), m = load_once(first + at), v = {};
+    float4 w = load_once(weights + at), m = {}, v = {};
+    if (first) m = load_once(first + at);
     if (o.method == 0) v = load_once(second + at);
     step(o, g, w, m, v);
     store_once(weights + at, w);
-    store_once(first + at, m);
+    if (first) store_once(first + at, m);
     if (o.method == 0) store_once(second + at, v);
 }
 

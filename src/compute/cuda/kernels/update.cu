@@ -146,7 +146,8 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
             at[u] = place(base + u * THREADS);
             if (at[u] < 0) continue;
             W[u] = load_once(p.weights + at[u]);
-            M[u] = load_once(p.first + at[u]);
+            M[u] = {};
+            if (p.first) M[u] = load_once(p.first + at[u]);
             if (optimiser.method == 0) V[u] = load_once(p.second + at[u]);
         }
 #pragma unroll
@@ -154,7 +155,7 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
             if (at[u] < 0) continue;
             step(optimiser, times(gradient(base + u * THREADS), optimiser.scale), W[u], M[u], V[u]);
             store_once(p.weights + at[u], W[u]);
-            store_once(p.first + at[u], M[u]);
+            if (p.first) store_once(p.first + at[u], M[u]);
             if (optimiser.method == 0) store_once(p.second + at[u], V[u]);
         }
     }

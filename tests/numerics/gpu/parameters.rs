@@ -1,0 +1,37 @@
+//! As many moments as a map's optimiser needs.
+
+use biodist::compute::Buffer;
+
+use super::stand_in::Early;
+use super::{configured, learner, samples};
+use crate::support::Learner;
+
+#[test]
+fn an_optimiser_has_the_moments_that_it_needs() {
+    let layers = r#"network.layers=[{ kind = "dense", units = 600 }]"#;
+    let sgd = |momentum: &str| format!("optimizer.forward={{ method = \"sgd\", learning_rate = 0.05, momentum = {momentum} }}");
+    let optimisers = [sgd("0.0"), sgd("0.9"), "optimizer.forward.learning_rate=0.01".to_owned()];
+    let taken = optimisers.each_ref().map(|optimiser| {
+        let config = configured(&[layers, "learning.rule=bp", optimiser]);
+        let ((mut ours, gpu), mut cpu) = (learner(&config, Early::None), Learner::new(&config, &samples(), 1));
+        ours.steps(3);
+        cpu.steps(3);
+        for (name, map, part) in cpu.tensors() {
+            for (ours, wanted) in ours.read(&name).iter().zip(cpu.read(&name)) {
+                assert!((ours - wanted).abs() < 1e-5, "{optimiser}: {name} has {ours} for {wanted}");
+            }
+            // A CPU's checkpoint has more.
+            for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {
+                let values = cpu.engine.read(map, part, buffer);
+                ours.engine.write(map, part, buffer, &values).unwrap();
+                assert!(ours.engine.write(map, part, buffer, &values[1..]).is_err());
+                assert_eq!(ours.engine.read(map, part, buffer).len(), values.len());
+            }
+        }
+        gpu.taken.get()
+    });
+    // Each map's parameters are padded to whole lines.
+    let padded = |parameters: usize| 4 * parameters.next_multiple_of(64);
+    let moments = padded(126 * 600 + 600) + padded(600 * 12 + 12);
+    assert_eq!([taken[1] - taken[0], taken[2] - taken[1]], [moments; 2]);
+}
