@@ -48,7 +48,7 @@ use crate::network::{MapId, Maps, Network, Nonlinearity, Output, Role, Shape};
 use crate::observe::{Doing, span};
 use elementwise::Values;
 pub use memory::{Arena, ParameterSpan, row_stride};
-pub use noise::{Place, normals, uniforms};
+pub use noise::{Place, normals, stream_of_weights, uniforms};
 pub use parameters::{Parameters, Sizes, spans};
 use pool::Pool;
 use simd::Isa;

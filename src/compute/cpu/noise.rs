@@ -27,6 +27,11 @@ impl Stream {
     }
 }
 
+/// The stream of a map's weights that are drawn after `draw` steps.
+pub fn stream_of_weights(map: usize, draw: u64) -> u32 {
+    Stream::Initial(map).word() ^ ((draw >> 32) as u32) << 20
+}
+
 /// Ten rounds of Philox on sixteen counters, whose first words are `first`.
 #[inline(always)]
 fn philox(seed: u64, first: Words, rest: [u32; 3]) -> [Words; 4] {
@@ -201,7 +206,7 @@ impl Kernel for Uniform<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let stream = Stream::Initial(self.map).word() ^ ((self.draw >> 32) as u32) << 20;
+        let stream = stream_of_weights(self.map, self.draw);
         for (chunk, out) in self.out.chunks_mut(4 * LANES).enumerate() {
             let counter = self.begin / 4 + (chunk * LANES) as u64;
             let words = philox(self.seed, counters(counter as u32), [(counter >> 32) as u32, self.draw as u32, stream]);

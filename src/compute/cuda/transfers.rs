@@ -10,7 +10,7 @@ use super::gpu::Address;
 use super::kernels::arguments as c;
 use super::marks::Work;
 use crate::compute::{Activity, Batch, Buffer, Measure, OptimizerStep, Part, Pixels};
-use crate::network::{Magnitude, MapId, Plasticity};
+use crate::network::MapId;
 use crate::observe::Doing;
 
 impl CudaBackend {
@@ -115,28 +115,6 @@ impl CudaBackend {
         }
     }
 
-    /// Gives weights that follow the signs of their layer's these signs; `draw` is the number of steps before. On this side: it waits.
-    pub fn follow_signs(&mut self, draw: u64) -> Result<()> {
-        let maps = self.maps.clone();
-        for (index, map) in maps.all.iter().enumerate() {
-            let Plasticity::Signs(magnitude) = map.plasticity else { continue };
-            let id = MapId(index);
-            if magnitude == Magnitude::Redrawn {
-                let drawn = self.parameters[index].initial(map, index, self.seed, draw);
-                self.put(self.parameters_at(id), &drawn)?;
-            }
-            // In checkpoints both lie in the same order.
-            let signs = self.parameter_here(maps.forward[map.layer], Part::Weight, Buffer::Weights);
-            let mut weights = self.parameter_here(id, Part::Weight, Buffer::Weights);
-            for (weight, sign) in weights.iter_mut().zip(signs) {
-                let size = if magnitude == Magnitude::Uniform { map.deviation() as f32 } else { *weight };
-                *weight = size.copysign(sign);
-            }
-            self.set_parameter(id, Part::Weight, Buffer::Weights, &weights)?;
-        }
-        Ok(())
-    }
-
     /// [samples, units in H, W, C order].
     pub(super) fn values_here(&self, activity: Activity) -> Result<Vec<f32>> {
         let slot = &self.slots[activity.0];
@@ -152,9 +130,6 @@ impl CudaBackend {
         let mut values = vec![0.0; self.batch * units];
         for position in 0..positions {
             for sample in 0..self.batch {
-        if parameters.buffer(buffer).bytes == 0 {
-            return parameters.read(spec, part, &vec![0.0; parameters.padded]);
-        }
                 let from = &laid_out[(position * self.batch + sample) * slot.pitch..][..channels];
                 values[sample * units + position * channels..][..channels].copy_from_slice(from);
             }
@@ -164,10 +139,6 @@ impl CudaBackend {
 
     /// This rank's part of a buffer: all of it, or of moments what this rank owns.
     pub fn part(&self, map: MapId, buffer: Buffer) -> Vec<f32> {
-        if parameters.buffer(buffer).bytes == 0 {
-            // A checkpoint may hold what no step needs.
-            return parameters.write(spec, part, &mut vec![0.0; parameters.padded], values);
-        }
         let place = self.parameters[map.0].buffer(buffer);
         self.here(self.at(place), place.bytes / 4)
             .unwrap_or_else(|error| panic!("{} cannot be read: {error:#}", self.maps.get(map).weight.name))
@@ -181,6 +152,9 @@ impl CudaBackend {
 
     pub(super) fn parameter_here(&self, map: MapId, part: Part, buffer: Buffer) -> Vec<f32> {
         let (spec, parameters) = (self.maps.get(map), &self.parameters[map.0]);
+        if parameters.buffer(buffer).bytes == 0 {
+            return parameters.read(spec, part, &vec![0.0; parameters.padded]);
+        }
         if self.is_whole(map, buffer) {
             return parameters.read(spec, part, &self.part(map, buffer));
         }
@@ -190,6 +164,10 @@ impl CudaBackend {
 
     pub(super) fn set_parameter(&mut self, map: MapId, part: Part, buffer: Buffer, values: &[f32]) -> Result<()> {
         let (spec, parameters) = (self.maps.get(map), &self.parameters[map.0]);
+        if parameters.buffer(buffer).bytes == 0 {
+            // A checkpoint may hold what no step needs.
+            return parameters.write(spec, part, &mut vec![0.0; parameters.padded], values);
+        }
         let own: Range<usize> = if self.is_whole(map, buffer) { 0..parameters.padded } else { parameters.owned.clone() };
         let mut whole = vec![0.0; parameters.padded];
         whole[own.clone()].copy_from_slice(&self.part(map, buffer));

@@ -9,8 +9,9 @@ use super::kernels::launches::{self, in_fours};
 use super::kernels::tables::Grouping;
 use super::marks::Work;
 use super::tables::Pass;
+use crate::compute::cpu::stream_of_weights;
 use crate::compute::{Activity, Method, OptimizerStep, Update};
-use crate::network::{MapId, Role};
+use crate::network::{Magnitude, MapId, Plasticity, Role};
 use crate::observe::Doing;
 
 impl From<OptimizerStep> for c::Optimiser {
@@ -138,6 +139,41 @@ impl CudaBackend {
             launches::optimise(launches, &c::Optimise { sums: first, gradients: first, optimiser, ..rest });
             Ok(())
         })
+    }
+
+    /// Gives weights that follow the signs of their layer's these signs; `draw` is the number of steps before. Stands in no graph, since
+    /// these have no numbers that change between the updates and the next batch, and its time in no phase.
+    pub fn follow_signs(&mut self, draw: u64) -> Result<()> {
+        let maps = self.maps.clone();
+        let timed = std::mem::take(&mut self.timed);
+        for (index, map) in maps.all.iter().enumerate() {
+            let Plasticity::Signs(magnitude) = map.plasticity else { continue };
+            let work = Work::new(Doing::UpdateForward, Some(map.layer), 0.0, (12 * map.parameters()) as f64);
+            self.perform(work, |this, launches| {
+                let [weights, layer] = [MapId(index), maps.forward[map.layer]].map(|map| this.parameters_at(map).0);
+                let [blocks, rows, columns] =
+                    [map.connectivity.blocks, map.connectivity.rows, map.connectivity.columns].map(|size| size as i32);
+                let signs = c::Signs {
+                    weights,
+                    layer,
+                    blocks,
+                    rows,
+                    columns,
+                    equal: if magnitude == Magnitude::Uniform { map.deviation() as f32 } else { 0.0 },
+                    bound: if magnitude == Magnitude::Redrawn { map.bound() as f32 } else { 0.0 },
+                    key_low: this.seed as u32,
+                    key_high: (this.seed >> 32) as u32,
+                    draw: draw as u32,
+                    stream: stream_of_weights(index, draw),
+                    padding: 0,
+                };
+                launches::signs(launches, &signs);
+                Ok(())
+            })?;
+        }
+        self.marks.clear();
+        self.timed = timed;
+        Ok(())
     }
 
     fn work_of_optimiser(&self, id: MapId, floats: usize) -> Work {

@@ -152,6 +152,7 @@ impl OnGpu {
                 let updates = learn(backend, &*rule, (*phase, 0), &sharing)?;
                 apply(backend, &updates, &sharing)?;
             }
+            backend.follow_signs(0)?;
             forward(backend, &*rule)
         })?;
         let exchange = CudaExchange::new(&backend, driver.as_ref(), sharing, transport, &config.parallel.exchange())?;

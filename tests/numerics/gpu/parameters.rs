@@ -1,6 +1,7 @@
-//! As many moments as a map's optimiser needs.
+//! What maps have beside their weights' updates: as many moments as their optimiser needs, and signs that follow other weights.
 
 use biodist::compute::Buffer;
+use biodist::network::Role;
 
 use super::stand_in::Early;
 use super::{configured, learner, samples};
@@ -34,4 +35,32 @@ fn an_optimiser_has_the_moments_that_it_needs() {
     let padded = |parameters: usize| 4 * parameters.next_multiple_of(64);
     let moments = padded(126 * 600 + 600) + padded(600 * 12 + 12);
     assert_eq!([taken[1] - taken[0], taken[2] - taken[1]], [moments; 2]);
+}
+
+#[test]
+fn feedback_follows_signs_on_the_gpu_without_a_wait() {
+    let conv = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 5, stride = 1 }, { kind = "conv", kernel = 3, channels = 6, stride = 2 }]"#;
+    for rule in ["usf", "frsf", "brsf"] {
+        for layers in [super::LAYERS, conv] {
+            let config = configured(&[layers, &format!("learning.rule={rule}")]);
+            let ((mut ours, gpu), mut cpu) = (learner(&config, Early::None), Learner::new(&config, &samples(), 1));
+            for step in 0..4 {
+                for (name, map, _) in ours.tensors() {
+                    if ours.engine.maps().get(map).role != Role::Feedback {
+                        continue;
+                    }
+                    let weights = ours.read(&name.replace("feedback.", ""));
+                    for ((weight, ours), theirs) in weights.iter().zip(ours.read(&name)).zip(cpu.read(&name)) {
+                        assert_eq!(ours.to_bits(), theirs.abs().copysign(*weight).to_bits(), "{rule}, {layers}: {name} after {step} steps");
+                    }
+                }
+                gpu.log.borrow_mut().clear();
+                ours.step();
+                cpu.step();
+                // The batch, in three parts, the optimisers' constants, and measures alone travel.
+                let travelled = gpu.log.borrow().iter().filter(|entry| entry.contains("load")).count();
+                assert!(travelled <= 3 + 1 + 1, "{:?}", gpu.log.borrow());
+            }
+        }
+    }
 }

@@ -118,6 +118,14 @@ struct Noise {
     float sigma;
 };
 
+struct Signs {
+    float* weights;
+    const float* layer;
+    int blocks, rows, columns;
+    float equal, bound;
+    unsigned key_low, key_high, draw, stream;
+};
+
 struct Output {
     const float* pre;
     float *output, *error;

@@ -219,6 +219,24 @@ arguments! {
         sigma: f32,
         padding: u32,
     }
+    struct Signs {
+        weights: Address,
+        /// The layer's weights.
+        layer: Address,
+        /// Of the weights.
+        blocks: i32,
+        rows: i32,
+        columns: i32,
+        /// The magnitude of all; 0 where it is not one.
+        equal: f32,
+        /// Of magnitudes that are drawn; 0 where none are.
+        bound: f32,
+        key_low: u32,
+        key_high: u32,
+        draw: u32,
+        stream: u32,
+        padding: u32,
+    }
     struct Output {
         pre: Address,
         output: Address,
@@ -288,6 +306,4 @@ pub enum Operation {
     DifferenceTarget,
     /// `f(a)`.
     Activate,
-    /// `a` with the sign of `b`.
-    CopySign,
 }

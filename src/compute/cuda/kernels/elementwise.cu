@@ -5,7 +5,7 @@ template <class F> __device__ __forceinline__ float4 each(float4 a, float4 b, F 
     return make_float4(f(a.x, b.x), f(a.y, b.y), f(a.z, b.z), f(a.w, b.w));
 }
 
-enum Operation { ERROR_THROUGH, THROUGH, DIFFERENCE_THROUGH, STEP_ALONG, DIFFERENCE_TARGET, ACTIVATE, COPY_SIGN };
+enum Operation { ERROR_THROUGH, THROUGH, DIFFERENCE_THROUGH, STEP_ALONG, DIFFERENCE_TARGET, ACTIVATE };
 
 KERNEL(elementwise, Elementwise, 256) {
     long long at = ((long long)blockIdx.x * 256 + threadIdx.x) * 4;
@@ -29,7 +29,6 @@ KERNEL(elementwise, Elementwise, 256) {
             out = plus(a, change);
             break;
         }
-        case COPY_SIGN: out = each(a, b, [](float magnitude, float sign) { return copysignf(magnitude, sign); }); break;
         default: out = activation(a, p.nonlinearity);
     }
     *(float4*)(p.out + at) = out;
@@ -103,6 +102,25 @@ KERNEL(noise, Noise, 256) {
             p.destination[at] = channel < p.channels ? p.source[at] + normal[j] * p.sigma : 0;
         }
     }
+}
+
+// Weights whose signs are those of their layer's, whose blocks have a column for each row here. Their magnitudes are all `equal`, where that is
+// not 0; or drawn up to `bound`, where that is not, as the CPU draws them; or stay.
+KERNEL(signs, Signs, 256) {
+    int pitch = in_fours(p.columns);
+    long long at = (long long)blockIdx.x * 256 + threadIdx.x, row = at / pitch, block = row / p.rows;
+    int column = (int)(at % pitch);
+    if (block >= p.blocks || column >= p.columns) return;
+    float size = p.equal != 0 ? p.equal : p.weights[at];
+    if (p.bound != 0) {
+        unsigned long long number = row * p.columns + column, counter = number / (4 * LANES) * LANES + number % LANES;
+        unsigned words[4] = {(unsigned)counter, (unsigned)(counter >> 32), p.draw, p.stream};
+        philox(words, p.key_low, p.key_high);
+        float unit = ((float)(int)(words[number / LANES % 4] >> 8) + 0.5f) * (1.0f / 16777216.0f);
+        size = (2.0f * unit - 1.0f) * p.bound;
+    }
+    float layer = p.layer[(block * p.columns + column) * in_fours(p.rows) + row % p.rows];
+    p.weights[at] = copysignf(size, layer);
 }
 
 // Sums have the order of links. A maximum is the first of equals, and hides nothing that is no number.

@@ -4,7 +4,8 @@
 //! does depend on the samples; all tiles add up the same chunks of K in the same order.)
 
 use super::arguments::{
-    Apply, Bias, Concatenate, Elementwise, Factors, MeasuredError, Noise, OneHot, Optimise, Output, Peak, Pixels, Pool, SumMeasure, Update,
+    Apply, Bias, Concatenate, Elementwise, Factors, MeasuredError, Noise, OneHot, Optimise, Output, Peak, Pixels, Pool, Signs, SumMeasure,
+    Update,
 };
 use super::{Kernel, Tile};
 use crate::compute::settings::Precision;
@@ -262,6 +263,11 @@ pub fn peak(out: &mut Vec<Launch>, precision: Precision, blocks: usize, peak: &P
     out.push(Launch::new(Kernel::Peak { precision }, blocks, peak));
     let warps = (blocks * BLOCK / 32) as f64;
     warps * f64::from(peak.times) * (2 * 32 * WARP_COLUMNS * DEPTH) as f64
+}
+
+pub fn signs(out: &mut Vec<Launch>, signs: &Signs) {
+    let weights = signs.blocks as usize * signs.rows as usize * in_fours(signs.columns as usize);
+    out.push(Launch::new(Kernel::Plain("signs"), weights.div_ceil(BLOCK), signs));
 }
 
 pub fn pixels(out: &mut Vec<Launch>, pixels: &Pixels) {

@@ -40,8 +40,8 @@ __device__ void circle(float u, float* cosine, float* sine) {
     *sine = (quadrant & 2) ? -s : s;
 }
 
-// Four standard normal numbers of the counter `x` under a key. The counter is used up.
-__device__ void normals(unsigned* x, unsigned k0, unsigned k1, float* noise) {
+// Makes four random words of the counter `x` under a key.
+__device__ void philox(unsigned* x, unsigned k0, unsigned k1) {
     for (int round = 0; round < 10; ++round) {
         unsigned low0 = x[0] * 0xD2511F53u, high0 = __umulhi(x[0], 0xD2511F53u);
         unsigned low2 = x[2] * 0xCD9E8D57u, high2 = __umulhi(x[2], 0xCD9E8D57u);
@@ -52,6 +52,11 @@ __device__ void normals(unsigned* x, unsigned k0, unsigned k1, float* noise) {
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
+}
+
+// Four standard normal numbers of the counter `x` under a key. The counter is used up.
+__device__ void normals(unsigned* x, unsigned k0, unsigned k1, float* noise) {
+    philox(x, k0, k1);
     for (int pair = 0; pair < 2; ++pair) {
         float radius_uniform = (float)(int)((x[2 * pair] >> 8) + 1) * (1.0f / 16777216.0f);
         float angle_uniform = (float)(int)(x[2 * pair + 1] >> 8) * (1.0f / 16777216.0f);

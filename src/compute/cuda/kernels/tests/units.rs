@@ -4,7 +4,7 @@ use super::memory::{Buffer, distance, padded, random, unpadded};
 use super::products::shape;
 use super::{emulation, run};
 use crate::compute::Pixels;
-use crate::compute::cpu::{Place, normals};
+use crate::compute::cpu::{Place, normals, stream_of_weights, uniforms};
 use crate::compute::cuda::kernels::arguments as c;
 use crate::compute::cuda::kernels::arguments::Operation;
 use crate::compute::cuda::kernels::launches::{self, Launch, in_fours};
@@ -40,14 +40,8 @@ fn elementwise_operations_agree_with_float64() {
     let values: Vec<Vec<f32>> = (0..5).map(|seed| random(seed, count)).collect();
     let buffers: Vec<Buffer> = values.iter().map(|values| Buffer::of(values)).collect();
     let (s0, s1) = (0.3f32, 0.7f32);
-    let operations = [
-        Operation::ErrorThrough,
-        Operation::Through,
-        Operation::DifferenceThrough,
-        Operation::StepAlong,
-        Operation::DifferenceTarget,
-        Operation::CopySign,
-    ];
+    let operations =
+        [Operation::ErrorThrough, Operation::Through, Operation::DifferenceThrough, Operation::StepAlong, Operation::DifferenceTarget];
     for (nonlinearity, slope) in SLOPES.iter().enumerate() {
         for operation in operations {
             for with_back in [false, true] {
@@ -75,7 +69,6 @@ fn elementwise_operations_agree_with_float64() {
                         Operation::Through => a * slope(b, x),
                         Operation::DifferenceThrough => (a - b) * slope(b, x),
                         Operation::StepAlong => a + s0 * b,
-                        Operation::CopySign => a.copysign(b),
                         _ => a + s0 * (c - b) + if with_back { s1 * d } else { 0.0 },
                     };
                     assert!((f64::from(got) - wanted).abs() < 1e-6, "{operation:?} {nonlinearity}: {got} for {wanted}");
@@ -189,6 +182,48 @@ fn noise_is_the_cpus_to_the_bit() {
         let eps = normals(positions, samples, channels, place);
         let wanted: Vec<f32> = source.iter().zip(&eps).map(|(x, eps)| x + eps * 0.25).collect();
         assert_eq!(unpadded(&out.floats(), channels), wanted, "{positions} positions, {samples} samples, {channels} channels");
+    }
+}
+
+#[test]
+fn signs_follow_the_layers_and_magnitudes_are_the_cpus_to_the_bit() {
+    if emulation().is_none() {
+        return;
+    }
+    let (seed, map, draw, bound) = (20260 + (5 << 32), 3, (7 << 32) + 19, 0.3);
+    for [blocks, rows, columns] in [[1, 5, 3usize], [6, 20, 12], [3, 1, 100], [2, 64, 1]] {
+        let (before, layer) = (random(1, blocks * rows * columns), random(2, blocks * rows * columns));
+        for (equal, bound) in [(0.25, 0.0), (0.0, 0.0), (0.0, bound)] {
+            let (weights, of) = (Buffer::of(&padded(&before, columns)), Buffer::of(&padded(&layer, rows)));
+            let argument = c::Signs {
+                weights: weights.address(),
+                layer: of.address(),
+                blocks: blocks as i32,
+                rows: rows as i32,
+                columns: columns as i32,
+                equal,
+                bound,
+                key_low: seed as u32,
+                key_high: (seed >> 32) as u32,
+                draw: draw as u32,
+                stream: stream_of_weights(map, draw),
+                padding: 0,
+            };
+            launch(&[&weights], |list| launches::signs(list, &argument));
+            let drawn = uniforms(before.len(), bound, seed, map, draw);
+            let wanted = (0..before.len()).map(|at| {
+                let (row, column) = (at / columns, at % columns);
+                let size = if equal != 0.0 {
+                    equal
+                } else if bound != 0.0 {
+                    drawn[at]
+                } else {
+                    before[at]
+                };
+                size.copysign(layer[(row / rows * columns + column) * rows + row % rows])
+            });
+            assert_eq!(unpadded(&weights.floats(), columns), wanted.collect::<Vec<f32>>(), "{blocks} blocks of {rows} x {columns}");
+        }
     }
 }
 
