@@ -234,6 +234,50 @@ fn twice() {
     tell(&json!({ "losses": lines(&place.path("run-again")).len(), "farthest": 0.0 }));
 }
 
+/// Trains with two ranks that share the device, as one does. NCCL joins them on a GPU where it is told that they are on two hosts.
+#[test]
+fn ranks() {
+    const STEPS: u64 = 40;
+    let place = Place::find();
+    if !place.is_packed() {
+        place.begin();
+    }
+    let on_gpu = place.device != "cpu";
+    let losses = |to: &str, ranks: usize, exchange: &str| -> Vec<f64> {
+        let _ = fs::remove_dir_all(place.path(to));
+        let backend = if on_gpu { "nccl" } else { "auto" };
+        let sets = ["--set".to_owned(), format!("parallel.exchange=\"{exchange}\""), "--set".to_owned(), format!("parallel.backend=\"{backend}\"")];
+        let arguments = [place.small_run(to, STEPS, &place.device), sets.to_vec()].concat();
+        if ranks == 1 {
+            place.run(&arguments);
+        } else {
+            let mut command = Command::new(variable("MPIRUN").unwrap_or("mpirun".to_owned()));
+            command.args(["-n", &ranks.to_string(), "--oversubscribe", "--bind-to", "none", "sh", "-c"]);
+            command.arg("NCCL_HOSTID=host$OMPI_COMM_WORLD_RANK exec \"$0\" \"$@\"").arg(&place.program).args(arguments);
+            command.envs([("NCCL_SOCKET_IFNAME", "lo"), ("NCCL_IB_DISABLE", "1"), ("NCCL_P2P_DISABLE", "1"), ("NCCL_SHM_DISABLE", "1")]);
+            site::allow_mpirun(&mut command);
+            let output = command.output().unwrap();
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "{exchange}: {}", output.status);
+        }
+        let losses: Vec<f64> = lines(&place.path(to)).iter().filter_map(|line| line["loss"].as_f64()).collect();
+        assert!(losses.len() as u64 >= STEPS, "{} losses", losses.len());
+        losses
+    };
+    let alone = losses("run-alone", 1, "activities");
+    let farthest = |exchange: &str| {
+        let together = losses("run-ranks", 2, exchange);
+        assert_eq!(together.len(), alone.len());
+        together.iter().zip(&alone).map(|(ours, wanted)| (ours - wanted).abs() / wanted.abs().max(1e-3)).fold(0.0, f64::max)
+    };
+    let [by_activities, by_gradients] = ["activities", "gradients"].map(farthest);
+    tell(&json!({ "losses": 2 * alone.len(), "farthest": by_activities.max(by_gradients) }));
+    // Libtorch's products are divided by the number of samples.
+    let same = !on_gpu || variable("KERNELS").is_some_and(|kernels| kernels == "cuda");
+    assert!(if same { by_activities == 0.0 } else { by_activities <= FARTHEST }, "activities: {by_activities}");
+    assert!(by_gradients <= FARTHEST, "gradients: {by_gradients}");
+}
+
 /// Trains on photos from their shards: whether loading keeps up with the network, evaluation and checkpoints left out.
 #[test]
 fn photos() {
@@ -281,6 +325,39 @@ fn speed() {
     let sets = sets.into_iter().chain(place.on(&place.device));
     let said = place.run(&bench.into_iter().chain(sets.into_iter().flat_map(|set| ["--set".to_owned(), set])).collect::<Vec<_>>());
     tell(&serde_json::from_str(said.lines().last().unwrap()).unwrap());
+}
+
+#[test]
+fn kernels_are_listed_as_nsight_compute_counts_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = [
+        "==PROF== Profiling \"apply\"",
+        "\"ID\",\"Kernel Name\",\"Metric Name\",\"Metric Unit\",\"Metric Value\"",
+        "\"0\",\"apply\",\"dram__throughput.avg.pct_of_peak_sustained_elapsed\",\"%\",\"80\"",
+        "\"0\",\"apply\",\"gpu__time_duration.sum\",\"nsecond\",\"3,000,000\"",
+        "\"0\",\"apply\",\"sm__throughput.avg.pct_of_peak_sustained_elapsed\",\"%\",\"10\"",
+        "\"1\",\"update\",\"dram__throughput.avg.pct_of_peak_sustained_elapsed\",\"%\",\"90\"",
+        "\"1\",\"update\",\"gpu__time_duration.sum\",\"nsecond\",\"5,000,000\"",
+        "\"1\",\"update\",\"sm__throughput.avg.pct_of_peak_sustained_elapsed\",\"%\",\"30\"",
+        "\"2\",\"apply\",\"dram__throughput.avg.pct_of_peak_sustained_elapsed\",\"%\",\"40\"",
+        "\"2\",\"apply\",\"gpu__time_duration.sum\",\"nsecond\",\"1,000,000\"",
+        "\"2\",\"apply\",\"sm__throughput.avg.pct_of_peak_sustained_elapsed\",\"%\",\"50\"",
+    ];
+    fs::write(folder.path().join("table"), table.join("\n")).unwrap();
+    let ncu = folder.path().join("ncu");
+    fs::write(&ncu, "#!/bin/sh\ncat \"$(dirname \"$0\")/table\"\n").unwrap();
+    fs::set_permissions(&ncu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let run = || Command::new("python3").args(["scripts/gpu_kernels.py", "biodist"]).env("PATH", &path).output().unwrap();
+    let said = String::from_utf8(run().stdout).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "kernel: update: 1 times, 5.000 ms, 90 % of the memory's rate, 30 % of the processors'");
+    assert_eq!(lines[1], "kernel: apply: 2 times, 4.000 ms, 70 % of the memory's rate, 20 % of the processors'");
+    assert_eq!(lines[3], "figures: 2 kernels, 9.0 ms in all");
+    fs::write(folder.path().join("table"), "").unwrap();
+    assert!(!run().status.success());
+    fs::write(folder.path().join("table"), "==ERROR== ERR_NVGPUCTRPERM - no permission").unwrap();
+    assert_eq!(run().stdout, b"figures: this machine lets nobody but its administrator read counters\n");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::compute::cuda::Event;
-use crate::exchange::nccl::{Calls, Element, Nccl, Status};
+use crate::exchange::nccl::{Calls, Element, Nccl, Status, identity};
 
 #[derive(Default)]
 struct Written {
@@ -78,6 +78,15 @@ impl Calls for Rc<Written> {
     fn seconds(&self, _: Event, _: Event) -> Result<f64> {
         Ok(0.0)
     }
+}
+
+#[test]
+fn one_gpu_is_two_where_nccl_is_told_of_two_hosts() {
+    let (one, other) = ([7; 16], std::array::from_fn(|at| at as u8));
+    assert_ne!(identity(one, None), identity(other, None));
+    assert_eq!(identity(one, Some("a")), identity(one, Some("a")));
+    assert_ne!(identity(one, Some("a")), identity(one, Some("b")));
+    assert_ne!(identity(one, Some("a")), identity(one, None));
 }
 
 #[test]

@@ -175,8 +175,8 @@ pub fn connect(
 ) -> Result<Option<Nccl<Communicator>>> {
     let ready = Library::load().and_then(|library| Ok((library.version()? as u64, driver.uuid()?, library)));
     let own = ready.as_ref().map_or([0; 3], |(version, uuid, _)| {
-        let half = |at: usize| u64::from_le_bytes(uuid[at..at + 8].try_into().expect("eight bytes"));
-        [*version, half(0), half(8)]
+        let [one, other] = identity(*uuid, std::env::var("NCCL_HOSTID").ok().as_deref());
+        [*version, one, other]
     });
     // Whatever happens from here on must happen on all ranks alike, or some would wait for the others for ever.
     let of_ranks = transport.all_gather_words(&own);
@@ -202,6 +202,13 @@ pub fn connect(
     };
     let communicator = Communicator::join(library, driver.clone(), Id(id), rank, size)?;
     Nccl::new(communicator, main, rank, size, timeout).map(Some)
+}
+
+/// What tells a GPU from those of other ranks. NCCL takes ranks for as many hosts as `NCCL_HOSTID` names, and the same GPU on two of them for
+/// two GPUs: it then goes through sockets, which is how it is tried with one.
+pub(super) fn identity(uuid: [u8; 16], host: Option<&str>) -> [u64; 2] {
+    let half = |at: usize| u64::from_le_bytes(uuid[at..at + 8].try_into().expect("eight bytes"));
+    [half(0), half(8) ^ host.map_or(0, |host| u64::from(crc32fast::hash(host.as_bytes())))]
 }
 
 /// Refuses ranks that NCCL cannot join: two on one GPU, or different versions.
