@@ -246,7 +246,12 @@ fn ranks() {
     let losses = |to: &str, ranks: usize, exchange: &str| -> Vec<f64> {
         let _ = fs::remove_dir_all(place.path(to));
         let backend = if on_gpu { "nccl" } else { "auto" };
-        let sets = ["--set".to_owned(), format!("parallel.exchange=\"{exchange}\""), "--set".to_owned(), format!("parallel.backend=\"{backend}\"")];
+        let sets = [
+            "--set".to_owned(),
+            format!("parallel.exchange=\"{exchange}\""),
+            "--set".to_owned(),
+            format!("parallel.backend=\"{backend}\""),
+        ];
         let arguments = [place.small_run(to, STEPS, &place.device), sets.to_vec()].concat();
         if ranks == 1 {
             place.run(&arguments);

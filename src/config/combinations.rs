@@ -79,10 +79,11 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.parallel.device == Device::Cpu && config.parallel.wire == Wire::Bf16 {
         return Err(("parallel.wire", "\"bf16\" is for what GPUs exchange, and parallel.device is \"cpu\"; use \"f32\"".to_owned()));
     }
-    if config.parallel.device == Device::Cuda && config.training.diagnostics {
+    if config.parallel.kernels == KernelChoice::Libtorch && config.training.diagnostics {
         return Err((
             "training.diagnostics",
-            "diagnostics are measured on the CPU alone, and parallel.device is \"cuda\"; use \"cpu\"".to_owned(),
+            "diagnostics are measured by this program's own kernels, and parallel.kernels is \"libtorch\"; use \"auto\", or on GPUs \"cuda\""
+                .to_owned(),
         ));
     }
     Ok(())

@@ -124,9 +124,9 @@ impl Training {
 }
 
 /// The samples at `places` of `data`, as they are without augmentation.
-pub fn plain_batch(data: &DataSet, places: impl ExactSizeIterator<Item = usize>) -> Result<Loaded> {
+pub fn plain_batch(data: &DataSet, places: impl ExactSizeIterator<Item = usize>, form: Form) -> Result<Loaded> {
     let mut batch = Loaded::default();
-    data.fill(places, None, Form::Floats, &mut batch)?;
+    data.fill(places, None, form, &mut batch)?;
     Ok(batch)
 }
 

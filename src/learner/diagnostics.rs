@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::compute::Activity;
 use crate::compute::cpu::{Arena, CpuBackend};
-use crate::exchange::{Exchange, Transport, UpdateExchange};
+use crate::compute::{Activity, Backend};
+use crate::exchange::{Exchange, Transport};
 use crate::rules::Comparison;
 
 /// The diagnostics of one forward layer. Absent is what has no meaning there.
@@ -31,23 +31,34 @@ pub struct LayerDiagnostics {
     pub target_diversity: Option<f64>,
 }
 
-/// Measures `comparisons` of the backend's batch, of which every rank has its part. Collective.
-pub fn measure(backend: &mut CpuBackend, exchange: &mut Exchange, comparisons: &[Option<Comparison>]) -> Result<Vec<LayerDiagnostics>> {
-    let transport = exchange.transport().clone();
-    let transport = &*transport;
-    let mut one = |comparison: &Comparison| {
-        let [product, rule, backprop] = products(backend, exchange, transport, comparison)?;
+/// A device, with the exchange among ranks, on which a rule and back-propagation have learned from a batch.
+pub trait Compared {
+    fn backend(&self) -> &dyn Backend;
+
+    /// Inner products of two gradients of a map, over all ranks' samples: of one with the other, and of each with itself. Collective.
+    fn products(&mut self, comparison: &Comparison) -> Result<[f64; 3]>;
+}
+
+/// Measures `comparisons` of a batch of which every rank has as many samples. Collective.
+pub fn measure(
+    device: &mut dyn Compared,
+    transport: &dyn Transport,
+    samples: usize,
+    comparisons: &[Option<Comparison>],
+) -> Result<Vec<LayerDiagnostics>> {
+    let mut one = |comparison: &Comparison| -> Result<LayerDiagnostics> {
+        let [product, rule, backprop] = device.products(comparison)?;
         // This root of equals is exact: a gradient makes no angle with itself.
         let cosine = finite(product / (rule * backprop).sqrt());
+        let of = |activity: Activity| -> Result<Values> { Ok((device.backend().read_activity(activity)?, samples)) };
+        let both = |(one, other): (Activity, Activity)| -> Result<_> { Ok((of(one)?, of(other)?)) };
+        let (inverted, targets) = (comparison.reconstruction.map(both).transpose()?, comparison.target.map(both).transpose()?);
         Ok(LayerDiagnostics {
             angle_degrees: cosine.map(|cosine| cosine.clamp(-1.0, 1.0).acos().to_degrees()),
             norm_ratio: finite((rule / backprop).sqrt()),
-            reconstruction_error: comparison
-                .reconstruction
-                .and_then(|(result, original)| reconstruction_error(backend, transport, result, original)),
-            target_diversity: comparison.target.and_then(|(target, activity)| {
-                finite((variance(backend, transport, target) / variance(backend, transport, activity)).sqrt())
-            }),
+            reconstruction_error: inverted.and_then(|(result, original)| reconstruction_error(transport, &result, &original)),
+            target_diversity: targets
+                .and_then(|(target, activity)| finite((variance(transport, &target) / variance(transport, &activity)).sqrt())),
         })
     };
     comparisons.iter().map(|layer| layer.as_ref().map_or(Ok(LayerDiagnostics::default()), &mut one)).collect()
@@ -58,8 +69,13 @@ fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// Inner products of two gradients of a map: of one with the other, and of each with itself.
-fn products(backend: &mut CpuBackend, exchange: &mut Exchange, transport: &dyn Transport, comparison: &Comparison) -> Result<[f64; 3]> {
+/// Inner products of gradients that are made on a CPU, each rank its part: see [`Compared::products`].
+pub fn products_on_cpu(
+    backend: &mut CpuBackend,
+    exchange: &mut Exchange,
+    transport: &dyn Transport,
+    comparison: &Comparison,
+) -> Result<[f64; 3]> {
     // Mapped for one layer at a time: memory is taken where a gradient is written, and given back after the layer.
     let mut arena = |update| -> Result<Arena> {
         let arena = Arena::new(backend.parameters.first.len()).context("not enough memory for the gradients that are compared")?;
@@ -77,13 +93,7 @@ fn products(backend: &mut CpuBackend, exchange: &mut Exchange, transport: &dyn T
         let range = backend.item_elements(map, own.start + index..own.start + index + 1);
         // SAFETY: both arenas hold as many elements as the parameters, and were written before.
         let [ours, theirs] = [0, 1].map(|at| unsafe { std::slice::from_raw_parts(gradients[at].at(range.start), range.len()) });
-        let mut item = [0.0f64; 3];
-        for (ours, theirs) in ours.iter().zip(theirs) {
-            let (ours, theirs) = (f64::from(*ours), f64::from(*theirs));
-            item[0] += ours * theirs;
-            item[1] += ours * ours;
-            item[2] += theirs * theirs;
-        }
+        let item = products(ours, theirs);
         for (sum, value) in sums[index].iter().zip(item) {
             sum.store(value.to_bits(), Relaxed);
         }
@@ -101,25 +111,30 @@ fn products(backend: &mut CpuBackend, exchange: &mut Exchange, transport: &dyn T
     Ok(total)
 }
 
-/// What one position of an activity holds for all samples of this rank, `[sample][stride]`.
-fn position(backend: &CpuBackend, activity: Activity, position: usize) -> &[f32] {
-    let len = backend.batch() * backend.place(activity).stride;
-    // SAFETY: an activity holds `len` elements for each position, and the backend is borrowed.
-    unsafe { std::slice::from_raw_parts(backend.values_of(activity).add(position * len), len) }
+/// Inner products of two vectors: of one with the other, and of each with itself.
+pub fn products(ours: &[f32], theirs: &[f32]) -> [f64; 3] {
+    let mut products = [0.0f64; 3];
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        let (ours, theirs) = (f64::from(*ours), f64::from(*theirs));
+        products[0] += ours * theirs;
+        products[1] += ours * ours;
+        products[2] += theirs * theirs;
+    }
+    products
 }
 
-fn reconstruction_error(backend: &CpuBackend, transport: &dyn Transport, result: Activity, original: Activity) -> Option<f64> {
-    let (shape, strides) = (backend.place(original).shape, [result, original].map(|activity| backend.place(activity).stride));
+/// An activity's values, [sample][unit], and its samples.
+type Values = (Vec<f32>, usize);
+
+fn reconstruction_error(transport: &dyn Transport, (result, samples): &Values, (original, _): &Values) -> Option<f64> {
     // Of each sample, squared distance and squared norm.
-    let mut sums = vec![[0.0f64; 2]; backend.batch()];
-    for at in 0..shape.positions() {
-        let rows = position(backend, result, at).chunks(strides[0]).zip(position(backend, original, at).chunks(strides[1]));
-        for (sums, (result, original)) in sums.iter_mut().zip(rows) {
-            for (result, original) in result.iter().zip(original).take(shape.channels) {
-                let (result, original) = (f64::from(*result), f64::from(*original));
-                sums[0] += (result - original).powi(2);
-                sums[1] += original.powi(2);
-            }
+    let mut sums = vec![[0.0f64; 2]; *samples];
+    let units = original.len() / samples;
+    for (sums, (result, original)) in sums.iter_mut().zip(result.chunks(units).zip(original.chunks(units))) {
+        for (result, original) in result.iter().zip(original) {
+            let (result, original) = (f64::from(*result), f64::from(*original));
+            sums[0] += (result - original).powi(2);
+            sums[1] += original.powi(2);
         }
     }
     let own: Vec<u64> = sums.iter().flatten().map(|sum| sum.to_bits()).collect();
@@ -129,15 +144,19 @@ fn reconstruction_error(backend: &CpuBackend, transport: &dyn Transport, result:
 }
 
 /// Of an activity over the samples of all ranks, summed over units: half the mean squared distance between two samples.
-fn variance(backend: &CpuBackend, transport: &dyn Transport, activity: Activity) -> f64 {
-    let slot = backend.place(activity);
-    let mut all = vec![0.0f32; transport.size() * backend.batch() * slot.stride];
+fn variance(transport: &dyn Transport, (values, samples): &Values) -> f64 {
+    // Units that ranks bring together at a time.
+    const PIECE: usize = 1024;
+    let units = values.len() / samples;
     let mut total = 0.0;
-    for at in 0..slot.shape.positions() {
+    for first in (0..units).step_by(PIECE) {
+        let wide = PIECE.min(units - first);
+        let own: Vec<f32> = values.chunks(units).flat_map(|sample| &sample[first..first + wide]).copied().collect();
+        let mut all = vec![0.0f32; transport.size() * own.len()];
         // Ranks hold the samples in the order of the global batch.
-        transport.all_gather(position(backend, activity, at), &mut all);
-        for channel in 0..slot.shape.channels {
-            let values = || all.chunks_exact(slot.stride).map(|sample| f64::from(sample[channel]));
+        transport.all_gather(&own, &mut all);
+        for unit in 0..wide {
+            let values = || all.chunks_exact(wide).map(|sample| f64::from(sample[unit]));
             let samples = values().len() as f64;
             let mean = values().sum::<f64>() / samples;
             total += values().map(|value| (value - mean).powi(2)).sum::<f64>() / samples;

@@ -16,7 +16,7 @@ use crate::compute::cuda::bytes_of_parameters;
 use crate::config::{Config, ExchangeChoice, Wire};
 use crate::exchange::Sharing;
 use crate::exit::Exit;
-use crate::network::{LayerSpec, Map, Maps, Network};
+use crate::network::{LayerSpec, Map, Maps, Network, Role};
 use crate::rules::{Feedback, Setting};
 use count::Counted;
 pub use count::StepCost;
@@ -124,13 +124,15 @@ impl Plan {
         };
         let mut gpu_memory = Memory { activities: counted.activity_bytes_on_gpu(phases, &between_gpus, ranks), ..Memory::default() };
         let several = counted.several(phases);
+        // Of a gradient that is compared with back-propagation's.
+        let compared = |map: &Map| config.training.diagnostics && map.role == Role::Forward && map.trained();
         for (index, (map, way)) in maps.all.iter().zip(&between_gpus).enumerate() {
             let sums = *way == Sharing::Gradients;
             let [parameters, moments] =
                 bytes_of_parameters(map, config.optimizer.group(map.role).needed_moments(), if sums { ranks } else { 1 });
             gpu_memory.parameters += parameters;
             gpu_memory.moments += moments;
-            gpu_memory.gradients += parameters * several.get(&index).copied().unwrap_or(u64::from(sums && map.trained()));
+            gpu_memory.gradients += parameters * several.get(&index).copied().unwrap_or(u64::from(sums && map.trained() || compared(map)));
         }
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
         Ok(Plan {

@@ -14,7 +14,7 @@ use super::run::Run;
 use crate::compute::Batch;
 use crate::config::{Device, KernelChoice, Parallel, Precision, TransportChoice};
 use crate::cpus;
-use crate::data::{DataSet, evenly, plain_batch};
+use crate::data::{DataSet, Form, evenly, plain_batch};
 use crate::exchange::Single;
 use crate::learner::Engine;
 use crate::plan::{self, DataFacts};
@@ -95,7 +95,7 @@ fn draw(run: &Run) -> Result<(Vec<u8>, u64, usize)> {
     checkpoints.load_model(state.step, &mut engine, &*transport)?;
     let samples = IMAGES.min(test.len());
     ensure!(samples > 0, "the test set is empty");
-    let batch = plain_batch(&test, evenly(test.len(), samples))?;
+    let batch = plain_batch(&test, evenly(test.len(), samples), Form::Floats)?;
     engine.evaluate(&Batch { pixels: batch.input(), labels: &batch.labels, samples, first: 0, step: 0 })?;
     let output = engine.output()?;
     ensure!(output.iter().all(|value| value.is_finite()), "the network's output is not finite");

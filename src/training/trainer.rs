@@ -341,7 +341,7 @@ impl<'a> Trainer<'a> {
         let enough = |data: &&Arc<DataSet>| data.len() >= of_all_ranks;
         let data = self.splits.validation.as_ref().filter(enough).unwrap_or(&self.splits.train);
         let first = rank * samples;
-        let loaded = plain_batch(data, evenly(data.len(), of_all_ranks).skip(first).take(samples))?;
+        let loaded = plain_batch(data, evenly(data.len(), of_all_ranks).skip(first).take(samples), self.engine.form())?;
         let batch = Batch { pixels: loaded.input(), labels: &loaded.labels, samples, first, step: self.step };
         self.engine.diagnose(&batch).map(Some)
     }

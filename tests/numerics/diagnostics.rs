@@ -1,7 +1,7 @@
 //! Diagnostics: against gradients that training itself leaves in Adam's moments, against float64, and without a trace in what is trained.
 
 use biodist::compute::Batch;
-use biodist::config::Output;
+use biodist::config::{Config, Output};
 use biodist::learner::LayerDiagnostics;
 
 use crate::naive::{Naive, Parameters};
@@ -15,6 +15,11 @@ fn samples(name: &str) -> Samples {
     Samples::random(shape, 7, 11)
 }
 
+/// On the CPU's kernels, and on those for GPUs.
+fn on_both(config: &Config, samples: &Samples) -> [(&'static str, Learner); 2] {
+    [("cpu", Learner::new(config, samples, 2)), ("cuda", Learner::on_own_gpu(config, samples))]
+}
+
 /// Of the first batch, at the learner's step.
 fn diagnose(learner: &mut Learner) -> Vec<LayerDiagnostics> {
     let count = learner.samples.labels.len();
@@ -26,9 +31,14 @@ fn diagnose(learner: &mut Learner) -> Vec<LayerDiagnostics> {
 #[test]
 fn backprop_is_what_it_is_compared_with() {
     for network in ["dense", "local", "conv", "pools", "residual", "normalized", "dense_autoencoder"] {
-        for kernels in kernels() {
-            let config = config(network, &[ON, &format!("parallel.kernels=\"{kernels}\"")]);
-            let layers = diagnose(&mut Learner::new(&config, &samples(network), 2));
+        let plain = config(network, &[ON]);
+        let of_cpu = |kernels: &'static str| {
+            (kernels, Learner::new(&config(network, &[ON, &format!("parallel.kernels=\"{kernels}\"")]), &samples(network), 2))
+        };
+        // Which do not normalise.
+        let of_gpu = (network != "normalized").then(|| ("cuda", Learner::on_own_gpu(&plain, &samples(network))));
+        for (kernels, mut learner) in kernels().into_iter().map(of_cpu).chain(of_gpu) {
+            let (config, layers) = (&plain, diagnose(&mut learner));
             let same = LayerDiagnostics { angle_degrees: Some(0.0), norm_ratio: Some(1.0), ..Default::default() };
             let pool = |layer: usize| config.network.layers.get(layer).is_some_and(|layer| layer.kind().ends_with("_pool"));
             for (layer, found) in layers.iter().enumerate() {
@@ -44,13 +54,15 @@ fn backprop_is_what_it_is_compared_with() {
 fn hybrid_targets_give_twice_the_gradient() {
     for network in ["dense", "local", "dense_autoencoder", "strides"] {
         let settings = [ON, "learning.rule=\"dtp\"", "learning.hybrid=1", "learning.alpha=1"];
-        let layers = diagnose(&mut Learner::new(&config(network, &settings), &samples(network), 2));
-        let (top, hidden) = layers.split_last().unwrap();
-        for (layer, found) in hidden.iter().enumerate() {
-            assert!(found.angle_degrees.unwrap() < 0.01, "{network}, layer {layer}: {found:?}");
-            assert!((found.norm_ratio.unwrap() - 2.0).abs() < 1e-4, "{network}, layer {layer}: {found:?}");
+        for (device, mut learner) in on_both(&config(network, &settings), &samples(network)) {
+            let layers = diagnose(&mut learner);
+            let (top, hidden) = layers.split_last().unwrap();
+            for (layer, found) in hidden.iter().enumerate() {
+                assert!(found.angle_degrees.unwrap() < 0.01, "{device}, {network}, layer {layer}: {found:?}");
+                assert!((found.norm_ratio.unwrap() - 2.0).abs() < 1e-4, "{device}, {network}, layer {layer}: {found:?}");
+            }
+            assert_eq!((top.angle_degrees, top.norm_ratio, top.target_diversity), (Some(0.0), Some(1.0), None), "{device}, {network}");
         }
-        assert_eq!((top.angle_degrees, top.norm_ratio, top.target_diversity), (Some(0.0), Some(1.0), None), "{network}");
     }
 }
 
@@ -97,39 +109,45 @@ fn reconstruction_errors_and_target_diversity_are_those_of_float64() {
     {
         let samples = samples(network);
         let config = config(network, &[ON, &format!("learning.rule=\"{rule}\"")]);
-        let mut learner = Learner::new(&config, &samples, 2);
-        let layers = diagnose(&mut learner);
-        let mut naive = Naive::new(samples.shape, samples.classes, &config.network);
-        naive.auxiliary = rule == "ao_sdtp";
-        let parameters: Parameters = learner
-            .tensors()
-            .into_iter()
-            .map(|(name, _, _)| (name.clone(), learner.read(&name).into_iter().map(f64::from).collect()))
-            .collect();
-        let units = samples.units();
-        let activities: Vec<Vec<Vec<f64>>> = samples
-            .pixels
-            .chunks(units)
-            .map(|pixels| naive.activities(&parameters, &pixels.iter().map(|pixel| f64::from(*pixel)).collect::<Vec<_>>()))
-            .collect();
-        for (layer, found) in layers.iter().enumerate() {
-            let has_inverse = layer > 0 && (rule != "dtp" || layer + 1 < naive.depth());
-            let expected = has_inverse.then(|| {
-                let distance: f64 = activities.iter().map(|h| naive.inverse_loss(&parameters, h, layer)).sum();
-                distance / activities.iter().flat_map(|h| &h[layer]).map(|h| h * h).sum::<f64>()
-            });
-            let close = match (found.reconstruction_error, expected) {
-                (Some(found), Some(expected)) => (found / expected - 1.0).abs() < 1e-5,
-                (found, expected) => found == expected,
-            };
-            assert!(close, "{network}, {rule}, layer {layer}: {found:?}, {expected:?}");
-            assert_eq!(found.target_diversity.is_some(), layer + 1 < naive.depth(), "{network}, {rule}, layer {layer}");
+        for (device, learner) in on_both(&config, &samples) {
+            errors_and_diversity(network, rule, device, &samples, &config, learner);
         }
-        if rule == "dtp" && config.network.output == Output::Softmax {
-            let expected = top_target_diversity(&activities, &parameters, &samples, config.learning.alpha.unwrap());
-            let found = layers[naive.depth() - 2].target_diversity.unwrap();
-            assert!((found / expected - 1.0).abs() < 1e-5, "{network}: {found}, {expected}");
-        }
+    }
+}
+
+fn errors_and_diversity(network: &str, rule: &str, device: &str, samples: &Samples, config: &Config, mut learner: Learner) {
+    let tolerance = if device == "cpu" { 1e-5 } else { 1e-4 };
+    let layers = diagnose(&mut learner);
+    let mut naive = Naive::new(samples.shape, samples.classes, &config.network);
+    naive.auxiliary = rule == "ao_sdtp";
+    let parameters: Parameters = learner
+        .tensors()
+        .into_iter()
+        .map(|(name, _, _)| (name.clone(), learner.read(&name).into_iter().map(f64::from).collect()))
+        .collect();
+    let units = samples.units();
+    let activities: Vec<Vec<Vec<f64>>> = samples
+        .pixels
+        .chunks(units)
+        .map(|pixels| naive.activities(&parameters, &pixels.iter().map(|pixel| f64::from(*pixel)).collect::<Vec<_>>()))
+        .collect();
+    for (layer, found) in layers.iter().enumerate() {
+        let has_inverse = layer > 0 && (rule != "dtp" || layer + 1 < naive.depth());
+        let expected = has_inverse.then(|| {
+            let distance: f64 = activities.iter().map(|h| naive.inverse_loss(&parameters, h, layer)).sum();
+            distance / activities.iter().flat_map(|h| &h[layer]).map(|h| h * h).sum::<f64>()
+        });
+        let close = match (found.reconstruction_error, expected) {
+            (Some(found), Some(expected)) => (found / expected - 1.0).abs() < tolerance,
+            (found, expected) => found == expected,
+        };
+        assert!(close, "{device}, {network}, {rule}, layer {layer}: {found:?}, {expected:?}");
+        assert_eq!(found.target_diversity.is_some(), layer + 1 < naive.depth(), "{network}, {rule}, layer {layer}");
+    }
+    if rule == "dtp" && config.network.output == Output::Softmax {
+        let expected = top_target_diversity(&activities, &parameters, samples, config.learning.alpha.unwrap());
+        let found = layers[naive.depth() - 2].target_diversity.unwrap();
+        assert!((found / expected - 1.0).abs() < tolerance, "{device}, {network}: {found}, {expected}");
     }
 }
 
@@ -158,15 +176,16 @@ fn nothing_that_trains_is_disturbed() {
     for (network, rule) in [("dense", "ao_sdtp"), ("local", "dtp"), ("dense", "fa")] {
         let rule = format!("learning.rule=\"{rule}\"");
         let samples = samples(network);
-        let plain = Learner::new(&config(network, &[&rule]), &samples, 2).bits_after(4);
-        let mut learner = Learner::new(&config(network, &[&rule, ON]), &samples, 2);
-        let mut bits = Vec::new();
-        for _ in 0..4 {
-            let first = diagnose(&mut learner);
-            assert_eq!(first, diagnose(&mut learner), "twice the same");
-            bits.extend(learner.step().map(f64::to_bits));
+        let plain = on_both(&config(network, &[&rule]), &samples).map(|(_, mut learner)| learner.bits_after(4));
+        for ((device, mut learner), plain) in on_both(&config(network, &[&rule, ON]), &samples).into_iter().zip(plain) {
+            let mut bits = Vec::new();
+            for _ in 0..4 {
+                let first = diagnose(&mut learner);
+                assert_eq!(first, diagnose(&mut learner), "twice the same");
+                bits.extend(learner.step().map(f64::to_bits));
+            }
+            bits.push(learner.engine.checksum());
+            assert_eq!(bits, plain, "{device}, {network}, {rule}");
         }
-        bits.push(learner.engine.checksum());
-        assert_eq!(bits, plain, "{network}, {rule}");
     }
 }

@@ -190,31 +190,40 @@ fn train(config: &Config, samples: &Samples, transport: Arc<dyn Transport>, make
     (checkpoint(&engine), engine.checksum())
 }
 
+/// What `work` returns on each of `size` ranks.
+pub fn on_ranks<T: Send>(size: usize, work: impl Fn(Arc<dyn Transport>) -> T + Sync) -> Vec<T> {
+    if size == 1 {
+        return vec![work(Arc::new(Single))];
+    }
+    meet(&Meeting::of(size, false), size, work)
+}
+
+fn meet<T: Send>(meeting: &Arc<Meeting>, size: usize, work: impl Fn(Arc<dyn Transport>) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let start = |rank| {
+            let (meeting, work) = (meeting.clone(), &work);
+            scope.spawn(move || work(Arc::new(Thread { meeting, rank, size })))
+        };
+        let threads: Vec<_> = (0..size).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("the rank succeeds")).collect()
+    })
+}
+
 /// [`train`] on `size` ranks: rank 0's checkpoint. All ranks have the same parameters.
 pub fn train_on(size: usize, config: &Config, samples: &Samples, make: Make) -> Vec<Vec<f32>> {
-    if size == 1 {
-        return train(config, samples, Arc::new(Single), make).0;
-    }
-    train_with(&Meeting::of(size, false), size, config, samples, make)
+    same(on_ranks(size, |transport| train(config, samples, transport, make)))
 }
 
 /// The same on ranks that share memory, or do not, with what they exchanged in all.
 pub fn count_on(size: usize, one_host: bool, config: &Config, samples: &Samples, make: Make) -> (Vec<Vec<f32>>, Counts) {
     let meeting = Meeting::of(size, one_host);
-    let tensors = train_with(&meeting, size, config, samples, make);
+    let tensors = same(meet(&meeting, size, |transport| train(config, samples, transport, make)));
     let counts = *meeting.counts.lock().unwrap();
     (tensors, counts)
 }
 
-fn train_with(meeting: &Arc<Meeting>, size: usize, config: &Config, samples: &Samples, make: Make) -> Vec<Vec<f32>> {
-    let of_ranks: Vec<(Vec<Vec<f32>>, u64)> = std::thread::scope(|scope| {
-        let start = |rank| {
-            let transport = Arc::new(Thread { meeting: meeting.clone(), rank, size });
-            scope.spawn(move || train(config, samples, transport, make))
-        };
-        let threads: Vec<_> = (0..size).map(start).collect();
-        threads.into_iter().map(|thread| thread.join().expect("the rank succeeds")).collect()
-    });
+/// Rank 0's checkpoint.
+fn same(of_ranks: Vec<(Vec<Vec<f32>>, u64)>) -> Vec<Vec<f32>> {
     assert!(of_ranks.iter().all(|rank| rank.1 == of_ranks[0].1), "replicas differ");
     of_ranks.into_iter().next().expect("there are ranks").0
 }

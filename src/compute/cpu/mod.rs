@@ -185,11 +185,7 @@ impl CpuBackend {
         self.slots[activity.0]
     }
 
-    /// First element of an activity of the current batch.
-    pub fn values_of(&self, activity: Activity) -> *const f32 {
-        self.values(activity).at(0)
-    }
-
+    /// Samples of the current batch.
     pub fn batch(&self) -> usize {
         self.batch
     }

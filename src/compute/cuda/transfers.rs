@@ -97,6 +97,15 @@ impl CudaBackend {
         Ok(values)
     }
 
+    /// The first gradient that is kept of a map, or this rank's part of it, when the GPU has made it.
+    pub fn gradient_here(&self, map: MapId, part: bool) -> Result<Vec<f32>> {
+        let parameters = &self.parameters[map.0];
+        if part {
+            return self.here(self.part_of_gradient(map), parameters.owned.len());
+        }
+        self.here(self.gradients(map), parameters.padded)
+    }
+
     /// Puts `values` to `at`, when the GPU has done what it was given.
     fn put(&self, at: Address, values: &[f32]) -> Result<()> {
         // SAFETY: the caller has an address of as many floats, and the wait follows.

@@ -248,8 +248,12 @@ fn combinations_without_meaning_are_refused() {
         (&["data.augment=[\"random_crop\", \"random_resized_crop\"]", "data.crop=[20, 20]"], Some("exclude each other")),
         (&["data.augment=[\"vertical_flip\", \"vertical_flip\"]"], Some("named twice")),
         (&["parallel.device=cpu", "parallel.wire=bf16"], Some("parallel.wire: \"bf16\" is for what GPUs exchange")),
-        (&["parallel.device=cuda", "training.diagnostics=true"], Some("training.diagnostics: diagnostics are measured on the CPU alone")),
+        (
+            &["parallel.kernels=libtorch", "training.diagnostics=true"],
+            Some("training.diagnostics: diagnostics are measured by this program's own kernels"),
+        ),
         (&["parallel.device=cpu", "training.diagnostics=true"], None),
+        (&["parallel.kernels=cuda", "training.diagnostics=true"], None),
         (&["parallel.device=cpu", "parallel.backend=nccl"], Some("parallel.backend: \"nccl\" joins GPUs")),
     ];
     for (sets, expected) in cases {

@@ -227,6 +227,24 @@ impl CudaExchange {
         self.waited.enter(&mut backend.profile, Doing::Device, &*backend.gpu)
     }
 
+    /// The gradient of one update over all ranks' samples, this rank's part where ranks share gradients, scaled or not. Collective.
+    pub fn gradient(&mut self, backend: &mut CudaBackend, update: &Update) -> Result<Vec<f32>> {
+        let sums = self.sharing[update.map.0] == Sharing::Gradients;
+        if sums {
+            backend.update(update, Some(0))?;
+        }
+        self.begin(backend, std::slice::from_ref(update))?;
+        if let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) {
+            handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
+        }
+        if !sums {
+            backend.update(update, Some(0))?;
+        }
+        let gradient = backend.gradient_here(update.map, sums)?;
+        self.collectives.as_mut().map_or(Ok(()), |collectives| collectives.settle())?;
+        Ok(gradient)
+    }
+
     /// Ends a step without its updates.
     pub fn settle(&mut self) {
         let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) else { return };

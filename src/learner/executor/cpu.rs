@@ -11,9 +11,9 @@ use crate::compute::profile::Profile;
 use crate::config::{Config, TransportChoice, Wire};
 use crate::exchange::{self, Exchange, NCCL_WITHOUT_GPU, Optimizers, ParameterMemory, Transport, UpdateExchange};
 use crate::exit::Exit;
-use crate::learner::diagnostics::{self, LayerDiagnostics};
+use crate::learner::diagnostics::{self, Compared, LayerDiagnostics};
 use crate::network::{Maps, Network};
-use crate::rules::{self, Diagnosis, Phase, Rule};
+use crate::rules::{self, Comparison, Diagnosis, Phase, Rule};
 
 const WIRE_OF_GPUS: &str =
     "parallel.wire = \"bf16\": this rank computes on the CPU, where the same bits on any number of ranks need whole float32; use \"f32\"";
@@ -62,6 +62,17 @@ impl OnCpu {
     }
 }
 
+impl Compared for OnCpu {
+    fn backend(&self) -> &dyn Backend {
+        &self.backend
+    }
+
+    fn products(&mut self, comparison: &Comparison) -> Result<[f64; 3]> {
+        let transport = self.exchange.transport().clone();
+        diagnostics::products_on_cpu(&mut self.backend, &mut self.exchange, &*transport, comparison)
+    }
+}
+
 impl Executor for OnCpu {
     fn backend(&mut self) -> &mut dyn Backend {
         &mut self.backend
@@ -99,9 +110,9 @@ impl Executor for OnCpu {
 
     fn diagnose(&mut self, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
         let diagnosis = self.diagnosis.as_ref().context("training.diagnostics was off when the engine was made")?;
-        let transport = self.exchange.transport().clone();
+        let (transport, samples) = (self.exchange.transport().clone(), self.backend.batch());
         let comparisons = diagnosis.run(rule, &mut self.backend, &|own| transport.all_of(&own));
-        diagnostics::measure(&mut self.backend, &mut self.exchange, &comparisons)
+        diagnostics::measure(self, &*transport, samples, &comparisons)
     }
 
     fn shares_parameters(&self) -> bool {

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::{COPIED, Executor, Rates, refuse_diagnostics};
+use super::{COPIED, Executor, Rates};
 use crate::agreement::{Facts, agree};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::nvrtc::Nvrtc;
@@ -21,10 +21,11 @@ use crate::config::Config;
 use crate::exchange::cuda::CudaExchange;
 use crate::exchange::{Optimizers, Sharing, Transport};
 use crate::exit::Exit;
+use crate::learner::diagnostics::{self, Compared, LayerDiagnostics};
 use crate::learner::engine::{self, Engine};
 use crate::network::{Maps, Network};
 use crate::observe::Doing;
-use crate::rules::{self, Phase, Rule, Step};
+use crate::rules::{self, Comparison, Diagnosis, Phase, Rule, Step};
 
 /// Chunks of products of a warp when their rate is measured.
 const PRODUCTS: i32 = 20_000;
@@ -100,6 +101,9 @@ impl Key {
 pub struct OnGpu {
     backend: CudaBackend,
     exchange: CudaExchange,
+    /// Where the configuration asks for it.
+    diagnosis: Option<Diagnosis>,
+    transport: Arc<dyn Transport>,
     parts: BTreeMap<Key, Part>,
     /// By the models that a step trains: its updates, which are the same in all such steps.
     updates: BTreeMap<(bool, bool), Vec<Update>>,
@@ -121,7 +125,6 @@ impl OnGpu {
         chosen: Chosen,
         threads: usize,
     ) -> Result<(OnGpu, Box<dyn Rule>)> {
-        refuse_diagnostics(config)?;
         refuse_normalization(&maps)?;
         let (size, rank) = (transport.size(), transport.rank());
         let capacity = config.data.batch_size / size;
@@ -144,6 +147,7 @@ impl OnGpu {
         let device = format!("cuda:{index} ({})", gpu.name()?);
         let mut backend = CudaBackend::new(network, maps.clone(), gpu, setup)?;
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
+        let diagnosis = config.training.diagnostics.then(|| Diagnosis::new(&*rule, network, &maps, &mut backend));
         // An inverse's own turn comes before the others where it learns several times from a batch.
         let own = (config.inverse_iterations() > 1).then_some(&Phase::Inverse);
         let phases: Vec<Phase> = own.into_iter().chain(config.learning.schedule.phases()).copied().collect();
@@ -153,11 +157,30 @@ impl OnGpu {
                 apply(backend, &updates, &sharing)?;
             }
             backend.follow_signs(0)?;
+            if let Some(diagnosis) = &diagnosis {
+                let compared = compare(backend, &*rule, diagnosis)?;
+                for comparison in compared.iter().flatten() {
+                    [comparison.rule, comparison.backprop].iter().try_for_each(|update| backend.update(update, Some(0)))?;
+                }
+            }
             forward(backend, &*rule)
         })?;
         let exchange = CudaExchange::new(&backend, driver.as_ref(), sharing, transport, &config.parallel.exchange())?;
         let (parts, updates) = (BTreeMap::new(), BTreeMap::new());
-        Ok((OnGpu { backend, exchange, parts, updates, phase: (false, false), updating: None, precision, device, driver }, rule))
+        let executor = OnGpu {
+            backend,
+            exchange,
+            diagnosis,
+            transport: transport.clone(),
+            parts,
+            updates,
+            phase: (false, false),
+            updating: None,
+            precision,
+            device,
+            driver,
+        };
+        Ok((executor, rule))
     }
 
     /// Waits for the measures, and enters the times of what is done then: of `key` as `doing`.
@@ -249,6 +272,33 @@ fn forward(backend: &mut CudaBackend, rule: &dyn Rule) -> Result<()> {
     backend.send_measures()
 }
 
+/// Runs `rule` and back-propagation on the batch.
+fn compare(backend: &mut CudaBackend, rule: &dyn Rule, diagnosis: &Diagnosis) -> Result<Vec<Option<Comparison>>> {
+    backend.lay_out_input()?;
+    backend.forget_measures()?;
+    // Networks that need what all ranks have are refused.
+    let comparisons = diagnosis.run(rule, backend, &|own| own);
+    // Says what has failed.
+    backend.send_measures()?;
+    Ok(comparisons)
+}
+
+impl Compared for OnGpu {
+    fn backend(&self) -> &dyn Backend {
+        &self.backend
+    }
+
+    fn products(&mut self, comparison: &Comparison) -> Result<[f64; 3]> {
+        let mut of = |update| self.exchange.gradient(&mut self.backend, update);
+        let own = diagnostics::products(&of(&comparison.rule)?, &of(&comparison.backprop)?);
+        if self.exchange.sharing()[comparison.rule.map.0] != Sharing::Gradients {
+            return Ok(own);
+        }
+        let parts = self.transport.all_gather_words(&own.map(f64::to_bits));
+        Ok(std::array::from_fn(|which| parts.chunks_exact(own.len()).map(|part| f64::from_bits(part[which])).sum()))
+    }
+}
+
 impl Executor for OnGpu {
     fn backend(&mut self) -> &mut dyn Backend {
         &mut self.backend
@@ -300,6 +350,18 @@ impl Executor for OnGpu {
 
     fn settle(&mut self) {
         self.exchange.settle();
+    }
+
+    fn diagnose(&mut self, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+        let diagnosis = self.diagnosis.as_ref().context("training.diagnostics was off when the engine was made")?;
+        // Too seldom for a graph: operation by operation, which names one that fails.
+        self.backend.checked = true;
+        let measured = compare(&mut self.backend, rule, diagnosis).and_then(|comparisons| {
+            let (transport, samples) = (self.transport.clone(), self.backend.samples());
+            diagnostics::measure(self, &*transport, samples, &comparisons)
+        });
+        self.backend.checked = false;
+        measured
     }
 
     fn scales_pixels(&self) -> bool {

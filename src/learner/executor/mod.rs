@@ -18,7 +18,6 @@ use crate::compute::settings::KernelChoice;
 use crate::compute::{Activity, Backend, Update};
 use crate::config::Config;
 use crate::exchange::{Optimizers, Transport, UpdateExchange};
-use crate::exit::Exit;
 use crate::network::{Maps, Network};
 use crate::rules::{Phase, Rule, Step};
 
@@ -45,14 +44,6 @@ pub fn on(
             Ok((Box::new(executor), rule))
         }
     }
-}
-
-const ON_CPU_ALONE: &str =
-    "training.diagnostics = true: diagnostics are measured on the CPU alone; set parallel.device = \"cpu\", or leave them out";
-
-/// An error where diagnostics are asked for, which a CPU alone measures.
-fn refuse_diagnostics(config: &Config) -> Result<()> {
-    if config.training.diagnostics { Err(Exit::Usage.error(ON_CPU_ALONE)) } else { Ok(()) }
 }
 
 /// A device with its share of the exchange among ranks.
@@ -84,9 +75,7 @@ pub trait Executor {
     fn settle(&mut self);
 
     /// Compares the rule with back-propagation on the backend's batch, by forward layer. Collective; no parameter changes.
-    fn diagnose(&mut self, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
-        Err(Exit::Usage.error(ON_CPU_ALONE))
-    }
+    fn diagnose(&mut self, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>>;
 
     /// Whether batches are best given as bytes.
     fn scales_pixels(&self) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{COPIED, Executor, Learning, Rates, refuse_diagnostics};
+use super::{COPIED, Executor, Learning, Rates};
 use crate::compute::Backend;
 use crate::compute::cuda::{Stream, memory_rate};
 use crate::compute::device::Device;
@@ -13,6 +13,8 @@ use crate::compute::torch::{Setup, TorchBackend};
 use crate::config::Config;
 use crate::exchange::torch::TensorExchange;
 use crate::exchange::{Optimizers, Sharing, Transport, UpdateExchange};
+use crate::exit::Exit;
+use crate::learner::diagnostics::LayerDiagnostics;
 use crate::learner::engine::{self, Engine};
 use crate::network::{Maps, Network};
 use crate::rules::{self, Phase, Rule};
@@ -34,7 +36,9 @@ pub(super) fn on_device(
     transport: &Arc<dyn Transport>,
     device: Device,
 ) -> Result<(Box<dyn Executor>, Box<dyn Rule>)> {
-    refuse_diagnostics(config)?;
+    if config.training.diagnostics {
+        return Err(Exit::Usage.error(NOT_ON_TENSORS));
+    }
     let capacity = config.data.batch_size / transport.size();
     let plan = Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
     let setup = Setup {
@@ -50,6 +54,9 @@ pub(super) fn on_device(
     let exchange = TensorExchange::new(&backend, plan, transport, &config.parallel.exchange())?;
     Ok((Box::new(OnTensors { backend, exchange }), rule))
 }
+
+const NOT_ON_TENSORS: &str = "training.diagnostics = true: diagnostics are measured by this program's own kernels, and these are libtorch's; \
+     set parallel.kernels = \"cuda\" on a GPU, \"auto\" on a CPU";
 
 /// Tensors on a device of libtorch's.
 struct OnTensors {
@@ -91,6 +98,10 @@ impl Executor for OnTensors {
 
     fn settle(&mut self) {
         self.exchange.settle();
+    }
+
+    fn diagnose(&mut self, _rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
+        Err(Exit::Usage.error(NOT_ON_TENSORS))
     }
 
     fn gather_moments(&self) {

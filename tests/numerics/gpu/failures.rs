@@ -56,13 +56,6 @@ fn memory_that_is_short_is_told_at_the_start() {
 }
 
 #[test]
-fn diagnostics_are_refused() {
-    let error = refused(StandIn::new(Early::All), &["training.diagnostics=true"]);
-    assert_eq!(Exit::of(&error), Exit::Usage);
-    assert!(error.to_string().contains("training.diagnostics"), "{error}");
-}
-
-#[test]
 fn nccl_is_refused_where_there_is_no_gpu() {
     let error = refused(StandIn::new(Early::All), &["parallel.backend=nccl"]);
     assert_eq!(Exit::of(&error), Exit::Usage);

@@ -2,14 +2,17 @@
 
 use std::rc::Rc;
 
-use biodist::config::Config;
-use biodist::learner::Engine;
+use biodist::compute::Batch;
+use biodist::config::{Config, Training};
+use biodist::learner::{Engine, LayerDiagnostics};
+use biodist::network::Network;
 use biodist::plan::{DataFacts, Plan};
+use biodist::rules::Phase;
 
 use super::stand_in::{Early, StandIn};
 use super::{configured, samples};
 use crate::support::{Samples, config, distance};
-use crate::threads::{lonely, train_on};
+use crate::threads::{lonely, on_ranks, train_on};
 
 /// What rank 0's checkpoint holds after three steps; all ranks have the same parameters.
 fn on_stand_ins(size: usize, config: &Config, samples: &Samples) -> Vec<Vec<f32>> {
@@ -59,6 +62,48 @@ fn ranks_that_exchange_gradients_stay_near_one() {
 }
 
 #[test]
+fn ranks_measure_the_diagnostics_of_one() {
+    let samples = samples();
+    for exchange in ["activities", "gradients"] {
+        let config = configured(&["learning.rule=dtp", "training.diagnostics=true", &format!("parallel.exchange={exchange}")]);
+        let network = Network::new(samples.shape, samples.classes, &config.network).unwrap();
+        let measured = |size: usize| {
+            let mut of_ranks = on_ranks(size, |transport| {
+                let (rank, each, units) = (transport.rank(), 8 / size, samples.units());
+                let gpu = Rc::new(StandIn::new(Early::None));
+                let mut engine = Engine::on_gpu(&config, &network, transport, gpu).unwrap();
+                engine.initialize().unwrap();
+                let pixels = (&samples.pixels[rank * each * units..(rank + 1) * each * units]).into();
+                let labels = &samples.labels[rank * each..(rank + 1) * each];
+                let batch = Batch { pixels, labels, samples: each, first: rank * each, step: 0 };
+                let first = engine.diagnose(&batch).unwrap();
+                engine.learn(&batch, Phase::Both, 1.0).unwrap();
+                first
+            });
+            assert!(of_ranks.iter().all(|layers| *layers == of_ranks[0]), "ranks differ");
+            of_ranks.swap_remove(0)
+        };
+        let alone = measured(1);
+        assert!(alone.iter().any(|layer| layer.angle_degrees.is_some_and(|angle| angle > 1.0)), "{alone:?}");
+        for size in [2, 4] {
+            let together = measured(size);
+            for (ours, wanted) in together.iter().zip(&alone) {
+                if exchange == "activities" {
+                    assert_eq!(ours, wanted, "{size} ranks");
+                }
+                let near = |ours: Option<f64>, wanted: Option<f64>| match (ours, wanted) {
+                    (Some(ours), Some(wanted)) => (ours - wanted).abs() < 1e-3 * wanted.abs().max(1e-3),
+                    (ours, wanted) => ours == wanted,
+                };
+                let all =
+                    |layer: &LayerDiagnostics| [layer.angle_degrees, layer.norm_ratio, layer.reconstruction_error, layer.target_diversity];
+                assert!(all(ours).into_iter().zip(all(wanted)).all(|(ours, wanted)| near(ours, wanted)), "{size}: {ours:?}, {wanted:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_plan_tells_the_memory_that_a_gpu_needs() {
     for (rule, exchange) in [
         ("bp", "activities"),
@@ -75,7 +120,8 @@ fn a_plan_tells_the_memory_that_a_gpu_needs() {
             "network.layers=[{ kind = \"local\", kernel = 5, channels = 32, stride = 1 }, { kind = \"dense\", units = 600 }]",
         ]);
         let samples = Samples::random([14, 14, 16], 10, 24);
-        for ranks in [1, 2] {
+        for (ranks, diagnostics) in [(1, false), (2, false), (2, true)] {
+            let config = Config { training: Training { diagnostics, ..config.training.clone() }, ..config.clone() };
             let plan = Plan::new(&config, &DataFacts::of_shape(samples.shape, samples.classes), ranks).unwrap();
             let (network, gpu) = (&plan.network, Rc::new(StandIn::new(Early::All)));
             Engine::on_gpu(&config, network, lonely(ranks - 1, ranks), gpu.clone()).expect("the engine can be made");
