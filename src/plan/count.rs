@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::compute::cpu::{input_stride, row_stride, simd::LANES};
 use crate::compute::cuda::kernels::launches::in_fours;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
-use crate::config::Config;
+use crate::config::{Config, Wire};
 use crate::exchange::Sharing;
 use crate::network::{MapId, Maps, Network, Shape};
 use crate::rules::{self, Collected, Diagnosis, Phase, Rule};
@@ -70,7 +70,7 @@ impl Counted {
 
     /// Bytes of all of them on each of `ranks` GPUs, with the other ranks' factors of maps that are shared so, and the pixels that a batch
     /// comes as.
-    pub(super) fn activity_bytes_on_gpu(&mut self, phases: &[Phase], sharing: &[Sharing], ranks: usize) -> u64 {
+    pub(super) fn activity_bytes_on_gpu(&mut self, phases: &[Phase], sharing: &[Sharing], ranks: usize, wire: Wire) -> u64 {
         let mut gathered = BTreeSet::new();
         for phase in phases {
             let mut step = Collected::on(&mut self.counter);
@@ -79,7 +79,12 @@ impl Counted {
             gathered.extend(by_activities.flat_map(|update| [update.pre.0, update.post.0]));
         }
         let slots = self.counter.slots.iter().enumerate();
-        let of = |(index, slot): (usize, &Slot)| if gathered.contains(&index) { ranks * slot.on_gpu } else { slot.on_gpu };
+        let of = |(index, slot): (usize, &Slot)| match gathered.contains(&index) {
+            // What travels rounded has a place of its own.
+            true if wire == Wire::Bf16 => ranks * slot.on_gpu * 3 / 2,
+            true => ranks * slot.on_gpu,
+            false => slot.on_gpu,
+        };
         4 * (self.counter.slots[0].values + slots.map(of).sum::<usize>()) as u64
     }
 

@@ -122,7 +122,8 @@ impl Plan {
             // A rank's own, and the others' parts of its range.
             gradients: if exchange == Sharing::Gradients { bytes(sizes.moments) + bytes(sizes.moments / ranks * (ranks - 1)) } else { 0 },
         };
-        let mut gpu_memory = Memory { activities: counted.activity_bytes_on_gpu(phases, &between_gpus, ranks), ..Memory::default() };
+        let wire = config.parallel.wire;
+        let mut gpu_memory = Memory { activities: counted.activity_bytes_on_gpu(phases, &between_gpus, ranks, wire), ..Memory::default() };
         let several = counted.several(phases);
         // Of a gradient that is compared with back-propagation's.
         let compared = |map: &Map| config.training.diagnostics && map.role == Role::Forward && map.trained();
@@ -132,6 +133,9 @@ impl Plan {
                 bytes_of_parameters(map, config.optimizer.group(map.role).needed_moments(), if sums { ranks } else { 1 });
             gpu_memory.parameters += parameters;
             gpu_memory.moments += moments;
+            if sums && map.trained() && wire == Wire::Bf16 {
+                gpu_memory.gradients += parameters / 2 + parameters / ranks as u64;
+            }
             gpu_memory.gradients += parameters * several.get(&index).copied().unwrap_or(u64::from(sums && map.trained() || compared(map)));
         }
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
@@ -148,7 +152,7 @@ impl Plan {
             steps: phases.iter().map(|&phase| counted.step(phase, iterations, &between_gpus, ranks)).collect(),
             exchange,
             between_gpus,
-            wire: config.parallel.wire,
+            wire,
             epoch,
             network,
             maps,

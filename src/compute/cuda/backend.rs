@@ -49,6 +49,8 @@ pub struct Setup {
     pub moments: Vec<usize>,
     /// By map: whether its optimiser lets weights decay.
     pub decays: Vec<bool>,
+    /// Whether what travels between ranks is rounded to bf16.
+    pub rounded: bool,
     /// Part of a label that is spread over all classes.
     pub label_smoothing: f32,
     /// Threads that copy batches to page-locked memory.
@@ -68,6 +70,8 @@ pub(super) struct Slot {
     /// Whether all ranks' values have a place here, this rank's among them.
     gathered: bool,
     place: Option<Place>,
+    /// Where all ranks' values travel rounded.
+    wire: Option<Place>,
 }
 
 /// What planning has found.
@@ -96,6 +100,8 @@ struct Places {
     measured_here: *mut f32,
     /// By map: where gradients are kept, room for them.
     gradients: BTreeMap<usize, Place>,
+    /// By map whose gradients ranks exchange rounded: where they and changes travel, and the parameters of this rank's part before an update.
+    wires: BTreeMap<usize, [Place; 2]>,
 }
 
 pub struct CudaBackend {
@@ -128,7 +134,7 @@ pub struct CudaBackend {
     /// Whole moments of maps of which this rank owns a part.
     pub(super) whole_moments: RefCell<HashMap<(usize, Buffer), Vec<f32>>>,
     pub(super) size: usize,
-    rank: usize,
+    pub(super) rank: usize,
     pub(super) threads: Threads,
     pub(super) copies: Stream,
     pub(super) done: Event,
@@ -136,6 +142,7 @@ pub struct CudaBackend {
     tables: BTreeMap<(usize, Pass), Table>,
     gathered: Vec<bool>,
     decays: Vec<bool>,
+    rounded: bool,
     /// By layer: which place of each window won in the last pass up through a max pool.
     pub(super) winners: Vec<Option<Activity>>,
     /// Until memory is taken.
@@ -195,6 +202,7 @@ impl CudaBackend {
             tables: BTreeMap::new(),
             gathered: setup.gathered,
             decays: setup.decays,
+            rounded: setup.rounded,
             winners: vec![None; network.depth()],
             plan: Some(Plan::default()),
             places: None,
@@ -216,7 +224,7 @@ impl CudaBackend {
         let pre_activation = (!follows).then(|| self.slot(shape, Nonlinearity::Identity));
         let pitch = in_fours(shape.channels);
         let each = shape.positions() * pitch;
-        self.slots.push(Slot { shape, pitch, each, nonlinearity, pre_activation, gathered: false, place: None });
+        self.slots.push(Slot { shape, pitch, each, nonlinearity, pre_activation, gathered: false, place: None, wire: None });
         Activity(self.slots.len() - 1)
     }
 
@@ -235,11 +243,16 @@ impl CudaBackend {
         for slot in &mut self.slots {
             let ranks = if slot.gathered { size } else { 1 };
             slot.place = Some(self.pool.reserve(4 * ranks * capacity * slot.each));
+            slot.wire = (slot.gathered && self.rounded).then(|| self.pool.reserve(2 * ranks * capacity * slot.each));
         }
         self.tables.values_mut().for_each(|table| table.reserve(&mut self.pool));
         let measures = 4 * Measure::COUNT * capacity;
         let kept = plan.kept.iter().map(|(map, gradients)| (*map, 4 * gradients * self.parameters[*map].padded));
+        let shared =
+            self.parameters.iter().enumerate().filter(|(_, one)| self.rounded && !one.owned.is_empty() && one.owned.len() < one.padded);
+        let wires = shared.map(|(map, one)| (map, [2 * one.padded, 4 * one.owned.len()].map(|bytes| self.pool.reserve(bytes)))).collect();
         let places = Places {
+            wires,
             inbox: Inbox::new([capacity, units, self.slots[0].shape.channels, self.maps.all.len()], &mut self.pool, &*self.gpu)?,
             partial: self.pool.reserve(4 * plan.partial),
             parts: self.pool.reserve(4 * plan.measured_parts * capacity),
@@ -255,8 +268,10 @@ impl CudaBackend {
             table.fill(&self.pool, &*self.gpu, self.stream)?;
         }
         self.places = Some(places);
-        self.gpu.load(&plan.kernels)?;
-        self.loaded = plan.kernels;
+        let mut kernels = plan.kernels;
+        kernels.extend(self.rounded.then_some(Kernel::Plain("wire")));
+        self.gpu.load(&kernels)?;
+        self.loaded = kernels;
         // Gradients that ranks exchange are scaled before the first optimiser is told.
         let scaled = c::Optimiser { scale: 1.0 / (capacity * size) as f32, ..c::Optimiser::default() };
         self.inbox().tell(&vec![scaled; self.maps.all.len()], &self.pool, &*self.gpu, self.stream)?;
@@ -355,6 +370,16 @@ impl CudaBackend {
     /// The first gradient that is kept of a map.
     pub fn gradients(&self, map: MapId) -> Address {
         self.of(|places| self.pool.at(places.gradients[&map.0]))
+    }
+
+    /// Where all ranks' values of an activity travel rounded.
+    pub(super) fn wire_of(&self, activity: Activity) -> Address {
+        self.pool.at(self.slots[activity.0].wire.expect("what ranks gather has a wire"))
+    }
+
+    /// The same of a map's gradients and changes, and where its parameters are kept as they were.
+    pub(super) fn wire_of_map(&self, map: MapId) -> [Address; 2] {
+        self.places().wires[&map.0].map(|place| self.pool.at(place))
     }
 
     /// This rank's part of it.

@@ -18,6 +18,7 @@ mod rates;
 mod tables;
 mod transfers;
 mod update;
+mod wire;
 mod work;
 
 pub use backend::{CudaBackend, Setup};

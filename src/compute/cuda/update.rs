@@ -142,14 +142,13 @@ impl CudaBackend {
     }
 
     /// Gives weights that follow the signs of their layer's these signs; `draw` is the number of steps before. Stands in no graph, since
-    /// these have no numbers that change between the updates and the next batch, and its time in no phase.
+    /// these have no numbers that change between the updates and the next batch.
     pub fn follow_signs(&mut self, draw: u64) -> Result<()> {
         let maps = self.maps.clone();
-        let timed = std::mem::take(&mut self.timed);
         for (index, map) in maps.all.iter().enumerate() {
             let Plasticity::Signs(magnitude) = map.plasticity else { continue };
             let work = Work::new(Doing::UpdateForward, Some(map.layer), 0.0, (12 * map.parameters()) as f64);
-            self.perform(work, |this, launches| {
+            self.perform_apart(work, |this, launches| {
                 let [weights, layer] = [MapId(index), maps.forward[map.layer]].map(|map| this.parameters_at(map).0);
                 let [blocks, rows, columns] =
                     [map.connectivity.blocks, map.connectivity.rows, map.connectivity.columns].map(|size| size as i32);
@@ -171,8 +170,6 @@ impl CudaBackend {
                 Ok(())
             })?;
         }
-        self.marks.clear();
-        self.timed = timed;
         Ok(())
     }
 

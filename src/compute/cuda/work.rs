@@ -37,6 +37,15 @@ impl CudaBackend {
         self.marks.add(work, self.timed, &*self.gpu, self.stream)
     }
 
+    /// The same of what stands in no graph, and whose time is in no phase.
+    pub(super) fn perform_apart(&mut self, work: Work, plan: impl FnOnce(&mut Self, &mut Vec<Launch>) -> Result<()>) -> Result<()> {
+        let timed = std::mem::take(&mut self.timed);
+        let done = self.perform(work, plan);
+        self.marks.clear();
+        self.timed = timed;
+        done
+    }
+
     /// Kernels of batches that were not planned for, smaller ones at an evaluation's end, are made when they are first needed.
     fn make_ready(&mut self, launches: &[Launch]) -> Result<()> {
         let new = launches.iter().map(|launch| launch.kernel).filter(|kernel| !self.loaded.contains(kernel)).collect();

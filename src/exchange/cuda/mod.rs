@@ -18,21 +18,21 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use self::staged::Staged;
-use super::nccl::{self, Joined};
+use super::nccl::{self, Element, Joined};
 use super::settings::{Settings, TransportChoice, Wire};
 use super::{Handle, Sharing, Span, Transport};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::{Address, CudaBackend, Gpu, Marks, Stream, Work};
-use crate::compute::{Buffer, Update};
-use crate::exit::Exit;
+use crate::compute::{Activity, Buffer, Update};
 use crate::network::MapId;
 use crate::observe::{Doing, span};
 
-/// Memory of the GPU that all ranks have a part of: their parts lie one after another, `each` bytes of float32 long.
+/// Memory of the GPU that all ranks have a part of: their parts lie one after another, `each` bytes long.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole {
     pub at: Address,
     pub each: usize,
+    pub element: Element,
 }
 
 /// Collective operations among all ranks on memory of this rank's GPU. They begin when the GPU has done what it was given before, and the
@@ -56,14 +56,14 @@ pub trait Collectives {
 
 impl<C: nccl::Calls> Collectives for nccl::Nccl<C> {
     fn all_gather(&mut self, traced: Span, wholes: &[Whole]) -> Result<Handle> {
-        let pieces: Vec<nccl::Piece> = wholes.iter().map(|whole| self.piece(whole.at.0, whole.each)).collect();
+        let pieces: Vec<nccl::Piece> = wholes.iter().map(|whole| self.piece(whole.at.0, whole.each, whole.element)).collect();
         // SAFETY: the backend's memory, which is there as long as the process.
         unsafe { self.gather(traced, &pieces, Box::new(())) }
     }
 
     fn reduce_scatter(&mut self, traced: Span, whole: Whole) -> Result<Handle> {
         // SAFETY: the same.
-        unsafe { self.scatter(traced, self.piece(whole.at.0, whole.each), Box::new(())) }
+        unsafe { self.scatter(traced, self.piece(whole.at.0, whole.each, whole.element), Box::new(())) }
     }
 
     fn wait(&mut self, handle: Handle) -> Result<()> {
@@ -103,6 +103,8 @@ pub struct CudaExchange {
     /// Absent where there is one rank.
     collectives: Option<Box<dyn Collectives>>,
     overlap: bool,
+    /// Whether what travels is rounded to bf16.
+    rounded: bool,
     /// What travels of this step.
     under_way: Option<Vec<Handle>>,
     /// How long the GPU waits for what travels.
@@ -118,9 +120,6 @@ impl CudaExchange {
         transport: &Arc<dyn Transport>,
         settings: &Settings,
     ) -> Result<CudaExchange> {
-        if transport.size() > 1 && settings.wire == Wire::Bf16 {
-            return Err(Exit::Usage.error(WIRE_OF_LIBTORCH));
-        }
         let joined = join(backend.gpu.clone(), driver, backend.stream, transport, settings.backend, settings.stall_timeout)?;
         let collectives = joined.map(|(collectives, _)| collectives);
         Ok(CudaExchange {
@@ -128,6 +127,7 @@ impl CudaExchange {
             sharing,
             collectives,
             overlap: settings.overlap,
+            rounded: transport.size() > 1 && settings.wire == Wire::Bf16,
             under_way: None,
             waited: Marks::default(),
         })
@@ -139,20 +139,22 @@ impl CudaExchange {
     }
 
     /// Begins what need not wait for this thread, where that is wanted: the GPU was given all that makes factors and gradients.
-    pub fn begin_early(&mut self, backend: &CudaBackend, updates: &[Update]) -> Result<()> {
+    pub fn begin_early(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
         if self.overlap && self.collectives.as_ref().is_some_and(|collectives| collectives.overlap()) {
             self.begin(backend, updates)?;
         }
         Ok(())
     }
 
-    fn begin(&mut self, backend: &CudaBackend, updates: &[Update]) -> Result<()> {
+    fn begin(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
+        let (rounded, element) = (self.rounded, self.element());
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
+        let maps = backend.maps.clone();
         let mut handles = Vec::with_capacity(updates.len());
         let mut sent = Vec::new();
         let mut last = None;
         for update in updates {
-            let traced = |doing| Span { doing, layer: Some(backend.maps.get(update.map).layer) };
+            let traced = |doing| Span { doing, layer: Some(maps.get(update.map).layer) };
             let again = last.replace(update.map) == Some(update.map);
             match self.sharing[update.map.0] {
                 Sharing::None => {}
@@ -163,16 +165,20 @@ impl CudaExchange {
                     if new.is_empty() {
                         continue;
                     }
-                    let wholes = new.iter().map(|activity| backend.gathered(*activity)).collect::<Result<Vec<_>>>()?;
-                    let wholes: Vec<Whole> = wholes.into_iter().map(|(at, each)| Whole { at, each }).collect();
+                    let whole = |activity: &Activity| {
+                        let place = if rounded { backend.round_factor(*activity) } else { backend.gathered(*activity) };
+                        place.map(|(at, each)| Whole { at, each, element })
+                    };
+                    let wholes = new.iter().map(whole).collect::<Result<Vec<_>>>()?;
                     handles.push(collectives.all_gather(traced(Doing::FactorsTransfer), &wholes)?);
                     sent.extend(new);
                 }
                 // A gradient is the sum of all updates of a map.
                 Sharing::Gradients if again => {}
                 Sharing::Gradients => {
-                    let (at, each) = (backend.gradients(update.map), backend.bytes_of_part(update.map));
-                    handles.push(collectives.reduce_scatter(traced(Doing::GradientTransfer), Whole { at, each })?);
+                    let place = (backend.gradients(update.map), backend.bytes_of_part(update.map));
+                    let (at, each) = if rounded { backend.round_gradient(update.map)? } else { place };
+                    handles.push(collectives.reduce_scatter(traced(Doing::GradientTransfer), Whole { at, each, element })?);
                 }
             }
         }
@@ -193,8 +199,34 @@ impl CudaExchange {
         }
         let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) else { return Ok(()) };
         handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
+        self.take(backend, updates)?;
         self.waited.add(Work::new(Doing::Device, None, 0.0, self.received(backend, updates)), false, &*backend.gpu, backend.stream)?;
         self.waited.edge(true, &*backend.gpu, backend.stream)
+    }
+
+    /// Of what travels.
+    fn element(&self) -> Element {
+        if self.rounded { Element::Bf16 } else { Element::F32 }
+    }
+
+    /// Takes what has arrived rounded.
+    fn take(&self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
+        let mut taken = Vec::new();
+        for of_map in Update::by_map(updates).filter(|_| self.rounded) {
+            match self.sharing[of_map[0].map.0] {
+                Sharing::None => {}
+                Sharing::Activities => {
+                    for activity in of_map.iter().flat_map(|update| [update.pre, update.post]) {
+                        if !taken.contains(&activity) {
+                            backend.take_factor(activity)?;
+                            taken.push(activity);
+                        }
+                    }
+                }
+                Sharing::Gradients => backend.take_gradient(of_map[0].map)?,
+            }
+        }
+        Ok(())
     }
 
     /// Bytes that this rank receives for `updates`.
@@ -207,22 +239,29 @@ impl CudaExchange {
             }
             Sharing::Gradients => 2.0 * backend.bytes_of_part(update.map) as f64,
         };
-        others * updates.iter().map(of).sum::<f64>()
+        let rounded = if self.rounded { 0.5 } else { 1.0 };
+        rounded * others * updates.iter().map(of).sum::<f64>()
     }
 
     /// Gathers new parameters, where ranks have updated parts, and waits until all that travels has arrived.
     pub fn share_parameters(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
+        let element = self.element();
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
         let _span = span(Doing::Device, None);
         let mut handles = Vec::new();
         let mut maps: Vec<MapId> = updates.iter().map(|update| update.map).collect();
         maps.dedup();
-        for map in maps.into_iter().filter(|map| self.sharing[map.0] == Sharing::Gradients) {
-            let traced = Span { doing: Doing::ParametersTransfer, layer: Some(backend.maps.get(map).layer) };
-            let whole = Whole { at: backend.parameters_at(map), each: backend.bytes_of_part(map) };
-            handles.push(collectives.all_gather(traced, &[whole])?);
+        maps.retain(|map| self.sharing[map.0] == Sharing::Gradients);
+        for map in &maps {
+            let traced = Span { doing: Doing::ParametersTransfer, layer: Some(backend.maps.get(*map).layer) };
+            let place = (backend.parameters_at(*map), backend.bytes_of_part(*map));
+            let (at, each) = if self.rounded { backend.round_change(*map)? } else { place };
+            handles.push(collectives.all_gather(traced, &[Whole { at, each, element }])?);
         }
         handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
+        if self.rounded {
+            maps.into_iter().try_for_each(|map| backend.take_changes(map))?;
+        }
         collectives.settle()?;
         self.waited.enter(&mut backend.profile, Doing::Device, &*backend.gpu)
     }
@@ -236,6 +275,7 @@ impl CudaExchange {
         self.begin(backend, std::slice::from_ref(update))?;
         if let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) {
             handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
+            self.take(backend, std::slice::from_ref(update))?;
         }
         if !sums {
             backend.update(update, Some(0))?;
@@ -274,6 +314,3 @@ impl CudaExchange {
         }
     }
 }
-
-const WIRE_OF_LIBTORCH: &str =
-    "parallel.wire = \"bf16\": this program's kernels exchange whole float32; use \"f32\", or parallel.kernels = \"libtorch\"";

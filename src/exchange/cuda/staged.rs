@@ -11,6 +11,7 @@ use super::{Collectives, Whole};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
 use crate::compute::cuda::{Event, Gpu, Stream};
+use crate::exchange::nccl::Element;
 use crate::exchange::{Handle, Span, Transport, reduce_scatter};
 
 /// Operations are done, but for their last copy to the GPU, when they return.
@@ -56,10 +57,34 @@ impl Staged {
         self.gpu.record(self.copied, self.stream)
     }
 
+    /// The sum of what ranks have in bf16, made in float32 and rounded again.
+    fn reduce_scatter_rounded(&mut self, whole: Whole) -> Result<Handle> {
+        let (rank, words) = (self.transport.rank(), self.ranges(whole));
+        let all = words.last().expect("there are ranks").end;
+        let here = self.room(all)?;
+        self.fetch(whole, 0..all, here)?;
+        // SAFETY: so many were fetched just now, each two of bf16.
+        let rounded = unsafe { std::slice::from_raw_parts_mut(here.cast::<u16>(), 2 * all) };
+        let mut sums: Vec<f32> = rounded.iter().map(|value| f32::from_bits(u32::from(*value) << 16)).collect();
+        let ranges: Vec<Range<usize>> = words.iter().map(|words| 2 * words.start..2 * words.end).collect();
+        // SAFETY: `sums` holds all ranges.
+        unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, sums.as_mut_ptr(), &ranges) };
+        let own = ranges[rank].clone();
+        rounded[own.clone()].iter_mut().zip(&sums[own]).for_each(|(to, sum)| *to = bf16(*sum));
+        self.send(whole, words[rank].clone(), here)?;
+        Ok(Handle(0))
+    }
+
     fn ranges(&self, whole: Whole) -> Vec<Range<usize>> {
         let each = whole.each / 4;
         (0..self.transport.size()).map(|rank| rank * each..(rank + 1) * each).collect()
     }
+}
+
+/// Rounded to bf16, ties to even.
+fn bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() { 0x7fc0 } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
 }
 
 impl Collectives for Staged {
@@ -80,6 +105,9 @@ impl Collectives for Staged {
     }
 
     fn reduce_scatter(&mut self, _traced: Span, whole: Whole) -> Result<Handle> {
+        if whole.element == Element::Bf16 {
+            return self.reduce_scatter_rounded(whole);
+        }
         let (rank, ranges) = (self.transport.rank(), self.ranges(whole));
         let floats = ranges.last().expect("there are ranks").end;
         let here = self.room(floats)?;

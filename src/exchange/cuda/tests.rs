@@ -95,8 +95,8 @@ fn nccl_works_in_place_between_what_computes_before_and_after() {
     let mut nccl = Nccl::new(written.clone(), MAIN, 1, 4, Duration::from_secs(1)).unwrap();
     let traced = Span { doing: Doing::FactorsTransfer, layer: Some(0) };
     let collectives: &mut dyn Collectives = &mut nccl;
-    let gathered = collectives.all_gather(traced, &[Whole { at: Address(4096), each: 64 }]).unwrap();
-    let scattered = collectives.reduce_scatter(traced, Whole { at: Address(8192), each: 128 }).unwrap();
+    let gathered = collectives.all_gather(traced, &[Whole { at: Address(4096), each: 64, element: Element::F32 }]).unwrap();
+    let scattered = collectives.reduce_scatter(traced, Whole { at: Address(8192), each: 128, element: Element::Bf16 }).unwrap();
     collectives.wait(gathered).unwrap();
     collectives.wait(scattered).unwrap();
     collectives.settle().unwrap();
@@ -108,7 +108,7 @@ fn nccl_works_in_place_between_what_computes_before_and_after() {
         "2: event 2",
         "1: event 1",
         "2: wait for 1",
-        "2: reduce-scatter 32 from 8192 to 8320",
+        "2: reduce-scatter 64 from 8192 to 8320",
         "2: event 3",
         "1: wait for 2",
         "1: wait for 3",

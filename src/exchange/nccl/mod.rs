@@ -241,10 +241,11 @@ impl<C: Calls> Nccl<C> {
         self.size
     }
 
-    /// The piece of float32 in which this rank's `bytes` lie among those of all ranks, from `at`.
-    pub fn piece(&self, at: u64, bytes: usize) -> Piece {
+    /// The piece in which this rank's `bytes` lie among those of all ranks, from `at`.
+    pub fn piece(&self, at: u64, bytes: usize, element: Element) -> Piece {
         let all = at as *mut c_void;
-        Piece { own: all.wrapping_byte_add(self.rank * bytes), all, count: bytes / 4, element: Element::F32 }
+        let each = if element == Element::Bf16 { 2 } else { 4 };
+        Piece { own: all.wrapping_byte_add(self.rank * bytes), all, count: bytes / each, element }
     }
 
     /// Gives `operations` to the stream, behind what the other has been given so far. `kept` keeps what they use.

@@ -17,7 +17,7 @@ use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup, memory_rate, old_drive
 use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
 use crate::compute::{Activity, Backend, Update};
-use crate::config::Config;
+use crate::config::{Config, Wire};
 use crate::exchange::cuda::CudaExchange;
 use crate::exchange::{Optimizers, Sharing, Transport};
 use crate::exit::Exit;
@@ -141,6 +141,7 @@ impl OnGpu {
             parts: sharing.iter().map(|way| way.part(&**transport)).collect(),
             gathered: sharing.iter().map(|way| *way == Sharing::Activities).collect(),
             threads,
+            rounded: size > 1 && config.parallel.wire == Wire::Bf16,
         };
         let precision = config.parallel.precision;
         let Chosen { gpu, driver, index } = chosen;
@@ -333,7 +334,7 @@ impl Executor for OnGpu {
         })?;
         updates.map(|updates| self.updates.insert(models, updates));
         self.phase = models;
-        self.exchange.begin_early(&self.backend, &self.updates[&models])?;
+        self.exchange.begin_early(&mut self.backend, &self.updates[&models])?;
         self.take_measures(key)
     }
 

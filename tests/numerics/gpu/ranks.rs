@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use biodist::compute::Batch;
-use biodist::config::{Config, Training};
+use biodist::config::{Config, Parallel, Training, Wire};
 use biodist::learner::{Engine, LayerDiagnostics};
 use biodist::network::Network;
 use biodist::plan::{DataFacts, Plan};
@@ -11,7 +11,7 @@ use biodist::rules::Phase;
 
 use super::stand_in::{Early, StandIn};
 use super::{configured, samples};
-use crate::support::{Samples, config, distance};
+use crate::support::{Samples, config, distance, norm};
 use crate::threads::{lonely, on_ranks, train_on};
 
 /// What rank 0's checkpoint holds after three steps; all ranks have the same parameters.
@@ -56,6 +56,33 @@ fn ranks_that_exchange_gradients_stay_near_one() {
                     let found = distance(&doubles(ours), &doubles(wanted));
                     assert!(found < 1e-4, "{rule}, {exchange} on {size} ranks: tensor {index} is {found:.1e} away");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_travels_may_be_rounded_to_half() {
+    let conv = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
+    let doubles = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
+    // Adam's first steps have the size of its learning rate, however small a gradient is: SGD's tell what was rounded. The inverses of l_drl,
+    // which learn by Adam, need only be the same on all ranks.
+    for (rule, layers, most) in [("bp", Some(conv), 3e-2), ("dtp", None, 3e-2), ("l_drl", None, f64::INFINITY)] {
+        for exchange in ["activities", "gradients"] {
+            let (rule, exchange) = (format!("learning.rule={rule}"), format!("parallel.exchange={exchange}"));
+            let sgd = "optimizer.forward={ method = \"sgd\", learning_rate = 0.05, momentum = 0.9 }";
+            let overrides: Vec<&str> = [rule.as_str(), exchange.as_str(), sgd, "parallel.wire=bf16"].into_iter().chain(layers).collect();
+            let config = configured(&overrides);
+            let alone = on_stand_ins(1, &config, &samples());
+            for size in [2, 4] {
+                // Replicas that differ are seen there.
+                let together = on_stand_ins(size, &config, &samples());
+                let apart = together.iter().zip(&alone).map(|(ours, wanted)| match norm(doubles(wanted)) {
+                    0.0 => 0.0,
+                    _ => distance(&doubles(ours), &doubles(wanted)),
+                });
+                let farthest = apart.fold(0.0, f64::max);
+                assert!((1e-5..most).contains(&farthest), "{rule}, {exchange} on {size} ranks: {farthest:.1e} away");
             }
         }
     }
@@ -120,8 +147,10 @@ fn a_plan_tells_the_memory_that_a_gpu_needs() {
             "network.layers=[{ kind = \"local\", kernel = 5, channels = 32, stride = 1 }, { kind = \"dense\", units = 600 }]",
         ]);
         let samples = Samples::random([14, 14, 16], 10, 24);
-        for (ranks, diagnostics) in [(1, false), (2, false), (2, true)] {
-            let config = Config { training: Training { diagnostics, ..config.training.clone() }, ..config.clone() };
+        for (ranks, diagnostics, wire) in [(1, false, Wire::F32), (2, false, Wire::F32), (2, true, Wire::F32), (2, false, Wire::Bf16)] {
+            let (training, parallel) = (config.training.clone(), config.parallel.clone());
+            let config =
+                Config { training: Training { diagnostics, ..training }, parallel: Parallel { wire, ..parallel }, ..config.clone() };
             let plan = Plan::new(&config, &DataFacts::of_shape(samples.shape, samples.classes), ranks).unwrap();
             let (network, gpu) = (&plan.network, Rc::new(StandIn::new(Early::All)));
             Engine::on_gpu(&config, network, lonely(ranks - 1, ranks), gpu.clone()).expect("the engine can be made");

@@ -10,6 +10,7 @@ use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::{Gpu as _, Stream};
 use crate::config::TransportChoice;
 use crate::exchange::cuda::{self, Collectives, Whole};
+use crate::exchange::nccl::Element;
 use crate::exchange::{Span, Transport};
 use crate::observe::Doing;
 
@@ -39,7 +40,7 @@ impl Place for Gpu {
     }
 
     fn buffer(&mut self, part: usize) -> Result<Box<dyn Buffer + '_>> {
-        let whole = Whole { at: self.driver.allocate(4 * part * self.size)?, each: 4 * part };
+        let whole = Whole { at: self.driver.allocate(4 * part * self.size)?, each: 4 * part, element: Element::F32 };
         Ok(Box::new(OnDevice { gpu: self, whole }))
     }
 }

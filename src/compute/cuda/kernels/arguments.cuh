@@ -118,6 +118,14 @@ struct Noise {
     float sigma;
 };
 
+// Four floats become four of bf16, or these floats again.
+struct Wire {
+    const float *source, *base;  // source 0: what was rounded is taken
+    unsigned* rounded;
+    float* out;
+    long long count;
+};
+
 struct Signs {
     float* weights;
     const float* layer;

@@ -219,6 +219,16 @@ arguments! {
         sigma: f32,
         padding: u32,
     }
+    /// Floats become bf16, or these floats again.
+    struct Wire {
+        /// 0: what was rounded is taken.
+        source: Address,
+        /// What is taken away before, and added afterwards; 0 for nothing.
+        base: Address,
+        rounded: Address,
+        out: Address,
+        count: i64,
+    }
     struct Signs {
         weights: Address,
         /// The layer's weights.

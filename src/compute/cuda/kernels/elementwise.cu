@@ -104,6 +104,25 @@ KERNEL(noise, Noise, 256) {
     }
 }
 
+// To bf16 and back, for what travels between GPUs.
+KERNEL(wire, Wire, 256) {
+    long long at = ((long long)blockIdx.x * 256 + threadIdx.x) * 4;
+    if (at >= p.count) return;
+    float4 base = {};
+    if (p.base) base = *(const float4*)(p.base + at);
+    unsigned* rounded = p.rounded + at / 2;
+    if (p.source) {
+        float4 x = each(*(const float4*)(p.source + at), base, [](float x, float base) { return x - base; });
+        rounded[0] = bf16x2(x.x, x.y);
+        rounded[1] = bf16x2(x.z, x.w);
+    } else {
+        unsigned low = rounded[0], high = rounded[1];
+        float4 x = make_float4(__uint_as_float(low << 16), __uint_as_float(low & 0xffff0000u), __uint_as_float(high << 16),
+                               __uint_as_float(high & 0xffff0000u));
+        *(float4*)(p.out + at) = plus(base, x);
+    }
+}
+
 // Weights whose signs are those of their layer's, whose blocks have a column for each row here. Their magnitudes are all `equal`, where that is
 // not 0; or drawn up to `bound`, where that is not, as the CPU draws them; or stay.
 KERNEL(signs, Signs, 256) {

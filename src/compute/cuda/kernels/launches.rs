@@ -5,7 +5,7 @@
 
 use super::arguments::{
     Apply, Bias, Concatenate, Elementwise, Factors, MeasuredError, Noise, OneHot, Optimise, Output, Peak, Pixels, Pool, Signs, SumMeasure,
-    Update,
+    Update, Wire,
 };
 use super::{Kernel, Tile};
 use crate::compute::settings::Precision;
@@ -263,6 +263,10 @@ pub fn peak(out: &mut Vec<Launch>, precision: Precision, blocks: usize, peak: &P
     out.push(Launch::new(Kernel::Peak { precision }, blocks, peak));
     let warps = (blocks * BLOCK / 32) as f64;
     warps * f64::from(peak.times) * (2 * 32 * WARP_COLUMNS * DEPTH) as f64
+}
+
+pub fn wire(out: &mut Vec<Launch>, wire: &Wire) {
+    out.push(Launch::new(Kernel::Plain("wire"), (wire.count as usize).div_ceil(4 * BLOCK), wire));
 }
 
 pub fn signs(out: &mut Vec<Launch>, signs: &Signs) {

@@ -186,6 +186,29 @@ fn noise_is_the_cpus_to_the_bit() {
 }
 
 #[test]
+fn what_travels_is_rounded_to_bf16_and_back() {
+    if emulation().is_none() {
+        return;
+    }
+    // A half rounds to even; an eighth of a percent is what bf16 tells apart.
+    let source: Vec<f32> = [1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -0.1].into_iter().chain(random(1, 1100)).collect();
+    let base = random(2, source.len());
+    for with_base in [false, true] {
+        let [from, of, rounded, out] = [Buffer::of(&source), Buffer::of(&base), Buffer::new(source.len() / 2), Buffer::new(source.len())];
+        let base_address = if with_base { of.address() } else { 0 };
+        let (count, rest) = (source.len() as i64, c::Wire { base: base_address, rounded: rounded.address(), ..c::Wire::default() });
+        launch(&[&rounded], |list| launches::wire(list, &c::Wire { source: from.address(), count, ..rest }));
+        launch(&[&out], |list| launches::wire(list, &c::Wire { out: out.address(), count, ..rest }));
+        for (at, found) in out.floats().into_iter().enumerate() {
+            let b = if with_base { base[at] } else { 0.0 };
+            let bits = (source[at] - b).to_bits();
+            let kept = f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000);
+            assert_eq!(found, b + kept, "{at}");
+        }
+    }
+}
+
+#[test]
 fn signs_follow_the_layers_and_magnitudes_are_the_cpus_to_the_bit() {
     if emulation().is_none() {
         return;
