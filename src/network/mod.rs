@@ -6,6 +6,7 @@
 
 mod connectivity;
 mod interchange;
+mod map;
 mod maps;
 mod needs;
 mod nonlinearity;
@@ -15,7 +16,8 @@ use anyhow::{Result, bail};
 
 pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
-pub use maps::{Bias, Group, Map, MapId, Maps, Pool, Role};
+pub use map::{Bias, Group, Map, Pool, Role};
+pub use maps::{MapId, Maps};
 pub use needs::{Feedback, Fields, Inverses, Magnitude, Needs, Plasticity};
 pub use nonlinearity::Nonlinearity;
 pub use spec::{LayerOptions, LayerSpec, Normalization, Output, Spec};

@@ -8,19 +8,18 @@ use anyhow::{Result, bail};
 use super::apply::{self, Job, Pass};
 use super::elementwise::{
     Add, DifferenceTarget, DifferenceThroughNonlinearity, Elementwise, ErrorThroughNonlinearity, MeasuredError, Range, Sloped, StepAlong,
-    ThroughNonlinearity, Values,
+    ThroughNonlinearity,
 };
 use super::input::LayOut;
 use super::memory::row_stride;
 use super::noise::AddNoise;
 use super::nonlinearity::{Through, through};
-use super::output;
 use super::pooling::{Pooling, Samples};
 use super::simd::LANES;
 use super::{CpuBackend, MOST_JOBS};
 use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
-use crate::network::{MapId, Output, Pool, Role, Shape};
+use crate::network::{MapId, Pool, Role, Shape};
 use crate::observe::{Doing, span};
 
 /// Below this many vectors a pass is done before other threads would have begun.
@@ -110,29 +109,6 @@ impl CpuBackend {
         self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
     }
 
-    /// [`Backend::step_along`] from the input, whose rows are not padded to vectors as those of other activities are.
-    fn step_from_input(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
-        let started = Instant::now();
-        let _span = span(Doing::Elementwise, None);
-        let (from, to) = (self.place(y), self.place(destination));
-        assert_eq!((from.shape, to.stride), (to.shape, self.place(change).stride), "activities of the input's shape");
-        let (y, change, out) = (self.values(y), self.values(change), self.values(destination));
-        let this = &*self;
-        this.by_sample(destination, |begin, end| {
-            for position in 0..to.shape.positions() {
-                for sample in begin..end {
-                    let row = position * this.batch + sample;
-                    for channel in 0..to.shape.channels {
-                        let (read, at) = (row * from.stride + channel, row * to.stride + channel);
-                        // SAFETY: the three have the input's shape and these strides, and this thread alone has the sample.
-                        unsafe { *out.at(at) = *y.at(read) + scale * *change.at(at) };
-                    }
-                }
-            }
-        });
-        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(destination)) as f64);
-    }
-
     /// The error, whose squared norm is entered as the samples' inverse loss.
     fn measured_error<N: Through>(&mut self, y: Activity, operation: &ErrorThroughNonlinearity<N>) {
         let started = Instant::now();
@@ -161,19 +137,9 @@ impl CpuBackend {
     }
 
     /// Runs `body(begin, end)` over ranges of samples, in parallel where the activity is large.
-    fn by_sample(&self, like: Activity, body: impl Fn(usize, usize) + Sync) {
+    pub(super) fn by_sample(&self, like: Activity, body: impl Fn(usize, usize) + Sync) {
         let parts = if self.elements(like) / LANES < PARALLEL_VECTORS / 4 { 1 } else { 4 * self.pool.threads() };
         self.pool.run_ranges(self.batch, parts, |range| body(range.start, range.end));
-    }
-
-    /// Sample `sample` of a dense activity.
-    ///
-    /// # Safety
-    /// `values` are those of `slot`, and nobody else has this row as long as this is used.
-    unsafe fn dense_row<'a>(&self, values: Values, slot: super::Slot, sample: usize) -> &'a mut [f32] {
-        debug_assert_eq!(slot.shape.positions(), 1);
-        // SAFETY: the caller promises that the values are the slot's and that nobody else has the row.
-        unsafe { std::slice::from_raw_parts_mut(values.at(sample * slot.stride), slot.shape.channels) }
     }
 }
 
@@ -191,79 +157,15 @@ impl Backend for CpuBackend {
     }
 
     fn wanted_output(&mut self, destination: Activity) {
-        let (to, input) = (self.place(destination), self.place(self.input()));
-        let (values, from) = (self.values(destination), self.values(self.input()));
-        for sample in 0..self.batch {
-            // SAFETY: the values are this slot's, and the backend is borrowed by this alone.
-            let row = unsafe { self.dense_row(values, to, sample) };
-            match self.output {
-                Output::Softmax => {
-                    row.fill(self.label_smoothing / row.len() as f32);
-                    row[self.labels[sample] as usize] += 1.0 - self.label_smoothing;
-                }
-                Output::Linear => {
-                    for (position, channels) in row.chunks_exact_mut(input.shape.channels).enumerate() {
-                        let at = (position * self.batch + sample) * input.stride;
-                        // SAFETY: the input has so many channels at each position of a sample.
-                        channels.copy_from_slice(unsafe { std::slice::from_raw_parts(from.at(at), input.shape.channels) });
-                    }
-                }
-            }
-        }
+        self.give_wanted_output(destination);
     }
 
     fn output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
-        let started = Instant::now();
-        let _span = span(Doing::Output, None);
-        if self.output == Output::Linear {
-            // The error's own memory holds the wanted output until it is read.
-            self.wanted_output(error);
-        }
-        let slot = self.place(pre_activation);
-        let (logits, p, delta) = (self.values(pre_activation), self.values(output), self.values(error));
-        let [loss, top1, top5] = [Measure::Loss, Measure::Top1Error, Measure::Top5Error].map(|measure| self.measured(measure));
-        let this = &*self;
-        this.by_sample(pre_activation, |begin, end| {
-            for sample in begin..end {
-                // SAFETY: three activities of one shape, and this thread alone has the sample.
-                let (logits, p, delta) =
-                    unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample), this.dense_row(delta, slot, sample)) };
-                let measured = match this.output {
-                    Output::Softmax => output::cross_entropy(logits, this.labels[sample] as usize, this.label_smoothing, p, delta),
-                    Output::Linear => {
-                        p.copy_from_slice(logits);
-                        let wanted = delta.to_vec();
-                        output::squared_error(logits, &wanted, delta)
-                    }
-                };
-                // SAFETY: measures have an element a sample.
-                unsafe {
-                    *loss.at(sample) = measured.loss;
-                    *top1.at(sample) = measured.top1_error;
-                    *top5.at(sample) = measured.top5_error;
-                }
-            }
-        });
-        self.profile.add(Doing::Output, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(pre_activation)) as f64);
+        self.give_output_and_error(pre_activation, output, error);
     }
 
     fn output(&mut self, pre_activation: Activity, output: Activity) {
-        let started = Instant::now();
-        let _span = span(Doing::Output, None);
-        let slot = self.place(pre_activation);
-        let (logits, p) = (self.values(pre_activation), self.values(output));
-        let this = &*self;
-        this.by_sample(pre_activation, |begin, end| {
-            for sample in begin..end {
-                // SAFETY: two activities of one shape, and this thread alone has the sample.
-                let (logits, p) = unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample)) };
-                match this.output {
-                    Output::Softmax => drop(output::softmax(logits, p)),
-                    Output::Linear => p.copy_from_slice(logits),
-                }
-            }
-        });
-        self.profile.add(Doing::Output, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(pre_activation)) as f64);
+        self.give_output(pre_activation, output);
     }
 
     fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {

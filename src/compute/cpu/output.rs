@@ -1,5 +1,101 @@
 //! The output layer's nonlinearity, loss, error, and error rates: a few numbers a sample, in plain code.
 
+use std::time::Instant;
+
+use super::elementwise::Values;
+use super::{CpuBackend, Slot};
+use crate::compute::{Activity, Backend, Measure};
+use crate::network::Output;
+use crate::observe::{Doing, span};
+
+impl CpuBackend {
+    pub(super) fn give_wanted_output(&mut self, destination: Activity) {
+        let (to, input) = (self.place(destination), self.place(self.input()));
+        let (values, from) = (self.values(destination), self.values(self.input()));
+        for sample in 0..self.batch {
+            // SAFETY: the values are this slot's, and the backend is borrowed by this alone.
+            let row = unsafe { self.dense_row(values, to, sample) };
+            match self.output {
+                Output::Softmax => {
+                    row.fill(self.label_smoothing / row.len() as f32);
+                    row[self.labels[sample] as usize] += 1.0 - self.label_smoothing;
+                }
+                Output::Linear => {
+                    for (position, channels) in row.chunks_exact_mut(input.shape.channels).enumerate() {
+                        let at = (position * self.batch + sample) * input.stride;
+                        // SAFETY: the input has so many channels at each position of a sample.
+                        channels.copy_from_slice(unsafe { std::slice::from_raw_parts(from.at(at), input.shape.channels) });
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn give_output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
+        let started = Instant::now();
+        let _span = span(Doing::Output, None);
+        if self.output == Output::Linear {
+            // The error's own memory holds the wanted output until it is read.
+            self.give_wanted_output(error);
+        }
+        let slot = self.place(pre_activation);
+        let (logits, p, delta) = (self.values(pre_activation), self.values(output), self.values(error));
+        let [loss, top1, top5] = [Measure::Loss, Measure::Top1Error, Measure::Top5Error].map(|measure| self.measured(measure));
+        let this = &*self;
+        this.by_sample(pre_activation, |begin, end| {
+            for sample in begin..end {
+                // SAFETY: three activities of one shape, and this thread alone has the sample.
+                let (logits, p, delta) =
+                    unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample), this.dense_row(delta, slot, sample)) };
+                let measured = match this.output {
+                    Output::Softmax => cross_entropy(logits, this.labels[sample] as usize, this.label_smoothing, p, delta),
+                    Output::Linear => {
+                        p.copy_from_slice(logits);
+                        let wanted = delta.to_vec();
+                        squared_error(logits, &wanted, delta)
+                    }
+                };
+                // SAFETY: measures have an element a sample.
+                unsafe {
+                    *loss.at(sample) = measured.loss;
+                    *top1.at(sample) = measured.top1_error;
+                    *top5.at(sample) = measured.top5_error;
+                }
+            }
+        });
+        self.profile.add(Doing::Output, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(pre_activation)) as f64);
+    }
+
+    pub(super) fn give_output(&mut self, pre_activation: Activity, output: Activity) {
+        let started = Instant::now();
+        let _span = span(Doing::Output, None);
+        let slot = self.place(pre_activation);
+        let (logits, p) = (self.values(pre_activation), self.values(output));
+        let this = &*self;
+        this.by_sample(pre_activation, |begin, end| {
+            for sample in begin..end {
+                // SAFETY: two activities of one shape, and this thread alone has the sample.
+                let (logits, p) = unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample)) };
+                match this.output {
+                    Output::Softmax => drop(softmax(logits, p)),
+                    Output::Linear => p.copy_from_slice(logits),
+                }
+            }
+        });
+        self.profile.add(Doing::Output, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(pre_activation)) as f64);
+    }
+
+    /// Sample `sample` of a dense activity.
+    ///
+    /// # Safety
+    /// `values` are those of `slot`, and nobody else has this row as long as this is used.
+    pub(super) unsafe fn dense_row<'a>(&self, values: Values, slot: Slot, sample: usize) -> &'a mut [f32] {
+        debug_assert_eq!(slot.shape.positions(), 1);
+        // SAFETY: the caller promises that the values are the slot's and that nobody else has the row.
+        unsafe { std::slice::from_raw_parts_mut(values.at(sample * slot.stride), slot.shape.channels) }
+    }
+}
+
 /// Writes softmax of `logits` to `p` and returns the logarithm of its denominator and the largest logit.
 pub fn softmax(logits: &[f32], p: &mut [f32]) -> (f64, f32) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -4,12 +4,14 @@
 //! there is any memory the rule runs once on plans alone, which shows what memory and which kernels it needs. From then on a step takes
 //! neither: not the GPU's memory, which is one pool, and no compiler.
 
+mod addresses;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::OLDEST;
 use super::gpu::{Address, Event, Gpu, Stream};
@@ -21,13 +23,13 @@ use super::kernels::tables::Input;
 use super::marks::Marks;
 use super::parameters::Parameters;
 use super::pool::{Place, Pool};
-use super::tables::{Pass, Table, View};
+use super::tables::{Pass, Table};
 use crate::compute::cpu::pool::Pool as Threads;
 use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
-use crate::compute::{Activity, Buffer, Measure, Nonlinearity, Update};
+use crate::compute::{Activity, Buffer, Measure, Nonlinearity};
 use crate::exit::Exit;
-use crate::network::{MapId, Maps, Network, Output, Shape};
+use crate::network::{Maps, Network, Output, Shape};
 
 /// What plans have for addresses.
 const SOMEWHERE: Address = Address(1 << 40);
@@ -297,161 +299,5 @@ impl CudaBackend {
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
-    }
-}
-
-/// Where things are; somewhere, before there is memory.
-impl CudaBackend {
-    pub(super) fn at(&self, place: Place) -> Address {
-        if self.is_planning() { SOMEWHERE } else { self.pool.at(place) }
-    }
-
-    /// The same of moments, which a map may lack.
-    pub(super) fn moment_at(&self, place: Place) -> Address {
-        if place.bytes == 0 { Address::NULL } else { self.at(place) }
-    }
-
-    fn of(&self, place: impl FnOnce(&Places) -> Address) -> Address {
-        self.places.as_ref().map_or(SOMEWHERE, place)
-    }
-
-    /// The values of an activity, [position, sample, pitch], of this rank.
-    pub(super) fn values(&self, activity: Activity) -> Address {
-        let slot = &self.slots[activity.0];
-        let before = if slot.gathered { self.rank * 4 * self.capacity * slot.each } else { 0 };
-        slot.place.map_or(SOMEWHERE, |place| self.pool.at(place).offset(before))
-    }
-
-    /// Those of all ranks, one after another.
-    pub(super) fn all_values(&self, activity: Activity) -> Address {
-        self.slots[activity.0].place.map_or(SOMEWHERE, |place| self.pool.at(place))
-    }
-
-    pub(super) fn pixels(&self) -> Address {
-        self.of(|places| places.inbox.pixels(&self.pool))
-    }
-
-    pub(super) fn labels(&self) -> Address {
-        self.of(|places| places.inbox.labels(&self.pool))
-    }
-
-    /// Scales and shifts of bytes, by channel.
-    pub(super) fn scaling(&self) -> [Address; 2] {
-        let of = |number| self.of(|places| places.inbox.scaling(number, &self.pool));
-        [of(0), of(1)]
-    }
-
-    pub(super) fn place(&self) -> Address {
-        self.of(|places| places.inbox.place(&self.pool))
-    }
-
-    /// The constants of a map's optimiser.
-    pub(super) fn optimiser(&self, map: MapId) -> Address {
-        self.of(|places| places.inbox.optimiser(map.0, &self.pool))
-    }
-
-    /// The row of a measure.
-    pub(super) fn measured(&self, measure: Measure) -> Address {
-        self.of(|places| self.pool.at(places.measured).offset(4 * measure as usize * self.capacity))
-    }
-
-    pub(super) fn measures_here(&self) -> *mut f32 {
-        self.places().measured_here
-    }
-
-    /// Plans to keep so many gradients of a map.
-    pub(super) fn keep_gradients(&mut self, map: MapId, gradients: usize) {
-        if let Some(plan) = &mut self.plan {
-            let kept = plan.kept.entry(map.0).or_default();
-            *kept = (*kept).max(gradients);
-        }
-    }
-
-    /// The first gradient that is kept of a map.
-    pub fn gradients(&self, map: MapId) -> Address {
-        self.of(|places| self.pool.at(places.gradients[&map.0]))
-    }
-
-    /// Where all ranks' values of an activity travel rounded.
-    pub(super) fn wire_of(&self, activity: Activity) -> Address {
-        self.pool.at(self.slots[activity.0].wire.expect("what ranks gather has a wire"))
-    }
-
-    /// The same of a map's gradients and changes, and where its parameters are kept as they were.
-    pub(super) fn wire_of_map(&self, map: MapId) -> [Address; 2] {
-        self.places().wires[&map.0].map(|place| self.pool.at(place))
-    }
-
-    /// This rank's part of it.
-    pub fn part_of_gradient(&self, map: MapId) -> Address {
-        self.gradients(map).offset(4 * self.parameters[map.0].owned.start)
-    }
-
-    /// Whether ranks gather a map's factors.
-    pub fn gathers(&self, map: MapId) -> bool {
-        self.gathered[map.0]
-    }
-
-    /// Room for the `parts` next partial sums of the inverse loss.
-    pub(super) fn parts_of_inverse_loss(&mut self, parts: usize) -> Address {
-        let before = self.measured_parts;
-        self.measured_parts += parts;
-        if let Some(plan) = &mut self.plan {
-            plan.measured_parts = plan.measured_parts.max(before + parts);
-        }
-        self.first_part().offset(4 * before * self.batch)
-    }
-
-    pub(super) fn first_part(&self) -> Address {
-        self.of(|places| self.pool.at(places.parts))
-    }
-
-    /// Room for so many floats that a launch uses alone.
-    pub(super) fn partial(&mut self, floats: usize) -> Address {
-        if let Some(plan) = &mut self.plan {
-            plan.partial = plan.partial.max(floats);
-        }
-        self.of(|places| self.pool.at(places.partial))
-    }
-
-    /// What kernels are told of a map for a pass over it.
-    pub(super) fn map(&mut self, id: MapId, pass: Pass) -> (c::Map, &Table) {
-        let (maps, input) = (&self.maps, &self.input);
-        let map = maps.get(id);
-        let (planning, decays) = (self.plan.is_some(), self.decays[id.0]);
-        let table = self.tables.entry((id.0, pass)).or_insert_with(|| {
-            assert!(planning, "a pass over {} was not planned", map.weight.name);
-            Table::new(View::new(map, pass, if id == maps.forward[0] { input } else { &Input::Activity }, decays))
-        });
-        let [starts, links] = table.at(&self.pool).unwrap_or([SOMEWHERE; 2]);
-        let View { rows, pitch, place, .. } = table.view();
-        let [rows, columns, pitch, place] = [*rows, in_fours(map.connectivity.columns), *pitch, *place].map(|size| size as i32);
-        (c::Map { starts: starts.0, links: links.0, rows, columns, pitch, place }, table)
-    }
-
-    /// Says that an activity is read as activities are: the input then must be laid out as one.
-    pub(super) fn read_plainly(&mut self, activity: Activity) {
-        if let (Some(plan), Activity(0)) = (&mut self.plan, activity) {
-            plan.plain_input = true;
-        }
-    }
-
-    pub(super) fn holds(&self, activity: Activity, shape: Shape) -> bool {
-        let own = self.slots[activity.0].shape;
-        (own.positions(), own.channels) == (shape.positions(), shape.channels)
-    }
-
-    /// Checks an update's factors, and plans for what ranks gather.
-    pub(super) fn take_factors(&mut self, update: &Update) -> Result<()> {
-        let map = self.maps.get(update.map);
-        let fits = self.holds(update.pre, map.source) && self.holds(update.post, map.destination);
-        ensure!(fits, "the factors of an update do not fit {}", map.weight.name);
-        if update.map != self.maps.forward[0] {
-            self.read_plainly(update.pre);
-        }
-        if self.is_planning() && self.gathers(update.map) {
-            [update.pre, update.post].into_iter().for_each(|activity| self.slots[activity.0].gathered = true);
-        }
-        Ok(())
     }
 }
