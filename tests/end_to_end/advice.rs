@@ -28,8 +28,11 @@ fn keys_and_values_that_are_advised_are_accepted() {
     let conv = "network.layers=[{kind=\"conv\",kernel=3,channels=2}]";
     let local = conv.replace("conv", "local");
     let pool = "network.layers=[{kind=\"max_pool\",kernel=2,stride=2}]";
+    let dense = "{kind=\"dense\",units=2}";
+    let unread = &format!("network.layers=[{dense},{dense},{{kind=\"dense\",units=2,from=0}}]");
+    let shortcut = &format!("network.layers=[{dense},{dense},{{kind=\"dense\",units=2,shortcut=0}}]");
     // What is refused, for what, and what to set instead: each of the last is accepted on top.
-    let cases: [(&[&str], &str, &[&str]); 15] = [
+    let cases: [(&[&str], &str, &[&str]); 17] = [
         (&["learning.alpah=0.1"], "did you mean `alpha`?", &[]),
         (&["learning.rule=dtpp"], "did you mean \"dtp\"?", &["learning.rule=dtp"]),
         (&["learning.schedule=alternating", "learning.rule=bp"], "use \"parallel\"", &["learning.schedule=parallel"]),
@@ -40,13 +43,19 @@ fn keys_and_values_that_are_advised_are_accepted() {
         ),
         (&["parallel.device=cpu", "parallel.backend=nccl"], "use \"mpi\" or \"auto\"", &["parallel.backend=mpi", "parallel.backend=auto"]),
         (&["parallel.device=cpu", "parallel.wire=bf16"], "use \"f32\"", &["parallel.wire=f32"]),
-        (&["parallel.device=cuda", "training.diagnostics=true"], "use \"cpu\"", &["parallel.device=cpu"]),
+        (
+            &["parallel.kernels=libtorch", "training.diagnostics=true"],
+            "use \"auto\", or on GPUs \"cuda\"",
+            &["parallel.kernels=auto", "parallel.kernels=cuda"],
+        ),
         (
             &[conv],
             "use kind = \"local\", or use one of the rules bp, fa, dfa",
             &[&local, "learning.rule=bp", "learning.rule=fa", "learning.rule=dfa"],
         ),
         (&[pool], "leave it out, or use one of the rules bp, fa, dfa", &["network.layers=[]", "learning.rule=fa"]),
+        (&[shortcut], "leave it out, or use one of the rules bp, fa, dfa", &["network.layers=[]", "learning.rule=wm"]),
+        (&[unread, "learning.rule=bp"], "name it as the `from` or `shortcut` of one above", &[shortcut]),
         (
             &["data.augment=[\"random_crop\"]"],
             "data.crop = [height, width], data.crop_padding, or both",
