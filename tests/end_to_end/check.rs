@@ -64,7 +64,7 @@ fn what_training_refuses_is_refused_in_the_same_words() {
         (&["data.test=\"twelve\"", "network.output=\"linear\""], false),
         (&["data.test=\"named\""], false),
         (&["data.train=\"nowhere\""], false),
-        (&["parallel.device=\"cuda\"", "training.diagnostics=true"], false),
+        (&["parallel.kernels=\"libtorch\"", "training.diagnostics=true"], false),
     ];
     for (sets, expected) in crops.iter().chain(&others) {
         assert_eq!(accepted(&site, 1, sets), *expected, "{sets:?}");
