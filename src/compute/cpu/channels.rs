@@ -4,7 +4,7 @@ use super::elementwise::{Sloped, Values};
 use super::nonlinearity::Through;
 use super::simd::{Kernel, LANES, Simd};
 
-/// Samples `begin..end` of an activity of [position][batch][stride].
+/// Samples `begin..end` of an activity of `[position][batch][stride]`.
 #[derive(Clone, Copy)]
 pub struct Samples {
     pub positions: usize,

@@ -1,4 +1,4 @@
-//! A batch as it comes, [sample][position][channel], laid out as kernels read it, [position][sample][channel].
+//! A batch as it comes, `[sample][position][channel]`, laid out as kernels read it, `[position][sample][channel]`.
 //!
 //! Neighbouring pixels of a sample go to places as far apart as all samples of a position take. A whole image written so would touch every
 //! cache line of the input for each sample, more than caches hold; so it is done in blocks of positions, whose lines stay until they are full.
