@@ -19,6 +19,8 @@ mod sharing;
 pub mod torch;
 mod transport;
 
+use std::sync::Arc;
+
 pub use self::cpu::Exchange;
 pub use self::gather::{gather_bytes, host_names};
 pub use self::mpi::connect;
@@ -26,8 +28,6 @@ pub use self::parameter_memory::{ParameterMemory, parameters};
 pub use self::reduce::reduce_scatter;
 pub use self::sharing::Sharing;
 pub use self::transport::{Handle, Message, Single, Span, Transport};
-use std::sync::Arc;
-
 use anyhow::Result;
 
 use crate::compute::{Backend, OptimizerStep, Update};

@@ -152,9 +152,8 @@ fn variance(transport: &dyn Transport, (values, samples): &Values) -> f64 {
     for first in (0..units).step_by(PIECE) {
         let wide = PIECE.min(units - first);
         let own: Vec<f32> = values.chunks(units).flat_map(|sample| &sample[first..first + wide]).copied().collect();
-        let mut all = vec![0.0f32; transport.size() * own.len()];
         // Ranks hold the samples in the order of the global batch.
-        transport.all_gather(&own, &mut all);
+        let all = transport.all_of(&own);
         for unit in 0..wide {
             let values = || all.chunks_exact(wide).map(|sample| f64::from(sample[unit]));
             let samples = values().len() as f64;

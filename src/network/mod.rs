@@ -118,28 +118,27 @@ impl Network {
         let input = if spatial { image } else { Shape::flat(image.units()) };
         let mut layers: Vec<Layer> = Vec::with_capacity(spec.layers.len() + 1);
         for (index, &kind) in spec.layers.iter().enumerate() {
-            let LayerOptions { from, shortcut, .. } = kind.options();
-            let source = from.map_or(index, |below| below + 1);
-            let shortcut = shortcut.map(|below| below + 1);
-            let shape_of = |activity: usize| if activity == 0 { input } else { layers[activity - 1].output };
-            let shape = shape_of(source);
+            let (source, shortcut) = (kind.source(index), kind.options().shortcut);
+            let shape = source.map_or(input, |below| layers[below].output);
             let every = |stride, channels| Shape { height: shape.height.div_ceil(stride), width: shape.width.div_ceil(stride), channels };
             let output = match kind {
                 LayerSpec::Dense { units, .. } => Shape::flat(units),
                 LayerSpec::Local { channels, stride, .. } | LayerSpec::Conv { channels, stride, .. } => every(stride, channels),
                 LayerSpec::AveragePool { stride, .. } | LayerSpec::MaxPool { stride, .. } => every(stride, shape.channels),
             };
-            if let Some(below) = shortcut.map(shape_of).filter(|below| *below != output) {
-                let from = shortcut.unwrap_or_default() - 1;
+            if let Some(from) = shortcut
+                && layers[from].output != output
+            {
+                let below = layers[from].output;
+                let helps = spec::adapter(from, below, output);
                 bail!(
-                    "network.layers[{index}].shortcut: layer {from} gives {below}, and layer {index} {output}, which cannot be added; {}",
-                    {
-                        let layer = spec::adapter(from, below, output);
-                        format!("let it come from a layer of its own, {layer}, which must stand below layer {index}")
-                    }
+                    "network.layers[{index}].shortcut: layer {from} gives {below}, and layer {index} {output}, which cannot be added; let it \
+                     come from a layer of its own, {helps}, which must stand below layer {index}"
                 );
             }
-            layers.push(Layer { kind, input: shape, output, source, shortcut });
+            // Activities count from the input.
+            let [source, shortcut] = [source, shortcut].map(|layer| layer.map(|layer| layer + 1));
+            layers.push(Layer { kind, input: shape, output, source: source.unwrap_or(0), shortcut });
         }
         let units = match spec.output {
             Output::Softmax => classes,

@@ -35,18 +35,15 @@ impl Spec {
                     return Some(format!("{} has {key} = {below}, which is no layer below it; {wanted}", named(index)));
                 }
             }
-            let Some(below) = from.or(index.checked_sub(1)) else { continue };
+            let Some(below) = layer.source(index) else { continue };
             if matches!(self.layers[below], LayerSpec::Dense { .. }) && !matches!(layer, LayerSpec::Dense { .. }) {
                 let [layer, below] = [named(index), named(below)];
                 return Some(format!("{layer} stands above {below}, which leaves no image to read; put dense layers last"));
             }
         }
         let is_read = |index: usize| {
-            index + 1 == self.layers.len()
-                || self.layers.iter().enumerate().any(|(above, layer)| {
-                    let LayerOptions { from, shortcut, .. } = layer.options();
-                    shortcut == Some(index) || from.map_or(above == index + 1, |from| from == index)
-                })
+            let reads = |(above, layer): (usize, &LayerSpec)| [layer.source(above), layer.options().shortcut].contains(&Some(index));
+            index + 1 == self.layers.len() || self.layers.iter().enumerate().any(reads)
         };
         let unread = (0..self.layers.len()).find(|index| !is_read(*index))?;
         Some(format!("no layer reads {}; leave it out, or name it as the `from` or `shortcut` of one above", named(unread)))
@@ -202,6 +199,11 @@ impl LayerSpec {
             | LayerSpec::AveragePool { options, .. }
             | LayerSpec::MaxPool { options, .. } => options,
         }
+    }
+
+    /// The layer that it reads as layer `index`; none where that is the input.
+    pub fn source(&self, index: usize) -> Option<usize> {
+        self.options().from.or(index.checked_sub(1))
     }
 
     pub fn nonlinearity(&self) -> Nonlinearity {

@@ -47,13 +47,13 @@ impl Forward {
     /// `h_l = s_l(W_l h_{l-1} + b_l)` up to the output, its error, and the measures. A shortcut's activity is added before s_l. Normalised
     /// layers take their running statistics: this is for evaluations, and for rules that train no such layers.
     pub fn run(&self, backend: &mut dyn Backend) {
-        (0..self.depth()).for_each(|layer| {
+        for layer in 0..self.depth() {
             self.pass(backend, layer);
             if let Some(normalization) = &self.normalizations[layer] {
                 normalization.evaluate(backend, self.before_shortcut(layer));
             }
             self.end(backend, layer);
-        });
+        }
         self.finish(backend);
     }
 

@@ -32,8 +32,8 @@ pub struct Normalization {
     drift: Activity,
     /// Error of `sums`.
     error: Activity,
-    /// Mean and `1 / sqrt(variance + 1e-5)` that x was made by.
-    made_by: RefCell<[Vec<f32>; 2]>,
+    /// Mean and `1 / sqrt(variance + 1e-5)` that x was made by, and the scale.
+    made_by: RefCell<[Vec<f32>; 3]>,
 }
 
 impl Normalization {
@@ -87,21 +87,19 @@ impl Normalization {
         let inverses: Vec<f32> = variance.iter().map(inverse).collect();
         let [scale, shift] = halves(&backend.read_parameter(self.affine, Part::Weight, Buffer::Weights));
         backend.map_channels(self.sums, mean, &products(&scale, &inverses), &shift, destination);
-        self.made_by.replace([mean.to_vec(), inverses]);
+        self.made_by.replace([mean.to_vec(), inverses, scale]);
     }
 
     /// From the error of y to that of what the weights yield, through the statistics: the scale and the shift learn. Collective.
     pub fn through(&self, step: &mut dyn Step, delta: Activity) -> Activity {
         let made_by = self.made_by.borrow();
-        let [mean, inverses] = &*made_by;
+        let [mean, inverses, scale] = &*made_by;
         step.backend().channel_sums(delta, &vec![0.0; self.channels], Some((self.sums, [mean, inverses])), self.products);
         step.update(Update { map: self.affine, pre: self.one, post: self.products });
         let (totals, count) = self.totals(step, self.products);
         let [with_x, alone] = totals.map(|sums| sums.iter().map(|sum| (sum / count) as f32).collect::<Vec<_>>());
-        let backend = step.backend();
-        let [scale, _] = halves(&backend.read_parameter(self.affine, Part::Weight, Buffer::Weights));
-        let of_channels = [&products(&scale, inverses)[..], &alone, mean, &products(&with_x, inverses)];
-        backend.through_channels(delta, self.sums, of_channels, self.error);
+        let of_channels = [&products(scale, inverses)[..], &alone, mean, &products(&with_x, inverses)];
+        step.backend().through_channels(delta, self.sums, of_channels, self.error);
         self.error
     }
 

@@ -67,7 +67,6 @@ pub fn evaluate(
 fn in_order(mut own: Vec<f32>, parts: &[usize], transport: &dyn Transport) -> Vec<f32> {
     let longest = parts.iter().copied().max().unwrap_or(0);
     own.resize(longest, 0.0);
-    let mut all = vec![0.0; longest * parts.len()];
-    transport.all_gather(&own, &mut all);
+    let all = transport.all_of(&own);
     all.chunks(longest.max(1)).zip(parts).flat_map(|(values, len)| &values[..*len]).copied().collect()
 }

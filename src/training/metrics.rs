@@ -129,8 +129,7 @@ impl Tally {
         if steps == 0 {
             return;
         }
-        let mut all = vec![0.0; self.pending.len() * transport.size()];
-        transport.all_gather(&self.pending, &mut all);
+        let all = transport.all_of(&self.pending);
         let (of_rank, of_step) = (self.pending.len(), self.pending.len() / steps);
         let samples = of_step / Measure::COUNT;
         for (step, trained_inverse) in self.trained_inverse.iter().enumerate() {

@@ -3,29 +3,24 @@
 use std::marker::PhantomData;
 use std::time::Instant;
 
+use super::CpuBackend;
 use super::channels::{ChannelSums, MapChannels, Samples, ThroughChannels, padded};
 use super::elementwise::Sloped;
 use super::nonlinearity::through;
-use super::operations::PARALLEL_VECTORS;
-use super::simd::{Isa, LANES};
-use super::{CpuBackend, Slot};
+use super::simd::Isa;
 use crate::compute::Activity;
 use crate::network::Shape;
 use crate::observe::{Doing, span};
 
 impl CpuBackend {
-    /// Runs `body` over the samples of activities shaped as `slot`, `operands` of which are read or written.
-    fn by_channel(&mut self, slot: Slot, operands: usize, body: impl Fn(Isa, Samples) + Sync) {
+    /// Runs `body` over the samples of activities shaped as `like`, `operands` of which are read or written.
+    fn by_channel(&mut self, like: Activity, operands: usize, body: impl Fn(Isa, Samples) + Sync) {
         let started = Instant::now();
         let _span = span(Doing::Elementwise, None);
-        let (positions, batch, stride) = (slot.shape.positions(), self.batch, slot.stride);
-        let elements = positions * batch * stride;
-        let parts = if elements / LANES < PARALLEL_VECTORS { 1 } else { 4 * self.pool.threads() };
-        let isa = self.isa;
-        self.pool.run_ranges(batch, parts, |range| {
-            body(isa, Samples { positions, batch, stride, begin: range.start, end: range.end });
-        });
-        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
+        let slot = self.place(like);
+        let (positions, batch, stride, isa) = (slot.shape.positions(), self.batch, slot.stride, self.isa);
+        self.by_sample(like, |begin, end| body(isa, Samples { positions, batch, stride, begin, end }));
+        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * self.elements(like)) as f64);
     }
 
     pub(super) fn fill_channels(&mut self, destination: Activity, values: &[f32]) {
@@ -40,13 +35,13 @@ impl CpuBackend {
         let (slot, to) = (self.place(a), self.place(destination));
         assert_eq!(to.shape, Shape::flat(2 * slot.shape.channels), "two sums for each channel");
         let around = padded(around, slot.stride);
-        let [a, out] = [a, destination].map(|activity| self.values(activity));
+        let [values, out] = [a, destination].map(|activity| self.values(activity));
         let of_b = b.map_or_else(Default::default, |(_, of_channels)| of_channels.map(|values| padded(values, slot.stride)));
         let b = b.map(|(b, _)| (self.values(b), [&of_b[0][..], &of_b[1][..]]));
         let (channels, to_stride) = (slot.shape.channels, to.stride);
         // SAFETY: a and b have the slot's shape, the destination two numbers a channel, and this thread alone has the samples.
-        self.by_channel(slot, 1 + usize::from(b.is_some()), |isa, samples| unsafe {
-            isa.run(ChannelSums { samples, channels, a, around: &around, b, to: out, to_stride });
+        self.by_channel(a, 1 + usize::from(b.is_some()), |isa, samples| unsafe {
+            isa.run(ChannelSums { samples, channels, a: values, around: &around, b, to: out, to_stride });
         });
     }
 
@@ -57,7 +52,7 @@ impl CpuBackend {
         through!(slot.nonlinearity, N => {
             let [y, pre_activation] = [self.values(destination), self.pre_activations(destination)];
             // SAFETY: both have the slot's shape, and this thread alone has the samples.
-            self.by_channel(slot, 2, |isa, samples| unsafe {
+            self.by_channel(destination, 2, |isa, samples| unsafe {
                 let to = Sloped::<N> { y, pre_activation, nonlinearity: PhantomData };
                 isa.run(MapChannels { samples, a, subtract: &subtract, scale: &scale, shift: &shift, to });
             });
@@ -65,12 +60,12 @@ impl CpuBackend {
     }
 
     pub(super) fn through_each_channel(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
-        let slot = self.place(delta);
-        let [factor, mean, around, slope] = of_channels.map(|values| padded(values, slot.stride));
-        let [delta, a, to] = [delta, a, destination].map(|activity| self.values(activity));
-        // SAFETY: all three have the slot's shape, and this thread alone has the samples.
-        self.by_channel(slot, 3, |isa, samples| unsafe {
-            isa.run(ThroughChannels { samples, delta, a, factor: &factor, mean: &mean, around: &around, slope: &slope, to });
+        let stride = self.place(delta).stride;
+        let [factor, mean, around, slope] = of_channels.map(|values| padded(values, stride));
+        let [error, a, to] = [delta, a, destination].map(|activity| self.values(activity));
+        // SAFETY: all three have one shape, and this thread alone has the samples.
+        self.by_channel(delta, 3, |isa, samples| unsafe {
+            isa.run(ThroughChannels { samples, delta: error, a, factor: &factor, mean: &mean, around: &around, slope: &slope, to });
         });
     }
 }

@@ -23,7 +23,7 @@ use crate::network::{MapId, Pool, Role, Shape};
 use crate::observe::{Doing, span};
 
 /// Below this many vectors a pass is done before other threads would have begun.
-pub(super) const PARALLEL_VECTORS: usize = 8192;
+const PARALLEL_VECTORS: usize = 8192;
 
 impl CpuBackend {
     fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {

@@ -17,7 +17,7 @@ use crate::network::{Map, MapId, Output, Pool as Pooling, Role, Shape};
 use crate::observe::{Doing, span};
 
 /// What networks with batch normalisation are refused for, when a backend is made.
-pub const WITHOUT_NORMALIZATION: &str = "the kernels for GPUs of this program do not normalise";
+const WITHOUT_NORMALIZATION: &str = "the kernels for GPUs of this program do not normalise";
 
 /// What kernels call a nonlinearity.
 fn code(nonlinearity: Nonlinearity) -> i32 {
