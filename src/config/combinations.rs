@@ -73,6 +73,12 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             return Err((key, "Nesterov's look ahead is along a momentum, which is 0; give one, 0.9 for example".to_owned()));
         }
     }
+    if config.learning.rule.uses(Setting::Modulation) && config.parallel.precision != Precision::F32 {
+        let rule = config.learning.rule.name();
+        let why =
+            format!("{rule} learns from the difference of two passes, which can be smaller than what such products lose; use \"f32\"");
+        return Err(("parallel.precision", why));
+    }
     if config.parallel.device == Device::Cpu && config.parallel.backend == TransportChoice::Nccl {
         return Err(("parallel.backend", "\"nccl\" joins GPUs, and parallel.device is \"cpu\"; use \"mpi\" or \"auto\"".to_owned()));
     }

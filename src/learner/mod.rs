@@ -7,6 +7,7 @@ mod engine;
 mod executor;
 mod optimizer;
 pub mod replicas;
+pub mod self_test;
 
 pub use devices::choose as choose_device;
 pub use diagnostics::LayerDiagnostics;

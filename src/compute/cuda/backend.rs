@@ -155,6 +155,12 @@ pub struct CudaBackend {
     pub(super) running: RefCell<String>,
 }
 
+impl Drop for CudaBackend {
+    fn drop(&mut self) {
+        self.pool.release(&*self.gpu);
+    }
+}
+
 impl CudaBackend {
     /// A backend for `maps` of `network` on `gpu`, without memory: [`CudaBackend::allocate`] gives it some, when what it is for was
     /// planned.

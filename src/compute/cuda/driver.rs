@@ -32,6 +32,7 @@ bind! {
         set_context: "cuCtxSetCurrent" (*mut c_void);
         memory_info: "cuMemGetInfo_v2" (*mut usize, *mut usize);
         allocate: "cuMemAlloc_v2" (*mut u64, usize);
+        release: "cuMemFree_v2" (u64);
         allocate_host: "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
         upload: "cuMemcpyHtoDAsync_v2" (u64, *const c_void, usize, *mut c_void);
         download: "cuMemcpyDtoHAsync_v2" (*mut c_void, u64, usize, *mut c_void);
@@ -99,7 +100,7 @@ const RECORD_IN_GRAPH: c_uint = 1;
 #[derive(Clone, Copy)]
 pub struct Module(*mut c_void);
 
-/// One GPU and its primary context, which libtorch uses too. Streams, events and kernels live as long as the process.
+/// One GPU and its primary context, which libtorch uses too. Streams, events, kernels and graphs live as long as the process.
 pub struct Driver {
     functions: Functions,
     device: c_int,
@@ -229,6 +230,11 @@ impl Gpu for Driver {
         let mut at = 0;
         self.check("cuMemAlloc", unsafe { (self.functions.allocate)(&mut at, bytes.max(1)) })?;
         Ok(Address(at))
+    }
+
+    fn release(&self, at: Address) -> Result<()> {
+        self.enter()?;
+        self.check("cuMemFree", unsafe { (self.functions.release)(at.0) })
     }
 
     fn page_locked(&self, bytes: usize) -> Result<*mut u8> {

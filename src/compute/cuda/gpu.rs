@@ -61,8 +61,11 @@ pub trait Gpu {
     /// Bytes that are free, and all.
     fn memory(&self) -> Result<(u64, u64)>;
 
-    /// Memory of the GPU, for as long as the process lives.
+    /// Memory of the GPU, until [`Gpu::release`].
     fn allocate(&self, bytes: usize) -> Result<Address>;
+
+    /// Gives back what [`Gpu::allocate`] gave, and waits for those that use it.
+    fn release(&self, at: Address) -> Result<()>;
 
     /// Zeroed memory of the host that the GPU reaches by itself, for as long as the process lives.
     fn page_locked(&self, bytes: usize) -> Result<*mut u8>;

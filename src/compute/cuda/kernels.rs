@@ -3,7 +3,7 @@
 //! A kernel takes one structure ([`arguments`]); [`launches`] knows how its work is divided. The same sources run on a CPU ([`emulation`]).
 
 pub mod arguments;
-mod cache;
+pub mod cache;
 pub mod emulation;
 pub mod launches;
 pub mod tables;

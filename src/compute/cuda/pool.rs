@@ -70,6 +70,12 @@ impl Pool {
         self.base.expect("memory is taken before the first step").offset(place.start)
     }
 
+    /// Gives it back, where it was taken.
+    pub fn release(&mut self, gpu: &dyn Gpu) {
+        // A GPU that fails says so elsewhere.
+        let _ = self.base.take().map(|base| gpu.release(base));
+    }
+
     /// All of it.
     pub fn whole(&self) -> (Address, usize) {
         (self.base.expect("memory is taken before the first step"), self.bytes)

@@ -229,6 +229,10 @@ fn combinations_without_meaning_are_refused() {
         (&[SHORTCUT, "learning.rule=pepita"], Some("layer 2 has the key shortcut, which rule \"pepita\" cannot train")),
         (&["learning.rule=pepita", "learning.modulation=0"], Some("learning.modulation")),
         (
+            &["learning.rule=pepita", "parallel.precision=tf32", "parallel.device=cuda"],
+            Some("parallel.precision: pepita learns from the difference of two passes"),
+        ),
+        (
             &[SHORTCUT],
             Some("network.layers: layer 2 has the key shortcut, which rule \"dtp\" cannot train; leave it out, or use one of the rules bp"),
         ),

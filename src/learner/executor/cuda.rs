@@ -23,6 +23,7 @@ use crate::exchange::{Optimizers, Sharing, Transport};
 use crate::exit::Exit;
 use crate::learner::diagnostics::{self, Compared, LayerDiagnostics};
 use crate::learner::engine::{self, Engine};
+use crate::learner::self_test;
 use crate::network::{Maps, Network};
 use crate::observe::Doing;
 use crate::rules::{self, Comparison, Diagnosis, Phase, Rule, Step};
@@ -58,6 +59,8 @@ pub(super) fn on_device(
         .with("the GPU's compute capability", format!("{major}.{minor}"))
         .with("the compiler of kernels (NVRTC)", format!("{}.{}", nvrtc.0, nvrtc.1));
     agree(&facts, &**transport)?;
+    let gpu: Rc<dyn Gpu> = driver.clone();
+    self_test::once(config, network, &gpu, transport.size(), (nvrtc, driver.version()?), threads)?;
     let (executor, rule) =
         OnGpu::new(config, network, maps, transport, Chosen { gpu: driver.clone(), driver: Some(driver), index }, threads)?;
     Ok((Box::new(executor), rule))

@@ -3,6 +3,7 @@
 mod failures;
 mod parameters;
 mod ranks;
+mod self_test;
 pub mod stand_in;
 mod steps;
 

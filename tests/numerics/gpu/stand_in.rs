@@ -86,6 +86,8 @@ pub struct StandIn {
     pub log: RefCell<Vec<String>>,
     /// A launch that fails, by the beginning of its kernel's name and the times that it goes well before, and how.
     pub fault: RefCell<Option<(&'static str, usize, Failure)>>,
+    /// A kernel that does nothing, by its name.
+    pub skipped: RefCell<Option<String>>,
     failed: RefCell<Option<Failure>>,
     pub replays: Cell<usize>,
     /// Bytes of the GPU's memory that were taken.
@@ -107,6 +109,7 @@ impl StandIn {
             emulations: RefCell::default(),
             log: RefCell::default(),
             fault: RefCell::default(),
+            skipped: RefCell::default(),
             failed: RefCell::default(),
             replays: Cell::new(0),
             taken: Cell::new(0),
@@ -217,7 +220,7 @@ impl StandIn {
                         }
                         *times -= 1;
                     }
-                    if self.failed.borrow().is_none() {
+                    if self.failed.borrow().is_none() && self.skipped.borrow().as_ref() != Some(&name) {
                         let emulations = self.emulations.borrow();
                         let emulation = emulations.iter().find(|emulation| emulation.kernels.contains(&launch.kernel));
                         emulation.expect("kernels are loaded before they are launched").emulation.launch(&launch)?;
@@ -283,6 +286,17 @@ impl Gpu for StandIn {
         self.taken.set(self.taken.get() + bytes);
         // Not a number, wherever it is read before it was written.
         Ok(Address(self.room(bytes, 0xff) as u64))
+    }
+
+    fn release(&self, at: Address) -> Result<()> {
+        self.outside_of_capture("cuMemFree")?;
+        let blocks = self.blocks.borrow();
+        let (_, layout) = blocks.iter().find(|(start, _)| *start == at.0 as usize).expect("memory is given back that was taken");
+        self.taken.set(self.taken.get() - layout.size());
+        // Until the stand-in ends it stays readable, and is not a number.
+        // SAFETY: the block is as long as its layout says.
+        unsafe { (at.0 as *mut u8).write_bytes(0xff, layout.size()) };
+        Ok(())
     }
 
     fn page_locked(&self, bytes: usize) -> Result<*mut u8> {

@@ -1,4 +1,4 @@
-//! Compiled kernels on disk, so that a machine compiles each once.
+//! Compiled kernels on disk, so that a machine compiles each once; and that they were tested.
 //!
 //! A file is named by kernel and key, the hash of all that its code depends on, and begins with the key and a checksum. It is written under
 //! another name and then renamed: ranks that start at once each find a whole file or none. What cannot be read or written is passed over,
@@ -45,6 +45,14 @@ impl Cache {
         let (major, minor) = capability;
         Entry { path: self.folder.join(format!("{name}-sm_{major}{minor}-{key:016x}.cubin")), key }
     }
+
+    /// An entry without content, which is there where `what` went well on a GPU of the name `gpu`.
+    pub fn record(&self, gpu: &str, what: &str) -> Entry {
+        let mut hasher = DefaultHasher::new();
+        (gpu, what).hash(&mut hasher);
+        let key = hasher.finish();
+        Entry { path: self.folder.join(format!("tested-{key:016x}")), key }
+    }
 }
 
 impl Entry {
@@ -62,7 +70,7 @@ impl Entry {
     }
 
     fn pass_over<T>(&self, reason: &dyn std::fmt::Display) -> Option<T> {
-        log::warn!("{} is compiled again: {reason}", self.path.display());
+        log::warn!("{} is made again: {reason}", self.path.display());
         None
     }
 
@@ -71,7 +79,7 @@ impl Entry {
         static SAID: Once = Once::new();
         if let Err(error) = self.try_write(image) {
             let path = self.path.display();
-            SAID.call_once(|| log::warn!("compiled kernels are not kept, and compiled again at each start: {path}: {error}"));
+            SAID.call_once(|| log::warn!("what was compiled and tested is not kept, and done again at each start: {path}: {error}"));
         }
     }
 
