@@ -15,7 +15,7 @@ SHELL := bash
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
-setup: ## install what a build needs: a C compiler, Open MPI, libclang, nasm; where there is a GPU, or GPU=yes, libtorch too
+setup: ## install what a build needs: a C compiler, Open MPI, libclang, nasm; where there is a GPU, or GPU=yes, NVRTC and NCCL
 	@scripts/setup
 
 build: setup ## compile biodist, biodist-launch and data-prep into target/release
@@ -50,5 +50,5 @@ wheel: manual ## a Python wheel in dist/, with the programs and the package that
 manual: build
 	cargo build --release --locked $$(. scripts/common.sh; features) --example manual
 
-clean: ## remove what was compiled; libtorch, data and runs stay
+clean: ## remove what was compiled; libraries, data and runs stay
 	cargo clean

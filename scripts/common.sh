@@ -29,18 +29,21 @@ apt_install() {
     fi
 }
 
-# Whether libtorch is to compute on GPUs here: GPU=yes or GPU=no says so, else the NVIDIA driver or its device does.
+# Whether the program is to compute on GPUs here: GPU says so, else the NVIDIA driver or its device does.
 wants_gpu() {
     case ${GPU:-auto} in
-        yes) return 0 ;;
+        yes | libtorch) return 0 ;;
         no) return 1 ;;
         auto) [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidia0 ] || ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' ;;
-        *) die "GPU is '$GPU': give yes or no" ;;
+        *) die "GPU is '$GPU': give yes, no or libtorch" ;;
     esac
 }
 
+# Whether it is to have libtorch's kernels for GPUs too.
+wants_libtorch() { wants_gpu && [ "${GPU:-}" = libtorch ]; }
+
 # What cargo is to build biodist with.
-features() { ! wants_gpu || echo --features torch; }
+features() { ! wants_libtorch || echo --features torch; }
 
 # The folder that cargo builds into: target, unless the user has it elsewhere.
 target_folder() { cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'; }

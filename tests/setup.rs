@@ -104,26 +104,28 @@ fn setup(arguments: &[&str], variables: &[(&str, &str)]) -> String {
 #[test]
 fn setup_begins_with_the_check() {
     let wrong_torch = |gpu: &'static str| [("LIBTORCH_USE_PYTORCH", "1"), ("GPU", gpu)];
-    for said in [setup(&[], &wrong_torch("yes")), setup(&["tests"], &wrong_torch("no"))] {
+    for said in [setup(&[], &wrong_torch("libtorch")), setup(&["tests"], &wrong_torch("no"))] {
         assert!(said.starts_with("error: LIBTORCH_USE_PYTORCH is '1'"), "{said}");
     }
     let wrong_both = [("LIBTORCH_USE_PYTORCH", "1"), ("GPU", "no"), ("RUSTC", "no-such-compiler")];
     assert!(setup(&[], &wrong_both).starts_with("error: RUSTC is 'no-such-compiler'"));
-    assert!(setup(&[], &[("GPU", "maybe")]).starts_with("error: GPU is 'maybe': give yes or no"));
+    assert!(setup(&[], &[("GPU", "maybe")]).starts_with("error: GPU is 'maybe': give yes, no or libtorch"));
     assert!(setup(&["test"], &[]).starts_with("error: usage: scripts/setup [tests]"));
 }
 
 /// A build has libtorch where it is asked for, and says nothing of it elsewhere.
 #[test]
-fn libtorch_is_built_in_where_a_gpu_is() {
+fn libtorch_is_built_in_where_it_is_asked_for() {
     let features = |gpu: &str| {
         let mut command = Command::new("bash");
         command.args(["-c", "set -euo pipefail; . scripts/common.sh; features"]).current_dir(env!("CARGO_MANIFEST_DIR"));
         let output = command.env("GPU", gpu).output().unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     };
-    assert_eq!(features("yes"), (true, "--features torch\n".to_owned()));
-    assert_eq!(features("no"), (true, String::new()));
+    assert_eq!(features("libtorch"), (true, "--features torch\n".to_owned()));
+    for without in ["yes", "no"] {
+        assert_eq!(features(without), (true, String::new()));
+    }
     assert_eq!(features("maybe"), (false, String::new()));
     let made = Command::new("make").args(["--dry-run", "--always-make", "build", "test"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let said = String::from_utf8(made.unwrap().stdout).unwrap();

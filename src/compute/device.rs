@@ -33,15 +33,9 @@ pub enum Kernels {
 }
 
 impl Kernels {
-    /// What `parallel.kernels` means on a GPU: with "auto" libtorch's where the program has it, as this program's own have not run on a GPU
-    /// yet.
+    /// What `parallel.kernels` means on a GPU.
     pub fn on_gpu(choice: KernelChoice) -> Kernels {
-        match choice {
-            KernelChoice::Cuda => Kernels::Own,
-            KernelChoice::Libtorch => Kernels::Libtorch,
-            _ if cfg!(feature = "torch") => Kernels::Libtorch,
-            _ => Kernels::Own,
-        }
+        if choice == KernelChoice::Libtorch { Kernels::Libtorch } else { Kernels::Own }
     }
 }
 
@@ -58,8 +52,6 @@ pub enum Lack {
     Compiler(String),
     /// The driver shows none.
     Gpu,
-    /// This program's kernels compute where they are asked for, not by themselves.
-    Untried,
 }
 
 impl fmt::Display for Lack {
@@ -67,47 +59,35 @@ impl fmt::Display for Lack {
         match self {
             Lack::Libtorch => write!(
                 out,
-                "this biodist was built without libtorch; `GPU=yes make setup && cargo build --release --features torch` builds it with \
-                 libtorch, and parallel.kernels = \"cuda\" needs none"
+                "this biodist was built without libtorch; `GPU=libtorch make setup && cargo build --release --features torch` builds it \
+                 with libtorch, and parallel.kernels = \"cuda\" needs none"
             ),
             Lack::Driver(reason) => write!(out, "this machine has no NVIDIA driver ({reason})"),
             Lack::Libraries(reason) => {
-                write!(out, "libtorch was installed without its NVIDIA libraries ({reason}); `GPU=yes make setup` installs them")
+                write!(out, "libtorch was installed without its NVIDIA libraries ({reason}); `GPU=libtorch make setup` installs them")
             }
             Lack::Compiler(reason) => {
-                write!(
-                    out,
-                    "NVRTC, which compiles the kernels, is not here ({reason}); `{INSTALL}`, in the folder of the sources, installs it"
-                )
+                write!(out, "NVRTC, which compiles the kernels, is not here ({reason}); `GPU=yes make setup` installs it")
             }
             Lack::Gpu => write!(out, "the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES may hide it)"),
-            Lack::Untried => write!(
-                out,
-                "this biodist was built without libtorch (`GPU=yes make setup && cargo build --release --features torch` builds it with \
-                 libtorch), and its own kernels, which have not run on a GPU yet, compute where parallel.device = \"cuda\" asks for them"
-            ),
         }
     }
 }
-
-/// What brings NVIDIA's libraries for this program's kernels.
-const INSTALL: &str = "pip install --target .nvidia 'nvidia-cuda-nvrtc==13.0.*' nvidia-nccl-cu13";
 
 impl Lack {
     /// Whether there are GPUs all the same.
     fn idles_gpus(&self) -> bool {
         match self {
-            Lack::Libtorch | Lack::Untried => driver::gpus().is_ok_and(|gpus| gpus > 0),
+            Lack::Libtorch => driver::gpus().is_ok_and(|gpus| gpus > 0),
             Lack::Libraries(_) | Lack::Compiler(_) => true,
             Lack::Driver(_) | Lack::Gpu => false,
         }
     }
 }
 
-/// GPUs that kernels of `kernels` can compute on, at least one, where `parallel.device` is `choice`.
-fn gpus(choice: DeviceChoice, kernels: KernelChoice) -> Result<usize, Lack> {
+/// GPUs that kernels of `kernels` can compute on, at least one.
+fn gpus(kernels: KernelChoice) -> Result<usize, Lack> {
     match Kernels::on_gpu(kernels) {
-        Kernels::Own if choice == DeviceChoice::Auto && kernels != KernelChoice::Cuda => Err(Lack::Untried),
         Kernels::Own => gpus_of_driver(),
         Kernels::Libtorch => gpus_of_libtorch(),
     }
@@ -132,7 +112,7 @@ fn gpus_of_driver() -> Result<usize, Lack> {
 
 /// GPUs that several processes of this machine can share where `parallel.device` is `choice`, and `parallel.kernels` `kernels`.
 pub fn shared(choice: DeviceChoice, kernels: KernelChoice) -> usize {
-    if choice == DeviceChoice::Cpu { 0 } else { gpus(choice, kernels).unwrap_or(0) }
+    if choice == DeviceChoice::Cpu { 0 } else { gpus(kernels).unwrap_or(0) }
 }
 
 /// GPUs that this process computes on unless it is told otherwise.
@@ -149,7 +129,7 @@ pub fn choose(choice: DeviceChoice, kernels: KernelChoice, local_rank: usize) ->
     if choice == DeviceChoice::Cpu {
         return Ok(Device::Cpu);
     }
-    match gpus(choice, kernels) {
+    match gpus(kernels) {
         Ok(gpus) => Ok(Device::Cuda(local_rank % gpus)),
         Err(lack) if choice == DeviceChoice::Cuda => {
             Err(Exit::Usage.error(format!("parallel.device = \"cuda\": {lack}; use \"auto\" or \"cpu\" to compute on the CPU")))
@@ -194,9 +174,8 @@ mod tests {
         let said = |lack: Lack| lack.to_string();
         assert!(said(Lack::Libtorch).contains("--features torch"));
         assert!(said(Lack::Driver("libcuda.so.1: cannot open".into())).contains("no NVIDIA driver (libcuda.so.1"));
-        assert!(said(Lack::Libraries("libcudnn.so.9".into())).contains("GPU=yes make setup"));
-        assert!(said(Lack::Compiler("libnvrtc.so.13".into())).contains("--target .nvidia"));
+        assert!(said(Lack::Libraries("libcudnn.so.9".into())).contains("`GPU=libtorch make setup`"));
+        assert!(said(Lack::Compiler("libnvrtc.so.13".into())).contains("`GPU=yes make setup`"));
         assert!(said(Lack::Gpu).contains("CUDA_VISIBLE_DEVICES"));
-        assert!(said(Lack::Untried).contains("parallel.device = \"cuda\""));
     }
 }

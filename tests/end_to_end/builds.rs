@@ -68,7 +68,7 @@ fn a_gpu_is_refused_with_a_command_that_builds_for_one() {
     assert!(said.contains("parallel.device = \"cuda\": this biodist was built without libtorch"), "{said}");
 
     let advice = said.split('`').nth(1).expect("a command in the message").split(" && ").collect::<Vec<_>>();
-    assert_eq!(advice[0], "GPU=yes make setup");
+    assert_eq!(advice[0], "GPU=libtorch make setup");
     let options = advice[1].strip_prefix("cargo build --release ").expect("cargo builds");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["tree", "--offline", "--locked", "--invert", "tch", "--depth", "1"]).args(options.split(' '));
@@ -78,18 +78,20 @@ fn a_gpu_is_refused_with_a_command_that_builds_for_one() {
 }
 
 /// A driver with one GPU, as far as the program asks.
-#[cfg(not(feature = "torch"))]
 const DRIVER: &str = "int cuInit(unsigned flags) { return flags; } int cuDeviceGetCount(int* count) { *count = 1; return 0; }";
+/// What is no compiler of kernels, in the place of one.
+const COMPILER: &str = "int nothing;";
 
-#[cfg(not(feature = "torch"))]
 #[test]
 fn that_a_gpu_stays_idle_is_said_once() {
     let site = Site::new();
     let config = site.configure("idle", "rule = \"bp\"", "[training]\nmax_steps = 2");
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-    std::fs::write(site.path("driver.c"), DRIVER).unwrap();
-    let compile = ["-shared", "-fPIC", "-o", "libcuda.so.1", "driver.c"];
-    assert!(Command::new(compiler).args(compile).current_dir(site.path("")).status().unwrap().success());
+    for (library, source) in [("libcuda.so.1", DRIVER), ("libnvrtc.so.13", COMPILER)] {
+        std::fs::write(site.path("library.c"), source).unwrap();
+        let compile = ["-shared", "-fPIC", "-o", library, "library.c"];
+        assert!(Command::new(&compiler).args(compile).current_dir(site.path("")).status().unwrap().success());
+    }
     let idle = |run: &str, device: &str, driver: bool| {
         let device = format!("parallel.device={device}");
         let mut command = site.command(2, &["train", &config, "--out", run, "--set", &device]);
@@ -102,7 +104,9 @@ fn that_a_gpu_stays_idle_is_said_once() {
     };
     let said = idle("auto", "auto", true);
     assert_eq!(said.len(), 1, "{said:?}");
-    for words in ["computing on the CPU, not on this machine's GPU", "built without libtorch", "cargo build"] {
+    for words in
+        ["computing on the CPU, not on this machine's GPU", "NVRTC, which compiles the kernels, is not here (", "`GPU=yes make setup`"]
+    {
         assert!(said[0].contains(words), "{said:?}");
     }
     assert!(idle("cpu", "cpu", true).is_empty(), "who chose the CPU knows");

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use biodist::compute::cuda::Gpu;
 use biodist::compute::cuda::driver::{self, Driver};
-#[cfg(feature = "torch")]
-use biodist::compute::device;
 use biodist::compute::device::Device;
 use biodist::compute::{Batch, Buffer, Measure, Part};
+#[cfg(feature = "torch")]
+use biodist::compute::{device, settings::KernelChoice};
 use biodist::config::{self, Config, Rule, Schedule};
 use biodist::exchange::Single;
 use biodist::learner::Engine;
@@ -38,7 +38,7 @@ pub fn kernels() -> Vec<&'static str> {
 /// Devices that libtorch has here.
 #[cfg(feature = "torch")]
 pub fn devices() -> Vec<Device> {
-    let gpu = (device::count() > 0).then_some(Device::Cuda(0));
+    let gpu = (device::shared(config::Device::Auto, KernelChoice::Libtorch) > 0).then_some(Device::Cuda(0));
     if gpu.is_none() {
         eprintln!("skipped: there is no GPU");
     }

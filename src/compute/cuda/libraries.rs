@@ -40,12 +40,14 @@ pub(super) fn folder_of(function: *mut c_void) -> Option<PathBuf> {
     Path::new(name.to_str().ok()?).parent().map(Path::to_owned)
 }
 
-/// Library folders of NVIDIA's wheels, `nvidia/*/lib`: beside the `torch` folder, where libtorch came as a wheel, and in `.nvidia` of the
-/// sources that this program was built from.
+/// Library folders of NVIDIA's wheels, `nvidia/*/lib`: beside the `torch` folder, where libtorch came as a wheel; where `make install` puts
+/// them; and in `.nvidia` of the sources that this program was built from.
 fn wheels() -> Vec<PathBuf> {
     let libtorch = symbol(c"_ZN2at13globalContextEv").and_then(folder_of);
     let beside = libtorch.as_deref().and_then(|lib| lib.ancestors().nth(2)).map(Path::to_owned);
-    let sites = beside.into_iter().chain([Path::new(env!("CARGO_MANIFEST_DIR")).join(".nvidia")]);
+    let program = std::env::current_exe().ok();
+    let installed = program.as_deref().and_then(|program| program.ancestors().nth(2)).map(|prefix| prefix.join("lib/biodist"));
+    let sites = beside.into_iter().chain(installed).chain([Path::new(env!("CARGO_MANIFEST_DIR")).join(".nvidia")]);
     let entries = sites.filter_map(|site| std::fs::read_dir(site.join("nvidia")).ok()).flatten().flatten();
     entries.map(|entry| entry.path().join("lib")).filter(|folder| folder.is_dir()).collect()
 }

@@ -185,7 +185,7 @@ pub fn connect(
         let here = ready.err().map_or(String::new(), |error| format!(" (here: {error:#})"));
         let message = format!("NCCL cannot be used on rank {rank}{here}");
         if required {
-            let advice = "install libtorch with its NVIDIA libraries (`GPU=yes make setup`), or use \"mpi\"";
+            let advice = "`GPU=yes make setup` installs it; or use \"mpi\"";
             return Err(Exit::Usage.error(format!("parallel.backend = \"nccl\": {message}; {advice}")));
         }
         log::warn!("{message}; GPUs exchange through the hosts' memory and MPI, which is slow");
