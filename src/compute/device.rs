@@ -112,7 +112,7 @@ fn gpus_of_driver() -> Result<usize, Lack> {
 
 /// GPUs that several processes of this machine can share where `parallel.device` is `choice`, and `parallel.kernels` `kernels`.
 pub fn shared(choice: DeviceChoice, kernels: KernelChoice) -> usize {
-    if choice == DeviceChoice::Cpu { 0 } else { gpus(kernels).unwrap_or(0) }
+    if choice == DeviceChoice::Cpu || kernels.of_cpu() { 0 } else { gpus(kernels).unwrap_or(0) }
 }
 
 /// GPUs that this process computes on unless it is told otherwise.
@@ -126,7 +126,7 @@ pub fn count() -> usize {
 /// Ranks take GPUs in turn. Where a launcher shows each rank a GPU of its own, that is the only one, and every rank takes it.
 pub fn choose(choice: DeviceChoice, kernels: KernelChoice, local_rank: usize) -> Result<Device> {
     static SAID: Once = Once::new();
-    if choice == DeviceChoice::Cpu {
+    if choice == DeviceChoice::Cpu || kernels.of_cpu() {
         return Ok(Device::Cpu);
     }
     match gpus(kernels) {
@@ -167,6 +167,13 @@ mod tests {
         let error = choose(DeviceChoice::Auto, KernelChoice::Cuda, 0).unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert!(error.to_string().starts_with("parallel.kernels = \"cuda\": "), "{error}");
+    }
+
+    #[test]
+    fn kernels_of_the_cpu_compute_there_whatever_gpus_there_are() {
+        for kernels in [KernelChoice::Avx512, KernelChoice::Avx2, KernelChoice::Portable] {
+            assert_eq!((choose(DeviceChoice::Auto, kernels, 0).unwrap(), shared(DeviceChoice::Auto, kernels)), (Device::Cpu, 0));
+        }
     }
 
     #[test]

@@ -30,3 +30,10 @@ pub enum KernelChoice {
     /// libtorch's, on any device.
     Libtorch,
 }
+
+impl KernelChoice {
+    /// Whether they compute on CPUs alone.
+    pub fn of_cpu(self) -> bool {
+        matches!(self, KernelChoice::Avx512 | KernelChoice::Avx2 | KernelChoice::Portable)
+    }
+}

@@ -85,6 +85,10 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.parallel.device == Device::Cpu && config.parallel.wire == Wire::Bf16 {
         return Err(("parallel.wire", "\"bf16\" is for what GPUs exchange, and parallel.device is \"cpu\"; use \"f32\"".to_owned()));
     }
+    if config.parallel.device == Device::Cuda && config.parallel.kernels.of_cpu() {
+        let why = "these are kernels of the CPU, and parallel.device is \"cuda\"; use \"auto\" for those of GPUs";
+        return Err(("parallel.kernels", why.to_owned()));
+    }
     if config.parallel.kernels == KernelChoice::Libtorch && config.training.diagnostics {
         return Err((
             "training.diagnostics",

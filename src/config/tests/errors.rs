@@ -229,6 +229,10 @@ fn combinations_without_meaning_are_refused() {
         (&[SHORTCUT, "learning.rule=pepita"], Some("layer 2 has the key shortcut, which rule \"pepita\" cannot train")),
         (&["learning.rule=pepita", "learning.modulation=0"], Some("learning.modulation")),
         (
+            &["parallel.device=cuda", "parallel.kernels=avx2"],
+            Some("parallel.kernels: these are kernels of the CPU, and parallel.device is \"cuda\""),
+        ),
+        (
             &["learning.rule=pepita", "parallel.precision=tf32", "parallel.device=cuda"],
             Some("parallel.precision: pepita learns from the difference of two passes"),
         ),
