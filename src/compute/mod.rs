@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod device;
 mod measure;
+mod normalization;
 mod pixels;
 pub mod profile;
 pub mod settings;
@@ -16,6 +17,7 @@ pub mod torch;
 use anyhow::Result;
 
 pub use measure::{Measure, Of};
+pub use normalization::{ByChannel, Normalized, Normalizes};
 pub use pixels::Pixels;
 
 pub use crate::network::Nonlinearity;
@@ -101,7 +103,7 @@ pub enum Buffer {
 /// The arithmetic of learning rules on one device.
 ///
 /// Shapes agree with those the activities were made with; a mismatch is a bug of the caller and panics.
-pub trait Backend {
+pub trait Backend: Normalizes {
     /// An activity of `shape` for every sample of a batch, zero at first. Maps that lead to it end with `nonlinearity`: `s` below, and its
     /// slope `s'`.
     fn activity_of(&mut self, shape: Shape, nonlinearity: Nonlinearity) -> Activity;
@@ -166,19 +168,6 @@ pub trait Backend {
 
     /// `destination = [a, b]`, channel after channel, of dense activities.
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity);
-
-    /// `destination = values` in every sample: as many as a position has channels.
-    fn fill(&mut self, destination: Activity, values: &[f32]);
-
-    /// `destination = [sum a' b', sum a']` over the positions of each sample, channel by channel; `destination` is dense, of twice the
-    /// channels. `a' = a - around`, and `b' = (b - subtract) scale`, or a' where there is no `(b, [subtract, scale])`.
-    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity);
-
-    /// `destination = s((a - subtract) scale + shift)`, with numbers of each channel and the destination's nonlinearity s.
-    fn map_channels(&mut self, a: Activity, subtract: &[f32], scale: &[f32], shift: &[f32], destination: Activity);
-
-    /// `destination = factor (delta - mean - (a - around) slope)`, with [factor, mean, around, slope] of each channel.
-    fn through_channels(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity);
 
     /// Gives the backend the samples that everything after works on.
     fn begin(&mut self, batch: &Batch) -> Result<()>;

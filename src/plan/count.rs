@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::compute::cpu::{input_stride, row_stride, simd::LANES};
 use crate::compute::cuda::kernels::launches::in_fours;
-use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Update};
+use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Normalized, Normalizes, Part, Update};
 use crate::config::{Config, Wire};
 use crate::exchange::Sharing;
 use crate::network::{MapId, Maps, Network, Shape};
@@ -75,6 +75,7 @@ impl Counted {
         for phase in phases {
             let mut step = Collected::on(&mut self.counter);
             self.rule.learn(&mut step, *phase);
+            gathered.extend(step.gathered.iter().filter(|_| ranks > 1).map(|activity| activity.0));
             let by_activities = step.updates.iter().filter(|update| sharing[update.map.0] == Sharing::Activities);
             gathered.extend(by_activities.flat_map(|update| [update.pre.0, update.post.0]));
         }
@@ -205,14 +206,6 @@ impl Backend for Counter {
 
     fn concatenate(&mut self, _: Activity, _: Activity, _: Activity) {}
 
-    fn fill(&mut self, _: Activity, _: &[f32]) {}
-
-    fn channel_sums(&mut self, _: Activity, _: &[f32], _: Option<(Activity, [&[f32]; 2])>, _: Activity) {}
-
-    fn map_channels(&mut self, _: Activity, _: &[f32], _: &[f32], _: &[f32], _: Activity) {}
-
-    fn through_channels(&mut self, _: Activity, _: Activity, _: [&[f32]; 4], _: Activity) {}
-
     fn begin(&mut self, _: &Batch) -> Result<()> {
         Ok(())
     }
@@ -232,4 +225,16 @@ impl Backend for Counter {
     fn write_parameter(&mut self, _: MapId, _: Part, _: Buffer, _: &[f32]) -> Result<()> {
         Ok(())
     }
+}
+
+impl Normalizes for Counter {
+    fn normalize_by_running(&mut self, _: &Normalized, _: Activity) {}
+
+    fn sum_moments(&mut self, _: &Normalized) {}
+
+    fn normalize(&mut self, _: &Normalized, _: &[f32], _: Activity) {}
+
+    fn sum_products(&mut self, _: &Normalized, _: Activity) {}
+
+    fn through_normalization(&mut self, _: &Normalized, _: Activity, _: &[f32]) {}
 }

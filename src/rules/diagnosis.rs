@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::backprop::Backprop;
-use super::{Collected, Phase, Rule};
+use super::{Phase, Rule, Step};
 use crate::compute::{Activity, Backend, Update};
 use crate::network::{MapId, Maps, Network};
 
@@ -49,19 +49,18 @@ impl Diagnosis {
         Diagnosis { backprop, maps: maps.clone(), reconstructions }
     }
 
-    /// Runs both rules on the backend's batch, and the inverses on what is not corrupted. No parameter changes. By layer, none of pools.
-    /// `all` gathers what all ranks have, of what one has.
-    pub fn run(&self, rule: &dyn Rule, backend: &mut dyn Backend, all: &dyn Fn(Vec<f32>) -> Vec<f32>) -> Vec<Option<Comparison>> {
-        let updates_of = |rule: &dyn Rule, backend: &mut dyn Backend| {
-            let mut step = Collected::among(backend, all);
-            rule.learn(&mut step, Phase::Both);
-            step.updates
+    /// Runs both rules in `step`, whose updates `taken` takes out, on the backend's batch; and the inverses on what is not corrupted. No
+    /// parameter changes. By layer, none of pools.
+    pub fn run<S: Step>(&self, rule: &dyn Rule, step: &mut S, taken: impl Fn(&mut S) -> Vec<Update>) -> Vec<Option<Comparison>> {
+        let updates_of = |rule: &dyn Rule, step: &mut S| {
+            rule.learn(step, Phase::Both);
+            taken(step)
         };
-        let ours = updates_of(rule, backend);
+        let ours = updates_of(rule, step);
         for (inverted, result) in &self.reconstructions {
-            backend.apply(inverted.map, &[(inverted.from, *result)]);
+            step.backend().apply(inverted.map, &[(inverted.from, *result)]);
         }
-        let theirs = updates_of(&self.backprop, backend);
+        let theirs = updates_of(&self.backprop, step);
         let forward = rule.forward();
         let compare = |(layer, map): (usize, &MapId)| {
             if self.maps.get(*map).pool.is_some() {

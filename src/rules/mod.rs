@@ -83,7 +83,8 @@ pub trait Step {
     /// A map may have several, one after the other: their gradients add up.
     fn update(&mut self, update: Update);
 
-    /// The values of a dense `activity` in the samples of all ranks, in the order of the global batch: [samples, units]. Collective.
+    /// The values of a dense `activity` in the samples of all ranks, in the order of the global batch: [samples, units]. Collective. Where
+    /// a step is a graph they stay on the GPU, whose backend finds them there, and what is returned is empty.
     fn gather(&mut self, activity: Activity) -> Vec<f32>;
 
     /// How many times the inverses have learned from this batch before: noise is another one each time.
@@ -96,6 +97,8 @@ pub trait Step {
 pub struct Collected<'a> {
     pub backend: &'a mut dyn Backend,
     pub updates: Vec<Update>,
+    /// What ranks have brought together.
+    pub gathered: Vec<Activity>,
     /// What all ranks have, of what one has.
     all: &'a dyn Fn(Vec<f32>) -> Vec<f32>,
 }
@@ -108,7 +111,7 @@ impl<'a> Collected<'a> {
 
     /// Of a rank among others, whose values `all` gathers.
     pub fn among(backend: &'a mut dyn Backend, all: &'a dyn Fn(Vec<f32>) -> Vec<f32>) -> Collected<'a> {
-        Collected { backend, updates: Vec::new(), all }
+        Collected { backend, updates: Vec::new(), gathered: Vec::new(), all }
     }
 }
 
@@ -122,6 +125,7 @@ impl Step for Collected<'_> {
     }
 
     fn gather(&mut self, activity: Activity) -> Vec<f32> {
+        self.gathered.push(activity);
         // What could not be read is no number, and found when the losses are looked at.
         (self.all)(self.backend.read_activity(activity).unwrap_or_default())
     }

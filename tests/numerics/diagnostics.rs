@@ -35,9 +35,8 @@ fn backprop_is_what_it_is_compared_with() {
         let of_cpu = |kernels: &'static str| {
             (kernels, Learner::new(&config(network, &[ON, &format!("parallel.kernels=\"{kernels}\"")]), &samples(network), 2))
         };
-        // Which do not normalise.
-        let of_gpu = (network != "normalized").then(|| ("cuda", Learner::on_own_gpu(&plain, &samples(network))));
-        for (kernels, mut learner) in kernels().into_iter().map(of_cpu).chain(of_gpu) {
+        let of_gpu = ("cuda", Learner::on_own_gpu(&plain, &samples(network)));
+        for (kernels, mut learner) in kernels().into_iter().map(of_cpu).chain([of_gpu]) {
             let (config, layers) = (&plain, diagnose(&mut learner));
             let same = LayerDiagnostics { angle_degrees: Some(0.0), norm_ratio: Some(1.0), ..Default::default() };
             let pool = |layer: usize| config.network.layers.get(layer).is_some_and(|layer| layer.kind().ends_with("_pool"));

@@ -177,9 +177,6 @@ impl Stored {
             let title = format!("{} {name}, tensors on {device:?}", self.network);
             self.run(name, &title, &config, learner);
         }
-        if config.network.layers.iter().any(|layer| layer.options().normalization.is_some()) {
-            return; // These refuse it: gpu::failures.
-        }
         let title = format!("{} {name}, kernels for GPUs", self.network);
         let learner = Learner::on_own_gpu(&config, &self.samples());
         self.run_within(TOLERANCE_OF_THREE, name, &title, &config, learner);

@@ -8,7 +8,7 @@ use super::channels::{ChannelSums, MapChannels, Samples, ThroughChannels, padded
 use super::elementwise::Sloped;
 use super::nonlinearity::through;
 use super::simd::Isa;
-use crate::compute::Activity;
+use crate::compute::{Activity, ByChannel};
 use crate::network::Shape;
 use crate::observe::{Doing, span};
 
@@ -22,8 +22,10 @@ impl CpuBackend {
         self.by_sample(like, |begin, end| body(isa, Samples { positions, batch, stride, begin, end }));
         self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * self.elements(like)) as f64);
     }
+}
 
-    pub(super) fn fill_channels(&mut self, destination: Activity, values: &[f32]) {
+impl ByChannel for CpuBackend {
+    fn fill(&mut self, destination: Activity, values: &[f32]) {
         let (slot, to) = (self.place(destination), self.values(destination));
         for row in 0..slot.shape.positions() * self.batch {
             // SAFETY: each position of a sample has so many channels, and the backend is borrowed by this alone.
@@ -31,7 +33,7 @@ impl CpuBackend {
         }
     }
 
-    pub(super) fn sum_positions(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity) {
+    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity) {
         let (slot, to) = (self.place(a), self.place(destination));
         assert_eq!(to.shape, Shape::flat(2 * slot.shape.channels), "two sums for each channel");
         let around = padded(around, slot.stride);
@@ -45,7 +47,7 @@ impl CpuBackend {
         });
     }
 
-    pub(super) fn map_each_channel(&mut self, a: Activity, of_channels: [&[f32]; 3], destination: Activity) {
+    fn map_channels(&mut self, a: Activity, of_channels: [&[f32]; 3], destination: Activity) {
         let slot = self.place(destination);
         let [subtract, scale, shift] = of_channels.map(|values| padded(values, slot.stride));
         let a = self.values(a);
@@ -59,7 +61,7 @@ impl CpuBackend {
         });
     }
 
-    pub(super) fn through_each_channel(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
+    fn through_channels(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
         let stride = self.place(delta).stride;
         let [factor, mean, around, slope] = of_channels.map(|values| padded(values, stride));
         let [error, a, to] = [delta, a, destination].map(|activity| self.values(activity));

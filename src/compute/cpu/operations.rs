@@ -268,22 +268,6 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn fill(&mut self, destination: Activity, values: &[f32]) {
-        self.fill_channels(destination, values);
-    }
-
-    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity) {
-        self.sum_positions(a, around, b, destination);
-    }
-
-    fn map_channels(&mut self, a: Activity, subtract: &[f32], scale: &[f32], shift: &[f32], destination: Activity) {
-        self.map_each_channel(a, [subtract, scale, shift], destination);
-    }
-
-    fn through_channels(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
-        self.through_each_channel(delta, a, of_channels, destination);
-    }
-
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         let started = Instant::now();
         let _span = span(Doing::Input, None);

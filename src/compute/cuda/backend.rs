@@ -21,6 +21,7 @@ use super::kernels::arguments as c;
 use super::kernels::launches::in_fours;
 use super::kernels::tables::Input;
 use super::marks::Marks;
+use super::normalization;
 use super::parameters::Parameters;
 use super::pool::{Place, Pool};
 use super::tables::{Pass, Table};
@@ -29,7 +30,7 @@ use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
 use crate::compute::{Activity, Buffer, Measure, Nonlinearity};
 use crate::exit::Exit;
-use crate::network::{Maps, Network, Output, Shape};
+use crate::network::{Layer, Maps, Network, Output, Shape};
 
 /// What plans have for addresses.
 const SOMEWHERE: Address = Address(1 << 40);
@@ -147,6 +148,8 @@ pub struct CudaBackend {
     rounded: bool,
     /// By layer: which place of each window won in the last pass up through a max pool.
     pub(super) winners: Vec<Option<Activity>>,
+    /// By normalised layer: rows of numbers of each channel.
+    pub(super) numbers: BTreeMap<usize, Place>,
     /// Until memory is taken.
     pub(super) plan: Option<Plan>,
     places: Option<Places>,
@@ -180,6 +183,9 @@ impl CudaBackend {
         let mut pool = Pool::default();
         let of = |((map, moments), (part, parts)): ((_, &usize), &(usize, usize))| Parameters::new(map, *moments, *part, *parts, &mut pool);
         let parameters = maps.all.iter().zip(&setup.moments).zip(&setup.parts).map(of).collect();
+        let normalized = maps.normalization.iter().zip(&network.layers).enumerate().filter(|(_, (maps, _))| maps.is_some());
+        let rows = |(index, (_, layer)): (usize, (_, &Layer))| (index, 4 * normalization::ROWS * in_fours(layer.output.channels));
+        let numbers = normalized.map(rows).map(|(index, bytes)| (index, pool.reserve(bytes))).collect();
         let mut backend = CudaBackend {
             stream: gpu.stream()?,
             copies: gpu.stream()?,
@@ -212,6 +218,7 @@ impl CudaBackend {
             decays: setup.decays,
             rounded: setup.rounded,
             winners: vec![None; network.depth()],
+            numbers,
             plan: Some(Plan::default()),
             places: None,
             loaded: BTreeSet::new(),

@@ -28,11 +28,12 @@ const COMMON: [File; 2] = [("arguments.cuh", include_str!("kernels/arguments.cuh
 const PRODUCTS: File = ("products.cuh", include_str!("kernels/products.cuh"));
 const APPLY: File = ("apply.cu", include_str!("kernels/apply.cu"));
 const UPDATE: File = ("update.cu", include_str!("kernels/update.cu"));
-const PLAIN: [File; 4] = [
+const PLAIN: [File; 5] = [
     ("optimise.cu", include_str!("kernels/optimise.cu")),
     SOURCES[1],
     ("elementwise.cu", include_str!("kernels/elementwise.cu")),
     ("ends.cu", include_str!("kernels/ends.cu")),
+    ("normalize.cu", include_str!("kernels/normalize.cu")),
 ];
 
 /// Name and text.

@@ -9,6 +9,7 @@ mod inbox;
 pub mod kernels;
 pub mod libraries;
 mod marks;
+mod normalization;
 pub mod nvrtc;
 mod operations;
 mod parameters;
@@ -26,7 +27,7 @@ pub use failure::{Failure, old_driver};
 pub use gpu::{Address, Event, Function, Gpu, Graph, Stream};
 pub use marks::{Marks, Work};
 pub use parameters::bytes as bytes_of_parameters;
-pub use part::Part;
+pub use part::{Course, Meeting, Part};
 pub use rates::{memory_rate, product_rate};
 
 /// The oldest compute capability whose kernels are tried: what asynchronous copies and tf32 need.

@@ -16,11 +16,8 @@ use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Pa
 use crate::network::{Map, MapId, Output, Pool as Pooling, Role, Shape};
 use crate::observe::{Doing, span};
 
-/// What networks with batch normalisation are refused for, when a backend is made.
-const WITHOUT_NORMALIZATION: &str = "the kernels for GPUs of this program do not normalise";
-
 /// What kernels call a nonlinearity.
-fn code(nonlinearity: Nonlinearity) -> i32 {
+pub(super) fn code(nonlinearity: Nonlinearity) -> i32 {
     match nonlinearity {
         Nonlinearity::Identity => 0,
         Nonlinearity::Tanh => 1,
@@ -346,22 +343,6 @@ impl Backend for CudaBackend {
             launches::concatenate(launches, &c::Concatenate { a, b, destination, samples, a_channels, b_channels, padding: 0 });
             Ok(())
         });
-    }
-
-    fn fill(&mut self, _: Activity, _: &[f32]) {
-        unreachable!("{WITHOUT_NORMALIZATION}");
-    }
-
-    fn channel_sums(&mut self, _: Activity, _: &[f32], _: Option<(Activity, [&[f32]; 2])>, _: Activity) {
-        unreachable!("{WITHOUT_NORMALIZATION}");
-    }
-
-    fn map_channels(&mut self, _: Activity, _: &[f32], _: &[f32], _: &[f32], _: Activity) {
-        unreachable!("{WITHOUT_NORMALIZATION}");
-    }
-
-    fn through_channels(&mut self, _: Activity, _: Activity, _: [&[f32]; 4], _: Activity) {
-        unreachable!("{WITHOUT_NORMALIZATION}");
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {

@@ -6,7 +6,7 @@ use tch::{Kind, TchError, Tensor};
 use super::{GELU, Slot, TorchBackend, explained, through, to_host};
 use crate::compute::cpu::Place;
 use crate::compute::profile;
-use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
+use crate::compute::{Activity, Backend, Batch, Buffer, ByChannel, Measure, Nonlinearity, Part};
 use crate::network::{MapId, Output, Pool, Shape};
 use crate::observe::{Doing, span};
 
@@ -237,45 +237,6 @@ impl Backend for TorchBackend {
         self.elementwise(destination, 2, |this| Tensor::f_cat(&[this.values(a), this.values(b)], 2));
     }
 
-    fn fill(&mut self, destination: Activity, values: &[f32]) {
-        self.elementwise(destination, 1, |this| {
-            let shape = this.slots[destination.0].shape;
-            let size = [shape.positions() as i64, this.batch as i64, shape.channels as i64];
-            this.of_channels(values)?.f_expand(size, false)?.f_contiguous()
-        });
-    }
-
-    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity) {
-        self.elementwise(destination, 2, |this| {
-            let a = this.values(a).f_sub(&this.of_channels(around)?)?;
-            let products = match b {
-                None => a.f_mul(&a)?,
-                Some((b, [subtract, scale])) => {
-                    a.f_mul(&this.values(b).f_sub(&this.of_channels(subtract)?)?.f_mul(&this.of_channels(scale)?)?)?
-                }
-            };
-            let sums = [products, a].iter().map(|of| of.f_sum_dim_intlist(0, true, Kind::Float)).collect::<Result<Vec<_>, _>>()?;
-            Tensor::f_cat(&sums, 2)
-        });
-    }
-
-    fn map_channels(&mut self, a: Activity, subtract: &[f32], scale: &[f32], shift: &[f32], destination: Activity) {
-        let bytes = (8 * self.slots[destination.0].shape.units() * self.batch) as f64;
-        self.attempt(Doing::Elementwise, 0.0, bytes, |this| {
-            let scaled = this.values(a).f_sub(&this.of_channels(subtract)?)?.f_mul(&this.of_channels(scale)?)?;
-            this.settle_sums(destination, scaled.f_add(&this.of_channels(shift)?)?)
-        });
-    }
-
-    fn through_channels(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
-        self.elementwise(destination, 3, |this| {
-            let [factor, mean, around, slope] = of_channels.map(|values| this.of_channels(values));
-            let along = this.values(a).f_sub(&around?)?.f_mul(&slope?)?;
-            let error = this.values(delta).f_sub(&mean?)?.f_sub(&along)?;
-            error.f_mul(&factor?)
-        });
-    }
-
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         let shape = self.slots[0].shape;
         if batch.samples > self.capacity || batch.pixels.len() != batch.samples * shape.units() {
@@ -337,5 +298,46 @@ impl Backend for TorchBackend {
         parameters.write(spec, windows, part, &whole, values)?;
         parameters.buffer(buffer).shallow_clone().f_copy_(&cut(&whole)?)?;
         Ok(())
+    }
+}
+
+impl ByChannel for TorchBackend {
+    fn fill(&mut self, destination: Activity, values: &[f32]) {
+        self.elementwise(destination, 1, |this| {
+            let shape = this.slots[destination.0].shape;
+            let size = [shape.positions() as i64, this.batch as i64, shape.channels as i64];
+            this.of_channels(values)?.f_expand(size, false)?.f_contiguous()
+        });
+    }
+
+    fn channel_sums(&mut self, a: Activity, around: &[f32], b: Option<(Activity, [&[f32]; 2])>, destination: Activity) {
+        self.elementwise(destination, 2, |this| {
+            let a = this.values(a).f_sub(&this.of_channels(around)?)?;
+            let products = match b {
+                None => a.f_mul(&a)?,
+                Some((b, [subtract, scale])) => {
+                    a.f_mul(&this.values(b).f_sub(&this.of_channels(subtract)?)?.f_mul(&this.of_channels(scale)?)?)?
+                }
+            };
+            let sums = [products, a].iter().map(|of| of.f_sum_dim_intlist(0, true, Kind::Float)).collect::<Result<Vec<_>, _>>()?;
+            Tensor::f_cat(&sums, 2)
+        });
+    }
+
+    fn map_channels(&mut self, a: Activity, [subtract, scale, shift]: [&[f32]; 3], destination: Activity) {
+        let bytes = (8 * self.slots[destination.0].shape.units() * self.batch) as f64;
+        self.attempt(Doing::Elementwise, 0.0, bytes, |this| {
+            let scaled = this.values(a).f_sub(&this.of_channels(subtract)?)?.f_mul(&this.of_channels(scale)?)?;
+            this.settle_sums(destination, scaled.f_add(&this.of_channels(shift)?)?)
+        });
+    }
+
+    fn through_channels(&mut self, delta: Activity, a: Activity, of_channels: [&[f32]; 4], destination: Activity) {
+        self.elementwise(destination, 3, |this| {
+            let [factor, mean, around, slope] = of_channels.map(|values| this.of_channels(values));
+            let along = this.values(a).f_sub(&around?)?.f_mul(&slope?)?;
+            let error = this.values(delta).f_sub(&mean?)?.f_sub(&along)?;
+            error.f_mul(&factor?)
+        });
     }
 }

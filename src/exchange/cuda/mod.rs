@@ -22,7 +22,7 @@ use super::nccl::{self, Element, Joined};
 use super::settings::{Settings, TransportChoice, Wire};
 use super::{Handle, Sharing, Span, Transport};
 use crate::compute::cuda::driver::Driver;
-use crate::compute::cuda::{Address, CudaBackend, Gpu, Marks, Stream, Work};
+use crate::compute::cuda::{Address, CudaBackend, Gpu, Marks, Meeting, Stream, Work};
 use crate::compute::{Activity, Buffer, Update};
 use crate::network::MapId;
 use crate::observe::{Doing, span};
@@ -94,6 +94,17 @@ pub fn join(
         Joined::ByNccl(joined) => Some((joined, nccl::BY_NCCL)),
         Joined::ByMpi => Some((Box::new(Staged::new(gpu, main, transport.clone())?), nccl::BY_MPI)),
     })
+}
+
+impl Meeting for CudaExchange {
+    /// Whole numbers, whatever the wire: all ranks make the same of them.
+    fn gather(&mut self, backend: &mut CudaBackend, activity: Activity) -> Result<()> {
+        let Some(collectives) = &mut self.collectives else { return Ok(()) };
+        let (at, each) = backend.gathered(activity)?;
+        let traced = Span { doing: Doing::AllGather, layer: None };
+        let handle = collectives.all_gather(traced, &[Whole { at, each, element: Element::F32 }])?;
+        collectives.wait(handle)
+    }
 }
 
 /// Shares updates among ranks whose GPUs have a backend each.

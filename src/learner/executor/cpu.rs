@@ -13,7 +13,7 @@ use crate::exchange::{self, Exchange, NCCL_WITHOUT_GPU, Optimizers, ParameterMem
 use crate::exit::Exit;
 use crate::learner::diagnostics::{self, Compared, LayerDiagnostics};
 use crate::network::{Maps, Network};
-use crate::rules::{self, Comparison, Diagnosis, Phase, Rule};
+use crate::rules::{self, Collected, Comparison, Diagnosis, Phase, Rule};
 
 const WIRE_OF_GPUS: &str =
     "parallel.wire = \"bf16\": this rank computes on the CPU, where the same bits on any number of ranks need whole float32; use \"f32\"";
@@ -111,7 +111,9 @@ impl Executor for OnCpu {
     fn diagnose(&mut self, rule: &dyn Rule) -> Result<Vec<LayerDiagnostics>> {
         let diagnosis = self.diagnosis.as_ref().context("training.diagnostics was off when the engine was made")?;
         let (transport, samples) = (self.exchange.transport().clone(), self.backend.batch());
-        let comparisons = diagnosis.run(rule, &mut self.backend, &|own| transport.all_of(&own));
+        let all = |own: Vec<f32>| transport.all_of(&own);
+        let mut step = Collected::among(&mut self.backend, &all);
+        let comparisons = diagnosis.run(rule, &mut step, |step| std::mem::take(&mut step.updates));
         diagnostics::measure(self, &*transport, samples, &comparisons)
     }
 

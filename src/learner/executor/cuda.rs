@@ -13,7 +13,7 @@ use super::{COPIED, Executor, Rates};
 use crate::agreement::{Facts, agree};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::nvrtc::Nvrtc;
-use crate::compute::cuda::{CudaBackend, Gpu, Part, Setup, memory_rate, old_driver, product_rate};
+use crate::compute::cuda::{Course, CudaBackend, Gpu, Part, Setup, memory_rate, old_driver, product_rate};
 use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
 use crate::compute::{Activity, Backend, Update};
@@ -128,7 +128,6 @@ impl OnGpu {
         chosen: Chosen,
         threads: usize,
     ) -> Result<(OnGpu, Box<dyn Rule>)> {
-        refuse_normalization(&maps)?;
         let (size, rank) = (transport.size(), transport.rank());
         let capacity = config.data.batch_size / size;
         let sharing = Sharing::plan(&maps, size, config.parallel.exchange, capacity);
@@ -157,12 +156,12 @@ impl OnGpu {
         let phases: Vec<Phase> = own.into_iter().chain(config.learning.schedule.phases()).copied().collect();
         backend.allocate(|backend| {
             for phase in &phases {
-                let updates = learn(backend, &*rule, (*phase, 0), &sharing)?;
+                let updates = learn(&mut Course::planned(backend), &*rule, (*phase, 0), &sharing)?;
                 apply(backend, &updates, &sharing)?;
             }
             backend.follow_signs(0)?;
             if let Some(diagnosis) = &diagnosis {
-                let compared = compare(backend, &*rule, diagnosis)?;
+                let compared = compare(&mut Course::planned(backend), &*rule, diagnosis)?;
                 for comparison in compared.iter().flatten() {
                     [comparison.rule, comparison.backprop].iter().try_for_each(|update| backend.update(update, Some(0)))?;
                 }
@@ -198,31 +197,25 @@ impl OnGpu {
     }
 }
 
-/// An error where layers are normalised, which libtorch and the CPU's kernels do.
-fn refuse_normalization(maps: &Maps) -> Result<()> {
-    let Some(layer) = maps.normalization.iter().position(Option::is_some) else { return Ok(()) };
-    let how = "set parallel.kernels = \"libtorch\" (in a program with libtorch), or parallel.device = \"cpu\"";
-    Err(Exit::Usage.error(format!("network.layers[{layer}].normalization: the kernels \"cuda\" do not normalise; {how}")))
-}
-
 /// A step whose updates are taken down.
-struct Taking<'a> {
-    backend: &'a mut CudaBackend,
+struct Taking<'a, 'b> {
+    course: &'a mut Course<'b>,
     updates: Vec<Update>,
     iteration: usize,
 }
 
-impl Step for Taking<'_> {
+impl Step for Taking<'_, '_> {
     fn backend(&mut self) -> &mut dyn Backend {
-        self.backend
+        self.course.backend
     }
 
     fn update(&mut self, update: Update) {
         self.updates.push(update);
     }
 
-    fn gather(&mut self, _: Activity) -> Vec<f32> {
-        unreachable!("networks that need it are refused");
+    fn gather(&mut self, activity: Activity) -> Vec<f32> {
+        self.course.gather(activity);
+        Vec::new()
     }
 
     fn iteration(&self) -> usize {
@@ -231,12 +224,12 @@ impl Step for Taking<'_> {
 }
 
 /// What `rule` does in a step, and the gradients that ranks exchange. Returns the updates.
-fn learn(backend: &mut CudaBackend, rule: &dyn Rule, (phase, iteration): (Phase, usize), sharing: &[Sharing]) -> Result<Vec<Update>> {
-    backend.lay_out_input()?;
-    backend.forget_measures()?;
-    let mut step = Taking { backend, updates: Vec::new(), iteration };
+fn learn(course: &mut Course, rule: &dyn Rule, (phase, iteration): (Phase, usize), sharing: &[Sharing]) -> Result<Vec<Update>> {
+    course.backend.lay_out_input()?;
+    course.backend.forget_measures()?;
+    let mut step = Taking { course, updates: Vec::new(), iteration };
     rule.learn(&mut step, phase);
-    let mut updates = step.updates;
+    let (mut updates, backend) = (step.updates, &mut *course.backend);
     updates.retain(|update| backend.maps.get(update.map).trained());
     backend.send_measures()?;
     for of_map in Update::by_map(&updates).filter(|of_map| sharing[of_map[0].map.0] == Sharing::Gradients) {
@@ -277,13 +270,13 @@ fn forward(backend: &mut CudaBackend, rule: &dyn Rule) -> Result<()> {
 }
 
 /// Runs `rule` and back-propagation on the batch.
-fn compare(backend: &mut CudaBackend, rule: &dyn Rule, diagnosis: &Diagnosis) -> Result<Vec<Option<Comparison>>> {
-    backend.lay_out_input()?;
-    backend.forget_measures()?;
-    // Networks that need what all ranks have are refused.
-    let comparisons = diagnosis.run(rule, backend, &|own| own);
+fn compare(course: &mut Course, rule: &dyn Rule, diagnosis: &Diagnosis) -> Result<Vec<Option<Comparison>>> {
+    course.backend.lay_out_input()?;
+    course.backend.forget_measures()?;
+    let mut step = Taking { course, updates: Vec::new(), iteration: 0 };
+    let comparisons = diagnosis.run(rule, &mut step, |step| std::mem::take(&mut step.updates));
     // Says what has failed.
-    backend.send_measures()?;
+    course.backend.send_measures()?;
     Ok(comparisons)
 }
 
@@ -322,7 +315,7 @@ impl Executor for OnGpu {
 
     fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
         let key = Key::Forward(self.backend.samples());
-        self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| forward(backend, rule))?;
+        self.parts.entry(key).or_default().run(&mut self.backend, &mut self.exchange, &key.name(), |course| forward(course.backend, rule))?;
         self.take_measures(key)
     }
 
@@ -331,8 +324,8 @@ impl Executor for OnGpu {
         let key = Key::Learning(models.0, models.1, iteration);
         let sharing = self.exchange.sharing().to_vec();
         let mut updates = None;
-        self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| {
-            updates = Some(learn(backend, rule, (phase, iteration), &sharing)?);
+        self.parts.entry(key).or_default().run(&mut self.backend, &mut self.exchange, &key.name(), |course| {
+            updates = Some(learn(course, rule, (phase, iteration), &sharing)?);
             Ok(())
         })?;
         updates.map(|updates| self.updates.insert(models, updates));
@@ -346,8 +339,9 @@ impl Executor for OnGpu {
         self.backend.tell(steps.0)?;
         self.exchange.bring(&mut self.backend, updates)?;
         let key = Key::Updates(self.phase.0, self.phase.1);
-        let sharing = self.exchange.sharing();
-        self.parts.entry(key).or_default().run(&mut self.backend, &key.name(), |backend| apply(backend, updates, sharing))?;
+        let sharing = self.exchange.sharing().to_vec();
+        let part = self.parts.entry(key).or_default();
+        part.run(&mut self.backend, &mut self.exchange, &key.name(), |course| apply(course.backend, updates, &sharing))?;
         self.updating = Some(key);
         self.exchange.share_parameters(&mut self.backend, updates)
     }
@@ -360,7 +354,8 @@ impl Executor for OnGpu {
         let diagnosis = self.diagnosis.as_ref().context("training.diagnostics was off when the engine was made")?;
         // Too seldom for a graph: operation by operation, which names one that fails.
         self.backend.checked = true;
-        let measured = compare(&mut self.backend, rule, diagnosis).and_then(|comparisons| {
+        let course = &mut Course::of_operations(&mut self.backend, &mut self.exchange);
+        let measured = compare(course, rule, diagnosis).and_then(|comparisons| {
             let (transport, samples) = (self.transport.clone(), self.backend.samples());
             diagnostics::measure(self, &*transport, samples, &comparisons)
         });

@@ -32,15 +32,6 @@ fn an_old_gpu_is_refused() {
 }
 
 #[test]
-fn normalization_is_refused() {
-    let layers = "network.layers=[{ kind = \"dense\", units = 8 }, { kind = \"dense\", units = 8, normalization = \"batch\" }]";
-    let error = refused(StandIn::new(Early::All), &[layers, "learning.rule=bp"]);
-    assert_eq!(Exit::of(&error), Exit::Usage);
-    let said = error.to_string();
-    assert!(said.contains("network.layers[1].normalization") && said.contains("parallel.kernels = \"libtorch\""), "{said}");
-}
-
-#[test]
 fn memory_that_is_short_is_told_at_the_start() {
     let of = |free: u64, total: u64| {
         let mut gpu = StandIn::new(Early::All);

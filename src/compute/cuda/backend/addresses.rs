@@ -103,6 +103,11 @@ impl CudaBackend {
         self.gathered[map.0]
     }
 
+    /// Plans for an activity that ranks bring together.
+    pub(in crate::compute::cuda) fn plan_gathering(&mut self, activity: Activity) {
+        self.slots[activity.0].gathered |= self.size > 1;
+    }
+
     /// Room for the `parts` next partial sums of the inverse loss.
     pub(in crate::compute::cuda) fn parts_of_inverse_loss(&mut self, parts: usize) -> Address {
         let before = self.measured_parts;
@@ -161,7 +166,7 @@ impl CudaBackend {
             self.read_plainly(update.pre);
         }
         if self.is_planning() && self.gathers(update.map) {
-            [update.pre, update.post].into_iter().for_each(|activity| self.slots[activity.0].gathered = true);
+            [update.pre, update.post].into_iter().for_each(|activity| self.plan_gathering(activity));
         }
         Ok(())
     }

@@ -79,6 +79,29 @@ struct Pool {
     int positions, samples, pitch, largest, back;
 };
 
+// Sums over positions of each sample, by channel: in slices, where there are several.
+struct ChannelSums {
+    const float *a, *b, *around, *numbers;  // around 0: a is as it is; b 0: products are squares
+    float *out, *partial;
+    int positions, samples, channels, slices;
+};
+
+// Numbers of each channel, from the sums of the samples of all ranks, which `all.post` are; 0: running statistics are taken.
+struct ChannelNumbers {
+    Factors all;
+    const float *affine, *statistics;
+    float *numbers, *drift, *one;
+    double epsilon;
+    int positions, channels;
+};
+
+struct MapChannels {
+    const float *a, *delta, *numbers;  // delta 0: on the way up
+    float *out, *kept;                 // kept 0: the slope follows from the value
+    unsigned quads;
+    int channels, nonlinearity;
+};
+
 struct Peak {
     float* out;
     int times;

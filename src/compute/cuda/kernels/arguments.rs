@@ -158,6 +158,49 @@ arguments! {
         back: i32,
         padding: u32,
     }
+    /// Sums over positions of each sample, by channel.
+    struct ChannelSums {
+        a: Address,
+        /// What is multiplied with `a`, as the numbers normalise it; 0: squares are summed.
+        b: Address,
+        /// What is taken away of each channel before; 0 for nothing.
+        around: Address,
+        numbers: Address,
+        out: Address,
+        partial: Address,
+        positions: i32,
+        samples: i32,
+        channels: i32,
+        /// Filled in by `launches`.
+        slices: i32,
+    }
+    /// Numbers of each channel, from the sums of the samples of all ranks.
+    struct ChannelNumbers {
+        /// `post` are the sums; 0: running statistics are taken.
+        all: Factors,
+        affine: Address,
+        statistics: Address,
+        numbers: Address,
+        /// 0: it is not wanted.
+        drift: Address,
+        one: Address,
+        epsilon: f64,
+        positions: i32,
+        channels: i32,
+    }
+    struct MapChannels {
+        a: Address,
+        /// 0: on the way up.
+        delta: Address,
+        numbers: Address,
+        out: Address,
+        /// Where the pre-activation is kept; 0: nowhere.
+        kept: Address,
+        quads: u32,
+        channels: i32,
+        nonlinearity: i32,
+        padding: u32,
+    }
     struct Peak {
         out: Address,
         times: i32,

@@ -4,7 +4,7 @@
 //! does depend on the samples; all tiles add up the same chunks of K in the same order.)
 
 use super::arguments::{
-    Apply, Bias, Concatenate, Elementwise, Factors, MeasuredError, Noise, OneHot, Optimise, Output, Peak, Pixels, Pool, Signs, SumMeasure,
+    Apply, Bias, ChannelNumbers, ChannelSums, Concatenate, Elementwise, Factors, MapChannels, MeasuredError, Noise, OneHot, Optimise, Output, Peak, Pixels, Pool, Signs, SumMeasure,
     Update, Wire,
 };
 use super::{Kernel, Tile};
@@ -256,6 +256,38 @@ pub fn concatenate(out: &mut Vec<Launch>, concatenate: &Concatenate) {
 pub fn pool(out: &mut Vec<Launch>, pool: &Pool) {
     let quads = pool.samples as usize * pool.pitch as usize / 4;
     out.push(Launch::new(Kernel::Plain("pool"), quads.div_ceil(BLOCK) * pool.positions as usize, pool));
+}
+
+/// Slices of a sample's positions.
+fn channel_slices(sums: &ChannelSums) -> usize {
+    (sums.positions as usize / 64).clamp(1, 32)
+}
+
+/// Floats of `partial` that [`channel_sums`] needs.
+pub fn channel_partial(sums: &ChannelSums) -> usize {
+    let slices = channel_slices(sums);
+    if slices > 1 { 2 * slices * sums.samples as usize * in_fours(sums.channels as usize) } else { 0 }
+}
+
+pub fn channel_sums(out: &mut Vec<Launch>, sums: &ChannelSums) {
+    let slices = channel_slices(sums);
+    let sums = ChannelSums { slices: slices as i32, ..*sums };
+    let quads = sums.samples as usize * in_fours(sums.channels as usize) / 4;
+    out.push(Launch::new(Kernel::Plain("channel_sums"), quads.div_ceil(32) * slices, &sums));
+    if slices > 1 {
+        out.push(Launch::new(Kernel::Plain("add_channel_slices"), quads.div_ceil(BLOCK), &sums));
+    }
+}
+
+/// The numbers of the way up, or `down`.
+pub fn channel_numbers(out: &mut Vec<Launch>, numbers: &ChannelNumbers, down: bool) {
+    let kernel = Kernel::Plain(if down { "channel_slopes" } else { "channel_numbers" });
+    let numbers = ChannelNumbers { all: with_reciprocal(&numbers.all), ..*numbers };
+    out.push(Launch::new(kernel, in_fours(numbers.channels as usize).div_ceil(32), &numbers));
+}
+
+pub fn map_channels(out: &mut Vec<Launch>, map: &MapChannels) {
+    out.push(Launch::new(Kernel::Plain("map_channels"), (map.quads as usize).div_ceil(BLOCK), map));
 }
 
 /// `times` chunks of products in each of `blocks` blocks, which write [`BLOCK`] floats each; and how many operations these are.
