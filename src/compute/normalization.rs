@@ -18,8 +18,7 @@ pub struct Normalized {
     /// Scale and shift of each channel, then its running mean and variance: one vector each.
     pub affine: MapId,
     pub statistics: MapId,
-    channels: usize,
-    positions: usize,
+    output: Shape,
     /// What the weights yield, and its error.
     pub sums: Activity,
     pub error: Activity,
@@ -38,22 +37,28 @@ pub struct Normalized {
 
 impl Normalized {
     pub fn new([affine, statistics]: [MapId; 2], output: Shape, backend: &mut dyn Backend) -> Normalized {
-        let (channels, positions) = (output.channels, output.positions());
         let [sums, error] = [(); 2].map(|()| backend.activity(output));
-        let [moments, products, drift] = [(); 3].map(|()| backend.activity(Shape::flat(2 * channels)));
+        let [moments, products, drift] = [(); 3].map(|()| backend.activity(Shape::flat(2 * output.channels)));
         let one = backend.activity(Shape::flat(1));
         let (running, made_by) = Default::default();
-        Normalized { affine, statistics, channels, positions, sums, error, one, moments, products, drift, running, made_by }
+        Normalized { affine, statistics, output, sums, error, one, moments, products, drift, running, made_by }
+    }
+
+    /// The same layer for another rule on the same batch, which leads errors to places of its own.
+    pub fn with_own_errors(&self, backend: &mut dyn Backend) -> Normalized {
+        let error = backend.activity(self.output);
+        let products = backend.activity(Shape::flat(2 * self.output.channels));
+        Normalized { error, products, ..self.clone() }
     }
 
     /// Both vectors of `all` samples' sums, summed, and how many numbers of a channel that is.
     fn totals(&self, all: &[f32]) -> ([Vec<f64>; 2], f64) {
-        let mut totals = vec![0.0; 2 * self.channels];
-        for sample in all.chunks_exact(2 * self.channels) {
+        let mut totals = vec![0.0; 2 * self.output.channels];
+        for sample in all.chunks_exact(2 * self.output.channels) {
             totals.iter_mut().zip(sample).for_each(|(total, value)| *total += f64::from(*value));
         }
-        let second = totals.split_off(self.channels);
-        ([totals, second], (all.len() / (2 * self.channels) * self.positions) as f64)
+        let second = totals.split_off(self.output.channels);
+        ([totals, second], (all.len() / (2 * self.output.channels) * self.output.positions()) as f64)
     }
 }
 
@@ -121,7 +126,7 @@ impl<T: ByChannel> Normalizes for T {
 
     fn sum_products(&mut self, layer: &Normalized, delta: Activity) {
         let [mean, inverses, _] = &*layer.made_by.borrow();
-        self.channel_sums(delta, &vec![0.0; layer.channels], Some((layer.sums, [mean, inverses])), layer.products);
+        self.channel_sums(delta, &vec![0.0; layer.output.channels], Some((layer.sums, [mean, inverses])), layer.products);
     }
 
     fn through_normalization(&mut self, layer: &Normalized, delta: Activity, all: &[f32]) {

@@ -40,6 +40,12 @@ impl Forward {
         Forward { h, pre_activation, error, maps: maps.forward.clone(), sources, shortcuts, normalizations }
     }
 
+    /// The same pass for another rule on the same batch, whose errors of normalised layers have places of their own.
+    pub fn with_own_errors(&self, backend: &mut dyn Backend) -> Forward {
+        let own = |layer: &Option<Normalization>| layer.as_ref().map(|layer| layer.with_own_errors(backend));
+        Forward { normalizations: self.normalizations.iter().map(own).collect(), ..self.clone() }
+    }
+
     pub fn depth(&self) -> usize {
         self.maps.len()
     }

@@ -16,6 +16,11 @@ impl Normalization {
         Normalization(Normalized::new(maps, layer.output, backend))
     }
 
+    /// The same for another rule: see [`Normalized::with_own_errors`].
+    pub fn with_own_errors(&self, backend: &mut dyn Backend) -> Normalization {
+        Normalization(self.0.with_own_errors(backend))
+    }
+
     /// Where the layer's weights put their result.
     pub fn sums(&self) -> Activity {
         self.0.sums

@@ -315,7 +315,10 @@ impl Executor for OnGpu {
 
     fn evaluate(&mut self, rule: &dyn Rule) -> Result<()> {
         let key = Key::Forward(self.backend.samples());
-        self.parts.entry(key).or_default().run(&mut self.backend, &mut self.exchange, &key.name(), |course| forward(course.backend, rule))?;
+        self.parts
+            .entry(key)
+            .or_default()
+            .run(&mut self.backend, &mut self.exchange, &key.name(), |course| forward(course.backend, rule))?;
         self.take_measures(key)
     }
 

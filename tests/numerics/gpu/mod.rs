@@ -17,6 +17,9 @@ use crate::support::{Learner, Samples, config};
 /// Two local layers under a dense one, on images of three channels.
 const LAYERS: &str = r#"network.layers=[{ kind = "local", kernel = 3, channels = 5, stride = 2 }, { kind = "local", kernel = 2, channels = 6, stride = 1 }, { kind = "dense", units = 18 }]"#;
 
+/// Normalised layers, of few and of many positions; one whose slope comes from its argument, and that a shortcut leads to.
+const NORMALIZED: &str = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 5, normalization = "batch" }, { kind = "conv", kernel = 3, channels = 5, normalization = "batch", shortcut = 0, nonlinearity = "gelu" }, { kind = "dense", units = 18, normalization = "batch", nonlinearity = "gelu" }]"#;
+
 fn samples() -> Samples {
     Samples::random([7, 6, 3], 10, 24)
 }

@@ -10,7 +10,7 @@ use biodist::plan::{DataFacts, Plan};
 use biodist::rules::Phase;
 
 use super::stand_in::{Early, StandIn};
-use super::{configured, samples};
+use super::{NORMALIZED, configured, samples};
 use crate::support::{Samples, config, distance, norm};
 use crate::threads::{lonely, on_ranks, train_on};
 
@@ -24,7 +24,9 @@ fn on_stand_ins(size: usize, config: &Config, samples: &Samples) -> Vec<Vec<f32>
 #[test]
 fn ranks_that_exchange_activities_have_the_bits_of_one() {
     let conv = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
-    for (rule, layers) in [("bp", Some(conv)), ("dfa", None), ("dtp", None), ("ao_sdtp", None), ("l_drl", None), ("pepita", Some(conv))] {
+    let plain = [("bp", Some(conv)), ("dfa", None), ("dtp", None), ("ao_sdtp", None), ("l_drl", None), ("pepita", Some(conv))];
+    let normalized = ["bp", "dfa", "kp"].map(|rule| (rule, Some(NORMALIZED)));
+    for (rule, layers) in plain.into_iter().chain(normalized) {
         let rule = format!("learning.rule={rule}");
         let overrides: Vec<&str> = [rule.as_str(), "parallel.exchange=activities"].into_iter().chain(layers).collect();
         let config = configured(&overrides);
@@ -44,7 +46,7 @@ fn ranks_that_exchange_activities_have_the_bits_of_one() {
 fn ranks_that_exchange_gradients_stay_near_one() {
     let conv = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
     let doubles = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
-    for (rule, layers) in [("bp", Some(conv)), ("dtp", None), ("l_drl", None)] {
+    for (rule, layers) in [("bp", Some(conv)), ("dtp", None), ("l_drl", None), ("bp", Some(NORMALIZED))] {
         for exchange in ["auto", "gradients"] {
             let (rule, exchange) = (format!("learning.rule={rule}"), format!("parallel.exchange={exchange}"));
             let overrides: Vec<&str> = [rule.as_str(), exchange.as_str()].into_iter().chain(layers).collect();
@@ -67,7 +69,8 @@ fn what_travels_may_be_rounded_to_half() {
     let doubles = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
     // Adam's first steps have the size of its learning rate, however small a gradient is: SGD's tell what was rounded. The inverses of l_drl,
     // which learn by Adam, need only be the same on all ranks.
-    for (rule, layers, most) in [("bp", Some(conv), 3e-2), ("dtp", None, 3e-2), ("l_drl", None, f64::INFINITY)] {
+    let cases = [("bp", Some(conv), 3e-2), ("dtp", None, 3e-2), ("l_drl", None, f64::INFINITY), ("bp", Some(NORMALIZED), 3e-2)];
+    for (rule, layers, most) in cases {
         for exchange in ["activities", "gradients"] {
             let (rule, exchange) = (format!("learning.rule={rule}"), format!("parallel.exchange={exchange}"));
             let sgd = "optimizer.forward={ method = \"sgd\", learning_rate = 0.05, momentum = 0.9 }";
@@ -91,8 +94,10 @@ fn what_travels_may_be_rounded_to_half() {
 #[test]
 fn ranks_measure_the_diagnostics_of_one() {
     let samples = samples();
-    for exchange in ["activities", "gradients"] {
-        let config = configured(&["learning.rule=dtp", "training.diagnostics=true", &format!("parallel.exchange={exchange}")]);
+    let cases = [("dtp", super::LAYERS), ("fa", NORMALIZED)];
+    for ((rule, layers), exchange) in cases.into_iter().flat_map(|case| ["activities", "gradients"].map(|exchange| (case, exchange))) {
+        let (rule, way) = (format!("learning.rule={rule}"), format!("parallel.exchange={exchange}"));
+        let config = configured(&[layers, &rule, "training.diagnostics=true", &way]);
         let network = Network::new(samples.shape, samples.classes, &config.network).unwrap();
         let measured = |size: usize| {
             let mut of_ranks = on_ranks(size, |transport| {
@@ -131,6 +136,30 @@ fn ranks_measure_the_diagnostics_of_one() {
 }
 
 #[test]
+fn ranks_meet_between_graphs_where_layers_are_normalized() {
+    let samples = samples();
+    let config = configured(&["learning.rule=bp", NORMALIZED]);
+    let network = Network::new(samples.shape, samples.classes, &config.network).unwrap();
+    // Once a layer on the way up, and once on the way down: each meeting ends a graph. Nobody meets one rank.
+    for (size, graphs) in [(1, 1), (2, 3 + 3 + 1)] {
+        let replays = on_ranks(size, |transport| {
+            let (rank, each, units) = (transport.rank(), 8 / size, samples.units());
+            let gpu = Rc::new(StandIn::new(Early::None));
+            let mut engine = Engine::on_gpu(&config, &network, transport, gpu.clone()).unwrap();
+            engine.initialize().unwrap();
+            for step in 0..4 {
+                let pixels = (&samples.pixels[rank * each * units..(rank + 1) * each * units]).into();
+                let labels = &samples.labels[rank * each..(rank + 1) * each];
+                engine.learn(&Batch { pixels, labels, samples: each, first: rank * each, step }, Phase::Both, 1.0).unwrap();
+            }
+            gpu.replays.get()
+        });
+        // The first step is done one by one; the updates are one graph.
+        assert_eq!(replays, vec![3 * (graphs + 1); size]);
+    }
+}
+
+#[test]
 fn a_plan_tells_the_memory_that_a_gpu_needs() {
     for (rule, exchange) in [
         ("bp", "activities"),
@@ -140,12 +169,13 @@ fn a_plan_tells_the_memory_that_a_gpu_needs() {
         ("l_drl", "gradients"),
         ("pepita", "activities"),
     ] {
-        let (rule, exchange) = (format!("learning.rule={rule}"), format!("parallel.exchange={exchange}"));
-        let config = configured(&[
-            &rule,
-            &exchange,
-            "network.layers=[{ kind = \"local\", kernel = 5, channels = 32, stride = 1 }, { kind = \"dense\", units = 600 }]",
-        ]);
+        let (exchange, normalized) =
+            (format!("parallel.exchange={exchange}"), ["", ", normalization = \"batch\""][usize::from(rule == "bp")]);
+        let layers = format!(
+            "network.layers=[{{ kind = \"local\", kernel = 5, channels = 32, stride = 1{normalized} }}, \
+             {{ kind = \"dense\", units = 600{normalized} }}]"
+        );
+        let config = configured(&[&format!("learning.rule={rule}"), &exchange, &layers]);
         let samples = Samples::random([14, 14, 16], 10, 24);
         for (ranks, diagnostics, wire) in [(1, false, Wire::F32), (2, false, Wire::F32), (2, true, Wire::F32), (2, false, Wire::Bf16)] {
             let (training, parallel) = (config.training.clone(), config.parallel.clone());

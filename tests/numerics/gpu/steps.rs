@@ -2,11 +2,12 @@
 
 use biodist::compute::cuda::{Gpu, memory_rate};
 use biodist::compute::{Batch, Measure, Pixels};
+use biodist::config::Config;
 use biodist::observe::Doing;
 use biodist::rules::Phase;
 
 use super::stand_in::{Early, StandIn};
-use super::{configured, learner, samples};
+use super::{LAYERS, NORMALIZED, configured, learner, samples};
 use crate::support::Learner;
 
 const RULES: [&str; 8] = ["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp", "pepita"];
@@ -38,8 +39,9 @@ fn resume(from: &Learner, to: &mut Learner) {
 
 #[test]
 fn a_graph_does_what_its_operations_do_one_by_one() {
-    for rule in RULES {
-        let config = configured(&[&format!("learning.rule={rule}")]);
+    let normalized = ["bp", "dfa", "wm"].map(|rule| (rule, NORMALIZED));
+    for (rule, layers) in RULES.map(|rule| (rule, LAYERS)).into_iter().chain(normalized) {
+        let config = configured(&[layers, &format!("learning.rule={rule}")]);
         let (mut by_graph, gpu) = learner(&config, Early::All);
         for step in 0..4 {
             let (mut one_by_one, other) = learner(&config, Early::All);
@@ -56,9 +58,9 @@ fn a_graph_does_what_its_operations_do_one_by_one() {
 
 #[test]
 fn streams_wait_for_what_they_need_in_whatever_order_they_run() {
-    for rule in ["dtp", "ao_sdtp"] {
+    for (rule, layers) in [("dtp", LAYERS), ("ao_sdtp", LAYERS), ("bp", NORMALIZED)] {
         for output in ["softmax", "linear"] {
-            let config = configured(&[&format!("learning.rule={rule}"), &format!("network.output={output}")]);
+            let config = configured(&[layers, &format!("learning.rule={rule}"), &format!("network.output={output}")]);
             let run = |early: Early| {
                 let (mut learner, _gpu) = learner(&config, early);
                 let measures: Vec<u64> = learner.steps(4).into_iter().flatten().map(f64::to_bits).collect();
@@ -106,7 +108,7 @@ fn bytes_are_scaled_on_the_gpu_to_the_floats_of_the_host() {
     let as_floats: Vec<f32> = bytes.iter().enumerate().map(|(i, byte)| f32::from(*byte) * scale[i % 3] + shift[i % 3]).collect();
     let dense = r#"network.layers=[{ kind = "dense", units = 18 }]"#;
     // The lowest layer reads padded rows, or a line.
-    for (layers, output) in [(super::LAYERS, "softmax"), (dense, "softmax"), (super::LAYERS, "linear")] {
+    for (layers, output) in [(LAYERS, "softmax"), (dense, "softmax"), (LAYERS, "linear")] {
         let config = configured(&[layers, "learning.rule=dtp", &format!("network.output={output}")]);
         let labels: &[u32] = if output == "linear" { &[] } else { &samples().labels[..8] };
         let run = |forms: [Pixels; 4]| {
@@ -130,7 +132,14 @@ fn bytes_are_scaled_on_the_gpu_to_the_floats_of_the_host() {
 
 #[test]
 fn evaluation_takes_smaller_batches() {
-    let (config, samples) = (configured(&["learning.rule=dtp"]), samples());
+    for (rule, layers) in [("dtp", LAYERS), ("bp", NORMALIZED)] {
+        evaluated(&configured(&[layers, &format!("learning.rule={rule}")]));
+    }
+}
+
+/// Evaluates some batches between steps, whose parameters and running statistics they take.
+fn evaluated(config: &Config) {
+    let samples = samples();
     let measured = |mut learner: Learner| {
         let mut measures = Vec::new();
         for count in [8, 5, 8, 5, 5, 1] {
@@ -144,8 +153,8 @@ fn evaluation_takes_smaller_batches() {
         }
         (measures, learner.engine.output().unwrap())
     };
-    let ours = measured(learner(&config, Early::None).0);
-    let wanted = measured(Learner::new(&config, &samples, 1));
+    let ours = measured(learner(config, Early::None).0);
+    let wanted = measured(Learner::new(config, &samples, 1));
     assert_eq!(ours.1.len(), wanted.1.len());
     let all = |(measures, output): &(Vec<Vec<f32>>, Vec<f32>)| measures.iter().flatten().chain(output).copied().collect::<Vec<f32>>();
     assert_eq!(ours.0.iter().map(Vec::len).collect::<Vec<_>>(), [8, 5, 8, 5, 5, 1]);

@@ -4,8 +4,8 @@
 //! does depend on the samples; all tiles add up the same chunks of K in the same order.)
 
 use super::arguments::{
-    Apply, Bias, ChannelNumbers, ChannelSums, Concatenate, Elementwise, Factors, MapChannels, MeasuredError, Noise, OneHot, Optimise, Output, Peak, Pixels, Pool, Signs, SumMeasure,
-    Update, Wire,
+    Apply, Bias, ChannelNumbers, ChannelSums, Concatenate, Elementwise, Factors, MapChannels, MeasuredError, Noise, OneHot, Optimise,
+    Output, Peak, Pixels, Pool, Signs, SumMeasure, Update, Wire,
 };
 use super::{Kernel, Tile};
 use crate::compute::settings::Precision;

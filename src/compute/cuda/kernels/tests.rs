@@ -2,6 +2,7 @@
 //! batch. And what NVRTC makes of them.
 
 mod memory;
+mod normalization;
 mod pools;
 mod products;
 mod program;
