@@ -8,7 +8,6 @@ use super::marks::Work;
 use super::operations::code;
 use crate::compute::normalization::EPSILON;
 use crate::compute::{Activity, Normalized, Normalizes};
-use crate::network::MapId;
 use crate::observe::Doing;
 
 /// Rows of numbers that a layer has, as normalize.cu names them.
@@ -32,7 +31,7 @@ impl CudaBackend {
             let (b, around) = match products {
                 true => (this.values(layer.sums), Address::NULL),
                 // The running mean, so that little is lost where squares are taken from each other.
-                false => (Address::NULL, this.weights_at(layer.statistics)),
+                false => (Address::NULL, this.parameters_at(layer.statistics)),
             };
             let sums = c::ChannelSums {
                 a: this.values(a).0,
@@ -66,8 +65,8 @@ impl CudaBackend {
             };
             let numbers = c::ChannelNumbers {
                 all,
-                affine: this.weights_at(layer.affine).0,
-                statistics: this.weights_at(layer.statistics).0,
+                affine: this.parameters_at(layer.affine).0,
+                statistics: this.parameters_at(layer.statistics).0,
                 numbers: this.numbers(layer),
                 drift: training(layer.drift),
                 one: training(layer.one),
@@ -98,10 +97,6 @@ impl CudaBackend {
             launches::map_channels(launches, &map);
             Ok(())
         });
-    }
-
-    fn weights_at(&self, map: MapId) -> Address {
-        self.at(self.parameters[map.0].values)
     }
 }
 

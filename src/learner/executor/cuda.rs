@@ -2,6 +2,9 @@
 //!
 //! A step is two graphs, each captured once: what the rule does, up to the measures and, where ranks exchange them, the gradients; and the
 //! updates. Between them the host looks at the losses, and ranks exchange. Nobody waits for the updates: the next batch travels meanwhile.
+//! Ranks whose layers are normalised meet on the way of the rule too, which then is several graphs.
+
+mod key;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -9,6 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use self::key::Key;
 use super::{COPIED, Executor, Rates};
 use crate::agreement::{Facts, agree};
 use crate::compute::cuda::driver::Driver;
@@ -72,32 +76,6 @@ struct Chosen {
     /// The same, where it is one.
     driver: Option<Rc<Driver>>,
     index: usize,
-}
-
-/// What a graph is of.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    /// A rule's step, by the models that it trains, and how often the inverses have learned from the batch before: a graph has the noise of
-    /// one.
-    Learning(bool, bool, usize),
-    Updates(bool, bool),
-    /// A forward pass on so many samples.
-    Forward(usize),
-}
-
-impl Key {
-    fn name(self) -> String {
-        let of = |forward, inverse| match (forward, inverse) {
-            (true, true) => "both models",
-            (true, false) => "the forward model",
-            _ => "the inverse model",
-        };
-        match self {
-            Key::Learning(forward, inverse, _) => format!("a step of {}", of(forward, inverse)),
-            Key::Updates(forward, inverse) => format!("the updates of {}", of(forward, inverse)),
-            Key::Forward(samples) => format!("a forward pass on {samples} samples"),
-        }
-    }
 }
 
 /// Our kernels on one GPU.

@@ -183,7 +183,7 @@ fn a_plan_tells_the_memory_that_a_gpu_needs() {
                 Config { training: Training { diagnostics, ..training }, parallel: Parallel { wire, ..parallel }, ..config.clone() };
             let plan = Plan::new(&config, &DataFacts::of_shape(samples.shape, samples.classes), ranks).unwrap();
             let (network, gpu) = (&plan.network, Rc::new(StandIn::new(Early::All)));
-            Engine::on_gpu(&config, network, lonely(ranks - 1, ranks), gpu.clone()).expect("the engine can be made");
+            let _engine = Engine::on_gpu(&config, network, lonely(ranks - 1, ranks), gpu.clone()).expect("the engine can be made");
             // The rest is tables, measures, and partial sums.
             let (planned, taken) = (plan.gpu_memory.whole() as f64, gpu.taken.get() as f64);
             assert!(planned <= taken && taken < 1.1 * planned, "{rule}, {exchange}, {ranks} ranks: {planned} planned, {taken} taken");

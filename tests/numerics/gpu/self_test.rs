@@ -9,7 +9,7 @@ use biodist::learner::self_test;
 use biodist::network::Network;
 
 use super::stand_in::{Early, StandIn};
-use super::{configured, samples};
+use super::{NORMALIZED, configured, samples};
 
 /// The comparison of `rule` with a kernel that does nothing. Returns the kernels that were started, without those for other purposes.
 fn compare(overrides: &[&str], skipped: Option<&str>) -> (anyhow::Result<()>, BTreeSet<String>) {
@@ -31,6 +31,9 @@ fn what_is_right_passes() {
         for precision in ["parallel.precision=f32", "parallel.precision=bf16"] {
             passes(&[&rule, precision]);
         }
+    }
+    for rule in ["bp", "wm"] {
+        passes(&[NORMALIZED, &format!("learning.rule={rule}"), "parallel.precision=bf16"]);
     }
     passes(&["learning.rule=pepita"]);
     passes(&["learning.rule=sdtp", "learning.schedule=alternating"]);
@@ -60,6 +63,7 @@ fn a_kernel_that_does_nothing_is_noticed() {
             "network.layers=[{ kind = \"conv\", kernel = 3, channels = 5 }, { kind = \"average_pool\", kernel = 2, stride = 2 }]",
         ][..],
         &["learning.rule=ao_sdtp", "parallel.precision=bf16"],
+        &["learning.rule=bp", NORMALIZED],
     ] {
         let (_, kernels) = compare(overrides, None);
         assert!(kernels.len() > 8, "{kernels:?}");
