@@ -124,16 +124,21 @@ impl Counted {
         // Of several updates of a map one gradient is made.
         let changed: BTreeSet<MapId> = updates.iter().map(|update| update.map).collect();
         let bytes = |map: &MapId| 4 * maps.get(*map).parameters() as u64;
-        let summed: u64 = changed.iter().filter(|map| sharing[map.0] == Sharing::Gradients).map(bytes).sum();
+        // Parts of parameters: new ones, and where ranks exchange gradients the others' of this rank's part before.
+        let times = |map: &MapId| match sharing[map.0] {
+            Sharing::None => 0,
+            Sharing::Activities => 1,
+            Sharing::Gradients => 2,
+        };
+        let parts: u64 = changed.iter().map(|map| times(map) * bytes(map)).sum();
         StepCost {
             phase,
             passes: self.counter.operations,
             gradients: updates.iter().map(|update| self.counter.samples as f64 * trained(update).connectivity.operations()).sum(),
             factor_bytes: factors.into_iter().map(|slot| 4 * self.counter.slots[slot].stored as u64).sum(),
             changed_bytes: changed.iter().map(bytes).sum(),
-            // The others' factors; or their gradients of this rank's part, and the rest of the new parameters.
             between_gpus: gathered.into_iter().map(|slot| 4 * of_others * self.counter.slots[slot].values as u64).sum::<u64>()
-                + 2 * summed * of_others / ranks as u64,
+                + parts * of_others / ranks as u64,
         }
     }
 }

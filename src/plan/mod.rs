@@ -13,6 +13,7 @@ use anyhow::Result;
 
 use crate::compute::cpu::spans;
 use crate::compute::cuda::bytes_of_parameters;
+use crate::compute::device::Kernels;
 use crate::config::{Config, ExchangeChoice, Wire};
 use crate::exchange::Sharing;
 use crate::exit::Exit;
@@ -60,7 +61,7 @@ pub struct Memory {
     /// What the optimisers keep for each parameter.
     pub moments: u64,
     pub activities: u64,
-    /// Stored gradients, and room for those that other ranks send, where ranks exchange them.
+    /// Stored gradients, and room for what other ranks send of them, or of changes that travel rounded.
     pub gradients: u64,
 }
 
@@ -110,7 +111,7 @@ impl Plan {
             ExchangeChoice::Gradients => Sharing::Gradients,
             ExchangeChoice::Auto | ExchangeChoice::Activities => Sharing::Activities,
         };
-        let between_gpus = Sharing::plan(&maps, ranks, config.parallel.exchange, samples);
+        let between_gpus = Sharing::plan(&maps, ranks, config.parallel.exchange, samples, Kernels::Own);
         let (spans, sizes) = spans(&maps);
         let trained = || maps.all.iter().zip(&spans).filter(|(map, _)| map.trained());
         let kept = |map: &Map| config.optimizer.group(map.role).moments().len();
@@ -128,15 +129,15 @@ impl Plan {
         // Of a gradient that is compared with back-propagation's.
         let compared = |map: &Map| config.training.diagnostics && map.role == Role::Forward && map.trained();
         for (index, (map, way)) in maps.all.iter().zip(&between_gpus).enumerate() {
-            let sums = *way == Sharing::Gradients;
-            let [parameters, moments] =
-                bytes_of_parameters(map, config.optimizer.group(map.role).needed_moments(), if sums { ranks } else { 1 });
+            let parts = if *way == Sharing::None { 1 } else { ranks };
+            let [parameters, moments] = bytes_of_parameters(map, config.optimizer.group(map.role).needed_moments(), parts);
             gpu_memory.parameters += parameters;
             gpu_memory.moments += moments;
-            if sums && map.trained() && wire == Wire::Bf16 {
+            if parts > 1 && wire == Wire::Bf16 {
                 gpu_memory.gradients += parameters / 2 + parameters / ranks as u64;
             }
-            gpu_memory.gradients += parameters * several.get(&index).copied().unwrap_or(u64::from(sums && map.trained() || compared(map)));
+            let stored = u64::from(*way == Sharing::Gradients || compared(map));
+            gpu_memory.gradients += parameters * several.get(&index).copied().unwrap_or(stored);
         }
         let parameters: u64 = maps.all.iter().map(|map| map.parameters() as u64).sum();
         Ok(Plan {

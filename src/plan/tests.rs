@@ -142,13 +142,14 @@ fn exchanged_bytes_follow_from_factors_or_parameters() {
     assert_eq!(plan.exchanged(cost, Sharing::Activities, true), 3 * cost.factor_bytes);
     assert_eq!(plan.exchanged(cost, Sharing::Activities, false), 3 * cost.factor_bytes + 321);
     assert_eq!(plan.exchanged(cost, Sharing::Gradients, true), 2 * 321);
-    // On GPUs, which store no rows and choose for each map: of 49 parameters and 13 units, 40 and 12, 18 and 8, 3/2 of the parameters are
-    // fewer than the units of 6 samples.
+    // On GPUs, which store no rows and choose for each map: of 49 parameters and 13 units, 40 and 12, 18 and 8, the parameters are fewer than
+    // the units of 8 samples.
     assert_eq!((plan.exchanged_between_gpus(cost), plan.ways_between_gpus().as_str()), (2 * 321, "gradients"));
     let rounded = self::plan(&["learning.rule=bp", "parallel.wire=bf16"], SMALL, 4);
     assert_eq!(rounded.exchanged_between_gpus(cost), 321);
     let gathered = self::plan(&["learning.rule=bp", "parallel.exchange=activities"], SMALL, 4);
-    assert_eq!(gathered.exchanged_between_gpus(&gathered.steps[0]), 3 * 4 * 2 * (6 + 7 + 5 + 7 + 5 + 3));
+    // The others' factors, and new parameters.
+    assert_eq!(gathered.exchanged_between_gpus(&gathered.steps[0]), 3 * 4 * 2 * (6 + 7 + 5 + 7 + 5 + 3) + 321);
     assert_eq!(self::plan(&["parallel.exchange=gradients"], SMALL, 4).exchange, Sharing::Gradients);
     assert_eq!(self::plan(&["parallel.exchange=gradients"], SMALL, 1).exchange, Sharing::None);
 }

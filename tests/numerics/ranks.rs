@@ -1,6 +1,6 @@
 //! Several ranks whose parameters are tensors, against one: as threads of this process, without MPI.
 
-use biodist::compute::device::Device;
+use biodist::compute::device::{Device, Kernels};
 use biodist::config::{Config, ExchangeChoice};
 use biodist::exchange::Sharing;
 use biodist::learner::Engine;
@@ -24,7 +24,7 @@ fn maps_are_shared_as_moves_fewer_bytes() {
     let layers = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
     let config = config("flat", &[layers]);
     let maps = Maps::new(&Network::new([6, 7, 2], 10, &config.network).expect("the network can be made"), &config.learning.needs());
-    let plan = |size, choice, samples| Sharing::plan(&maps, size, choice, samples);
+    let plan = |size, choice, samples| Sharing::plan(&maps, size, choice, samples, Kernels::Libtorch);
     // 114 parameters for 84 + 252 units a sample; 7590 for 252 + 30; 310 for 30 + 10.
     let (factors, gradients) = (Sharing::Activities, Sharing::Gradients);
     assert_eq!(plan(2, ExchangeChoice::Auto, 6), [gradients, factors, factors]);

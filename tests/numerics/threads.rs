@@ -145,7 +145,7 @@ pub fn lonely(rank: usize, size: usize) -> Arc<dyn Transport> {
 }
 
 /// Every tensor that a checkpoint holds.
-fn checkpointed(engine: &Engine) -> Vec<(MapId, Part, Buffer)> {
+pub fn checkpointed(engine: &Engine) -> Vec<(MapId, Part, Buffer)> {
     let mut tensors = Vec::new();
     for (index, map) in engine.maps().all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
         let buffers = [Buffer::Weights, Buffer::FirstMoment, Buffer::SecondMoment];
@@ -157,6 +157,15 @@ fn checkpointed(engine: &Engine) -> Vec<(MapId, Part, Buffer)> {
         }
     }
     tensors
+}
+
+/// Lets a rank's engine learn from its part of a step's batch.
+pub fn learn(engine: &mut Engine, config: &Config, samples: &Samples, transport: &dyn Transport, step: u64) {
+    let (each, units) = (config.data.batch_size / transport.size(), samples.units());
+    let from = step as usize % 2 * config.data.batch_size + transport.rank() * each;
+    let pixels = &samples.pixels[from * units..(from + each) * units];
+    let (labels, first) = (&samples.labels[from..from + each], transport.rank() * each);
+    engine.learn(&Batch { pixels: pixels.into(), labels, samples: each, first, step }, Phase::Both, 1.0).expect("the step succeeds");
 }
 
 /// Trains three steps, through a checkpoint after the first. Returns what the last checkpoint holds (on rank 0) and the checksum.
@@ -171,11 +180,7 @@ fn train(config: &Config, samples: &Samples, transport: Arc<dyn Transport>, make
         all.map(|&(map, part, buffer)| engine.read(map, part, buffer)).collect()
     };
     for step in 0..3u64 {
-        let (each, units) = (config.data.batch_size / transport.size(), samples.units());
-        let from = step as usize % 2 * config.data.batch_size + transport.rank() * each;
-        let pixels = &samples.pixels[from * units..(from + each) * units];
-        let (labels, first) = (&samples.labels[from..from + each], transport.rank() * each);
-        engine.learn(&Batch { pixels: pixels.into(), labels, samples: each, first, step }, Phase::Both, 1.0).expect("the step succeeds");
+        learn(&mut engine, config, samples, &*transport, step);
         if step == 0 {
             for (index, values) in checkpoint(&engine).iter().chain(vec![&Vec::new(); tensors.len()]).take(tensors.len()).enumerate() {
                 let mut bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();

@@ -44,7 +44,7 @@ pub struct Setup {
     /// Ranks, and this one's number.
     pub size: usize,
     pub rank: usize,
-    /// By map: this rank's part of the optimiser's work, and the number of parts.
+    /// By map: this rank's part of the parameters, of which it has moments, and the number of parts.
     pub parts: Vec<(usize, usize)>,
     /// By map: whether ranks gather its factors.
     pub gathered: Vec<bool>,
@@ -103,7 +103,8 @@ struct Places {
     measured_here: *mut f32,
     /// By map: where gradients are kept, room for them.
     gradients: BTreeMap<usize, Place>,
-    /// By map whose gradients ranks exchange rounded: where they and changes travel, and the parameters of this rank's part before an update.
+    /// By map of which ranks own parts, where what travels is rounded: where changes travel, and gradients, and the parameters of this rank's
+    /// parts before an update.
     wires: BTreeMap<usize, [Place; 2]>,
 }
 
@@ -263,9 +264,8 @@ impl CudaBackend {
         self.tables.values_mut().for_each(|table| table.reserve(&mut self.pool));
         let measures = 4 * Measure::COUNT * capacity;
         let kept = plan.kept.iter().map(|(map, gradients)| (*map, 4 * gradients * self.parameters[*map].padded));
-        let shared =
-            self.parameters.iter().enumerate().filter(|(_, one)| self.rounded && !one.owned.is_empty() && one.owned.len() < one.padded);
-        let wires = shared.map(|(map, one)| (map, [2 * one.padded, 4 * one.owned.len()].map(|bytes| self.pool.reserve(bytes)))).collect();
+        let shared = self.parameters.iter().enumerate().filter(|(_, one)| self.rounded && one.owned() < one.padded);
+        let wires = shared.map(|(map, one)| (map, [2 * one.padded, 4 * one.owned()].map(|bytes| self.pool.reserve(bytes)))).collect();
         let places = Places {
             wires,
             inbox: Inbox::new([capacity, units, self.slots[0].shape.channels, self.maps.all.len()], &mut self.pool, &*self.gpu)?,

@@ -1,8 +1,9 @@
 //! Parameters and the optimiser's moments of one map on the GPU, and their interchange form.
 //!
-//! A map's weights and biases are one piece, so that ranks divide and exchange them at once: `[block][row][column]`, then
-//! `[position][column]`, columns in fours, then padding to equal parts for all ranks. Moments exist for this rank's part alone, and only
-//! those that the map's optimiser needs; the others are zeros in checkpoints.
+//! A map has two pieces, one behind the other: weights, `[block][row][column]`, and biases, `[position][column]`, columns in fours, each padded
+//! to equal parts for all ranks. They are divided one by one because the last ranks would else own all biases, whose gradients read as many
+//! errors as those of far more weights do. Moments exist for this rank's parts alone, and only those that the map's optimiser needs; the
+//! others are zeros in checkpoints.
 
 use std::ops::Range;
 
@@ -17,14 +18,36 @@ use crate::network::{Bias, Map};
 /// Parts begin on whole lines of memory.
 const ALIGNMENT: usize = 64;
 
+/// The weights of a map, or its biases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where they begin and end among the map's elements, without padding.
+    pub used: Range<usize>,
+    /// Those of this rank, one of equal parts; the last ones have padding.
+    pub owned: Range<usize>,
+}
+
+impl Piece {
+    fn new(start: usize, len: usize, part: usize, parts: usize) -> Piece {
+        let each = len.div_ceil(parts * ALIGNMENT) * ALIGNMENT;
+        Piece { used: start..start + len, owned: start + part * each..start + (part + 1) * each }
+    }
+
+    /// This rank's elements without padding, counted from the piece's first.
+    pub fn own(&self) -> Range<usize> {
+        let from_first = |element: usize| element.min(self.used.end) - self.used.start;
+        from_first(self.owned.start)..from_first(self.owned.end)
+    }
+}
+
 pub struct Parameters {
     pub values: Place,
-    /// Of this rank's part; empty where the optimiser needs none, or the map is not trained.
+    /// Of this rank's parts, one behind the other; empty where the optimiser needs none, or the map is not trained.
     pub first: Place,
     pub second: Place,
-    /// Elements of `values` that this rank's optimiser owns.
-    pub owned: Range<usize>,
-    /// Elements of the weights, before the biases.
+    /// Weights and biases.
+    pub pieces: [Piece; 2],
+    /// Elements before the biases.
     pub weights: usize,
     /// Elements with padding.
     pub padded: usize,
@@ -43,20 +66,26 @@ impl Parameters {
             Bias::PerChannel => 1,
         };
         let weights = if connectivity.weighted { connectivity.blocks * connectivity.rows * columns } else { 0 };
-        let used = weights + bias_positions * columns;
-        let each = used.div_ceil(parts * ALIGNMENT) * ALIGNMENT;
-        let own = if map.trained() { each } else { 0 };
-        let mut moment = |number: usize| pool.reserve(if number < moments { 4 * own } else { 0 });
+        let piece = |start, len| Piece::new(start, len, part, parts);
+        let of_weights = piece(0, weights);
+        let before = parts * of_weights.owned.len();
+        let pieces = [of_weights, piece(before, bias_positions * columns)];
+        let own: usize = pieces.iter().map(|piece| piece.owned.len()).sum();
+        let mut moment = |number: usize| pool.reserve(if map.trained() && number < moments { 4 * own } else { 0 });
         let (first, second) = (moment(0), moment(1));
-        Parameters {
-            values: pool.reserve(4 * each * parts),
-            first,
-            second,
-            owned: part * each..part * each + own,
-            weights,
-            padded: each * parts,
-            bias_positions,
-        }
+        Parameters { values: pool.reserve(4 * own * parts), first, second, pieces, weights: before, padded: own * parts, bias_positions }
+    }
+
+    /// Elements of this rank's parts.
+    pub fn owned(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.owned.len()).sum()
+    }
+
+    /// This rank's parts among all elements, and where one behind the other, as moments lie.
+    pub fn parts(&self) -> [(Range<usize>, Range<usize>); 2] {
+        let [weights, biases] = self.pieces.each_ref().map(|piece| piece.owned.clone());
+        let (first, all) = (weights.len(), weights.len() + biases.len());
+        [(weights, 0..first), (biases, first..all)]
     }
 
     /// How many moments a parameter has.

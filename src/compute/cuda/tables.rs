@@ -1,10 +1,12 @@
 //! Links in groups, in the GPU's memory; and how the lowest map, whose input need not lie as activities do, is seen by kernels.
 
+use std::ops::Range;
+
 use anyhow::Result;
 
 use super::gpu::{Address, Gpu, Stream};
 use super::kernels::launches::in_fours;
-use super::kernels::tables::{Grouping, Input, Tables};
+use super::kernels::tables::{Grouping, Input, Share, Tables};
 use super::pool::{Place, Pool};
 use crate::network::Map;
 
@@ -70,12 +72,16 @@ pub struct Table {
     view: View,
     pub groups: usize,
     pub most: usize,
+    /// Of an update of which ranks own parts: this one's.
+    pub share: Option<Share>,
     places: Option<[Place; 2]>,
 }
 
 impl Table {
-    pub fn new(view: View) -> Table {
-        Table { groups: view.tables.groups(), most: view.tables.most, view, places: None }
+    /// `owned` are the weights of `columns` columns that this rank owns, where an update is of these alone.
+    pub fn new(view: View, columns: usize, owned: Option<Range<usize>>) -> Table {
+        let share = owned.map(|owned| view.tables.share(view.grouping, [view.rows, columns], &owned));
+        Table { groups: view.tables.groups(), most: view.tables.most, share, view, places: None }
     }
 
     pub fn view(&self) -> &View {

@@ -97,13 +97,14 @@ impl CudaBackend {
         Ok(values)
     }
 
-    /// The first gradient that is kept of a map, or this rank's part of it, when the GPU has made it.
+    /// The first gradient that is kept of a map, or this rank's parts of it, when the GPU has made it.
     pub fn gradient_here(&self, map: MapId, part: bool) -> Result<Vec<f32>> {
         let parameters = &self.parameters[map.0];
-        if part {
-            return self.here(self.part_of_gradient(map), parameters.owned.len());
+        if !part {
+            return self.here(self.gradients(map), parameters.padded);
         }
-        self.here(self.gradients(map), parameters.padded)
+        let parts = parameters.parts().map(|(own, _)| self.here(self.gradients(map).offset(4 * own.start), own.len()));
+        Ok(parts.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// Puts `values` to `at`, when the GPU has done what it was given.
@@ -177,11 +178,21 @@ impl CudaBackend {
             // A checkpoint may hold what no step needs.
             return parameters.write(spec, part, &mut vec![0.0; parameters.padded], values);
         }
-        let own: Range<usize> = if self.is_whole(map, buffer) { 0..parameters.padded } else { parameters.owned.clone() };
-        let mut whole = vec![0.0; parameters.padded];
-        whole[own.clone()].copy_from_slice(&self.part(map, buffer));
-        parameters.write(spec, part, &mut whole, values)?;
-        self.put(self.at(parameters.buffer(buffer)), &whole[own])
+        let mut own = self.part(map, buffer);
+        if self.is_whole(map, buffer) {
+            parameters.write(spec, part, &mut own, values)?;
+        } else {
+            let mut whole = vec![0.0; parameters.padded];
+            parameters.parts().into_iter().for_each(|(among_all, at)| whole[among_all].copy_from_slice(&own[at]));
+            parameters.write(spec, part, &mut whole, values)?;
+            parameters.parts().into_iter().for_each(|(among_all, at)| own[at].copy_from_slice(&whole[among_all]));
+        }
+        self.put(self.at(parameters.buffer(buffer)), &own)
+    }
+
+    /// This rank's parts of a map among all its elements, and where [`CudaBackend::part`] has them.
+    pub fn parts(&self, map: MapId) -> [(Range<usize>, Range<usize>); 2] {
+        self.parameters[map.0].parts()
     }
 
     /// Whole moments of a map for [`Backend::read_parameter`](crate::compute::Backend::read_parameter), where this rank owns a part of
@@ -196,11 +207,6 @@ impl CudaBackend {
             let values = self.part(MapId(map), Buffer::Weights);
             (hash ^ u64::from(crc32fast::hash(bytemuck::cast_slice(&values)))).wrapping_mul(0x0100_0000_01b3)
         })
-    }
-
-    /// Bytes of each rank's part of a map.
-    pub fn bytes_of_part(&self, map: MapId) -> usize {
-        4 * self.parameters[map.0].owned.len()
     }
 
     pub fn parameters_at(&self, map: MapId) -> Address {

@@ -8,6 +8,7 @@ use super::kernels::arguments as c;
 use super::kernels::launches::{self, in_fours};
 use super::kernels::tables::Grouping;
 use super::marks::Work;
+use super::parameters::Parameters;
 use super::tables::Pass;
 use crate::compute::cpu::stream_of_weights;
 use crate::compute::{Activity, Method, OptimizerStep, Update};
@@ -41,8 +42,18 @@ impl CudaBackend {
         c::Factors { pre, post, pre_rank, post_rank, samples, per_rank: self.batch as i32, ..c::Factors::default() }
     }
 
-    /// Applies an update to the parameters of its map, or keeps its gradient as the one of this number.
+    /// Applies an update to the parameters of its map, or keeps its gradient as the one of this number: where ranks gather its factors, of
+    /// the parameters that this rank owns.
     pub fn update(&mut self, update: &Update, stored: Option<usize>) -> Result<()> {
+        self.make(update, stored, self.gathers(update.map))
+    }
+
+    /// Keeps the gradient of an update, all of it.
+    pub fn keep_whole(&mut self, update: &Update) -> Result<()> {
+        self.make(update, Some(0), false)
+    }
+
+    fn make(&mut self, update: &Update, stored: Option<usize>, owned: bool) -> Result<()> {
         let maps = self.maps.clone();
         let map = maps.get(update.map);
         self.take_factors(update)?;
@@ -52,52 +63,62 @@ impl CudaBackend {
         let samples = self.batch * if self.gathers(update.map) { self.size } else { 1 };
         let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
         let factors = samples * (map.source.units() + map.destination.units());
+        let parameters = &self.parameters[update.map.0];
         // Parameters and moments are read and written, or the gradient is written.
-        let changed = 8 * (1 + self.parameters[update.map.0].moments());
-        let bytes = if stored.is_some() { 4 } else { changed } * map.parameters() + 4 * factors;
-        let work = Work::new(doing, Some(map.layer), samples as f64 * map.connectivity.operations(), bytes as f64);
-        self.perform(work, |this, launches| {
+        let changed = 8 * (1 + parameters.moments());
+        let bytes = (if stored.is_some() { 4 } else { changed } * map.parameters()) as f64;
+        let share = if owned { parameters.owned() as f64 / parameters.padded as f64 } else { 1.0 };
+        let operations = share * samples as f64 * map.connectivity.operations();
+        self.perform(Work::new(doing, Some(map.layer), operations, share * bytes + 4.0 * factors as f64), |this, launches| {
             let (view, table) = this.map(update.map, Pass::Update);
-            let (grouping, groups, most) = (table.view().grouping, table.groups, table.most);
+            let (grouping, groups, most, share) = (table.view().grouping, table.groups, table.most, table.share.clone().filter(|_| owned));
             let parameters = &this.parameters[update.map.0];
-            ensure!(stored.is_some() || parameters.owned.len() == parameters.padded, "gradients of {} are shared", map.weight.name);
+            let mine = owned || parameters.owned() == parameters.padded;
+            ensure!(stored.is_some() || mine, "gradients of {} are shared", map.weight.name);
             let values = this.at(parameters.values);
-            let [first, second] = [parameters.first, parameters.second].map(|place| this.moment_at(place));
             let gradients = stored.map_or(Address::NULL, |number| this.gradients(update.map).offset(4 * number * parameters.padded));
-            let (weights, positions) = (4 * parameters.weights, parameters.bias_positions);
-            let further = |at: Address| if at == Address::NULL { 0 } else { at.offset(weights).0 };
+            let further = |at: Address| if at == Address::NULL { 0 } else { at.offset(4 * parameters.weights).0 };
+            let positions = parameters.bias_positions;
             let (factors, optimiser) = (this.factors(update), this.optimiser(update.map).0);
+            let [first, second] = this.moments(parameters, 0, true);
             let whole = c::Update {
                 map: view,
                 factors,
                 weights: values.0,
-                first: first.0,
-                second: second.0,
+                first,
+                second,
                 gradients: gradients.0,
                 optimiser,
                 by_source: i32::from(grouping == Grouping::Source),
                 groups: groups as i32,
                 ..c::Update::default()
             };
-            if grouping == Grouping::Block {
+            let biases = &parameters.pieces[1];
+            let biases = if owned { biases.own() } else { 0..biases.used.len() };
+            let [first, second] = this.moments(parameters, 1, true);
+            let bias = c::Bias {
+                factors,
+                bias: further(values),
+                first,
+                second,
+                gradients: further(gradients),
+                optimiser,
+                begin: biases.start as i64,
+                end: biases.end as i64,
+                positions: map.destination.positions() as i32,
+                columns: in_fours(map.connectivity.columns) as i32,
+                shared: i32::from(positions == 1 && map.destination.positions() > 1),
+                ..c::Bias::default()
+            };
+            // A rank may own no weight that has a link.
+            let nothing = share.as_ref().is_some_and(|share| share.elements.is_empty());
+            if grouping == Grouping::Block && !nothing {
                 let partial = this.partial(launches::shared_partial(this.precision, most, &whole));
-                launches::update_shared(launches, this.precision, most, &c::Update { partial: partial.0, ..whole });
-            } else {
-                launches::update(launches, this.precision, most, &whole);
+                launches::update_shared(launches, this.precision, most, share.as_ref(), &c::Update { partial: partial.0, ..whole });
+            } else if !nothing {
+                launches::update(launches, this.precision, most, share.as_ref(), &whole);
             }
-            if positions > 0 {
-                let bias = c::Bias {
-                    factors,
-                    bias: further(values),
-                    first: further(first),
-                    second: further(second),
-                    gradients: further(gradients),
-                    optimiser,
-                    positions: map.destination.positions() as i32,
-                    columns: in_fours(map.connectivity.columns) as i32,
-                    shared: i32::from(positions == 1 && map.destination.positions() > 1),
-                    ..c::Bias::default()
-                };
+            if !biases.is_empty() {
                 let partial = this.partial(launches::bias_partial(&bias));
                 launches::bias(launches, &c::Bias { partial: partial.0, ..bias });
             }
@@ -107,24 +128,27 @@ impl CudaBackend {
 
     /// The optimiser on this rank's part of a map, from the sum of so many gradients that were kept.
     pub fn optimise(&mut self, id: MapId, gradients: usize) -> Result<()> {
-        let owned = self.parameters[id.0].owned.clone();
-        self.perform(self.work_of_optimiser(id, owned.len()), |this, launches| {
+        self.perform(self.work_of_optimiser(id, self.parameters[id.0].owned()), |this, launches| {
             let parameters = &this.parameters[id.0];
-            launches::optimise(
-                launches,
-                &c::Optimise {
-                    sums: this.part_of_gradient(id).0,
-                    stride: parameters.padded as i64,
-                    weights: this.at(parameters.values).offset(4 * owned.start).0,
-                    first: this.moment_at(parameters.first).0,
-                    second: this.moment_at(parameters.second).0,
-                    optimiser: this.optimiser(id).0,
-                    count: owned.len() as i64,
-                    parts: gradients as i32,
-                    scaled: 1,
-                    ..c::Optimise::default()
-                },
-            );
+            let (sums, optimiser) = (this.gradients(id), this.optimiser(id).0);
+            for (piece, (own, _)) in parameters.parts().into_iter().enumerate().filter(|(_, (own, _))| !own.is_empty()) {
+                let [first, second] = this.moments(parameters, piece, false);
+                launches::optimise(
+                    launches,
+                    &c::Optimise {
+                        sums: sums.offset(4 * own.start).0,
+                        stride: parameters.padded as i64,
+                        weights: this.at(parameters.values).offset(4 * own.start).0,
+                        first,
+                        second,
+                        optimiser,
+                        count: own.len() as i64,
+                        parts: gradients as i32,
+                        scaled: 1,
+                        ..c::Optimise::default()
+                    },
+                );
+            }
             Ok(())
         })
     }
@@ -171,6 +195,16 @@ impl CudaBackend {
             })?;
         }
         Ok(())
+    }
+
+    /// Where this rank's moments of a piece are, 0 for none; or where those of the piece's first element would be, were they there too.
+    fn moments(&self, parameters: &Parameters, piece: usize, of_first: bool) -> [u64; 2] {
+        let (own, at) = &parameters.parts()[piece];
+        let before = if of_first { own.start - parameters.pieces[piece].used.start } else { 0 };
+        [parameters.first, parameters.second].map(|place| match place.bytes {
+            0 => 0,
+            _ => self.at(place).offset(4 * at.start).0.wrapping_sub(4 * before as u64),
+        })
     }
 
     fn work_of_optimiser(&self, id: MapId, floats: usize) -> Work {

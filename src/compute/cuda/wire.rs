@@ -3,6 +3,8 @@
 //! What was rounded counts for the rank that it comes from too, or replicas would drift apart: it takes its own factors as the others get
 //! them, and adds its change as they do to what its parameters were before.
 
+use std::ops::Range;
+
 use anyhow::Result;
 
 use super::backend::CudaBackend;
@@ -48,40 +50,61 @@ impl CudaBackend {
         self.convert(None, &[takes(self.wire_of(activity), Address::NULL, all, self.size * each / 4)])
     }
 
-    /// Rounds this rank's gradient of a map. Where it lies then, and the bytes of each rank's part.
-    pub fn round_gradient(&mut self, map: MapId) -> Result<(Address, usize)> {
+    /// Rounds this rank's gradient of a map. Where it lies then.
+    pub fn round_gradient(&mut self, map: MapId) -> Result<Address> {
         let (floats, [wire, _]) = (self.parameters[map.0].padded, self.wire_of_map(map));
         self.convert(Some(self.maps.get(map).layer), &[rounds(self.gradients(map), Address::NULL, wire, floats)])?;
-        Ok((wire, self.bytes_of_part(map) / 2))
+        Ok(wire)
     }
 
-    /// Takes this rank's part of the sum over ranks, and keeps its parameters as they are before the update.
+    /// Takes this rank's parts of the sum over ranks.
     pub fn take_gradient(&mut self, map: MapId) -> Result<()> {
-        let (owned, [wire, before]) = (self.parameters[map.0].owned.clone(), self.wire_of_map(map));
-        let own = wire.offset(2 * owned.start);
-        let part = self.part_of_gradient(map);
-        self.convert(Some(self.maps.get(map).layer), &[takes(own, Address::NULL, part, owned.len())])?;
-        // SAFETY: both hold this rank's part, and are apart.
-        unsafe { self.gpu.copy(before, self.parameters_at(map).offset(4 * owned.start), 4 * owned.len(), self.stream) }
+        let ([wire, _], gradients) = (self.wire_of_map(map), self.gradients(map));
+        let part = |own: Range<usize>| takes(wire.offset(2 * own.start), Address::NULL, gradients.offset(4 * own.start), own.len());
+        let all = self.parameters[map.0].parts().map(|(own, _)| part(own));
+        self.convert(Some(self.maps.get(map).layer), &all)
     }
 
-    /// Rounds how this rank's part of the parameters has changed. Where all ranks' changes have their places, and the bytes of each.
-    pub fn round_change(&mut self, map: MapId) -> Result<(Address, usize)> {
-        let (owned, [wire, before]) = (self.parameters[map.0].owned.clone(), self.wire_of_map(map));
-        let (now, own) = (self.parameters_at(map).offset(4 * owned.start), wire.offset(2 * owned.start));
-        self.convert(Some(self.maps.get(map).layer), &[rounds(now, before, own, owned.len())])?;
-        Ok((wire, self.bytes_of_part(map) / 2))
+    /// Keeps this rank's parts of a map as they are before an update.
+    pub fn keep_before(&mut self, map: MapId) -> Result<()> {
+        let ([_, before], values) = (self.wire_of_map(map), self.parameters_at(map));
+        let parts = self.parameters[map.0].parts();
+        for (own, at) in parts.into_iter().filter(|(own, _)| !own.is_empty()) {
+            // SAFETY: both hold this rank's part, and are apart.
+            unsafe { self.gpu.copy(before.offset(4 * at.start), values.offset(4 * own.start), 4 * own.len(), self.stream)? };
+        }
+        Ok(())
+    }
+
+    /// Where all ranks' changes of a map travel.
+    pub fn changes(&self, map: MapId) -> Address {
+        self.wire_of_map(map)[0]
+    }
+
+    /// Rounds how this rank's parts of a map have changed.
+    pub fn round_change(&mut self, map: MapId) -> Result<()> {
+        let ([wire, before], values) = (self.wire_of_map(map), self.parameters_at(map));
+        let all = self.parameters[map.0]
+            .parts()
+            .map(|(own, at)| rounds(values.offset(4 * own.start), before.offset(4 * at.start), wire.offset(2 * own.start), own.len()));
+        self.convert(Some(self.maps.get(map).layer), &all)
     }
 
     /// Adds all ranks' changes, when they have arrived.
     pub fn take_changes(&mut self, map: MapId) -> Result<()> {
-        let (owned, padded) = (self.parameters[map.0].owned.clone(), self.parameters[map.0].padded);
-        let ([wire, before], values) = (self.wire_of_map(map), self.parameters_at(map));
+        let (parameters, [wire, before], values) = (&self.parameters[map.0], self.wire_of_map(map), self.parameters_at(map));
         let part = |from: usize, to: usize, base: Option<Address>| {
             let out = values.offset(4 * from);
             takes(wire.offset(2 * from), base.unwrap_or(out), out, to - from)
         };
-        let all = [part(0, owned.start, None), part(owned.start, owned.end, Some(before)), part(owned.end, padded, None)];
+        let [(weights, _), (biases, at)] = parameters.parts();
+        let all = [
+            part(0, weights.start, None),
+            part(weights.start, weights.end, Some(before)),
+            part(weights.end, biases.start, None),
+            part(biases.start, biases.end, Some(before.offset(4 * at.start))),
+            part(biases.end, parameters.padded, None),
+        ];
         self.convert(Some(self.maps.get(map).layer), &all)
     }
 }

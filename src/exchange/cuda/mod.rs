@@ -1,17 +1,19 @@
 //! How ranks share an update on GPUs, each of which has its own copy of the parameters: map by map, whichever moves fewer bytes.
 //!
-//! * `activities`: every rank gathers all ranks' factors and makes the whole update itself. The kernels sum over samples in the order of
-//!   the global batch, so the bits are those of one rank.
-//! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies the optimiser to its part, of which
-//!   alone it has moments, and the new parameters are gathered.
+//! Of every map a rank owns an equal part. It alone has moments of that, applies the optimiser to it, and all ranks gather what is new.
+//! * `activities`: ranks gather all factors, and each makes the gradient of what it owns. The kernels sum over samples in the order of the
+//!   global batch, so the bits are those of one rank.
+//! * `gradients`: each rank makes its own gradient, and the sums are scattered to the owners.
 //!
 //! The exchange stands between two graphs: the rule's, which ends with the gradients, and that of the updates. By NCCL, and with
-//! `parallel.overlap`, it begins while the host still waits for the measures.
+//! `parallel.overlap`, it begins while the host still waits for the measures. What begins together is one operation, so that small maps
+//! cost no wait of their own.
 
 mod staged;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,8 +43,8 @@ pub trait Collectives {
     /// Every rank's parts to all ranks.
     fn all_gather(&mut self, traced: Span, wholes: &[Whole]) -> Result<Handle>;
 
-    /// To each rank's part its sum over ranks; the other parts are anything then.
-    fn reduce_scatter(&mut self, traced: Span, whole: Whole) -> Result<Handle>;
+    /// To each rank's parts their sums over ranks; the other parts are anything then.
+    fn reduce_scatter(&mut self, traced: Span, wholes: &[Whole]) -> Result<Handle>;
 
     /// What the GPU is given from now on waits for the operation.
     fn wait(&mut self, handle: Handle) -> Result<()>;
@@ -61,9 +63,10 @@ impl<C: nccl::Calls> Collectives for nccl::Nccl<C> {
         unsafe { self.gather(traced, &pieces, Box::new(())) }
     }
 
-    fn reduce_scatter(&mut self, traced: Span, whole: Whole) -> Result<Handle> {
+    fn reduce_scatter(&mut self, traced: Span, wholes: &[Whole]) -> Result<Handle> {
+        let pieces: Vec<nccl::Piece> = wholes.iter().map(|whole| self.piece(whole.at.0, whole.each, whole.element)).collect();
         // SAFETY: the same.
-        unsafe { self.scatter(traced, self.piece(whole.at.0, whole.each, whole.element), Box::new(())) }
+        unsafe { self.scatter(traced, &pieces, Box::new(())) }
     }
 
     fn wait(&mut self, handle: Handle) -> Result<()> {
@@ -116,8 +119,8 @@ pub struct CudaExchange {
     overlap: bool,
     /// Whether what travels is rounded to bf16.
     rounded: bool,
-    /// What travels of this step.
-    under_way: Option<Vec<Handle>>,
+    /// What travels of this step, and the bytes that this rank receives.
+    under_way: Option<(Vec<Handle>, usize)>,
     /// How long the GPU waits for what travels.
     waited: Marks,
 }
@@ -160,40 +163,33 @@ impl CudaExchange {
     fn begin(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
         let (rounded, element) = (self.rounded, self.element());
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
-        let maps = backend.maps.clone();
-        let mut handles = Vec::with_capacity(updates.len());
-        let mut sent = Vec::new();
-        let mut last = None;
-        for update in updates {
-            let traced = |doing| Span { doing, layer: Some(maps.get(update.map).layer) };
-            let again = last.replace(update.map) == Some(update.map);
-            match self.sharing[update.map.0] {
+        let (mut factors, mut gradients, mut sent) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let whole = |(at, each)| Whole { at, each, element };
+        for of_map in Update::by_map(updates) {
+            let map = of_map[0].map;
+            match self.sharing[map.0] {
                 Sharing::None => {}
                 Sharing::Activities => {
-                    let mut new = vec![update.pre, update.post];
-                    new.retain(|activity| !sent.contains(activity));
-                    new.dedup();
-                    if new.is_empty() {
-                        continue;
+                    for activity in factors_of(of_map).filter(|activity| sent.insert(activity.0)) {
+                        factors.push(whole(if rounded { backend.round_factor(activity)? } else { backend.gathered(activity)? }));
                     }
-                    let whole = |activity: &Activity| {
-                        let place = if rounded { backend.round_factor(*activity) } else { backend.gathered(*activity) };
-                        place.map(|(at, each)| Whole { at, each, element })
-                    };
-                    let wholes = new.iter().map(whole).collect::<Result<Vec<_>>>()?;
-                    handles.push(collectives.all_gather(traced(Doing::FactorsTransfer), &wholes)?);
-                    sent.extend(new);
                 }
                 // A gradient is the sum of all updates of a map.
-                Sharing::Gradients if again => {}
                 Sharing::Gradients => {
-                    let place = (backend.gradients(update.map), backend.bytes_of_part(update.map));
-                    let (at, each) = if rounded { backend.round_gradient(update.map)? } else { place };
-                    handles.push(collectives.reduce_scatter(traced(Doing::GradientTransfer), Whole { at, each, element })?);
+                    let at = if rounded { backend.round_gradient(map)? } else { backend.gradients(map) };
+                    gradients.extend(backend.pieces_from(map, at, element.bytes()).into_iter().map(whole));
                 }
             }
         }
-        self.under_way = Some(handles);
+        let traced = |doing| Span { doing, layer: None };
+        let mut handles = Vec::new();
+        if !factors.is_empty() {
+            handles.push(collectives.all_gather(traced(Doing::FactorsTransfer), &factors)?);
+        }
+        if !gradients.is_empty() {
+            handles.push(collectives.reduce_scatter(traced(Doing::GradientTransfer), &gradients)?);
+        }
+        self.under_way = Some((handles, self.received(factors.iter().chain(&gradients))));
         Ok(())
     }
 
@@ -208,10 +204,12 @@ impl CudaExchange {
         if self.under_way.is_none() {
             self.begin(backend, updates)?;
         }
-        let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) else { return Ok(()) };
+        let (Some(collectives), Some((handles, bytes))) = (&mut self.collectives, self.under_way.take()) else { return Ok(()) };
         handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
         self.take(backend, updates)?;
-        self.waited.add(Work::new(Doing::Device, None, 0.0, self.received(backend, updates)), false, &*backend.gpu, backend.stream)?;
+        let new = self.new_parameters(backend, updates);
+        let bytes = bytes + self.received(new.iter().flat_map(|(_, wholes)| wholes));
+        self.waited.add(Work::new(Doing::Device, None, 0.0, bytes as f64), false, &*backend.gpu, backend.stream)?;
         self.waited.edge(true, &*backend.gpu, backend.stream)
     }
 
@@ -222,74 +220,76 @@ impl CudaExchange {
 
     /// Takes what has arrived rounded.
     fn take(&self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
-        let mut taken = Vec::new();
+        let mut taken = BTreeSet::new();
         for of_map in Update::by_map(updates).filter(|_| self.rounded) {
-            match self.sharing[of_map[0].map.0] {
-                Sharing::None => {}
+            let map = of_map[0].map;
+            match self.sharing[map.0] {
+                Sharing::None => continue,
                 Sharing::Activities => {
-                    for activity in of_map.iter().flat_map(|update| [update.pre, update.post]) {
-                        if !taken.contains(&activity) {
-                            backend.take_factor(activity)?;
-                            taken.push(activity);
-                        }
-                    }
+                    factors_of(of_map)
+                        .filter(|activity| taken.insert(activity.0))
+                        .try_for_each(|activity| backend.take_factor(activity))?;
                 }
-                Sharing::Gradients => backend.take_gradient(of_map[0].map)?,
+                Sharing::Gradients => backend.take_gradient(map)?,
             }
+            backend.keep_before(map)?;
         }
         Ok(())
     }
 
-    /// Bytes that this rank receives for `updates`.
-    fn received(&self, backend: &CudaBackend, updates: &[Update]) -> f64 {
-        let others = self.transport.size() as f64 - 1.0;
-        let of = |update: &Update| match self.sharing[update.map.0] {
-            Sharing::None => 0.0,
-            Sharing::Activities => {
-                [update.pre, update.post].iter().map(|one| backend.gathered(*one).map_or(0, |whole| whole.1) as f64).sum()
-            }
-            Sharing::Gradients => 2.0 * backend.bytes_of_part(update.map) as f64,
-        };
-        let rounded = if self.rounded { 0.5 } else { 1.0 };
-        rounded * others * updates.iter().map(of).sum::<f64>()
+    /// Bytes that this rank receives of what ranks have parts of.
+    fn received<'a>(&self, wholes: impl Iterator<Item = &'a Whole>) -> usize {
+        (self.transport.size() - 1) * wholes.map(|whole| whole.each).sum::<usize>()
     }
 
-    /// Gathers new parameters, where ranks have updated parts, and waits until all that travels has arrived.
-    pub fn share_parameters(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
+    /// The maps of which ranks update parts, and what of them they gather then.
+    fn new_parameters(&self, backend: &CudaBackend, updates: &[Update]) -> Vec<(MapId, Vec<Whole>)> {
         let element = self.element();
+        let maps = Update::by_map(updates).map(|of_map| of_map[0].map).filter(|map| self.sharing[map.0] != Sharing::None);
+        let wholes = |map| {
+            let at = if self.rounded { backend.changes(map) } else { backend.parameters_at(map) };
+            backend.pieces_from(map, at, element.bytes()).into_iter().map(|(at, each)| Whole { at, each, element }).collect()
+        };
+        maps.map(|map| (map, wholes(map))).collect()
+    }
+
+    /// Gathers new parameters, of which ranks have updated parts, and waits until all that travels has arrived.
+    pub fn share_parameters(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
+        let new = self.new_parameters(backend, updates);
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
         let _span = span(Doing::Device, None);
-        let mut handles = Vec::new();
-        let mut maps: Vec<MapId> = updates.iter().map(|update| update.map).collect();
-        maps.dedup();
-        maps.retain(|map| self.sharing[map.0] == Sharing::Gradients);
-        for map in &maps {
-            let traced = Span { doing: Doing::ParametersTransfer, layer: Some(backend.maps.get(*map).layer) };
-            let place = (backend.parameters_at(*map), backend.bytes_of_part(*map));
-            let (at, each) = if self.rounded { backend.round_change(*map)? } else { place };
-            handles.push(collectives.all_gather(traced, &[Whole { at, each, element }])?);
+        let (rounded, mut wholes) = (self.rounded, Vec::new());
+        for (map, of_map) in &new {
+            if rounded {
+                backend.round_change(*map)?;
+            }
+            wholes.extend(of_map);
         }
-        handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
-        if self.rounded {
-            maps.into_iter().try_for_each(|map| backend.take_changes(map))?;
+        if !wholes.is_empty() {
+            let handle = collectives.all_gather(Span { doing: Doing::ParametersTransfer, layer: None }, &wholes)?;
+            collectives.wait(handle)?;
+        }
+        if rounded {
+            new.into_iter().try_for_each(|(map, _)| backend.take_changes(map))?;
         }
         collectives.settle()?;
         self.waited.enter(&mut backend.profile, Doing::Device, &*backend.gpu)
     }
 
-    /// The gradient of one update over all ranks' samples, this rank's part where ranks share gradients, scaled or not. Collective.
+    /// The gradient of one update over all ranks' samples, this rank's parts where ranks share gradients, scaled or not. Collective.
     pub fn gradient(&mut self, backend: &mut CudaBackend, update: &Update) -> Result<Vec<f32>> {
         let sums = self.sharing[update.map.0] == Sharing::Gradients;
         if sums {
-            backend.update(update, Some(0))?;
+            backend.keep_whole(update)?;
         }
         self.begin(backend, std::slice::from_ref(update))?;
-        if let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) {
+        if let (Some(collectives), Some((handles, _))) = (&mut self.collectives, self.under_way.take()) {
             handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
             self.take(backend, std::slice::from_ref(update))?;
         }
         if !sums {
-            backend.update(update, Some(0))?;
+            // All of it, so that what is made of it is added up in one order.
+            backend.keep_whole(update)?;
         }
         let gradient = backend.gradient_here(update.map, sums)?;
         self.collectives.as_mut().map_or(Ok(()), |collectives| collectives.settle())?;
@@ -298,30 +298,37 @@ impl CudaExchange {
 
     /// Ends a step without its updates.
     pub fn settle(&mut self) {
-        let (Some(collectives), Some(handles)) = (&mut self.collectives, self.under_way.take()) else { return };
+        let (Some(collectives), Some((handles, _))) = (&mut self.collectives, self.under_way.take()) else { return };
         // The step has failed already, and its first error says more.
         let _ = handles.into_iter().try_for_each(|handle| collectives.wait(handle)).and_then(|()| collectives.settle());
     }
 
-    /// Brings the moments that ranks share to rank 0, for a checkpoint. Collective.
+    /// Brings all ranks' moments to rank 0, for a checkpoint. Collective.
     pub fn gather_moments(&self, backend: &CudaBackend) {
         let (rank, size) = (self.transport.rank(), self.transport.size());
-        for map in (0..self.sharing.len()).map(MapId).filter(|map| self.sharing[map.0] == Sharing::Gradients) {
+        for map in (0..self.sharing.len()).map(MapId).filter(|map| self.sharing[map.0] != Sharing::None) {
             for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {
                 let own = backend.part(map, buffer);
                 // Which the optimiser may not need.
                 if own.is_empty() {
                     continue;
                 }
-                let ranges: Vec<_> = (0..size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
                 let mut whole = vec![0.0f32; own.len() * size];
-                whole[ranges[rank].clone()].copy_from_slice(&own);
-                // SAFETY: `whole` holds the ranges of all ranks.
-                unsafe { self.transport.gather_ranges(whole.as_mut_ptr(), &ranges) };
+                for (among_all, at) in backend.parts(map) {
+                    let first = among_all.start - rank * at.len();
+                    let ranges: Vec<_> = (0..size).map(|rank| first + rank * at.len()..first + (rank + 1) * at.len()).collect();
+                    whole[among_all].copy_from_slice(&own[at]);
+                    // SAFETY: `whole` holds the ranges of all ranks.
+                    unsafe { self.transport.gather_ranges(whole.as_mut_ptr(), &ranges) };
+                }
                 if rank == 0 {
                     backend.keep_gathered(map, buffer, whole);
                 }
             }
         }
     }
+}
+
+fn factors_of(of_map: &[Update]) -> impl Iterator<Item = Activity> {
+    of_map.iter().flat_map(|update| [update.pre, update.post])
 }

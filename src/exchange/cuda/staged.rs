@@ -57,8 +57,18 @@ impl Staged {
         self.gpu.record(self.copied, self.stream)
     }
 
+    fn reduce_scatter_exact(&mut self, whole: Whole) -> Result<()> {
+        let (rank, ranges) = (self.transport.rank(), self.ranges(whole));
+        let floats = ranges.last().expect("there are ranks").end;
+        let here = self.room(floats)?;
+        self.fetch(whole, 0..floats, here)?;
+        // SAFETY: there is room for all ranges.
+        unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, here, &ranges) };
+        self.send(whole, ranges[rank].clone(), here)
+    }
+
     /// The sum of what ranks have in bf16, made in float32 and rounded again.
-    fn reduce_scatter_rounded(&mut self, whole: Whole) -> Result<Handle> {
+    fn reduce_scatter_rounded(&mut self, whole: Whole) -> Result<()> {
         let (rank, words) = (self.transport.rank(), self.ranges(whole));
         let all = words.last().expect("there are ranks").end;
         let here = self.room(all)?;
@@ -71,8 +81,7 @@ impl Staged {
         unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, sums.as_mut_ptr(), &ranges) };
         let own = ranges[rank].clone();
         rounded[own.clone()].iter_mut().zip(&sums[own]).for_each(|(to, sum)| *to = bf16(*sum));
-        self.send(whole, words[rank].clone(), here)?;
-        Ok(Handle(0))
+        self.send(whole, words[rank].clone(), here)
     }
 
     fn ranges(&self, whole: Whole) -> Vec<Range<usize>> {
@@ -104,17 +113,13 @@ impl Collectives for Staged {
         Ok(Handle(0))
     }
 
-    fn reduce_scatter(&mut self, _traced: Span, whole: Whole) -> Result<Handle> {
-        if whole.element == Element::Bf16 {
-            return self.reduce_scatter_rounded(whole);
+    fn reduce_scatter(&mut self, _traced: Span, wholes: &[Whole]) -> Result<Handle> {
+        for whole in wholes {
+            match whole.element {
+                Element::F32 => self.reduce_scatter_exact(*whole)?,
+                Element::Bf16 => self.reduce_scatter_rounded(*whole)?,
+            }
         }
-        let (rank, ranges) = (self.transport.rank(), self.ranges(whole));
-        let floats = ranges.last().expect("there are ranks").end;
-        let here = self.room(floats)?;
-        self.fetch(whole, 0..floats, here)?;
-        // SAFETY: there is room for all ranges.
-        unsafe { reduce_scatter(&*self.transport, self.isa, &self.pool, here, &ranges) };
-        self.send(whole, ranges[rank].clone(), here)?;
         Ok(Handle(0))
     }
 

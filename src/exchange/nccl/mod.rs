@@ -65,6 +65,15 @@ pub enum Element {
     Bf16,
 }
 
+impl Element {
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::F32 => 4,
+            Element::Bf16 => 2,
+        }
+    }
+}
+
 /// What one call moves: `count` elements of `own`, and as many for each rank of `all`, in memory of the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
@@ -244,8 +253,7 @@ impl<C: Calls> Nccl<C> {
     /// The piece in which this rank's `bytes` lie among those of all ranks, from `at`.
     pub fn piece(&self, at: u64, bytes: usize, element: Element) -> Piece {
         let all = at as *mut c_void;
-        let each = if element == Element::Bf16 { 2 } else { 4 };
-        Piece { own: all.wrapping_byte_add(self.rank * bytes), all, count: bytes / each, element }
+        Piece { own: all.wrapping_byte_add(self.rank * bytes), all, count: bytes / element.bytes(), element }
     }
 
     /// Gives `operations` to the stream, behind what the other has been given so far. `kept` keeps what they use.
@@ -307,14 +315,15 @@ impl<C: Calls> Nccl<C> {
         })
     }
 
-    /// The sum over ranks of `all`, of which each rank gets its part in `own`.
+    /// For each piece: the sum over ranks of `all`, of which each rank gets its part in `own`.
     ///
     /// # Safety
     /// The same.
-    pub unsafe fn scatter(&mut self, traced: Span, piece: Piece, kept: Box<dyn Any>) -> Result<Handle> {
-        // SAFETY: as the caller promises.
-        self.begin("reduce-scatter", traced, kept, |calls, stream| unsafe {
-            calls.reduce_scatter(piece.all, piece.own, piece.count, piece.element, stream)
+    pub unsafe fn scatter(&mut self, traced: Span, pieces: &[Piece], kept: Box<dyn Any>) -> Result<Handle> {
+        self.begin("reduce-scatter", traced, kept, |calls, stream| {
+            // SAFETY: as the caller promises.
+            let one = |piece: &Piece| unsafe { calls.reduce_scatter(piece.all, piece.own, piece.count, piece.element, stream) };
+            grouped(calls, pieces.iter().map(one))
         })
     }
 

@@ -18,7 +18,7 @@ impl<C: Calls> Collectives for Nccl<C> {
     fn reduce_scatter(&mut self, traced: Span, all: &Tensor, own: &Tensor) -> Result<Handle> {
         let piece = piece("a reduce-scatter", own, all, self.size())?;
         // SAFETY: the same.
-        unsafe { self.scatter(traced, piece, Box::new([all.shallow_clone(), own.shallow_clone()])) }
+        unsafe { self.scatter(traced, &[piece], Box::new([all.shallow_clone(), own.shallow_clone()])) }
     }
 
     fn wait(&mut self, handle: Handle) -> Result<()> {

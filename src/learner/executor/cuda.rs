@@ -18,6 +18,7 @@ use crate::agreement::{Facts, agree};
 use crate::compute::cuda::driver::Driver;
 use crate::compute::cuda::nvrtc::Nvrtc;
 use crate::compute::cuda::{Course, CudaBackend, Gpu, Part, Setup, memory_rate, old_driver, product_rate};
+use crate::compute::device::Kernels;
 use crate::compute::profile::Profile;
 use crate::compute::settings::Precision;
 use crate::compute::{Activity, Backend, Update};
@@ -108,7 +109,7 @@ impl OnGpu {
     ) -> Result<(OnGpu, Box<dyn Rule>)> {
         let (size, rank) = (transport.size(), transport.rank());
         let capacity = config.data.batch_size / size;
-        let sharing = Sharing::plan(&maps, size, config.parallel.exchange, capacity);
+        let sharing = Sharing::plan(&maps, size, config.parallel.exchange, capacity, Kernels::Own);
         let setup = Setup {
             precision: config.parallel.precision,
             seed: config.experiment.seed,
@@ -118,7 +119,7 @@ impl OnGpu {
             capacity,
             size,
             rank,
-            parts: sharing.iter().map(|way| way.part(&**transport)).collect(),
+            parts: sharing.iter().map(|way| way.part(&**transport, Kernels::Own)).collect(),
             gathered: sharing.iter().map(|way| *way == Sharing::Activities).collect(),
             threads,
             rounded: size > 1 && config.parallel.wire == Wire::Bf16,
@@ -141,7 +142,7 @@ impl OnGpu {
             if let Some(diagnosis) = &diagnosis {
                 let compared = compare(&mut Course::planned(backend), &*rule, diagnosis)?;
                 for comparison in compared.iter().flatten() {
-                    [comparison.rule, comparison.backprop].iter().try_for_each(|update| backend.update(update, Some(0)))?;
+                    [comparison.rule, comparison.backprop].iter().try_for_each(|update| backend.keep_whole(update))?;
                 }
             }
             forward(backend, &*rule)

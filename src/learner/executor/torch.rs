@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{COPIED, Executor, Learning, Rates};
 use crate::compute::Backend;
 use crate::compute::cuda::{Stream, memory_rate};
-use crate::compute::device::Device;
+use crate::compute::device::{Device, Kernels};
 use crate::compute::profile::Profile;
 use crate::compute::torch::{Setup, TorchBackend};
 use crate::config::Config;
@@ -40,14 +40,14 @@ pub(super) fn on_device(
         return Err(Exit::Usage.error(NOT_ON_TENSORS));
     }
     let capacity = config.data.batch_size / transport.size();
-    let plan = Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity);
+    let plan = Sharing::plan(&maps, transport.size(), config.parallel.exchange, capacity, Kernels::Libtorch);
     let setup = Setup {
         device,
         precision: config.parallel.precision,
         seed: config.experiment.seed,
         capacity,
         label_smoothing: config.learning.label_smoothing,
-        parts: plan.iter().map(|way| way.part(&**transport)).collect(),
+        parts: plan.iter().map(|way| way.part(&**transport, Kernels::Libtorch)).collect(),
     };
     let mut backend = TorchBackend::new(network, maps.clone(), setup)?;
     let rule = rules::build(&config.learning, network, &maps, &mut backend)?;

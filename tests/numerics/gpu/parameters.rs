@@ -31,9 +31,9 @@ fn an_optimiser_has_the_moments_that_it_needs() {
         }
         gpu.taken.get()
     });
-    // Each map's parameters are padded to whole lines.
+    // Weights and biases are padded to whole lines.
     let padded = |parameters: usize| 4 * parameters.next_multiple_of(64);
-    let moments = padded(126 * 600 + 600) + padded(600 * 12 + 12);
+    let moments = padded(126 * 600) + padded(600) + padded(600 * 12) + padded(12);
     assert_eq!([taken[1] - taken[0], taken[2] - taken[1]], [moments; 2]);
 }
 

@@ -1,18 +1,21 @@
 //! Several ranks, each with a stand-in for a GPU, exchanging through the hosts' memory.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use biodist::compute::Batch;
-use biodist::config::{Config, Parallel, Training, Wire};
-use biodist::learner::{Engine, LayerDiagnostics};
-use biodist::network::Network;
+use biodist::compute::device::Kernels;
+use biodist::config::{Config, ExchangeChoice, Parallel, Training, Wire};
+use biodist::exchange::Sharing;
+use biodist::learner::{Engine, LayerDiagnostics, OptimizerSteps};
+use biodist::network::{Maps, Network};
 use biodist::plan::{DataFacts, Plan};
 use biodist::rules::Phase;
 
 use super::stand_in::{Early, StandIn};
 use super::{NORMALIZED, configured, samples};
 use crate::support::{Samples, config, distance, norm};
-use crate::threads::{lonely, on_ranks, train_on};
+use crate::threads::{checkpointed, learn, lonely, on_ranks, train_on};
 
 /// What rank 0's checkpoint holds after three steps; all ranks have the same parameters.
 fn on_stand_ins(size: usize, config: &Config, samples: &Samples) -> Vec<Vec<f32>> {
@@ -24,11 +27,26 @@ fn on_stand_ins(size: usize, config: &Config, samples: &Samples) -> Vec<Vec<f32>
 #[test]
 fn ranks_that_exchange_activities_have_the_bits_of_one() {
     let conv = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#;
-    let plain = [("bp", Some(conv)), ("dfa", None), ("dtp", None), ("ao_sdtp", None), ("l_drl", None), ("pepita", Some(conv))];
-    let normalized = ["bp", "dfa", "kp"].map(|rule| (rule, Some(NORMALIZED)));
-    for (rule, layers) in plain.into_iter().chain(normalized) {
+    // Several tiles along rows and columns, of which ranks own parts.
+    let wide = r#"network.layers=[{ kind = "local", kernel = 3, channels = 100, stride = 3 }, { kind = "dense", units = 200 }]"#;
+    let decaying = "optimizer.forward={ learning_rate = 0.01, weight_decay = 0.1 }";
+    let sgd = "optimizer.forward={ method = \"sgd\", learning_rate = 0.05, momentum = 0.9 }";
+    for (rule, more) in [
+        ("bp", &[conv][..]),
+        ("dfa", &[]),
+        ("dtp", &[]),
+        ("dtp", &[wide]),
+        ("fa", &[decaying]),
+        ("bp", &[sgd]),
+        ("ao_sdtp", &[]),
+        ("l_drl", &[]),
+        ("pepita", &[conv]),
+        ("bp", &[NORMALIZED]),
+        ("dfa", &[NORMALIZED]),
+        ("kp", &[NORMALIZED]),
+    ] {
         let rule = format!("learning.rule={rule}");
-        let overrides: Vec<&str> = [rule.as_str(), "parallel.exchange=activities"].into_iter().chain(layers).collect();
+        let overrides: Vec<&str> = [rule.as_str(), "parallel.exchange=activities"].into_iter().chain(more.iter().copied()).collect();
         let config = configured(&overrides);
         let alone = on_stand_ins(1, &config, &samples());
         for size in [2, 4] {
@@ -36,9 +54,64 @@ fn ranks_that_exchange_activities_have_the_bits_of_one() {
             assert_eq!(together.len(), alone.len());
             for (index, (ours, wanted)) in together.iter().zip(&alone).enumerate() {
                 let same = ours.iter().zip(wanted).all(|(ours, wanted)| ours.to_bits() == wanted.to_bits());
-                assert!(same && ours.len() == wanted.len(), "{rule} on {size} ranks: tensor {index}");
+                assert!(same && ours.len() == wanted.len(), "{rule}, {more:?} on {size} ranks: tensor {index}");
             }
         }
+    }
+}
+
+#[test]
+fn maps_are_shared_as_moves_fewer_bytes_on_any_number_of_ranks() {
+    let config = configured(&[
+        r#"network.layers=[{ kind = "conv", kernel = 3, channels = 6, stride = 1 }, { kind = "dense", units = 30 }]"#,
+        "learning.rule=bp",
+    ]);
+    let maps = Maps::new(&Network::new([6, 7, 2], 10, &config.network).unwrap(), &config.learning.needs());
+    let plan = |size, choice, samples| Sharing::plan(&maps, size, choice, samples, Kernels::Own);
+    // 114 parameters for 84 + 252 units a sample; 7590 for 252 + 30; 310 for 30 + 10.
+    let (factors, gradients) = (Sharing::Activities, Sharing::Gradients);
+    for ranks in [2, 3, 4] {
+        assert_eq!(plan(ranks, ExchangeChoice::Auto, 24 / ranks), [gradients, factors, gradients], "on {ranks} ranks");
+        assert_eq!(plan(ranks, ExchangeChoice::Auto, 36 / ranks), [gradients; 3], "on {ranks} ranks");
+    }
+    assert_eq!(plan(2, ExchangeChoice::Auto, 3), [gradients, factors, factors]);
+    assert_eq!(plan(2, ExchangeChoice::Activities, 64), [factors; 3]);
+    assert_eq!(plan(2, ExchangeChoice::Gradients, 1), [gradients; 3]);
+    assert_eq!(plan(1, ExchangeChoice::Auto, 1), [Sharing::None; 3]);
+}
+
+/// What a checkpoint holds.
+type Saved = (Vec<Vec<f32>>, OptimizerSteps);
+
+/// The checkpoint of `size` ranks after these steps, which begin with what was saved.
+fn go_on(size: usize, config: &Config, samples: &Samples, from: Option<&Saved>, steps: Range<u64>) -> Saved {
+    let network = Network::new(samples.shape, samples.classes, &config.network).unwrap();
+    let mut of_ranks = on_ranks(size, |transport| {
+        let mut engine = Engine::on_gpu(config, &network, transport.clone(), Rc::new(StandIn::new(Early::None))).unwrap();
+        engine.initialize().unwrap();
+        let tensors = checkpointed(&engine);
+        if let Some((values, steps)) = from {
+            tensors.iter().zip(values).for_each(|((map, part, buffer), values)| engine.write(*map, *part, *buffer, values).unwrap());
+            engine.set_steps(*steps);
+        }
+        steps.clone().for_each(|step| learn(&mut engine, config, samples, &*transport, step));
+        engine.gather();
+        let all = tensors.iter().filter(|_| transport.rank() == 0);
+        (all.map(|(map, part, buffer)| engine.read(*map, *part, *buffer)).collect(), engine.steps())
+    });
+    of_ranks.swap_remove(0)
+}
+
+#[test]
+fn a_checkpoint_goes_on_on_another_number_of_ranks() {
+    let config = configured(&["learning.rule=dtp", "parallel.exchange=activities"]);
+    let go_on = |size, from: Option<&Saved>, steps| go_on(size, &config, &samples(), from, steps);
+    let wanted = go_on(1, None, 0..4);
+    for (before, after) in [(1, 4), (4, 1), (2, 4), (4, 2)] {
+        let found = go_on(after, Some(&go_on(before, None, 0..2)), 2..4);
+        let same =
+            |(ours, wanted): (&Vec<f32>, &Vec<f32>)| bytemuck::cast_slice::<f32, u32>(ours) == bytemuck::cast_slice::<f32, u32>(wanted);
+        assert!(found.0.len() == wanted.0.len() && found.0.iter().zip(&wanted.0).all(same), "from {before} ranks on {after}");
     }
 }
 

@@ -74,7 +74,7 @@ impl Buffer for OnDevice<'_> {
         let (collectives, whole) = (&mut self.gpu.collectives, self.whole);
         let of = |doing| Span { doing, layer: None };
         if operation != Operation::AllGather {
-            let handle = collectives.reduce_scatter(of(Doing::ReduceScatter), whole)?;
+            let handle = collectives.reduce_scatter(of(Doing::ReduceScatter), &[whole])?;
             collectives.wait(handle)?;
         }
         if operation != Operation::ReduceScatter {

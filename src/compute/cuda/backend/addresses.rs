@@ -17,11 +17,6 @@ impl CudaBackend {
         if self.is_planning() { SOMEWHERE } else { self.pool.at(place) }
     }
 
-    /// The same of moments, which a map may lack.
-    pub(in crate::compute::cuda) fn moment_at(&self, place: Place) -> Address {
-        if place.bytes == 0 { Address::NULL } else { self.at(place) }
-    }
-
     fn of(&self, place: impl FnOnce(&Places) -> Address) -> Address {
         self.places.as_ref().map_or(SOMEWHERE, place)
     }
@@ -93,9 +88,11 @@ impl CudaBackend {
         self.places().wires[&map.0].map(|place| self.pool.at(place))
     }
 
-    /// This rank's part of it.
-    pub fn part_of_gradient(&self, map: MapId) -> Address {
-        self.gradients(map).offset(4 * self.parameters[map.0].owned.start)
+    /// Where the pieces of a map begin whose elements of so many bytes lie from `at`, and the bytes of each rank's part: what collective
+    /// operations are told.
+    pub fn pieces_from(&self, map: MapId, at: Address, bytes: usize) -> Vec<(Address, usize)> {
+        let pieces = self.parameters[map.0].pieces.iter().filter(|piece| !piece.owned.is_empty());
+        pieces.map(|piece| (at.offset(bytes * piece.used.start), bytes * piece.owned.len())).collect()
     }
 
     /// Whether ranks gather a map's factors.
@@ -134,14 +131,15 @@ impl CudaBackend {
     pub(in crate::compute::cuda) fn map(&mut self, id: MapId, pass: Pass) -> (c::Map, &Table) {
         let (maps, input) = (&self.maps, &self.input);
         let map = maps.get(id);
-        let (planning, decays) = (self.plan.is_some(), self.decays[id.0]);
+        let (planning, decays, columns) = (self.plan.is_some(), self.decays[id.0], in_fours(map.connectivity.columns));
+        let owned = (pass == Pass::Update && self.gathered[id.0]).then(|| self.parameters[id.0].pieces[0].own());
         let table = self.tables.entry((id.0, pass)).or_insert_with(|| {
             assert!(planning, "a pass over {} was not planned", map.weight.name);
-            Table::new(View::new(map, pass, if id == maps.forward[0] { input } else { &Input::Activity }, decays))
+            Table::new(View::new(map, pass, if id == maps.forward[0] { input } else { &Input::Activity }, decays), columns, owned)
         });
         let [starts, links] = table.at(&self.pool).unwrap_or([SOMEWHERE; 2]);
         let View { rows, pitch, place, .. } = table.view();
-        let [rows, columns, pitch, place] = [*rows, in_fours(map.connectivity.columns), *pitch, *place].map(|size| size as i32);
+        let [rows, columns, pitch, place] = [*rows, columns, *pitch, *place].map(|size| size as i32);
         (c::Map { starts: starts.0, links: links.0, rows, columns, pitch, place }, table)
     }
 

@@ -50,14 +50,18 @@ struct Update {
     Factors factors;
     float *weights, *first, *second, *gradients, *partial;  // moments: 0 where the optimiser has none
     const Optimiser* optimiser;
+    long long begin, end;  // the elements that are made, of a part; end 0: all
     int by_source, groups, row_tiles, column_tiles, slices;
+    unsigned skipped;  // blocks of the whole update before those of the launch
 };
 
 struct Bias {
     Factors factors;
     float *bias, *first, *second, *gradients, *partial;
     const Optimiser* optimiser;
+    long long begin, end;  // the elements that are made
     int positions, columns, shared, slices;
+    int skipped, padding;  // positions before those of the launch
 };
 
 struct Optimise {

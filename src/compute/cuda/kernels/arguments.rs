@@ -100,13 +100,16 @@ arguments! {
         gradients: Address,
         partial: Address,
         optimiser: Address,
+        /// This and what follows, but for the grouping: filled in by `launches`. The elements that are made, of a part; the end is 0 for all.
+        begin: i64,
+        end: i64,
         by_source: i32,
         groups: i32,
-        /// This and what follows: filled in by `launches`.
         row_tiles: i32,
         column_tiles: i32,
         slices: i32,
-        padding: u32,
+        /// Blocks of the whole update before the launch's.
+        skipped: u32,
     }
     /// `pre` of the factors is not used.
     struct Bias {
@@ -117,12 +120,18 @@ arguments! {
         gradients: Address,
         partial: Address,
         optimiser: Address,
+        /// The elements that are made.
+        begin: i64,
+        end: i64,
         positions: i32,
         columns: i32,
         /// 1 where all positions have one bias.
         shared: i32,
-        /// Filled in by `launches`.
+        /// This and what follows: filled in by `launches`.
         slices: i32,
+        /// Positions before those of the launch.
+        skipped: i32,
+        padding: u32,
     }
     struct Optimise {
         sums: Address,

@@ -3,10 +3,13 @@
 //! Work is divided by shapes alone, never by the number of samples, so that a value has the same bits in every batch. (The tile of `apply`
 //! does depend on the samples; all tiles add up the same chunks of K in the same order.)
 
+use std::ops::Range;
+
 use super::arguments::{
-    Apply, Bias, ChannelNumbers, ChannelSums, Concatenate, Elementwise, Factors, MapChannels, MeasuredError, Noise, OneHot, Optimise,
-    Output, Peak, Pixels, Pool, Signs, SumMeasure, Update, Wire,
+    Address, Apply, Bias, ChannelNumbers, ChannelSums, Concatenate, Elementwise, Factors, MapChannels, MeasuredError, Noise, OneHot,
+    Optimise, Output, Peak, Pixels, Pool, Signs, SumMeasure, Update, Wire,
 };
+use super::tables::Share;
 use super::{Kernel, Tile};
 use crate::compute::settings::Precision;
 
@@ -127,28 +130,38 @@ fn update_kernel(precision: Precision, shared: bool, columns: usize) -> Kernel {
     Kernel::Update { precision, shared, tile }
 }
 
-/// Rows and columns of tiles of an update whose groups have `rows` x `columns` weights at most.
-fn push_update(out: &mut Vec<Launch>, kernel: Kernel, rows: usize, columns: usize, slices: usize, update: &Update) {
+/// Rows and columns of tiles of an update whose groups have `rows` x `columns` weights at most: those that make `share`, or all.
+fn push_update(out: &mut Vec<Launch>, kernel: Kernel, [rows, columns]: [usize; 2], slices: usize, share: Option<&Share>, update: &Update) {
     let tile = kernel.tile();
     let (bm, bn) = (16 * tile.mt * tile.wm, tile.columns());
     let (row_tiles, column_tiles) = (rows.div_ceil(bm), columns.div_ceil(bn));
     let shared = (tile.stages * DEPTH * (bm + 4 + bn + 4)).max(bm * (bn + 4)) * 4;
+    // In the order of blocks: those before a group's row, or column, and how many have it.
+    let tiles = row_tiles * column_tiles;
+    let (size, along) = if update.by_source != 0 { (bn, row_tiles) } else { (bm, column_tiles) };
+    let before = |(group, place): (usize, usize), slice: usize| (group * slices + slice) * tiles + place / size * along;
+    let blocks =
+        share.map_or(0..update.groups as usize * slices * tiles, |share| before(share.first, 0)..before(share.last, slices - 1) + along);
+    let elements = share.map_or(0..0, |share| share.elements.clone());
     let update = Update {
+        begin: elements.start as i64,
+        end: elements.end as i64,
         row_tiles: row_tiles as i32,
         column_tiles: column_tiles as i32,
         slices: slices as i32,
+        skipped: blocks.start as u32,
         factors: with_reciprocal(&update.factors),
         ..*update
     };
-    out.push(Launch::tiled(kernel, row_tiles * column_tiles * update.groups as usize * slices, 1, shared, &update));
+    out.push(Launch::tiled(kernel, blocks.len(), 1, shared, &update));
 }
 
-/// The update of a map whose blocks have one link each. `most`: links of a group at most.
-pub fn update(out: &mut Vec<Launch>, precision: Precision, most: usize, update: &Update) {
+/// The update of a map whose blocks have one link each, or a share of it. `most`: links of a group at most.
+pub fn update(out: &mut Vec<Launch>, precision: Precision, most: usize, share: Option<&Share>, update: &Update) {
     let (rows, columns) = (update.map.rows as usize, update.map.columns as usize);
     let (rows, columns) = if update.by_source != 0 { (rows, most * columns) } else { (most * in_fours(rows), columns) };
     let update = Update { partial: 0, ..*update };
-    push_update(out, update_kernel(precision, false, columns), rows, columns, 1, &update);
+    push_update(out, update_kernel(precision, false, columns), [rows, columns], 1, share, &update);
 }
 
 /// Slices of the links of a shared block.
@@ -169,18 +182,27 @@ fn block(update: &Update) -> usize {
     (update.map.rows * update.map.columns) as usize
 }
 
-/// The update of a map whose blocks are shared by positions. `most`: links of a block at most.
-pub fn update_shared(out: &mut Vec<Launch>, precision: Precision, most: usize, update: &Update) {
+/// The update of a map whose blocks are shared by positions, or a share of it. `most`: links of a block at most.
+pub fn update_shared(out: &mut Vec<Launch>, precision: Precision, most: usize, share: Option<&Share>, update: &Update) {
     let (rows, columns) = (update.map.rows as usize, update.map.columns as usize);
     let slices = shared_slices(precision, most, update);
     let count = (block(update) * update.groups as usize) as i64;
     let partial = if slices > 1 { update.partial } else { 0 };
-    push_update(out, update_kernel(precision, true, columns), rows, columns, slices, &Update { partial, ..*update });
+    push_update(out, update_kernel(precision, true, columns), [rows, columns], slices, share, &Update { partial, ..*update });
     if slices > 1 {
         let Update { weights, first, second, gradients, optimiser, .. } = *update;
-        let (sums, parts, scaled) = (partial, slices as i32, 0);
-        optimise(out, &Optimise { sums, stride: count, weights, first, second, gradients, optimiser, count, parts, scaled });
+        let (parts, scaled) = (slices as i32, 0);
+        let all = Optimise { sums: partial, stride: count, weights, first, second, gradients, optimiser, count, parts, scaled };
+        optimise(out, &share.map_or(all, |share| of_elements(&all, &share.elements)));
     }
+}
+
+/// The same of some elements.
+fn of_elements(all: &Optimise, elements: &Range<usize>) -> Optimise {
+    let from = |at: Address| if at == 0 { 0 } else { at + 4 * elements.start as u64 };
+    let Optimise { sums, weights, first, second, gradients, .. } = *all;
+    let [sums, weights, first, second, gradients] = [sums, weights, first, second, gradients].map(from);
+    Optimise { sums, weights, first, second, gradients, count: elements.len() as i64, ..*all }
 }
 
 /// The optimiser on a stored gradient, which may be in parts.
@@ -199,18 +221,21 @@ pub fn bias_partial(bias: &Bias) -> usize {
     if slices > 1 { slices * bias.columns as usize } else { 0 }
 }
 
-/// The update of a map's biases.
+/// The update of some of a map's biases.
 pub fn bias(out: &mut Vec<Launch>, bias: &Bias) {
-    let slices = bias_slices(bias);
-    let units = if bias.shared != 0 { slices } else { bias.positions as usize };
+    let (slices, columns) = (bias_slices(bias), bias.columns as usize);
+    let elements = bias.begin as usize..bias.end as usize;
+    let units = if bias.shared != 0 { 0..slices } else { elements.start / columns..elements.end.div_ceil(columns) };
     let partial = if slices > 1 { bias.partial } else { 0 };
-    let whole = Bias { partial, slices: slices as i32, factors: with_reciprocal(&bias.factors), ..*bias };
-    out.push(Launch::new(Kernel::Plain("bias"), units * (bias.columns as usize / 4).div_ceil(16), &whole));
+    let skipped = units.start as i32;
+    let whole = Bias { partial, slices: slices as i32, skipped, factors: with_reciprocal(&bias.factors), ..*bias };
+    out.push(Launch::new(Kernel::Plain("bias"), units.len() * (columns / 4).div_ceil(16), &whole));
     if slices > 1 {
         let Bias { bias: weights, first, second, gradients, optimiser, columns, .. } = *bias;
         let count = i64::from(columns);
         let (sums, parts, scaled) = (partial, slices as i32, 0);
-        optimise(out, &Optimise { sums, stride: count, weights, first, second, gradients, optimiser, count, parts, scaled });
+        let all = Optimise { sums, stride: count, weights, first, second, gradients, optimiser, count, parts, scaled };
+        optimise(out, &of_elements(&all, &elements));
     }
 }
 

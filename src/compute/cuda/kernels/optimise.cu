@@ -33,12 +33,14 @@ KERNEL(optimise, Optimise, 256) {
 KERNEL(bias, Bias, 256) {
     constexpr int QUADS = 16, WALKS = 16;
     __shared__ float4 sums[WALKS][QUADS];
-    int tiles = (p.columns / 4 + QUADS - 1) / QUADS, unit = blockIdx.x / tiles;
+    int tiles = (p.columns / 4 + QUADS - 1) / QUADS, unit = p.skipped + blockIdx.x / tiles;
     int quad = threadIdx.x % QUADS, walk = threadIdx.x / QUADS, n = (blockIdx.x % tiles * QUADS + quad) * 4;
     int begin = p.shared ? (int)((long long)p.positions * unit / p.slices) : unit;
     int end = p.shared ? (int)((long long)p.positions * (unit + 1) / p.slices) : unit + 1;
+    long long at = (long long)(p.shared ? 0 : unit) * p.columns + n;
+    bool made = n < p.columns && at >= p.begin && at < p.end;
     float4 sum = {};
-    if (n < p.columns) {
+    if (made) {
         for (int position = begin; position < end; position++) {
             const float* errors = p.factors.post + (long long)position * p.factors.per_rank * p.columns + n;
             for (int s = walk; s < p.factors.samples; s += WALKS)
@@ -47,11 +49,10 @@ KERNEL(bias, Bias, 256) {
     }
     sums[walk][quad] = sum;
     __syncthreads();
-    if (walk != 0 || n >= p.columns) return;
+    if (walk != 0 || !made) return;
     for (int other = 1; other < WALKS; other++) sum = plus(sum, sums[other][quad]);
-    long long at = (long long)unit * p.columns + n;
     if (p.partial) {
-        *(float4*)(p.partial + at) = sum;
+        *(float4*)(p.partial + (long long)unit * p.columns + n) = sum;
         return;
     }
     Optimiser optimiser = *p.optimiser;

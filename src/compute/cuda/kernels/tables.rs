@@ -1,5 +1,7 @@
 //! A map's links as the kernels read them, and how the lowest layer's input lies.
 
+use std::ops::Range;
+
 use super::arguments::Pixels;
 use super::launches::in_fours;
 use crate::network::{Connectivity, Link, Map, Shape};
@@ -50,6 +52,31 @@ impl Tables {
         tables
     }
 
+    /// What is made of an update to have elements `owned` of weights in blocks of `rows` x `columns`; nothing where no link leads to them.
+    pub fn share(&self, grouping: Grouping, [rows, columns]: [usize; 2], owned: &Range<usize>) -> Share {
+        let (block, padded) = (rows * columns, in_fours(rows));
+        let mut share = Share { elements: 0..0, first: (usize::MAX, 0), last: (0, 0) };
+        for (group, bounds) in self.starts.windows(2).enumerate() {
+            let blocks: Vec<usize> = match grouping {
+                Grouping::Block => vec![group],
+                _ => self.links[bounds[0] as usize..bounds[1] as usize].iter().map(|link| link[1] as usize).collect(),
+            };
+            for (number, begin) in blocks.into_iter().map(|number| number * block).enumerate() {
+                let (from, to) = (owned.start.max(begin), owned.end.min(begin + block));
+                if from >= to {
+                    continue;
+                }
+                let [first, last] = match grouping {
+                    Grouping::Source => [number * columns, (number + 1) * columns - 1],
+                    _ => [from, to - 1].map(|element| number * padded + (element - begin) / columns),
+                };
+                share.elements = owned.clone();
+                (share.first, share.last) = (share.first.min((group, first)), share.last.max((group, last)));
+            }
+        }
+        share
+    }
+
     /// What `apply` reads, and an update whose blocks belong to one destination each.
     pub fn by_destination(map: &Connectivity) -> Tables {
         Tables::new(map.destinations, |group| map.by_destination.of(group), |link| [link.source, link.block])
@@ -64,6 +91,16 @@ impl Tables {
     pub fn by_block(map: &Connectivity) -> Tables {
         Tables::new(map.blocks, |group| map.by_block.of(group), |link| [link.source, link.destination])
     }
+}
+
+/// A part of an update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Of the weights.
+    pub elements: Range<usize>,
+    /// The first group and the last, and the first and the last row in them; column where groups are of sources.
+    pub first: (usize, usize),
+    pub last: (usize, usize),
 }
 
 /// How an update's links are grouped.

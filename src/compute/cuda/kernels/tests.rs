@@ -7,6 +7,7 @@ mod pools;
 mod products;
 mod program;
 mod rows;
+mod shares;
 mod units;
 mod updates;
 

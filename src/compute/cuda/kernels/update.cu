@@ -5,19 +5,24 @@
 // rows, and the columns run over the channels of all its links' destinations (an inverse). Else it is the
 // destination, and the rows run over the channels of its links' sources. SHARED: a group is a block, over
 // whose links the sum runs too, in slices; of one without links the gradient is zero.
+//
+// Blocks follow each other as weights do, so that a part of the weights, which a rank owns, is made by few
+// more blocks than it needs. Those that have none of it end at once.
 template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __device__ __forceinline__ void update(const Update& p) {
     constexpr int THREADS = WM * WN * 32, MT = 2, BM = 16 * MT * WM, BN = 8 * COLUMNS * WN, LDA = BM + 4, LDB = BN + 4;
     constexpr int A_SIZE = DEPTH * LDA, B_SIZE = DEPTH * LDB;
     DYNAMIC_SHARED(shared);
     // Of four channels, for sample 0, in the factors (-1 outside); and of four rows or columns in the weights.
     __shared__ long long from_pre[BM / 4], from_post[BN / 4], row_at[BM / 4], column_at[BN / 4];
-    __shared__ int row_end[BM / 4];
+    __shared__ int row_end[BM / 4], any;
     const Map& map = p.map;
     const Factors& factors = p.factors;
-    int tiles = p.row_tiles * p.column_tiles, unit = blockIdx.x / tiles, tile = blockIdx.x % tiles, group = unit / p.slices;
-    int r0 = tile % p.row_tiles * BM, n0 = tile / p.row_tiles * BN;
-    int start = map.starts[group], links = map.starts[group + 1] - start;
     bool by_source = !SHARED && p.by_source;
+    unsigned block = p.skipped + blockIdx.x;
+    int tiles = p.row_tiles * p.column_tiles, unit = block / tiles, tile = block % tiles, group = unit / p.slices;
+    int r0 = (by_source ? tile % p.row_tiles : tile / p.column_tiles) * BM;
+    int n0 = (by_source ? tile / p.row_tiles : tile % p.column_tiles) * BN;
+    int start = map.starts[group], links = map.starts[group + 1] - start;
     int rows4 = in_fours(map.rows), R = by_source ? map.rows : (SHARED ? 1 : links) * rows4, N = (by_source ? links : 1) * map.columns;
     if (r0 >= R || n0 >= N) return;
     long long pre_place = map.place ? map.place : (long long)factors.per_rank * map.pitch;
@@ -38,7 +43,21 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
             column_at[j] = by_source ? (long long)link.block * map.rows * map.columns + column : n;
         }
     }
+    if (threadIdx.x == 0) any = 0;
     __syncthreads();
+    constexpr int QUADS = BM * (BN / 4);
+    auto place = [&](int i) {
+        int r = i / (BN / 4), c = i % (BN / 4);
+        if (r % 4 >= row_end[r / 4] || n0 + 4 * c >= N) return -1LL;
+        long long at = row_at[r / 4] + (long long)(r % 4) * map.columns + column_at[c];
+        return !p.end || (at >= p.begin && at < p.end) ? at : -1LL;
+    };
+    if (p.end) {
+        for (int i = threadIdx.x; i < QUADS; i += THREADS)
+            if (place(i) >= 0) any = 1;
+        __syncthreads();
+        if (!any) return;
+    }
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     int wm = warp / WN * 16 * MT, wn = warp % WN * 8 * COLUMNS;
     int parts = (factors.samples + DEPTH - 1) / DEPTH, slice = unit % p.slices;
@@ -119,13 +138,7 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
             *(float4*)(shared + (wm + 4 * g + r) * LDB + wn + 12 * t + c) = make_float4(v[0], v[1], v[2], v[3]);
         }
     __syncthreads();
-    auto place = [&](int i) {
-        int r = i / (BN / 4), c = i % (BN / 4);
-        bool inside = r % 4 < row_end[r / 4] && n0 + 4 * c < N;
-        return inside ? row_at[r / 4] + (long long)(r % 4) * map.columns + column_at[c] : -1;
-    };
     auto gradient = [&](int i) { return *(const float4*)(shared + i / (BN / 4) * LDB + i % (BN / 4) * 4); };
-    constexpr int QUADS = BM * (BN / 4);
     static_assert(QUADS % (THREADS * BATCH) == 0, "a whole number of batches");
     if (p.partial || p.gradients) {
         float* out = p.partial ? p.partial + slice * ((long long)p.groups * map.rows * map.columns) : p.gradients;

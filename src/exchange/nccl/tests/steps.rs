@@ -147,7 +147,7 @@ fn what_an_update_needs_begins_to_travel_as_the_rule_hands_it_out() {
     let pair = ["an update", "group", "all-gather", "all-gather"];
     assert_eq!(operations(Sharing::Activities, true), pair.repeat(3));
     // A gradient is whole when another map's updates begin; the last, when the rule is done.
-    let gradient = ["an update", "reduce-scatter"];
+    let gradient = ["an update", "group", "reduce-scatter"];
     assert_eq!(operations(Sharing::Gradients, true), [&["an update"], &gradient.repeat(2)[..]].concat());
     assert_eq!(operations(Sharing::Gradients, false), ["an update"].repeat(3));
 }

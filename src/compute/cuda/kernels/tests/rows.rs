@@ -108,9 +108,9 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
         update.partial = partial.address();
         let mut list = Vec::new();
         if shared {
-            launches::update_shared(&mut list, F32, tables.most, &update);
+            launches::update_shared(&mut list, F32, tables.most, None, &update);
         } else {
-            launches::update(&mut list, F32, tables.most, &update);
+            launches::update(&mut list, F32, tables.most, None, &update);
         }
         run(emulation, &list, &[&gradients, &partial, &x, &post]);
         let gradient = gradients.floats();

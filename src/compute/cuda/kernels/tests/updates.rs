@@ -1,5 +1,7 @@
 //! `update` in all its forms, biases, and the optimiser.
 
+use std::ops::Range;
+
 use super::memory::{Buffer, distance, padded, random, unpadded};
 use super::products::{maps, shape, weights};
 use super::{emulation, run};
@@ -62,7 +64,20 @@ impl Given<'_> {
     }
 
     /// Runs the update; `parameters` are weights and moments in the kernels' layout. Gives the gradient, where it is stored.
-    fn run(&self, precision: Precision, ranks: usize, optimiser: &Optimiser, parameters: &[Buffer; 3], store: bool) -> Vec<f32> {
+    pub fn run(&self, precision: Precision, ranks: usize, optimiser: &Optimiser, parameters: &[Buffer; 3], store: bool) -> Vec<f32> {
+        self.run_share(precision, ranks, optimiser, parameters, store, None).0
+    }
+
+    /// The same of some weights, of which alone there are moments; and how many blocks did it.
+    pub fn run_share(
+        &self,
+        precision: Precision,
+        ranks: usize,
+        optimiser: &Optimiser,
+        parameters: &[Buffer; 3],
+        store: bool,
+        owned: Option<&Range<usize>>,
+    ) -> (Vec<f32>, u32) {
         let (emulation, map) = (emulation().unwrap(), self.map);
         let mut tables = match self.grouping {
             Grouping::Destination => Tables::by_destination(map),
@@ -77,7 +92,9 @@ impl Given<'_> {
         let (post, post_rank) = by_rank(&self.post, map.columns, self.samples, ranks);
         let optimiser = Buffer::of(&[*optimiser]);
         let gradients = Buffer::new(if store { map.blocks * map.rows * in_fours(map.columns) } else { 0 });
+        let share = owned.map(|owned| tables.share(self.grouping, [map.rows, in_fours(map.columns)], owned));
         let [weights, first, second] = parameters.each_ref().map(Buffer::address);
+        let [first, second] = [first, second].map(|at| at - 4 * owned.map_or(0, |owned| owned.start as u64));
         let mut update = Update {
             map: Map {
                 starts: starts.address(),
@@ -109,14 +126,17 @@ impl Given<'_> {
         let shared = self.grouping == Grouping::Block;
         let partial = Buffer::new(if shared { launches::shared_partial(precision, tables.most, &update) } else { 0 });
         update.partial = partial.address();
+        if share.as_ref().is_some_and(|share| share.elements.is_empty()) {
+            return (gradients.floats(), 0);
+        }
         if shared {
-            launches::update_shared(&mut list, precision, tables.most, &update);
+            launches::update_shared(&mut list, precision, tables.most, share.as_ref(), &update);
         } else {
-            launches::update(&mut list, precision, tables.most, &update);
+            launches::update(&mut list, precision, tables.most, share.as_ref(), &update);
         }
         let [weights, first, second] = parameters;
         run(emulation, &list, &[&pre, &post, &gradients, &partial, weights, first, second]);
-        gradients.floats()
+        (gradients.floats(), list[0].grid[0])
     }
 
     /// The gradient as it is stored, without padding, zero where no link is.
@@ -135,7 +155,7 @@ impl Given<'_> {
 }
 
 /// Samples of the test of map number `number`.
-fn samples(number: usize) -> usize {
+pub fn samples(number: usize) -> usize {
     [37, 3, 16, 1, 20, 9, 130, 2, 65, 33][number]
 }
 
@@ -248,6 +268,12 @@ fn the_optimiser_takes_its_step_in_the_update() {
 /// What a map's biases sum up to, stored.
 fn biases(errors: &[f32], channels: usize, samples: usize, ranks: usize, shared: bool) -> Vec<f32> {
     let positions = errors.len() / channels / samples;
+    unpadded(&some_biases(errors, channels, samples, ranks, shared, 0..if shared { 1 } else { positions } * in_fours(channels)), channels)
+}
+
+/// The same of some elements, padded; the others are NaN.
+pub fn some_biases(errors: &[f32], channels: usize, samples: usize, ranks: usize, shared: bool, elements: Range<usize>) -> Vec<f32> {
+    let positions = errors.len() / channels / samples;
     let (post, post_rank) = by_rank(errors, channels, samples, ranks);
     let (optimiser, gradients) = (Buffer::of(&[ADAM]), Buffer::new(if shared { 1 } else { positions } * in_fours(channels)));
     let (samples, per_rank) = (samples as i32, (samples / ranks) as i32);
@@ -255,6 +281,8 @@ fn biases(errors: &[f32], channels: usize, samples: usize, ranks: usize, shared:
         factors: Factors { post: post.address(), post_rank, samples, per_rank, ..Factors::default() },
         gradients: gradients.address(),
         optimiser: optimiser.address(),
+        begin: elements.start as i64,
+        end: elements.end as i64,
         positions: positions as i32,
         columns: in_fours(channels) as i32,
         shared: i32::from(shared),
@@ -265,7 +293,7 @@ fn biases(errors: &[f32], channels: usize, samples: usize, ranks: usize, shared:
     let mut list = Vec::new();
     launches::bias(&mut list, &bias);
     run(emulation().unwrap(), &list, &[&post, &gradients, &partial]);
-    unpadded(&gradients.floats(), channels)
+    gradients.floats()
 }
 
 #[test]
