@@ -340,6 +340,49 @@ struct Check {
     args: CheckArgs,
 }
 
+/// What `check` says of an ImageNet configuration on so many ranks, as text and as JSON.
+fn checked(name: &str, ranks: usize, sets: &[&str]) -> (String, serde_json::Value) {
+    let (file, ranks) = (path(name), ranks.to_string());
+    let describe = |more: &[&str]| {
+        let words = ["check", file.to_str().unwrap(), "--input", "224x224x3", "--classes", "1000", "--ranks", &ranks];
+        check::describe(&Check::parse_from(words.iter().chain(more).chain(sets)).args).unwrap()
+    };
+    (describe(&[]), serde_json::from_str(&describe(&["--json"])).unwrap())
+}
+
+#[test]
+fn a_gpu_has_its_part_of_the_moments_of_imagenet() {
+    // Weights and biases of both models, as the table of `check` adds them up.
+    let parameters = 259_859_368.0 + 204_445_248.0;
+    for ranks in [1, 8, 64] {
+        for exchange in ["auto", "activities", "gradients"] {
+            let (text, json) = checked("imagenet_dtp", ranks, &[&format!("parallel.exchange={exchange}")]);
+            let near = |of: &str, wanted: f64| {
+                let found = json["memory_bytes_per_gpu"][of].as_f64().unwrap();
+                assert!((0.999..1.01).contains(&(found / wanted)), "{ranks} ranks, {exchange}: {of} {found}");
+            };
+            near("parameters", 4.0 * parameters);
+            // Two of Adam, padded to whole lines; once only, among all ranks.
+            near("moments", 8.0 * parameters / ranks as f64);
+            let wanted = ["optimiser's moments 3.71 GB", "optimiser's moments 464 MB", "optimiser's moments 58.0 MB"];
+            let line = text.lines().find(|line| line.contains(" a GPU: ")).unwrap();
+            assert!(line.contains(wanted[[1, 8, 64].iter().position(|one| *one == ranks).unwrap()]), "{line}");
+        }
+    }
+    // Of the lower layers three have more factors than parameters: 256 x (56x56x48 + 28x28x48) are 48 million for 16 of layer 1, say.
+    let (text, json) = checked("imagenet_dtp", 8, &[]);
+    assert!(text.contains("of which each updates 1/8 of every layer: activities for 9 maps, gradients for 5"), "{text}");
+    assert!(
+        text.contains("(activities where 256 samples x (inputs + outputs of a layer) are no more numbers than its parameters)"),
+        "{text}"
+    );
+    let ways = json["exchange_between_gpus"].as_object().unwrap();
+    let gradients: BTreeSet<&str> = ways.iter().filter(|(_, way)| *way == "gradients").map(|(map, _)| map.as_str()).collect();
+    let lower = ["layers.0.weight", "layers.1.weight", "layers.3.weight", "layers.1.inverse.weight", "layers.3.inverse.weight"];
+    assert_eq!(gradients, lower.into());
+    assert!(!checked("imagenet_dtp", 8, &["parallel.exchange=activities"]).0.contains("activities where"));
+}
+
 #[test]
 fn check_passes_on_all_of_them() {
     let beyond = NETWORKS.iter().flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}")));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::image::{ImageShape, parse_classes};
 use super::overrides::Overrides;
 use super::{memory, train};
-use crate::config::{Config, Loaded, Purpose, Unused};
+use crate::config::{Config, ExchangeChoice, Loaded, Purpose, Unused};
 use crate::exchange::Sharing;
 use crate::network::Group;
 use crate::plan::{DataFacts, Memory, Plan, StepCost};
@@ -23,7 +23,7 @@ pub struct CheckArgs {
     config: PathBuf,
     #[command(flatten)]
     overrides: Overrides,
-    /// Number of processes to plan for
+    /// Number of processes, or of GPUs, to plan for: memory and exchange are told of each
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     ranks: u32,
     /// Image as the network sees it; no data is read then
@@ -166,7 +166,7 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
             scaled(ranks * cost.gradients)
         ));
         if plan.ranks > 1 {
-            line(exchange(plan, cost));
+            line(exchange(config, plan, cost));
         }
     }
     if let Some(epoch) = plan.epoch {
@@ -209,12 +209,18 @@ fn layers(plan: &Plan) -> String {
     table(&rows, 3)
 }
 
-fn exchange(plan: &Plan, cost: &StepCost) -> String {
+fn exchange(config: &Config, plan: &Plan, cost: &StepCost) -> String {
     let bytes = |way: Sharing, one_host: bool| format!("{}B", scaled(plan.exchanged(cost, way, one_host) as f64));
     let other = if plan.exchange == Sharing::Gradients { Sharing::Activities } else { Sharing::Gradients };
+    let why = if config.parallel.exchange == ExchangeChoice::Auto {
+        let samples = config.data.batch_size;
+        format!("\n           (activities where {samples} samples x (inputs + outputs of a layer) are no more numbers than its parameters)")
+    } else {
+        String::new()
+    };
     format!(
         "exchange   {}: {} a rank and step on one host, {} with each rank on a host of its own ({} would be {} and {})\n           \
-         {}B between GPUs: {}",
+         {}B between GPUs, of which each updates 1/{} of every layer: {}{why}",
         name(plan.exchange),
         bytes(plan.exchange, true),
         bytes(plan.exchange, false),
@@ -222,6 +228,7 @@ fn exchange(plan: &Plan, cost: &StepCost) -> String {
         bytes(other, true),
         bytes(other, false),
         scaled(plan.exchanged_between_gpus(cost) as f64),
+        plan.ranks,
         plan.ways_between_gpus()
     )
 }
@@ -269,6 +276,8 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
             })
         })
         .collect();
+    let trained = plan.maps.all.iter().zip(&plan.between_gpus).filter(|(map, _)| map.trained());
+    let between_gpus: serde_json::Map<String, Value> = trained.map(|(map, way)| (map.weight.name.clone(), json!(name(*way)))).collect();
     let mut value = json!({
         "config": config,
         "input": facts.input,
@@ -296,6 +305,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
             "most_checkpoints": plan.disk.checkpoints,
         },
         "exchange": name(plan.exchange),
+        "exchange_between_gpus": between_gpus,
         "steps": steps,
         "unused_keys": unused,
     });
