@@ -1,6 +1,5 @@
 //! With libtorch and without: the same bits on CPUs, and one clear word where a GPU is asked for that only libtorch computes on.
 
-#[cfg(not(feature = "torch"))]
 use std::process::Command;
 
 use crate::site::Site;
