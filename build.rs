@@ -24,7 +24,7 @@ fn main() {
     mpi_library_folders().iter().for_each(|folder| rpath(folder));
     println!(
         "cargo:rustc-env=BIODIST_COMMIT={}",
-        commit::commit(&root, &["src", "shards/src", "process/src"]).unwrap_or_else(|| "unknown".to_owned())
+        commit::commit(&root, &["src", "shards/src", "resize/src", "process/src"]).unwrap_or_else(|| "unknown".to_owned())
     );
 }
 

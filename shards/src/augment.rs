@@ -7,8 +7,7 @@
 use std::cell::RefCell;
 
 use anyhow::{Context, Result, ensure};
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use resize::{FilterType, Picture, resize};
 
 pub use crate::convert::View;
 
@@ -226,31 +225,25 @@ fn exponential(x: f64) -> f64 {
 }
 
 thread_local! {
-    /// The resizer's and its output's memory, used again for each sample.
-    static RESIZING: RefCell<(Resizer, Vec<u8>)> = RefCell::new((Resizer::new(), Vec::new()));
+    /// The part that is resized, and what becomes of it: their memory is used again for each sample.
+    static RESIZING: RefCell<[Vec<u8>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
 /// Resizes the view to `size` (bilinear, with support widened where it shrinks: torchvision's antialias), then converts.
 fn resize_and_convert<C: Conversion>(sample: &Sample, view: &View, size: [usize; 2], conversion: &C, out: &mut [C::Value]) -> Result<()> {
-    let kind = match sample.channels {
-        1 => PixelType::U8,
-        2 => PixelType::U8x2,
-        3 => PixelType::U8x3,
-        _ => PixelType::U8x4,
-    };
     let [height, width] = size;
-    let source = ImageRef::new(sample.width as u32, sample.height as u32, &sample.pixels, kind).context("random_resized_crop")?;
-    // Cropped first, as torchvision does: nothing of what lies beside the part reaches the result.
-    let corner = (view.left as u32, view.top as u32);
-    let source = CroppedImage::new(&source, corner.0, corner.1, view.width as u32, view.height as u32).context("random_resized_crop")?;
-    // Four channels are data, not colour and opacity.
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-    RESIZING.with_borrow_mut(|(resizer, buffer)| {
-        buffer.resize(height * width * sample.channels, 0);
-        let mut resized = Image::from_slice_u8(width as u32, height as u32, buffer, kind).context("random_resized_crop")?;
-        resizer.resize(&source, &mut resized, &options).context("random_resized_crop")?;
+    let row = sample.width * sample.channels;
+    let (left, right) = (view.left as usize * sample.channels, (view.left as usize + view.width) * sample.channels);
+    let rows = sample.pixels.chunks_exact(row).skip(view.top as usize).take(view.height);
+    RESIZING.with_borrow_mut(|[part, resized]| {
+        // Cropped first, as torchvision does: nothing of what lies beside the part reaches the result.
+        part.clear();
+        rows.for_each(|row| part.extend_from_slice(&row[left..right]));
+        resized.resize(height * width * sample.channels, 0);
+        let source = Picture { height: view.height, width: view.width, pixels: part };
+        resize(sample.channels, source, Picture { height, width, pixels: resized }, FilterType::Bilinear).context("random_resized_crop")?;
         let whole = View { top: 0, left: 0, height, width, ..*view };
-        convert_rows(buffer, size, &whole, conversion, out);
+        convert_rows(resized, size, &whole, conversion, out);
         Ok(())
     })
 }

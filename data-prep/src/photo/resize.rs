@@ -1,19 +1,12 @@
 //! Shrinking to a short side, and the central square.
 
-use std::cell::RefCell;
 use std::f64::consts::PI;
 
 use anyhow::{Context, Result, ensure};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{Filter, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use resize::{Filter, FilterType};
 use shards::format::{MAX_PIXELS, MAX_SIDE};
 
 use super::{CHANNELS, Picture};
-
-thread_local! {
-    /// Keeps its intermediate rows from one picture to the next.
-    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
-}
 
 /// Height and width after the short side became `size`: the long side in proportion, fractions dropped as torchvision's
 /// `Resize` drops them.
@@ -24,7 +17,7 @@ pub fn resized_frame(height: u32, width: u32, size: u32) -> (u64, u64) {
 
 /// Resizes to a short side of `size` with Lanczos' filter of three lobes, its support widened where the picture shrinks. A
 /// picture that has the size already stays as it is.
-pub fn resize(picture: Picture, size: u32) -> Result<Picture> {
+pub fn resize(mut picture: Picture, size: u32) -> Result<Picture> {
     if picture.height.min(picture.width) == size {
         return Ok(picture);
     }
@@ -32,13 +25,13 @@ pub fn resize(picture: Picture, size: u32) -> Result<Picture> {
     let side = u64::from(MAX_SIDE);
     ensure!(height <= side && width <= side, "its frame would become {height} x {width}, too long to be stored");
     ensure!(height * width <= MAX_PIXELS, "its frame would become {height} x {width}, beyond {MAX_PIXELS} pixels");
-    let (height, width) = (height as u32, width as u32);
-    let source = ImageRef::new(picture.width, picture.height, &picture.pixels, PixelType::U8x3).context("it cannot be resized")?;
-    let mut resized = Image::new(width, height, PixelType::U8x3);
-    let filter = Filter::new("Lanczos3", lanczos3, LOBES).context("it cannot be resized")?;
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Custom(filter)));
-    RESIZER.with_borrow_mut(|resizer| resizer.resize(&source, &mut resized, &options)).context("it cannot be resized")?;
-    Ok(Picture { height, width, pixels: resized.into_vec() })
+    let (height, width) = (height as usize, width as usize);
+    let mut pixels = vec![0; height * width * CHANNELS];
+    let filter = FilterType::Custom(Filter::new("Lanczos3", lanczos3, LOBES).context("it cannot be resized")?);
+    let source = resize::Picture { height: picture.height as usize, width: picture.width as usize, pixels: &mut picture.pixels };
+    let resized = resize::Picture { height, width, pixels: &mut pixels };
+    resize::resize(CHANNELS, source, resized, filter).context("it cannot be resized")?;
+    Ok(Picture { height: height as u32, width: width as u32, pixels })
 }
 
 /// Lobes of Lanczos' filter on each side.
