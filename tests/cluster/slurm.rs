@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::site::{Job, PATIENCE, Site, lines, wait_for};
@@ -9,8 +10,12 @@ use crate::{launcher, output};
 
 const NODES: [&str; 2] = ["n1", "n2"];
 
+/// One at a time: munge is the machine's, and so are the ports.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Slurm's daemons, killed when dropped with all that they started.
 struct Slurm {
+    _turn: MutexGuard<'static, ()>,
     folder: PathBuf,
     munge: Option<Child>,
     controller: Child,
@@ -19,6 +24,7 @@ struct Slurm {
 
 impl Slurm {
     fn new(folder: &Path) -> Slurm {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = folder.to_owned();
         for part in ["state", "spool_n1", "spool_n2"] {
             std::fs::create_dir_all(folder.join(part)).unwrap();
@@ -52,7 +58,7 @@ impl Slurm {
         };
         let controller = daemon("slurmctld", &["-c"]);
         let nodes = NODES.iter().map(|node| daemon("slurmd", &["-N", node])).collect();
-        let slurm = Slurm { folder: folder.clone(), munge, controller, nodes };
+        let slurm = Slurm { _turn: turn, folder: folder.clone(), munge, controller, nodes };
         wait_for("two idle nodes", || slurm.states() == ["idle", "idle"]);
         slurm
     }
@@ -155,12 +161,18 @@ impl Drop for Slurm {
         for node in NODES {
             kill(&steps_of(&self.folder, node));
         }
-        for mut child in std::mem::take(&mut self.nodes).into_iter().chain(self.munge.take()) {
+        for mut child in std::mem::take(&mut self.nodes) {
             kill(&family(child.id()));
             let _ = child.wait();
         }
         let _ = self.controller.kill();
         let _ = self.controller.wait();
+        if let Some(mut munge) = self.munge.take() {
+            // Asked, it takes its socket away. One that nobody listens to would be tried for seconds by every mpirun on this machine.
+            // SAFETY: kill only takes numbers.
+            unsafe { libc::kill(munge.id().cast_signed(), libc::SIGTERM) };
+            let _ = munge.wait();
+        }
     }
 }
 
@@ -169,7 +181,7 @@ const DTP: &str = "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2";
 #[test]
 #[ignore = "make test-cluster"]
 fn a_warned_job_is_queued_again_and_ends_as_an_unbroken_one() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let slurm = Slurm::new(&site.path("slurm"));
     let more = "[training]\nepochs = 800\nlog_every_steps = 100\neval_every_epochs = 100\ncheckpoint_every_epochs = 100";
     let config = site.configure("job", DTP, more);
@@ -196,7 +208,7 @@ fn a_warned_job_is_queued_again_and_ends_as_an_unbroken_one() {
 #[test]
 #[ignore = "make test-cluster"]
 fn a_node_that_fails_is_left_behind() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let mut slurm = Slurm::new(&site.path("slurm"));
     let more = "[training]\nmax_steps = 100000000\nlog_every_steps = 20\neval_every_epochs = 0\ncheckpoint_every_steps = 100\n\
                 [parallel]\nstall_timeout = 20";
@@ -219,12 +231,15 @@ fn a_node_that_fails_is_left_behind() {
     let before = lines(&metrics);
     wait_for("more metrics", || lines(&metrics) > before + 5);
     output(slurm.command("scancel").arg(&job));
+    let ours = slurm.munge.is_some();
+    drop(slurm);
+    assert!(!ours || !std::fs::exists("/run/munge/munge.socket.2").unwrap(), "munge has left its socket behind");
 }
 
 #[test]
 #[ignore = "make test-cluster"]
 fn srun_alone_trains_where_mpi_shares_its_pmix_and_is_refused_where_not() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let slurm = Slurm::new(&site.path("slurm"));
     let config = site.configure("job", DTP, "[training]\nepochs = 3\nlog_every_steps = 3");
     site.succeed(2, &["train", &config, "--out", "whole"]);
