@@ -1,13 +1,11 @@
 //! Small files that unpack to much, and large ones: what the commands may take of the memory is bounded, and so are their messages.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{data_prep, expect, gzip, tar};
+use crate::common::{data_prep, expect, gzip, tar};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
@@ -70,7 +68,7 @@ fn development_kits_are_small() {
     assert!(refused(&variable("synsets", 1, MEBI as u32, &cells), b"").contains("no array of structs"));
     let dimensions = element(14, &[element(6, &[9; 8]), element(5, &[1; 4 * MEBI])].concat());
     assert!(refused(&dimensions, b"").contains("an array has 1048576 dimensions"));
-    let sound = &include_bytes!("data/meta.mat")[128..];
+    let sound = &include_bytes!("../data/meta.mat")[128..];
     assert!(refused(sound, &vec![b'x'; 8 * MEBI]).contains("x... (8388608 bytes)\" in line 1, which is no class of meta.mat"));
     assert!(refused(sound, &vec![b'1'; 20 * MEBI]).contains("has 20971520 bytes"));
 }
@@ -100,7 +98,7 @@ fn names_in_archives_are_short() {
     fs::write(path.join("val.tar"), tar(&[])).unwrap();
     let said = refusal(400, path, command);
     assert!(said.contains("kit.tar.gz is no development kit"), "{said}");
-    let meta = include_bytes!("data/meta.mat").to_vec();
+    let meta = include_bytes!("../data/meta.mat").to_vec();
     let files = [("meta.mat", meta), ("ILSVRC2012_validation_ground_truth.txt", b"1\n".to_vec())];
     fs::write(path.join("kit.tar.gz"), gzip(&tar(&files.map(|(name, bytes)| (name.to_owned(), bytes))))).unwrap();
     let said = refusal(400, path, command);

@@ -1,11 +1,9 @@
 //! `data-prep folder` and the commands that look at data sets, as a user runs them.
 
-mod common;
-
 use std::fs;
 use std::process::Command;
 
-use common::{colours, data_prep, distance, expect, files, jpeg, open, packed, put, with_orientation};
+use crate::common::{colours, data_prep, distance, expect, files, jpeg, open, packed, put, with_orientation};
 use jpeg_encoder::ColorType;
 
 fn png(image: impl Into<image::DynamicImage>) -> Vec<u8> {

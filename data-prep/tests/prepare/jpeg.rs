@@ -16,7 +16,7 @@ struct Sample {
 
 /// What data/make_jpegs.py made.
 fn samples() -> Vec<Sample> {
-    let packed: &[u8] = include_bytes!("data/jpegs.tar.gz");
+    let packed: &[u8] = include_bytes!("../data/jpegs.tar.gz");
     let mut files = BTreeMap::new();
     for entry in tar::Archive::new(flate2::read::GzDecoder::new(packed)).entries().unwrap() {
         let mut entry = entry.unwrap();

@@ -1,12 +1,10 @@
 //! Where output goes: folders that another process works in, disks that fill up, and pipes in the place of files.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{expect, files, idx, jpeg, put};
+use crate::common::{expect, files, idx, jpeg, put};
 
 const IDX: &str = "idx --images images --labels labels --out";
 

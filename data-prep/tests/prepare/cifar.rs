@@ -1,12 +1,10 @@
 //! `data-prep cifar10` and `cifar100` on small data sets of the published forms.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{expect, files, gzip, open, put, tar};
+use crate::common::{expect, files, gzip, open, put, tar};
 
 /// The planes of an image.
 fn planes(index: usize) -> Vec<u8> {

@@ -1,14 +1,12 @@
 //! A terminal that is closed ends a preparation like any signal does: the same command goes on, to the same bytes.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use common::{data_prep, jpeg};
+use crate::common::{data_prep, jpeg};
 
 const PREPARE: &str = "folder --images photos --size 64 --shard-mib 1 --threads 1 --out";
 

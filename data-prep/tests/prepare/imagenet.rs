@@ -1,17 +1,15 @@
 //! `data-prep imagenet` on archives of the official form: small ones made here, and the real ones where
 //! DATA_PREP_IMAGENET names a folder that holds them.
 
-mod common;
-
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{colours, distance, expect, files, gzip, jpeg, open, tar};
+use crate::common::{colours, distance, expect, files, gzip, jpeg, open, tar};
 
-const META: &[u8] = include_bytes!("data/meta.mat");
+const META: &[u8] = include_bytes!("../data/meta.mat");
 const COMMAND: &str = "imagenet --train train.tar --val val.tar --devkit kit.tar.gz";
 /// The class of each validation photo: the kit's number and the index that it must get.
 const TRUTH: [(u32, u32); 5] = [(3, 1), (1, 2), (1, 2), (2, 0), (3, 1)];

@@ -1,10 +1,8 @@
 //! `data-prep npy` on files as NumPy writes them, and on others.
 
-mod common;
-
 use std::io::{Cursor, Write};
 
-use common::{expect, open, put};
+use crate::common::{expect, open, put};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 

@@ -1,10 +1,8 @@
 //! What the program says of itself.
 
-mod common;
-
 use std::process::Command;
 
-use common::expect;
+use crate::common::expect;
 
 fn said(columns: usize, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_data-prep")).env("COLUMNS", columns.to_string()).args(arguments).output().unwrap();

@@ -1,6 +1,5 @@
 //! Photos, archives and commands for the tests, all made on the spot.
 
-#![allow(dead_code)]
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,7 +1,5 @@
 //! Class folders as people have them: what systems leave in them, links, and names that are no plain text.
 
-mod common;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{data_prep, expect, files, jpeg, open, put};
+use crate::common::{data_prep, expect, files, jpeg, open, put};
 
 /// What it said where it ended well.
 fn said(output: Output) -> String {

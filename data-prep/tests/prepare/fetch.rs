@@ -1,12 +1,10 @@
 //! `data-prep fetch`, with a folder in the place of the mirrors.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{expect, files, gzip, idx, open, put};
+use crate::common::{expect, files, gzip, idx, open, put};
 use data_prep::prepare::fetch::{Options, Set, run};
 
 /// SHA-256 as another program has it.

@@ -1,14 +1,12 @@
 //! `data-prep idx` as a user runs it.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use shards::Dataset;
 
-use common::{gzip, idx};
+use crate::common::{gzip, idx};
 
 /// Runs the command in `folder` on its files `images` and `labels`.
 fn run(folder: &Path, out: &str, extra: &[&str]) -> Output {

@@ -1,11 +1,9 @@
 //! The commands that look at data sets, on sets that are out of the ordinary.
 
-mod common;
-
 use std::fs;
 use std::process::Command;
 
-use common::{expect, idx, put};
+use crate::common::{expect, idx, put};
 use shards::Manifest;
 use shards::manifest::ShardRecord;
 
