@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::site::{Job, Site, children, wait_for};
 use crate::{launcher, output};
@@ -19,8 +20,12 @@ mount --bind "$2" /etc/ssh
 wait
 "#;
 
+/// One pair at a time: what Open MPI keeps in /tmp is named by host and process, and both are the same in each pair.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// The hosts, taken down when dropped.
 pub struct Hosts {
+    _turn: MutexGuard<'static, ()>,
     /// Namespaces of the networks: the hosts', then the switch's.
     networks: [String; 3],
     hosts: Vec<Child>,
@@ -32,8 +37,9 @@ fn ip(arguments: &[&str]) -> String {
 
 impl Hosts {
     pub fn new(site: &Site) -> Hosts {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let networks = ["1", "2", "switch"].map(|name| format!("biodist{}-{name}", std::process::id()));
-        let mut hosts = Hosts { networks, hosts: Vec::new() };
+        let mut hosts = Hosts { _turn: turn, networks, hosts: Vec::new() };
         let switch = hosts.networks[2].clone();
         hosts.networks.iter().for_each(|network| drop(ip(&["netns", "add", network])));
         ip(&["-n", &switch, "link", "add", "bridge", "type", "bridge"]);

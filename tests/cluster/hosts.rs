@@ -20,7 +20,7 @@ fn endless(site: &Site, stall_timeout: u32) -> String {
 #[test]
 #[ignore = "make test-cluster"]
 fn two_hosts_train_as_one_does() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let hosts = Hosts::new(&site);
     let config = site.configure("same", DTP, "[training]\nepochs = 3\nlog_every_steps = 3");
     site.succeed(2, &["train", &config, "--out", "one"]);
@@ -34,7 +34,7 @@ fn two_hosts_train_as_one_does() {
 #[test]
 #[ignore = "make test-cluster"]
 fn ranks_of_a_host_share_memory_and_factors_travel_while_layers_compute() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let hosts = Hosts::new(&site);
     let config = site.configure("wide", DTP, "[training]\nepochs = 3\nlog_every_steps = 3\n[parallel]\nverify_every_steps = 4");
     let text = std::fs::read_to_string(site.path(&config)).unwrap();
@@ -73,7 +73,7 @@ fn ranks_of_a_host_share_memory_and_factors_travel_while_layers_compute() {
 #[test]
 #[ignore = "make test-cluster"]
 fn a_rank_that_is_stopped_on_another_host_is_named_by_both() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let hosts = Hosts::new(&site);
     let job = hosts.launch(&site, &["--max-restarts", "0", "train", &endless(&site, 3), "--out", "run"]);
     wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 2);
@@ -92,7 +92,7 @@ fn a_cut_link_ends_the_job_with_the_code_of_a_stall_and_nothing_is_left() {
     for (stall_timeout, said) in
         [(5, "stalled (code 76): rank 1 on h2 has given no sign of life"), (300, "the connection to 10.77.0.2 was lost")]
     {
-        let site = Site::new();
+        let site = Site::on_disk();
         let hosts = Hosts::new(&site);
         let job = hosts.launch(&site, &["--max-restarts", "0", "train", &endless(&site, stall_timeout), "--out", "run"]);
         wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 5);
@@ -112,7 +112,7 @@ fn a_cut_link_ends_the_job_with_the_code_of_a_stall_and_nothing_is_left() {
 #[test]
 #[ignore = "make test-cluster"]
 fn a_cut_link_under_mpirun_alone_leaves_nothing_either() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let hosts = Hosts::new(&site);
     let job = hosts.mpirun(&site, 1, &["train", &endless(&site, 5), "--out", "run"]);
     wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 5);
@@ -131,7 +131,7 @@ fn a_cut_link_under_mpirun_alone_leaves_nothing_either() {
 #[test]
 #[ignore = "make test-cluster"]
 fn a_rank_that_fails_while_a_host_is_out_of_reach_ends_the_job_all_the_same() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let hosts = Hosts::new(&site);
     let job = hosts.launch(&site, &["--max-restarts", "0", "train", &endless(&site, 300), "--out", "run"]);
     wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 5);
@@ -149,7 +149,7 @@ fn a_rank_that_fails_while_a_host_is_out_of_reach_ends_the_job_all_the_same() {
 #[test]
 #[ignore = "make test-cluster"]
 fn after_a_cut_link_training_goes_on_where_it_can() {
-    let site = Site::new();
+    let site = Site::on_disk();
     let hosts = Hosts::new(&site);
     let job = hosts.launch(&site, &["train", &endless(&site, 5), "--out", "run"]);
     let metrics = site.path("run/metrics.jsonl");

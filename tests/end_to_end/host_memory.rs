@@ -17,7 +17,7 @@ fn compare(namespaces: &[&str], command: &[&str], said: &[&str]) {
         eprintln!("skipped: no such namespaces may be made here");
         return;
     }
-    let site = Site::new();
+    let site = Site::on_disk();
     // Parameters and moments take 13 MB, activities 3 MB.
     let text = "[data]\ntrain = \"train\"\ntest = \"test\"\nbatch_size = 192\n[[network.layers]]\nkind = \"dense\"\nunits = 1000\n\
                 [[network.layers]]\nkind = \"dense\"\nunits = 1000\n[learning]\nrule = \"bp\"\n[optimizer.forward]\nlearning_rate = 0.001\n\

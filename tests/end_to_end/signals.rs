@@ -117,17 +117,24 @@ fn full_terminal() -> (OwnedFd, OwnedFd) {
 
 #[test]
 fn output_that_nobody_reads_holds_up_neither_training_nor_its_end() {
-    for (unread_out, unread_err, terminal) in [(true, false, false), (false, true, false), (true, true, true)] {
-        let site = Site::new();
-        let (reader, writer) = if terminal { full_terminal() } else { full_pipe() };
-        let stream = |unread| if unread { Stdio::from(writer.try_clone().unwrap()) } else { Stdio::null() };
-        let child = with_output(&site, stream(unread_out), stream(unread_err));
-        wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 50);
-        unsafe { libc::kill(child.id().cast_signed(), SIGTERM) };
-        assert_eq!(code(child), Some(75), "{unread_out} {unread_err} {terminal}");
-        assert!(site.checkpoint_names("run").last().unwrap() > &"00000000".to_owned());
-        drop(reader);
-    }
+    // At the same time: each waits for a reader at its end, as long as it does for any.
+    std::thread::scope(|scope| {
+        for (unread_out, unread_err, terminal) in [(true, false, false), (false, true, false), (true, true, true)] {
+            scope.spawn(move || ends_unread(unread_out, unread_err, terminal));
+        }
+    });
+}
+
+fn ends_unread(unread_out: bool, unread_err: bool, terminal: bool) {
+    let site = Site::new();
+    let (reader, writer) = if terminal { full_terminal() } else { full_pipe() };
+    let stream = |unread| if unread { Stdio::from(writer.try_clone().unwrap()) } else { Stdio::null() };
+    let child = with_output(&site, stream(unread_out), stream(unread_err));
+    wait_for("metrics", || lines(&site.path("run/metrics.jsonl")) > 50);
+    unsafe { libc::kill(child.id().cast_signed(), SIGTERM) };
+    assert_eq!(code(child), Some(75), "{unread_out} {unread_err} {terminal}");
+    assert!(site.checkpoint_names("run").last().unwrap() > &"00000000".to_owned());
+    drop(reader);
 }
 
 /// As of `biodist train CONFIG | head -1`.
@@ -181,13 +188,14 @@ fn mpirun_passes_usr1_on() {
 /// mpirun asks its ranks to end and kills them soon after: what they get to write by then is whole, or is not there.
 #[test]
 fn mpirun_that_is_told_to_end_leaves_a_run_that_goes_on() {
+    let site = Site::new();
+    let more = "[training]\nepochs = 60\nlog_every_steps = 1\ncheckpoint_every_steps = 3\nkeep_checkpoints = 2";
+    let config = site.configure("told", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", more);
+    site.succeed(1, &["train", &config, "--out", "whole"]);
     for (ranks, signal) in [(2, SIGTERM), (4, SIGTERM), (2, SIGINT)] {
-        let site = Site::new();
-        let more = "[training]\nepochs = 60\nlog_every_steps = 1\ncheckpoint_every_steps = 3\nkeep_checkpoints = 2";
-        let config = site.configure("told", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", more);
-        site.succeed(1, &["train", &config, "--out", "whole"]);
-        let job = site.start(ranks, &["train", &config, "--out", "run"]);
-        wait_for("lines of metrics", || lines(&site.path("run/metrics.jsonl")) > 40);
+        let run = format!("run-{ranks}-{signal}");
+        let job = site.start(ranks, &["train", &config, "--out", &run]);
+        wait_for("lines of metrics", || lines(&site.path(&run).join("metrics.jsonl")) > 40);
         let processes = job.ranks();
         job.signal(signal);
         let told = Instant::now();
@@ -195,8 +203,8 @@ fn mpirun_that_is_told_to_end_leaves_a_run_that_goes_on() {
         assert!(outcome.code != Some(0) && told.elapsed().as_secs() < 15, "{:?}: {outcome:?}", told.elapsed());
         assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
         wait_for("the end of all ranks", || processes.iter().all(|process| !exists(*process)));
-        site.succeed(2, &["train", &config, "--out", "run", "--resume"]);
-        site.assert_same("whole", "run");
+        site.succeed(2, &["train", &config, "--out", &run, "--resume"]);
+        site.assert_same("whole", &run);
     }
 }
 

@@ -25,8 +25,14 @@ const CPUS_OF_A_JOB: usize = 4;
 /// CPUs that masks are made of, in words of 64.
 const WORDS: usize = 16;
 
-/// Variables by which Slurm and MPI launchers tell a process what it is part of.
+/// A folder of files that are in memory alone.
+const MEMORY: &str = "/dev/shm";
+/// Bytes free there for it to be used; a test that trains a shipped configuration needs a fifth of it.
+const ROOM: u64 = 4 << 30;
+
+/// Variables by which Slurm and MPI launchers tell a process what it is part of. Those that begin with [`SETTING`] are settings.
 const OF_JOBS: [&str; 3] = ["SLURM_", "PMIX_", "PMI_"];
+const SETTING: &str = "PMIX_MCA_";
 
 /// A folder with data sets `train` (200 images of 6 x 6 x 1) and `test` (53), ten classes.
 pub struct Site {
@@ -42,8 +48,18 @@ pub struct Outcome {
 }
 
 impl Site {
+    /// In memory where that has room: every checkpoint is made sure of on its disk, which short runs would mostly wait for.
     pub fn new() -> Site {
-        let site = Site { folder: tempfile::tempdir().unwrap() };
+        Site::at(if memory_has_room() { PathBuf::from(MEMORY) } else { std::env::temp_dir() })
+    }
+
+    /// For ranks that see another memory than this process.
+    pub fn on_disk() -> Site {
+        Site::at(std::env::temp_dir())
+    }
+
+    fn at(place: PathBuf) -> Site {
+        let site = Site { folder: tempfile::tempdir_in(place).unwrap() };
         write_images(&site.path("train"), 200, 10);
         write_images(&site.path("test"), 53, 10);
         site
@@ -164,6 +180,17 @@ impl Site {
     }
 }
 
+/// Whether all tests that run at a time find room in memory, and may execute what they put there.
+fn memory_has_room() -> bool {
+    let path = std::ffi::CString::new(MEMORY).unwrap();
+    // SAFETY: zeros are a value of it, and the path ends with one.
+    let (result, about) = unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &raw mut about), about)
+    };
+    result == 0 && about.f_flag & libc::ST_NOEXEC == 0 && about.f_bavail.saturating_mul(about.f_frsize) >= ROOM
+}
+
 /// Makes `command` a job like any other here: on its share of the CPUs, with its output in pipes, and alone with its environment.
 pub fn prepare(command: &mut Command) {
     leave_job(command);
@@ -175,7 +202,8 @@ pub fn prepare(command: &mut Command) {
 /// Keeps `command` from taking itself, or its mpirun, for a part of the job that these tests may run in.
 pub fn leave_job(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| OF_JOBS.iter().any(|prefix| name.starts_with(prefix))) {
+        let of_job = |name: &str| !name.starts_with(SETTING) && OF_JOBS.iter().any(|prefix| name.starts_with(prefix));
+        if name.to_str().is_some_and(of_job) {
             command.env_remove(name);
         }
     }
