@@ -58,10 +58,6 @@ pub fn listen() -> Result<(Sender<Event>, Receiver<Event>)> {
     Ok((sender, receiver))
 }
 
-/// By what processes of one host prove to mpirun whose they are: PMIx, which Open MPI starts them with, asks munge first, and tries for more
-/// than two seconds where munge is installed and does not run. That each is this user's, as the system says, is as good a proof.
-const PROOF: (&str, &str) = ("PMIX_MCA_psec", "native");
-
 /// How one attempt is run.
 pub struct Attempt<'a> {
     pub line: &'a [OsString],
@@ -137,9 +133,6 @@ impl Attempt<'_> {
     fn start(&self) -> Result<Child> {
         let mut command = Command::new(&self.line[0]);
         command.args(&self.line[1..]).envs(self.variables.iter().map(|(name, value)| (name, value))).env(LAUNCH, self.launch_id);
-        if std::env::var_os(PROOF.0).is_none() {
-            command.env(PROOF.0, PROOF.1);
-        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         for name in ranks::variables() {
             command.env_remove(name);

@@ -22,19 +22,6 @@ fn a_killed_rank_leads_to_a_restart_from_the_last_checkpoint() {
     assert_eq!(lines[2..], ["rank 1 done"]);
 }
 
-/// What else PMIx would try first may wait for seconds.
-#[test]
-fn ranks_prove_whose_they_are_by_their_user_unless_told_otherwise() {
-    for (preset, expected) in [(None, "native"), (Some("none"), "none")] {
-        let folder = Folder::new();
-        fs::write(folder.path("stand-in"), "#!/bin/sh\necho \"by $PMIX_MCA_psec\"\n").unwrap();
-        let mut command = folder.command(&["--ranks", "1", "eval", "x"]);
-        command.env_remove("PMIX_MCA_psec").envs(preset.map(|preset| ("PMIX_MCA_psec", preset)));
-        let (code, said) = run(&mut command);
-        assert!(code == Some(0) && said.contains(&format!("by {expected}\n")), "{said}");
-    }
-}
-
 #[test]
 fn restarts_have_an_end() {
     let folder = Folder::new();

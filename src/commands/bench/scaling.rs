@@ -208,10 +208,6 @@ fn measure(args: &ScalingArgs, machine: &Machine, ranks: usize, batch: usize) ->
     if std::env::var_os("OMPI_MCA_rtc_hwloc_vmhole").is_none() {
         command.env("OMPI_MCA_rtc_hwloc_vmhole", "none");
     }
-    // Where munge is installed and does not run, each start would try for seconds to reach it.
-    if std::env::var_os("PMIX_MCA_psec").is_none() {
-        command.env("PMIX_MCA_psec", "native");
-    }
     // What is left over from another job would keep mpirun from starting its own.
     for name in ranks::variables() {
         command.env_remove(name);
