@@ -22,6 +22,8 @@ use crate::versions;
 
 /// Steps of a phase: one is done operation by operation, one captured, and one replayed.
 const STEPS: usize = 3;
+/// The part of the learning rates that is taken: images of noise shall not drive parameters further than a run's own would.
+const RATE: f64 = 0.1;
 
 /// The part of its size by which rounding may change a result: what was seen on the emulation, and room.
 fn tolerance(precision: Precision) -> f64 {
@@ -109,8 +111,8 @@ fn compare(config: &Config, network: &Network, gpu: &Rc<dyn Gpu>, threads: usize
     for phase in config.learning.schedule.phases() {
         for _ in 0..STEPS {
             images.draw();
-            cpu.learn(&images.batch(Pixels::Floats(&images.pixels().scaled())), *phase, 1.0)?;
-            own.learn(&images.batch(images.pixels()), *phase, 1.0)?;
+            cpu.learn(&images.batch(Pixels::Floats(&images.pixels().scaled())), *phase, RATE)?;
+            own.learn(&images.batch(images.pixels()), *phase, RATE)?;
             for (name, measure) in [("the loss", Measure::Loss), ("the inverse loss", Measure::InverseLoss)] {
                 let [theirs, ours] = [&cpu, &own].map(|engine| engine.measure(measure));
                 comparison.agree(name, ours, theirs, &[])?;
