@@ -120,6 +120,16 @@ pub trait Backend: Normalizes {
     /// `destination = W^T source`, without bias: from the map's destination back to its source.
     fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity);
 
+    /// `destination = map(source)`, or `W^T source` of the `transposed` map, times `s'(a)`, where a map made `y = s(a)`: an error on its way
+    /// down. The destination has no nonlinearity.
+    fn lead_back(&mut self, (map, transposed): (MapId, bool), source: Activity, destination: Activity, y: Activity) {
+        match transposed {
+            true => self.apply_transposed(map, source, destination),
+            false => self.apply(map, &[(source, destination)]),
+        }
+        self.through_nonlinearity(destination, y);
+    }
+
     /// The input of the current batch, the first activity of all.
     fn input(&self) -> Activity {
         Activity(0)

@@ -34,8 +34,7 @@ impl Rule for Backprop {
         forward.train(step);
         step.update(forward.update(forward.depth() - 1, forward.error));
         for layer in self.errors.downwards() {
-            let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply_transposed(forward.maps[reader], above, to);
-            let delta = self.errors.collect(step, forward, layer, back);
+            let delta = self.errors.collect(step, forward, layer, |reader| (forward.maps[reader], true));
             step.update(forward.update(layer, delta));
         }
     }

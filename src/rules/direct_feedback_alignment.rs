@@ -75,8 +75,7 @@ impl Rule for DirectFeedbackAlignment {
         for &(layer, delta, feedback) in &self.hidden {
             let h = forward.h[layer + 1];
             let backend = step.backend();
-            backend.apply(feedback, &[(sent, delta)]);
-            backend.through_nonlinearity(delta, h);
+            backend.lead_back((feedback, false), sent, delta, h);
             let error = forward.error_of_weights(step, layer, delta);
             step.update(forward.update(layer, error));
             if self.trained {

@@ -5,7 +5,7 @@
 
 use super::{Forward, Step};
 use crate::compute::{Activity, Backend};
-use crate::network::Network;
+use crate::network::{MapId, Network};
 
 /// The errors of h_1 to h_{L-1}, and what they are made of.
 pub struct Errors {
@@ -55,23 +55,26 @@ impl Errors {
     }
 
     /// `delta_l = (sum of back(delta_k)) * s_l'(a_l)` over the readers k of layer `layer`, which are done, and from there to [`Errors::of`] it:
-    /// `back(backend, k, delta_k, to)` leads the error of what the weights of k yield back through k. Collective where l is normalised.
-    pub fn collect(
-        &self,
-        step: &mut dyn Step,
-        forward: &Forward,
-        layer: usize,
-        back: impl Fn(&mut dyn Backend, usize, Activity, Activity),
-    ) -> Activity {
+    /// `back(k)` is the map, `true` for its transpose, that leads the error of what the weights of k yield back through k. Collective where l
+    /// is normalised.
+    pub fn collect(&self, step: &mut dyn Step, forward: &Forward, layer: usize, back: impl Fn(usize) -> (MapId, bool)) -> Activity {
         let backend = step.backend();
         let Hidden { delta, readers, shortcuts, more, .. } = &self.hidden[layer];
+        if let ([reader], []) = (&readers[..], &shortcuts[..]) {
+            backend.lead_back(back(*reader), self.of(*reader), *delta, forward.h[layer + 1]);
+            return forward.error_of_weights(step, layer, *delta);
+        }
+        let back = |backend: &mut dyn Backend, reader: usize, to: Activity| match back(reader) {
+            (map, true) => backend.apply_transposed(map, self.of(reader), to),
+            (map, false) => backend.apply(map, &[(self.of(reader), to)]),
+        };
         for (place, &reader) in readers.iter().enumerate() {
             match more {
                 Some(more) if place > 0 => {
-                    back(backend, reader, self.of(reader), *more);
+                    back(backend, reader, *more);
                     backend.add(*delta, *more, *delta);
                 }
-                _ => back(backend, reader, self.of(reader), *delta),
+                _ => back(backend, reader, *delta),
             }
         }
         for (place, &above) in shortcuts.iter().enumerate() {

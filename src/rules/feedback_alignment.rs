@@ -61,8 +61,7 @@ impl Rule for FeedbackAlignment {
                     step.update(Update { map: feedback(reader), pre: self.errors.of(reader), post: forward.h[layer + 1] });
                 }
             }
-            let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply(feedback(reader), &[(above, to)]);
-            let delta = self.errors.collect(step, forward, layer, back);
+            let delta = self.errors.collect(step, forward, layer, |reader| (feedback(reader), false));
             step.update(forward.update(layer, delta));
         }
     }

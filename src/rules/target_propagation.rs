@@ -244,8 +244,7 @@ impl TargetPropagation {
         }
         if let Some((gradient, part)) = training.gradient.filter(|_| phase.trains_forward()) {
             let (backend, forward) = (step.backend(), &self.forward);
-            backend.apply_transposed(map, training.error, gradient);
-            backend.through_nonlinearity(gradient, corrupted);
+            backend.lead_back((map, true), training.error, gradient, corrupted);
             backend.step_along(gradient, self.regularizer - 1.0, gradient, part);
             // Its updates follow one another, and so the first has waited.
             step.update(forward.update(layer, self.errors[layer]));

@@ -83,9 +83,8 @@ impl Rule for WeightMirror {
         forward.train(step);
         step.update(forward.update(forward.depth() - 1, forward.error));
         for (below, mirror) in self.mirrors.iter().enumerate().rev() {
-            let feedback = |reader: usize| self.mirrors[reader - 1].feedback;
-            let back = |backend: &mut dyn Backend, reader: usize, above, to| backend.apply(feedback(reader), &[(above, to)]);
-            let delta = self.errors.collect(step, forward, below, back);
+            let feedback = |reader: usize| (self.mirrors[reader - 1].feedback, false);
+            let delta = self.errors.collect(step, forward, below, feedback);
             step.update(forward.update(below, delta));
             self.reflect(step, below + 1, mirror);
         }

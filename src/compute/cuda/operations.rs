@@ -35,7 +35,9 @@ impl CudaBackend {
         let work = Work::new(Doing::Elementwise, None, 0.0, (4 * N * elements) as f64);
         self.attempt(work, |this, launches| {
             operands.iter().for_each(|activity| this.read_plainly(*activity));
-            let (nonlinearity, argument) = this.slope(sloped);
+            let (nonlinearity, pre_activation) = this.slope(sloped);
+            // That of a sum is made, of all else read.
+            let (argument, kept) = if operation == Operation::Add { (0, pre_activation) } else { (pre_activation, 0) };
             let at = |index: usize| if index + 1 < N { this.values(operands[index]).0 } else { 0 };
             launches::elementwise(
                 launches,
@@ -46,6 +48,7 @@ impl CudaBackend {
                     d: at(3),
                     argument,
                     out: this.values(to).0,
+                    kept,
                     count: elements as i64,
                     s0: scales[0],
                     s1: scales[1],
@@ -85,20 +88,21 @@ impl CudaBackend {
         });
     }
 
-    /// One pass over a map's weights for all jobs.
-    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
+    /// One pass over a map's weights for all jobs; the result of one alone may be multiplied by the slope where `y` is.
+    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool, y: Option<Activity>) {
         let maps = self.maps.clone();
         let map = maps.get(id);
         if let Some(pool) = map.pool {
-            return jobs.iter().for_each(|job| self.pool_pass(map, pool, *job, transposed || map.role == Role::Feedback));
+            jobs.iter().for_each(|job| self.pool_pass(map, pool, *job, transposed || map.role == Role::Feedback));
+            return y.into_iter().for_each(|y| self.through_nonlinearity(jobs[0].1, y));
         }
         let samples = jobs.len() * self.batch;
         let operations = samples as f64 * map.connectivity.operations();
-        let activities = samples * (map.source.units() + map.destination.units());
+        let (from, to) = if transposed { (map.destination, map.source) } else { (map.source, map.destination) };
+        let activities = samples * (from.units() + to.units() * (1 + usize::from(y.is_some())));
         let bytes = 4.0 * (map.connectivity.weights() + activities) as f64;
         let work = Work::new(profile::pass(map.role, transposed), Some(map.layer), operations, bytes);
         self.attempt(work, |this, launches| {
-            let (from, to) = if transposed { (map.destination, map.source) } else { (map.source, map.destination) };
             for (source, destination) in jobs {
                 let fits = this.holds(*source, from) && this.holds(*destination, to);
                 assert!(fits, "the activities of a pass do not fit {}", map.weight.name);
@@ -110,16 +114,16 @@ impl CudaBackend {
             let (view, table) = this.map(id, pass);
             let (positions, most) = (table.groups, table.most);
             let parameters = &this.parameters[id.0];
-            let mut of_jobs = [c::Job { source: 0, destination: 0 }; 3];
+            let mut of_jobs = [c::Job::default(); 3];
             let nonlinearity = if transposed { Nonlinearity::Identity } else { this.slots[jobs[0].1.0].nonlinearity };
-            let sums = |destination: Activity| this.slots[destination.0].pre_activation.filter(|_| !transposed);
             for (job, (source, destination)) in of_jobs.iter_mut().zip(jobs) {
                 let same = transposed || this.slots[destination.0].nonlinearity == nonlinearity;
                 assert!(same, "{}: one nonlinearity at a time", map.weight.name);
-                let to = sums(*destination).unwrap_or(*destination);
-                *job = c::Job { source: this.values(*source).0, destination: this.values(to).0 };
+                let kept = this.slots[destination.0].pre_activation.filter(|_| !transposed);
+                let [source, destination] = [source, destination].map(|activity| this.values(*activity).0);
+                *job = c::Job { source, destination, kept: kept.map_or(0, |kept| this.values(kept).0) };
             }
-            let kept = jobs.iter().any(|(_, destination)| sums(*destination).is_some());
+            let (slope, argument) = this.slope(y);
             let weights = this.at(parameters.values);
             let bias = if transposed || parameters.bias_positions == 0 { Address::NULL } else { weights.offset(4 * parameters.weights) };
             let apply = c::Apply {
@@ -127,23 +131,18 @@ impl CudaBackend {
                 job: of_jobs,
                 weights: weights.0,
                 bias: bias.0,
+                y: y.map_or(0, |y| this.values(y).0),
+                argument,
                 partial: 0,
                 bias_stride: if parameters.bias_positions > 1 { in_fours(map.connectivity.columns) as i32 } else { 0 },
                 samples: this.batch as i32,
                 jobs: jobs.len() as i32,
-                nonlinearity: code(if kept { Nonlinearity::Identity } else { nonlinearity }),
+                nonlinearity: if y.is_some() { slope } else { code(nonlinearity) },
                 positions: positions as i32,
                 ..c::Apply::default()
             };
             let partial = this.partial(launches::apply_partial(this.precision, transposed, most, &apply));
             launches::apply(launches, this.precision, transposed, most, &c::Apply { partial: partial.0, ..apply });
-            for (_, destination) in jobs {
-                let Some(sums) = this.slots[destination.0].pre_activation.filter(|_| !transposed) else { continue };
-                let (a, out) = (this.values(sums).0, this.values(*destination).0);
-                let (count, operation) = ((this.batch * this.slots[destination.0].each) as i64, Operation::Activate as i32);
-                let nonlinearity = code(nonlinearity);
-                launches::elementwise(launches, &c::Elementwise { a, out, count, operation, nonlinearity, ..c::Elementwise::default() });
-            }
             Ok(())
         });
     }
@@ -178,11 +177,16 @@ impl Backend for CudaBackend {
     }
 
     fn apply(&mut self, map: MapId, jobs: &[(Activity, Activity)]) {
-        self.pass(map, jobs, false);
+        self.pass(map, jobs, false, None);
     }
 
     fn apply_transposed(&mut self, map: MapId, source: Activity, destination: Activity) {
-        self.pass(map, &[(source, destination)], true);
+        self.pass(map, &[(source, destination)], true, None);
+    }
+
+    fn lead_back(&mut self, (map, transposed): (MapId, bool), source: Activity, destination: Activity, y: Activity) {
+        let sloped = Some(y).filter(|y| self.slots[y.0].nonlinearity != Nonlinearity::Identity);
+        self.pass(map, &[(source, destination)], transposed, sloped);
     }
 
     fn wanted_output(&mut self, destination: Activity) {
@@ -295,7 +299,9 @@ impl Backend for CudaBackend {
     }
 
     fn through_nonlinearity(&mut self, delta: Activity, y: Activity) {
-        self.elementwise(Operation::Through, [delta, y, delta], [0.0; 2], Some(y));
+        if self.slots[y.0].nonlinearity != Nonlinearity::Identity {
+            self.elementwise(Operation::Through, [delta, y, delta], [0.0; 2], Some(y));
+        }
     }
 
     fn difference_through_nonlinearity(&mut self, target: Activity, y: Activity, destination: Activity) {
@@ -303,12 +309,7 @@ impl Backend for CudaBackend {
     }
 
     fn add(&mut self, a: Activity, b: Activity, destination: Activity) {
-        // First the sums, kept where the slope comes from them.
-        let sums = self.slots[destination.0].pre_activation.unwrap_or(destination);
-        self.elementwise(Operation::StepAlong, [a, b, sums], [1.0, 0.0], None);
-        if self.slots[destination.0].nonlinearity != Nonlinearity::Identity {
-            self.elementwise(Operation::Activate, [sums, destination], [0.0; 2], Some(destination));
-        }
+        self.elementwise(Operation::Add, [a, b, destination], [0.0; 2], Some(destination));
     }
 
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {

@@ -122,7 +122,7 @@ template <Mode MODE, bool TRANSPOSED, int WM, int WN, int MT, int STAGES> __devi
                     float4 y = make_float4(v[c], v[c + 1], v[c + 2], v[c + 3]);
                     if (p.slices == 1) {
                         if (p.bias) y = plus(y, *(const float4*)(p.bias + (long long)q * p.bias_stride + n + c));
-                        y = activation(y, p.nonlinearity);
+                        y = finished(p, p.job[job], row * wide + n + c, y);
                     }
                     *(float4*)(out + n + c) = y;
                 }
@@ -130,7 +130,14 @@ template <Mode MODE, bool TRANSPOSED, int WM, int WN, int MT, int STAGES> __devi
 #pragma unroll
                 for (int j = 0; j < COLUMNS; j++) {
                     int n = n0 + wn + j * 8 + 2 * t;
-                    if (n < wide) *(float2*)(out + n) = make_float2(sums.chain[i][j][2 * h], sums.chain[i][j][2 * h + 1]);
+                    if (n >= wide) continue;
+                    float2 x = make_float2(sums.chain[i][j][2 * h], sums.chain[i][j][2 * h + 1]);
+                    if (p.y && p.slices == 1) {
+                        float2 y = *(const float2*)(p.y + row * wide + n), a = {};
+                        if (p.argument) a = *(const float2*)(p.argument + row * wide + n);
+                        x.x *= slope(y.x, a.x, p.nonlinearity), x.y *= slope(y.y, a.y, p.nonlinearity);
+                    }
+                    *(float2*)(out + n) = x;
                 }
             }
         }

@@ -33,13 +33,13 @@ struct Optimiser {
 
 struct Job {
     const float* source;
-    float* destination;
+    float *destination, *kept;  // kept 0: the slope follows from the value
 };
 
 struct Apply {
     Map map;
     Job job[3];
-    const float *weights, *bias;
+    const float *weights, *bias, *y, *argument;  // y 0: sums go through the nonlinearity; else they are multiplied by its slope at y
     float* partial;
     int bias_stride;  // floats from one position's bias to the next; 0 where all share it
     int samples, jobs, nonlinearity, positions, m_tiles, n_tiles, slices;
@@ -113,7 +113,7 @@ struct Peak {
 
 struct Elementwise {
     const float *a, *b, *c, *d, *argument;
-    float* out;
+    float *out, *kept;
     long long count;
     float s0, s1;
     int operation, nonlinearity;

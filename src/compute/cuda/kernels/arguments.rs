@@ -68,6 +68,8 @@ arguments! {
     struct Job {
         source: Address,
         destination: Address,
+        /// Where the pre-activation is kept; 0: nowhere.
+        kept: Address,
     }
     struct Apply {
         map: Map,
@@ -75,6 +77,10 @@ arguments! {
         weights: Address,
         /// 0 for none.
         bias: Address,
+        /// 0, or what the one job's sums are multiplied by the slope of.
+        y: Address,
+        /// The pre-activation of y, where the slope does not follow from that.
+        argument: Address,
         /// Where slices of the sums lie until they are added up.
         partial: Address,
         /// Floats from one position's bias to the next; 0 where all share it.
@@ -223,6 +229,8 @@ arguments! {
         /// The pre-activation, where the slope does not follow from the value.
         argument: Address,
         out: Address,
+        /// Where the pre-activation is kept of what is added; 0: nowhere.
+        kept: Address,
         count: i64,
         s0: f32,
         s1: f32,
@@ -366,6 +374,6 @@ pub enum Operation {
     StepAlong,
     /// `a + (s0 (c - b) + s1 d)`, without `d` where its address is 0.
     DifferenceTarget,
-    /// `f(a)`.
-    Activate,
+    /// `f(a + b)`.
+    Add,
 }

@@ -56,8 +56,24 @@ __device__ __forceinline__ float4 activation(float4 x, int nonlinearity) {
     return make_float4(activation(x.x, nonlinearity), activation(x.y, nonlinearity), activation(x.z, nonlinearity),
                        activation(x.w, nonlinearity));
 }
+// f(x), f(y), ... of four floats.
+template <class F> __device__ __forceinline__ float4 each(float4 a, float4 b, F f) {
+    return make_float4(f(a.x, b.x), f(a.y, b.y), f(a.z, b.z), f(a.w, b.w));
+}
 __device__ __forceinline__ float4 plus(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 __device__ __forceinline__ float4 times(float4 a, float b) { return make_float4(a.x * b, a.y * b, a.z * b, a.w * b); }
+
+// What a product's sum becomes that goes to place `at` of a job's destination.
+__device__ __forceinline__ float4 finished(const Apply& p, const Job& job, long long at, float4 sum) {
+    if (p.y) {
+        float4 y = *(const float4*)(p.y + at), x = {};
+        if (p.argument) x = *(const float4*)(p.argument + at);
+        y = each(y, x, [&](float y, float x) { return slope(y, x, p.nonlinearity); });
+        return each(sum, y, [](float x, float y) { return x * y; });
+    }
+    if (job.kept) *(float4*)(job.kept + at) = sum;
+    return activation(sum, p.nonlinearity);
+}
 
 // Floats from the first rank's first sample at a position to sample `sample` of the global batch.
 __device__ __forceinline__ long long sample_at(const Factors& f, int sample, long long rank_stride, int pitch) {

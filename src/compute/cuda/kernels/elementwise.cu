@@ -1,11 +1,6 @@
 // Operations that treat every unit alike, and those that also measure a sample.
 
-// f(x), f(y), ... of four floats.
-template <class F> __device__ __forceinline__ float4 each(float4 a, float4 b, F f) {
-    return make_float4(f(a.x, b.x), f(a.y, b.y), f(a.z, b.z), f(a.w, b.w));
-}
-
-enum Operation { ERROR_THROUGH, THROUGH, DIFFERENCE_THROUGH, STEP_ALONG, DIFFERENCE_TARGET, ACTIVATE };
+enum Operation { ERROR_THROUGH, THROUGH, DIFFERENCE_THROUGH, STEP_ALONG, DIFFERENCE_TARGET, ADD };
 
 KERNEL(elementwise, Elementwise, 256) {
     long long at = ((long long)blockIdx.x * 256 + threadIdx.x) * 4;
@@ -29,7 +24,10 @@ KERNEL(elementwise, Elementwise, 256) {
             out = plus(a, change);
             break;
         }
-        default: out = activation(a, p.nonlinearity);
+        default:
+            out = plus(a, b);
+            if (p.kept) *(float4*)(p.kept + at) = out;
+            out = activation(out, p.nonlinearity);
     }
     *(float4*)(p.out + at) = out;
 }
@@ -44,7 +42,8 @@ KERNEL(add_slices, Apply, 256) {
     float4 sum = *(const float4*)at;
     for (int slice = 1; slice < p.slices; slice++) sum = plus(sum, *(const float4*)(at + slice * ((long long)p.positions * rows * wide)));
     if (p.bias) sum = plus(sum, *(const float4*)(p.bias + (long long)q * p.bias_stride + n));
-    *(float4*)(p.job[job].destination + ((long long)q * p.samples + m - job * p.samples) * wide + n) = activation(sum, p.nonlinearity);
+    long long to = ((long long)q * p.samples + m - job * p.samples) * wide + n;
+    *(float4*)(p.job[job].destination + to) = finished(p, p.job[job], to, sum);
 }
 
 // The sum over a block's threads, in one order, for thread 0. All 256 threads take part.

@@ -1,6 +1,7 @@
 //! `apply` in all its forms.
 
 use super::memory::{Buffer, distance, padded, random, unpadded};
+use super::units::{SLOPES, VALUES};
 use super::{emulation, run};
 use crate::compute::cuda::kernels::arguments::{Apply, Job, Map, Peak};
 use crate::compute::cuda::kernels::launches::{self, in_fours};
@@ -76,6 +77,22 @@ fn apply(
     samples: usize,
     nonlinearity: i32,
 ) -> Vec<Vec<f32>> {
+    apply_and_keep(precision, map, transposed, sources, w, bias, samples, nonlinearity, None).0
+}
+
+/// The same, with what is kept of each result before the nonlinearity; or multiplied by its slope at a value and its argument.
+#[allow(clippy::too_many_arguments)]
+fn apply_and_keep(
+    precision: Precision,
+    map: &Connectivity,
+    transposed: bool,
+    sources: &[Vec<f32>],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    samples: usize,
+    nonlinearity: i32,
+    slope_at: Option<[&[f32]; 2]>,
+) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
     let emulation = emulation().unwrap();
     let (tables, groups, deep, wide) = if transposed {
         (Tables::by_source(map), map.sources, map.columns, map.rows)
@@ -87,7 +104,10 @@ fn apply(
     let bias_stride = bias.map_or(0, |bias| if bias.len() == wide { 0 } else { in_fours(wide) });
     let bias = bias.map(|bias| Buffer::of(&padded(bias, wide)));
     let inputs: Vec<Buffer> = sources.iter().map(|source| Buffer::of(&padded(source, deep))).collect();
-    let outputs: Vec<Buffer> = sources.iter().map(|_| Buffer::new(groups * samples * in_fours(wide))).collect();
+    let room = || sources.iter().map(|_| Buffer::new(groups * samples * in_fours(wide))).collect();
+    let (outputs, kept): (Vec<Buffer>, Vec<Buffer>) = (room(), room());
+    let [y, slope_argument] = slope_at.map_or([const { None }; 2], |both| both.map(|values| Some(Buffer::of(&padded(values, wide)))));
+    let keeps = !transposed && slope_at.is_none();
     let mut argument = Apply {
         map: Map {
             starts: starts.address(),
@@ -99,6 +119,8 @@ fn apply(
         },
         weights: w.address(),
         bias: bias.as_ref().map_or(0, Buffer::address),
+        y: y.as_ref().map_or(0, Buffer::address),
+        argument: slope_argument.as_ref().map_or(0, Buffer::address),
         bias_stride: bias_stride as i32,
         samples: samples as i32,
         jobs: sources.len() as i32,
@@ -106,17 +128,18 @@ fn apply(
         positions: groups as i32,
         ..Apply::default()
     };
-    for (job, (input, output)) in argument.job.iter_mut().zip(inputs.iter().zip(&outputs)) {
-        *job = Job { source: input.address(), destination: output.address() };
+    for (job, (input, (output, kept))) in argument.job.iter_mut().zip(inputs.iter().zip(outputs.iter().zip(&kept))) {
+        *job = Job { source: input.address(), destination: output.address(), kept: if keeps { kept.address() } else { 0 } };
     }
     let partial = Buffer::new(launches::apply_partial(precision, transposed, tables.most, &argument));
     argument.partial = partial.address();
     let mut list = Vec::new();
     launches::apply(&mut list, precision, transposed, tables.most, &argument);
     let mut buffers = vec![&partial, &w];
-    buffers.extend(outputs.iter().chain(&inputs));
+    buffers.extend(outputs.iter().chain(&inputs).chain(&kept));
     run(emulation, &list, &buffers);
-    outputs.iter().map(|output| unpadded(&output.floats(), wide)).collect()
+    let of = |buffers: &[Buffer]| buffers.iter().map(|buffer| unpadded(&buffer.floats(), wide)).collect();
+    (of(&outputs), if keeps { of(&kept) } else { Vec::new() })
 }
 
 fn tolerance(precision: Precision) -> f64 {
@@ -212,19 +235,48 @@ fn nonlinearities_follow_the_bias() {
     if emulation().is_none() {
         return;
     }
-    let gelu = |x: f64| x / 2.0 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
-    let functions: [fn(f64) -> f64; 4] = [|x| x, f64::tanh, |x| x.max(0.0), |x| if x < 0.0 { 0.01 * x } else { x }];
     // With slices and without.
     for map in [Connectivity::dense(shape(1, 1, 12), 20), Connectivity::dense(shape(1, 4, 96), 20)] {
         let (samples, w) = (9, weights(&map, 4));
         let (x, bias) = (random(5, map.sources * samples * map.rows), random(6, 20));
         let sums = reference(&map, false, &x, &w, Some(&bias), samples);
-        for number in 0..5 {
-            let f = |x: f64| functions.get(number).map_or_else(|| gelu(x), |f| f(x));
+        for (number, f) in VALUES.iter().enumerate() {
             let wanted: Vec<f64> = sums.iter().map(|x| f(*x)).collect();
-            let y = apply(F32, &map, false, std::slice::from_ref(&x), &w, Some(&bias), samples, number as i32).remove(0);
-            let off = y.iter().zip(&wanted).map(|(y, wanted)| (f64::from(*y) - wanted).abs()).fold(0.0, f64::max);
-            assert!(off < 2e-5, "nonlinearity {number}: off by {off}");
+            let (y, kept) = apply_and_keep(F32, &map, false, std::slice::from_ref(&x), &w, Some(&bias), samples, number as i32, None);
+            let off = |got: &[f32], wanted: &[f64]| {
+                got.iter().zip(wanted).map(|(got, wanted)| (f64::from(*got) - wanted).abs()).fold(0.0, f64::max)
+            };
+            let off = [off(&y[0], &wanted), off(&kept[0], &sums)];
+            assert!(off.iter().all(|off| *off < 2e-5), "nonlinearity {number}: off by {off:?}");
+        }
+    }
+}
+
+#[test]
+fn slopes_are_multiplied_to_errors() {
+    if emulation().is_none() {
+        return;
+    }
+    // With slices and without, on the way that a transpose takes and on that of feedback.
+    for map in [Connectivity::dense(shape(1, 1, 11), 21), Connectivity::dense(shape(1, 4, 110), 90)] {
+        for transposed in [false, true] {
+            let (sources, deep, groups, wide) = match transposed {
+                true => (map.destinations, map.columns, map.sources, map.rows),
+                false => (map.sources, map.rows, map.destinations, map.columns),
+            };
+            let (samples, w) = (9, weights(&map, 4));
+            let x = random(5, sources * samples * deep);
+            let [y, argument] = [6, 7].map(|seed| random(seed, groups * samples * wide));
+            let sums = reference(&map, transposed, &x, &w, None, samples);
+            for (number, slope) in SLOPES.iter().enumerate() {
+                let sources = std::slice::from_ref(&x);
+                let slope_at = Some([&y[..], &argument[..]]);
+                let (error, _) = apply_and_keep(F32, &map, transposed, sources, &w, None, samples, number as i32, slope_at);
+                for (i, error) in error[0].iter().enumerate() {
+                    let wanted = sums[i] * slope(f64::from(y[i]), f64::from(argument[i]));
+                    assert!((f64::from(*error) - wanted).abs() < 2e-5, "nonlinearity {number}, {transposed}: {error} for {wanted}");
+                }
+            }
         }
     }
 }

@@ -152,7 +152,7 @@ fn with(from: &str, to: &str) -> Option<anyhow::Result<Vec<f32>>> {
         positions: 1,
         ..Apply::default()
     };
-    apply.job[0] = Job { source: x.address(), destination: out.address() };
+    apply.job[0] = Job { source: x.address(), destination: out.address(), kept: 0 };
     let mut list = Vec::new();
     launches::apply(&mut list, Tf32, false, 1, &apply);
     let text = program(super::super::emulation::HEADER, &BTreeSet::from([list[0].kernel]));

@@ -73,7 +73,7 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
             positions: connectivity.destinations as i32,
             ..Apply::default()
         };
-        argument.job[0] = Job { source: x.address(), destination: out.address() };
+        argument.job[0] = Job { source: x.address(), destination: out.address(), kept: 0 };
         let partial = Buffer::new(launches::apply_partial(F32, false, tables.most, &argument));
         argument.partial = partial.address();
         let mut list = Vec::new();

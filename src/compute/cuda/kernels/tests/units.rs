@@ -19,7 +19,7 @@ fn launch(buffers: &[&Buffer], push: impl Fn(&mut Vec<Launch>)) {
 }
 
 /// Slopes in float64, of the value y at the argument x.
-const SLOPES: [fn(f64, f64) -> f64; 5] = [
+pub const SLOPES: [fn(f64, f64) -> f64; 5] = [
     |_, _| 1.0,
     |y, _| 1.0 - y * y,
     |y, _| f64::from(u8::from(y > 0.0)),
@@ -31,6 +31,15 @@ const SLOPES: [fn(f64, f64) -> f64; 5] = [
     },
 ];
 
+/// Nonlinearities in float64.
+pub const VALUES: [fn(f64) -> f64; 5] = [
+    |x| x,
+    f64::tanh,
+    |x| x.max(0.0),
+    |x| if x < 0.0 { 0.01 * x } else { x },
+    |x| x / 2.0 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh()),
+];
+
 #[test]
 fn elementwise_operations_agree_with_float64() {
     if emulation().is_none() {
@@ -40,12 +49,18 @@ fn elementwise_operations_agree_with_float64() {
     let values: Vec<Vec<f32>> = (0..5).map(|seed| random(seed, count)).collect();
     let buffers: Vec<Buffer> = values.iter().map(|values| Buffer::of(values)).collect();
     let (s0, s1) = (0.3f32, 0.7f32);
-    let operations =
-        [Operation::ErrorThrough, Operation::Through, Operation::DifferenceThrough, Operation::StepAlong, Operation::DifferenceTarget];
+    let operations = [
+        Operation::ErrorThrough,
+        Operation::Through,
+        Operation::DifferenceThrough,
+        Operation::StepAlong,
+        Operation::DifferenceTarget,
+        Operation::Add,
+    ];
     for (nonlinearity, slope) in SLOPES.iter().enumerate() {
         for operation in operations {
             for with_back in [false, true] {
-                let out = Buffer::new(count);
+                let (out, kept) = (Buffer::new(count), Buffer::new(count));
                 let [a, b, c, d, argument] = std::array::from_fn(|i| buffers[i].address());
                 let argument = c::Elementwise {
                     a,
@@ -54,14 +69,15 @@ fn elementwise_operations_agree_with_float64() {
                     d: if with_back { d } else { 0 },
                     argument,
                     out: out.address(),
+                    kept: kept.address(),
                     count: count as i64,
                     s0,
                     s1,
                     operation: operation as i32,
                     nonlinearity: nonlinearity as i32,
                 };
-                launch(&[&out], |list| launches::elementwise(list, &argument));
-                for (i, got) in out.floats().into_iter().enumerate() {
+                launch(&[&out, &kept], |list| launches::elementwise(list, &argument));
+                for (i, (got, kept)) in out.floats().into_iter().zip(kept.floats()).enumerate() {
                     let [a, b, c, d, x] = std::array::from_fn(|operand| f64::from(values[operand][i]));
                     let (s0, s1) = (f64::from(s0), f64::from(s1));
                     let wanted = match operation {
@@ -69,9 +85,13 @@ fn elementwise_operations_agree_with_float64() {
                         Operation::Through => a * slope(b, x),
                         Operation::DifferenceThrough => (a - b) * slope(b, x),
                         Operation::StepAlong => a + s0 * b,
-                        _ => a + s0 * (c - b) + if with_back { s1 * d } else { 0.0 },
+                        Operation::Add => VALUES[nonlinearity](a + b),
+                        Operation::DifferenceTarget => a + s0 * (c - b) + if with_back { s1 * d } else { 0.0 },
                     };
                     assert!((f64::from(got) - wanted).abs() < 1e-6, "{operation:?} {nonlinearity}: {got} for {wanted}");
+                    if operation == Operation::Add {
+                        assert_eq!(kept, a as f32 + b as f32);
+                    }
                 }
             }
         }
@@ -85,10 +105,11 @@ fn tanh_is_the_cpus() {
     }
     let mut values: Vec<f32> = (-4000..4000).map(|i| i as f32 * 2.5e-3).collect();
     values.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 100.0]);
-    let (a, out) = (Buffer::of(&values), Buffer::new(values.len()));
-    let (operation, nonlinearity) = (Operation::Activate as i32, 1);
+    let (a, b, out) = (Buffer::of(&values), Buffer::of(&vec![0.0f32; values.len()]), Buffer::new(values.len()));
+    let (operation, nonlinearity) = (Operation::Add as i32, 1);
     let argument = c::Elementwise {
         a: a.address(),
+        b: b.address(),
         out: out.address(),
         count: values.len() as i64,
         operation,
