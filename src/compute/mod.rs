@@ -176,6 +176,20 @@ pub trait Backend: Normalizes {
         destination: Activity,
     );
 
+    /// [`Backend::difference_target`], and the error of `h` by it as [`Backend::error_through_nonlinearity`] makes it.
+    fn difference_target_and_error(
+        &mut self,
+        h: Activity,
+        of_activity: Activity,
+        of_target: Activity,
+        share: f32,
+        back: Option<(f32, Activity)>,
+        [target, error]: [Activity; 2],
+    ) {
+        self.difference_target(h, of_activity, of_target, share, back, target);
+        self.error_through_nonlinearity(h, target, error, false);
+    }
+
     /// `destination = [a, b]`, channel after channel, of dense activities.
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity);
 

@@ -216,12 +216,13 @@ impl TargetPropagation {
     }
 
     /// Step 2: `t_l = h_l - g(h_{l+1}) + g(t_{l+1})`, with back-propagation mixed in where the target is a hybrid (5.6), and at the top a
-    /// share of the difference where that is asked for.
-    fn compute_target(&self, backend: &mut dyn Backend, layer: usize, inverse: &Inverse) {
-        if !self.top.difference() {
-            return;
-        }
-        let forward = &self.forward;
+    /// share of the difference where that is asked for; and the distance of h_l to it, of which step 4 makes an update. The target that has
+    /// no inverse above it is there already.
+    fn compute_target(&self, backend: &mut dyn Backend, layer: usize) {
+        let (forward, error) = (&self.forward, self.errors[layer - 1]);
+        let Some(inverse) = self.inverses[layer].as_ref().filter(|_| self.top.difference()) else {
+            return backend.error_through_nonlinearity(forward.h[layer], self.target(layer), error, false);
+        };
         let back = inverse.back.map(|(change, error)| {
             backend.difference_through_nonlinearity(self.target(layer + 1), forward.h[layer + 1], error);
             backend.apply_transposed(forward.maps[layer], error, change);
@@ -232,7 +233,8 @@ impl TargetPropagation {
             (None, Some((hybrid, _))) => 1.0 - hybrid,
             (None, None) => 1.0,
         };
-        backend.difference_target(forward.h[layer], inverse.of_activity, inverse.of_target, share, back, self.target(layer));
+        let made = [self.target(layer), error];
+        backend.difference_target_and_error(forward.h[layer], inverse.of_activity, inverse.of_target, share, back, made);
     }
 
     /// Step 3: the inverse's update from its reconstruction of the goal.
@@ -255,7 +257,6 @@ impl TargetPropagation {
     /// Step 4: the update of the layer below h_l from its distance to the target.
     fn train_forward(&self, step: &mut dyn Step, l: usize, phase: Phase) {
         let (forward, error) = (&self.forward, self.errors[l - 1]);
-        step.backend().error_through_nonlinearity(forward.h[l], self.target(l), error, false);
         let training = self.inverses[l - 1].as_ref().and_then(|inverse| inverse.training.as_ref());
         if !training.is_some_and(|training| training.regularizes(phase)) {
             step.update(forward.update(l - 1, error));
@@ -281,14 +282,15 @@ impl Rule for TargetPropagation {
             self.top.first_target(step.backend(), forward.h[depth - 1], forward.error, self.target(depth - 1));
         }
         for layer in (1..depth).rev() {
-            if let Some(inverse) = &self.inverses[layer] {
+            let training = self.inverses[layer].as_ref().and_then(|inverse| {
                 let training = self.propagate_down(step.backend(), layer, inverse, phase);
-                if phase.trains_forward() {
-                    self.compute_target(step.backend(), layer, inverse);
-                }
-                if let Some((training, corrupted)) = training {
-                    self.train_inverse(step, layer, inverse.map, training, corrupted, phase);
-                }
+                training.map(|(training, corrupted)| (inverse.map, training, corrupted))
+            });
+            if phase.trains_forward() {
+                self.compute_target(step.backend(), layer);
+            }
+            if let Some((map, training, corrupted)) = training {
+                self.train_inverse(step, layer, map, training, corrupted, phase);
             }
             if phase.trains_forward() {
                 self.train_forward(step, layer, phase);

@@ -14,6 +14,7 @@ pub mod nvrtc;
 mod operations;
 mod parameters;
 mod part;
+mod passes;
 mod pool;
 mod rates;
 mod tables;

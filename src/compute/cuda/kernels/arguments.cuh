@@ -113,7 +113,7 @@ struct Peak {
 
 struct Elementwise {
     const float *a, *b, *c, *d, *argument;
-    float *out, *kept;
+    float *out, *kept;  // kept 0: of a target no error is wanted, and the slope of a sum follows from its value
     long long count;
     float s0, s1;
     int operation, nonlinearity;

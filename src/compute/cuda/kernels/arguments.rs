@@ -229,7 +229,7 @@ arguments! {
         /// The pre-activation, where the slope does not follow from the value.
         argument: Address,
         out: Address,
-        /// Where the pre-activation is kept of what is added; 0: nowhere.
+        /// Where the pre-activation is kept of what is added, or a target's error goes; 0: nowhere.
         kept: Address,
         count: i64,
         s0: f32,
@@ -372,7 +372,7 @@ pub enum Operation {
     DifferenceThrough,
     /// `a + s0 b`.
     StepAlong,
-    /// `a + (s0 (c - b) + s1 d)`, without `d` where its address is 0.
+    /// `a + (s0 (c - b) + s1 d)`, without `d` where its address is 0; and `a`'s error by it.
     DifferenceTarget,
     /// `f(a + b)`.
     Add,

@@ -7,14 +7,15 @@ KERNEL(elementwise, Elementwise, 256) {
     if (at >= p.count) return;
     auto four = [&](const float* of) { return *(const float4*)(of + at); };
     float4 a = four(p.a), zero = {}, b = p.b ? four(p.b) : zero, argument = p.argument ? four(p.argument) : zero;
-    float4 y = p.operation == ERROR_THROUGH ? a : b;
+    float4 y = p.operation == ERROR_THROUGH || p.operation == DIFFERENCE_TARGET ? a : b;
     float4 slopes = each(y, argument, [&](float y, float x) { return slope(y, x, p.nonlinearity); });
     float s0 = p.s0, s1 = p.s1;
     auto product = [](float x, float y) { return x * y; };
     auto difference = [](float x, float y) { return x - y; };
+    auto error = [&](float4 from, float4 to) { return each(times(each(from, to, difference), 2), slopes, product); };
     float4 out;
     switch (p.operation) {
-        case ERROR_THROUGH: out = each(times(each(a, b, difference), 2), slopes, product); break;
+        case ERROR_THROUGH: out = error(a, b); break;
         case THROUGH: out = each(a, slopes, product); break;
         case DIFFERENCE_THROUGH: out = each(each(a, b, difference), slopes, product); break;
         case STEP_ALONG: out = each(a, b, [&](float y, float change) { return fmaf(change, s0, y); }); break;
@@ -22,6 +23,7 @@ KERNEL(elementwise, Elementwise, 256) {
             float4 change = times(each(four(p.c), b, difference), s0);
             if (p.d) change = each(change, four(p.d), [&](float change, float back) { return fmaf(back, s1, change); });
             out = plus(a, change);
+            if (p.kept) *(float4*)(p.kept + at) = error(a, out);
             break;
         }
         default:

@@ -89,8 +89,13 @@ fn elementwise_operations_agree_with_float64() {
                         Operation::DifferenceTarget => a + s0 * (c - b) + if with_back { s1 * d } else { 0.0 },
                     };
                     assert!((f64::from(got) - wanted).abs() < 1e-6, "{operation:?} {nonlinearity}: {got} for {wanted}");
-                    if operation == Operation::Add {
-                        assert_eq!(kept, a as f32 + b as f32);
+                    match operation {
+                        Operation::Add => assert_eq!(kept, a as f32 + b as f32),
+                        Operation::DifferenceTarget => {
+                            let error = 2.0 * (a - wanted) * slope(a, x);
+                            assert!((f64::from(kept) - error).abs() < 1e-6, "{nonlinearity}: {kept} for {error}");
+                        }
+                        _ => {}
                     }
                 }
             }
