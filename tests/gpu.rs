@@ -102,6 +102,8 @@ impl Place {
             .collect();
         site::write_samples(&self.path("data"), [28, 28, 1], 10, &samples);
         self.run(&self.small_run("begun", BEGUN, "cpu"));
+        // From here nobody goes on, and what is carried shall be small.
+        fs::remove_dir_all(self.path("begun/checkpoints/00000000")).expect("a run begins with a checkpoint");
     }
 
     /// Photos of 256x256 pixels, stored as JPEG: soft colours under noise, whose files are about as large as those of real photos.
