@@ -165,30 +165,17 @@ pub trait Backend: Normalizes {
     /// `destination = y + scale * change`; y may be the input.
     fn step_along(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity);
 
-    /// `destination = h + share * (of_target - of_activity) + hybrid * back`; without `back`, hybrid is 0.
+    /// `target = h + share * (of_target - of_activity) + hybrid * back`; without `back`, hybrid is 0. Where it is asked for also the error of
+    /// `h` by it, as [`Backend::error_through_nonlinearity`] makes it.
     fn difference_target(
         &mut self,
         h: Activity,
-        of_activity: Activity,
-        of_target: Activity,
+        of_activity_and_target: [Activity; 2],
         share: f32,
         back: Option<(f32, Activity)>,
-        destination: Activity,
+        target: Activity,
+        error: Option<Activity>,
     );
-
-    /// [`Backend::difference_target`], and the error of `h` by it as [`Backend::error_through_nonlinearity`] makes it.
-    fn difference_target_and_error(
-        &mut self,
-        h: Activity,
-        of_activity: Activity,
-        of_target: Activity,
-        share: f32,
-        back: Option<(f32, Activity)>,
-        [target, error]: [Activity; 2],
-    ) {
-        self.difference_target(h, of_activity, of_target, share, back, target);
-        self.error_through_nonlinearity(h, target, error, false);
-    }
 
     /// `destination = [a, b]`, channel after channel, of dense activities.
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::Result;
+use shards::random::{below, philox};
 
 use super::engine::Engine;
 use crate::compute::cuda::Gpu;
@@ -191,7 +192,6 @@ struct Images {
     shift: Vec<f32>,
     classes: usize,
     samples: usize,
-    state: u64,
     step: u64,
 }
 
@@ -207,20 +207,19 @@ impl Images {
             shift: vec![0.0; channels],
             classes: top,
             samples,
-            state: 1,
             step: 0,
         }
     }
 
     /// The next batch.
     fn draw(&mut self) {
-        // A linear congruential generator, by its upper bits: nothing here depends on how good it is.
-        let mut next = || {
-            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.state >> 40) as u32
-        };
-        self.bytes.iter_mut().for_each(|byte| *byte = next() as u8);
-        self.labels.iter_mut().for_each(|label| *label = next() % self.classes as u32);
+        let words = |index: usize, of: u32| philox(self.step, [index as u32, of, 0, 0]);
+        for (index, bytes) in self.bytes.chunks_mut(16).enumerate() {
+            bytes.copy_from_slice(&bytemuck::cast::<_, [u8; 16]>(words(index, 0))[..bytes.len()]);
+        }
+        for (index, label) in self.labels.iter_mut().enumerate() {
+            *label = below(words(index, 1)[0], self.classes) as u32;
+        }
         self.step += 1;
     }
 

@@ -207,7 +207,7 @@ impl Backend for Counter {
 
     fn step_along(&mut self, _: Activity, _: f32, _: Activity, _: Activity) {}
 
-    fn difference_target(&mut self, _: Activity, _: Activity, _: Activity, _: f32, _: Option<(f32, Activity)>, _: Activity) {}
+    fn difference_target(&mut self, _: Activity, _: [Activity; 2], _: f32, _: Option<(f32, Activity)>, _: Activity, _: Option<Activity>) {}
 
     fn concatenate(&mut self, _: Activity, _: Activity, _: Activity) {}
 

@@ -147,7 +147,7 @@ impl LocalDifferenceReconstruction {
         let (forward, target, error) = (&self.forward, self.targets[index - 1], self.errors[index - 1]);
         let h = forward.h[index];
         let backend = step.backend();
-        backend.difference_target(h, inverse.of_activity, inverse.of_target, 1.0, None, target);
+        backend.difference_target(h, [inverse.of_activity, inverse.of_target], 1.0, None, target, None);
         backend.step_along(h, -1.0, target, error);
         backend.through_nonlinearity(error, h);
         step.update(forward.update(index - 1, error));

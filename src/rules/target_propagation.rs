@@ -233,8 +233,8 @@ impl TargetPropagation {
             (None, Some((hybrid, _))) => 1.0 - hybrid,
             (None, None) => 1.0,
         };
-        let made = [self.target(layer), error];
-        backend.difference_target_and_error(forward.h[layer], inverse.of_activity, inverse.of_target, share, back, made);
+        let inverted = [inverse.of_activity, inverse.of_target];
+        backend.difference_target(forward.h[layer], inverted, share, back, self.target(layer), Some(error));
     }
 
     /// Step 3: the inverse's update from its reconstruction of the goal.

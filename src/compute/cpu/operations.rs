@@ -238,11 +238,11 @@ impl Backend for CpuBackend {
     fn difference_target(
         &mut self,
         h: Activity,
-        of_activity: Activity,
-        of_target: Activity,
+        [of_activity, of_target]: [Activity; 2],
         share: f32,
         back: Option<(f32, Activity)>,
-        destination: Activity,
+        target: Activity,
+        error: Option<Activity>,
     ) {
         let operation = DifferenceTarget {
             h: self.values(h),
@@ -250,9 +250,12 @@ impl Backend for CpuBackend {
             of_target: self.values(of_target),
             share,
             back: back.map(|(hybrid, back)| (hybrid, self.values(back))),
-            out: self.values(destination),
+            out: self.values(target),
         };
         self.elementwise(h, 4, operation);
+        if let Some(error) = error {
+            self.error_through_nonlinearity(h, target, error, false);
+        }
     }
 
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity) {

@@ -71,24 +71,6 @@ impl CudaBackend {
         });
     }
 
-    fn target(
-        &mut self,
-        h: Activity,
-        [of_activity, of_target]: [Activity; 2],
-        share: f32,
-        back: Option<(f32, Activity)>,
-        to: Activity,
-        error: Option<Activity>,
-    ) {
-        let (operation, sloped) = (Operation::DifferenceTarget, error.map(|_| h));
-        match back {
-            None => self.elementwise_with_error(operation, [h, of_activity, of_target, to], [share, 0.0], sloped, error),
-            Some((hybrid, back)) => {
-                self.elementwise_with_error(operation, [h, of_activity, of_target, back, to], [share, hybrid], sloped, error);
-            }
-        }
-    }
-
     /// The code of an activity's nonlinearity, and the address of its pre-activation, where the slope comes from that; of none, the
     /// identity's.
     pub(super) fn slope(&self, of: Option<Activity>) -> (i32, u64) {
@@ -269,25 +251,19 @@ impl Backend for CudaBackend {
     fn difference_target(
         &mut self,
         h: Activity,
-        of_activity: Activity,
-        of_target: Activity,
+        [of_activity, of_target]: [Activity; 2],
         share: f32,
         back: Option<(f32, Activity)>,
-        destination: Activity,
+        target: Activity,
+        error: Option<Activity>,
     ) {
-        self.target(h, [of_activity, of_target], share, back, destination, None);
-    }
-
-    fn difference_target_and_error(
-        &mut self,
-        h: Activity,
-        of_activity: Activity,
-        of_target: Activity,
-        share: f32,
-        back: Option<(f32, Activity)>,
-        [target, error]: [Activity; 2],
-    ) {
-        self.target(h, [of_activity, of_target], share, back, target, Some(error));
+        let (operation, sloped) = (Operation::DifferenceTarget, error.map(|_| h));
+        match back {
+            None => self.elementwise_with_error(operation, [h, of_activity, of_target, target], [share, 0.0], sloped, error),
+            Some((hybrid, back)) => {
+                self.elementwise_with_error(operation, [h, of_activity, of_target, back, target], [share, hybrid], sloped, error);
+            }
+        }
     }
 
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity) {

@@ -217,13 +217,13 @@ impl Backend for TorchBackend {
     fn difference_target(
         &mut self,
         h: Activity,
-        of_activity: Activity,
-        of_target: Activity,
+        [of_activity, of_target]: [Activity; 2],
         share: f32,
         back: Option<(f32, Activity)>,
-        destination: Activity,
+        target: Activity,
+        error: Option<Activity>,
     ) {
-        self.elementwise(destination, 4, |this| {
+        self.elementwise(target, 4, |this| {
             let difference = this.values(of_target).f_sub(this.values(of_activity))?.f_mul_scalar(f64::from(share))?;
             let change = match back {
                 None => difference,
@@ -231,6 +231,9 @@ impl Backend for TorchBackend {
             };
             this.values(h).f_add(&change)
         });
+        if let Some(error) = error {
+            self.error_through_nonlinearity(h, target, error, false);
+        }
     }
 
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity) {

@@ -110,6 +110,9 @@ impl Meeting for CudaExchange {
     }
 }
 
+/// The maps of which ranks update parts, and what of them they gather then.
+pub type NewParameters = Vec<(MapId, Vec<Whole>)>;
+
 /// Shares updates among ranks whose GPUs have a backend each.
 pub struct CudaExchange {
     transport: Arc<dyn Transport>,
@@ -193,10 +196,10 @@ impl CudaExchange {
         Ok(())
     }
 
-    /// Lets what the GPU is given from now on wait for all that the updates need.
-    pub fn bring(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
+    /// Lets what the GPU is given from now on wait for all that the updates need. Returns what ranks gather when they are done.
+    pub fn bring(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<NewParameters> {
         if self.collectives.is_none() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let _span = span(Doing::Device, None);
         self.waited.clear();
@@ -204,13 +207,14 @@ impl CudaExchange {
         if self.under_way.is_none() {
             self.begin(backend, updates)?;
         }
-        let (Some(collectives), Some((handles, bytes))) = (&mut self.collectives, self.under_way.take()) else { return Ok(()) };
+        let (Some(collectives), Some((handles, bytes))) = (&mut self.collectives, self.under_way.take()) else { return Ok(Vec::new()) };
         handles.into_iter().try_for_each(|handle| collectives.wait(handle))?;
         self.take(backend, updates)?;
         let new = self.new_parameters(backend, updates);
         let bytes = bytes + self.received(new.iter().flat_map(|(_, wholes)| wholes));
         self.waited.add(Work::new(Doing::Device, None, 0.0, bytes as f64), false, &*backend.gpu, backend.stream)?;
-        self.waited.edge(true, &*backend.gpu, backend.stream)
+        self.waited.edge(true, &*backend.gpu, backend.stream)?;
+        Ok(new)
     }
 
     /// Of what travels.
@@ -242,8 +246,7 @@ impl CudaExchange {
         (self.transport.size() - 1) * wholes.map(|whole| whole.each).sum::<usize>()
     }
 
-    /// The maps of which ranks update parts, and what of them they gather then.
-    fn new_parameters(&self, backend: &CudaBackend, updates: &[Update]) -> Vec<(MapId, Vec<Whole>)> {
+    fn new_parameters(&self, backend: &CudaBackend, updates: &[Update]) -> NewParameters {
         let element = self.element();
         let maps = Update::by_map(updates).map(|of_map| of_map[0].map).filter(|map| self.sharing[map.0] != Sharing::None);
         let wholes = |map| {
@@ -254,8 +257,7 @@ impl CudaExchange {
     }
 
     /// Gathers new parameters, of which ranks have updated parts, and waits until all that travels has arrived.
-    pub fn share_parameters(&mut self, backend: &mut CudaBackend, updates: &[Update]) -> Result<()> {
-        let new = self.new_parameters(backend, updates);
+    pub fn share_parameters(&mut self, backend: &mut CudaBackend, new: NewParameters) -> Result<()> {
         let Some(collectives) = &mut self.collectives else { return Ok(()) };
         let _span = span(Doing::Device, None);
         let (rounded, mut wholes) = (self.rounded, Vec::new());

@@ -268,9 +268,9 @@ fn step(rounded: bool) -> Vec<String> {
     written.calls.take();
     exchange.begin_early(&mut backend, &updates).unwrap();
     written.say("measures".to_owned());
-    exchange.bring(&mut backend, &updates).unwrap();
+    let new = exchange.bring(&mut backend, &updates).unwrap();
     written.say("updates".to_owned());
-    exchange.share_parameters(&mut backend, &updates).unwrap();
+    exchange.share_parameters(&mut backend, new).unwrap();
     // Without addresses, events and streams.
     let kind = |call: String| {
         let call = call.split_once(": ").map_or(call.as_str(), |(_, call)| call);

@@ -319,13 +319,13 @@ impl Executor for OnGpu {
     fn commit(&mut self, steps: Optimizers) -> Result<()> {
         let updates = &self.updates[&self.phase];
         self.backend.tell(steps.0)?;
-        self.exchange.bring(&mut self.backend, updates)?;
+        let new = self.exchange.bring(&mut self.backend, updates)?;
         let key = Key::Updates(self.phase.0, self.phase.1);
         let sharing = self.exchange.sharing().to_vec();
         let part = self.parts.entry(key).or_default();
         part.run(&mut self.backend, &mut self.exchange, &key.name(), |course| apply(course.backend, updates, &sharing))?;
         self.updating = Some(key);
-        self.exchange.share_parameters(&mut self.backend, updates)
+        self.exchange.share_parameters(&mut self.backend, new)
     }
 
     fn settle(&mut self) {

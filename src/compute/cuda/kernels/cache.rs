@@ -39,20 +39,22 @@ impl Cache {
 
     /// The entry of a program.
     pub fn entry(&self, name: &str, source: &str, version: (i32, i32), capability: (i32, i32)) -> Entry {
-        let mut hasher = DefaultHasher::new();
-        (source, OPTIONS, version, capability).hash(&mut hasher);
-        let key = hasher.finish();
+        let key = key_of((source, OPTIONS, version, capability));
         let (major, minor) = capability;
         Entry { path: self.folder.join(format!("{name}-sm_{major}{minor}-{key:016x}.cubin")), key }
     }
 
     /// An entry without content, which is there where `what` went well on a GPU of the name `gpu`.
     pub fn record(&self, gpu: &str, what: &str) -> Entry {
-        let mut hasher = DefaultHasher::new();
-        (gpu, what).hash(&mut hasher);
-        let key = hasher.finish();
+        let key = key_of((gpu, what));
         Entry { path: self.folder.join(format!("tested-{key:016x}")), key }
     }
+}
+
+fn key_of(what: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Entry {
