@@ -4,7 +4,7 @@
 //! activities may go through one map together), tile of samples. A weight is read from memory once, then from the cache. Everything is
 //! gathered at the destination, so nothing is scattered and no two threads write one place.
 
-use super::chunk::{Chunk, Chunks, Room};
+use super::chunk::{Ahead, Chunk, Chunks, Room};
 use super::elementary::tanh;
 use super::memory::{ParameterSpan, row_stride};
 use super::nonlinearity::{Gelu, LeakyRelu, Relu, Through};
@@ -44,7 +44,16 @@ pub struct Cut {
     strips: usize,
     vectors: usize,
     batch_parts: usize,
+    threads: usize,
     pub items: usize,
+}
+
+impl Cut {
+    /// Position and first panel of item `item`.
+    fn place(&self, item: usize) -> (usize, usize) {
+        let strip = item / self.batch_parts;
+        (strip / self.strips, strip % self.strips * self.vectors)
+    }
 }
 
 impl Pass<'_> {
@@ -63,7 +72,7 @@ impl Pass<'_> {
         let strips = self.panels().div_ceil(vectors);
         let wanted = if threads == 1 { 1 } else { 4 * threads };
         let batch_parts = wanted.div_ceil(self.positions() * strips).min(self.batch.div_ceil(16));
-        Cut { strips, vectors, batch_parts, items: self.positions() * strips * batch_parts }
+        Cut { strips, vectors, batch_parts, threads, items: self.positions() * strips * batch_parts }
     }
 
     /// Computes item `item` of `cut`.
@@ -72,11 +81,13 @@ impl Pass<'_> {
     /// The pointers must be valid for the shapes given; an item must not run twice at a time.
     pub unsafe fn run(&self, isa: Isa, cut: Cut, item: usize) {
         let part = item % cut.batch_parts;
-        let strip = item / cut.batch_parts % cut.strips;
+        // The last has none to come.
+        let [(position, panel), next] = [item, (item + cut.threads).min(cut.items - 1)].map(|item| cut.place(item));
         let item = Item {
             pass: self,
-            position: item / (cut.batch_parts * cut.strips),
-            panel: strip * cut.vectors,
+            position,
+            panel,
+            next,
             // Parts begin at multiples of 8 samples, so that tiles stay whole.
             begin: (self.batch * part / cut.batch_parts).next_multiple_of(8).min(self.batch),
             end: (self.batch * (part + 1) / cut.batch_parts).next_multiple_of(8).min(self.batch),
@@ -89,6 +100,8 @@ struct Item<'a> {
     pass: &'a Pass<'a>,
     position: usize,
     panel: usize,
+    /// Position and panel of the item that this thread is likely to have next.
+    next: (usize, usize),
     begin: usize,
     end: usize,
 }
@@ -116,8 +129,12 @@ impl Item<'_> {
         let mut first = true;
         loop {
             let chunk = unsafe { chunks.next::<S, V>(&mut room) };
+            let coming = if chunk.last { Chunks::new(self.pass, self.next.0, self.next.1) } else { chunks };
+            // It is asked for in as many parts as this one has pieces, in all tiles.
+            let tiles = self.pass.jobs.len() * (self.end - self.begin).div_ceil(S::TILE_ROWS);
+            let mut ahead = Ahead::new::<V>(coming, tiles * chunk.pieces.len());
             for job in self.pass.jobs {
-                unsafe { self.samples::<S, V>(job, chunk, first) };
+                unsafe { self.samples::<S, V>(job, chunk, first, &mut ahead) };
             }
             if chunk.last {
                 break;
@@ -157,21 +174,21 @@ impl Item<'_> {
     }
 
     #[inline(always)]
-    unsafe fn samples<S: Simd, const V: usize>(&self, job: &Job, chunk: Chunk, first: bool) {
+    unsafe fn samples<S: Simd, const V: usize>(&self, job: &Job, chunk: Chunk, first: bool, ahead: &mut Ahead) {
         let mut sample = self.begin;
         while sample < self.end {
             let left = self.end - sample;
             unsafe {
                 sample += if S::TILE_ROWS >= 8 && left >= 8 {
-                    self.tile::<S, 8, V>(job, chunk, sample, first)
+                    self.tile::<S, 8, V>(job, chunk, sample, first, ahead)
                 } else if S::TILE_ROWS >= 6 && left >= 6 {
-                    self.tile::<S, 6, V>(job, chunk, sample, first)
+                    self.tile::<S, 6, V>(job, chunk, sample, first, ahead)
                 } else if S::TILE_ROWS >= 4 && left >= 4 {
-                    self.tile::<S, 4, V>(job, chunk, sample, first)
+                    self.tile::<S, 4, V>(job, chunk, sample, first, ahead)
                 } else if left >= 2 {
-                    self.tile::<S, 2, V>(job, chunk, sample, first)
+                    self.tile::<S, 2, V>(job, chunk, sample, first, ahead)
                 } else {
-                    self.tile::<S, 1, V>(job, chunk, sample, first)
+                    self.tile::<S, 1, V>(job, chunk, sample, first, ahead)
                 };
             }
         }
@@ -179,7 +196,14 @@ impl Item<'_> {
 
     /// R samples by V panels over one chunk; partial sums of earlier chunks wait in the destination. Returns R.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const V: usize>(&self, job: &Job, chunk: Chunk, sample: usize, first: bool) -> usize {
+    unsafe fn tile<S: Simd, const R: usize, const V: usize>(
+        &self,
+        job: &Job,
+        chunk: Chunk,
+        sample: usize,
+        first: bool,
+        ahead: &mut Ahead,
+    ) -> usize {
         let pass = self.pass;
         unsafe {
             let start = (self.position * pass.batch + sample) * pass.destination_stride + self.panel * LANES;
@@ -203,6 +227,7 @@ impl Item<'_> {
             for piece in chunk.pieces {
                 let scalars = Scalars { at: source.add(piece.source), row: pass.source_stride, depth: 1 };
                 let vectors = Vectors { at: piece.weights, vector: piece.panel, depth: LANES };
+                ahead.fetch::<V>();
                 accumulate::<S, R, V>(&mut sums, piece.depth, scalars, vectors);
             }
             for r in 0..R {

@@ -1,12 +1,13 @@
 //! The weights of one destination position and one strip of panels, in chunks that fit the first-level cache.
 //!
 //! A forward chunk points into the parameters. A transposed one is transposed here, so that the tile routine meets the same arrangement in
-//! either case.
+//! either case. A chunk is read from memory once, in less time than its products take; that they need not wait for it, it is asked for while
+//! those of the chunk before are made.
 
 use std::mem::MaybeUninit;
 
 use super::apply::Pass;
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Near, Simd, prefetch};
 use crate::network::Link;
 
 /// Weight rows of a chunk times vectors of a strip: 24 KiB of weights.
@@ -38,6 +39,7 @@ impl Room {
 }
 
 /// Walks the links of a position, `V` panels from `panel` on.
+#[derive(Clone, Copy)]
 pub struct Chunks<'a> {
     pass: &'a Pass<'a>,
     panel: usize,
@@ -81,10 +83,7 @@ impl<'a> Chunks<'a> {
             let (mut count, mut rows) = (0, 0);
             while rows < limit && !self.links.is_empty() {
                 let link = &self.links[0];
-                let left = self.depth_per_link - self.done;
-                let room_left = limit - rows;
-                // Transposed blocks are cut at whole ones.
-                let take = left.min(if self.pass.transposed { room_left / LANES * LANES } else { room_left });
+                let take = self.fitting(limit - rows);
                 if take == 0 {
                     break;
                 }
@@ -96,15 +95,28 @@ impl<'a> Chunks<'a> {
                 piece.source += self.done;
                 pieces.add(count).write(piece);
                 count += 1;
-                rows += if self.pass.transposed { take.next_multiple_of(LANES) } else { take };
-                self.done += take;
-                if self.done == self.depth_per_link {
-                    self.done = 0;
-                    self.links = &self.links[1..];
-                }
+                rows += self.advance(take);
             }
             Chunk { pieces: std::slice::from_raw_parts(pieces, count), last: self.links.is_empty() }
         }
+    }
+
+    /// Rows of the first link that a chunk takes which has room for `room`.
+    #[inline(always)]
+    fn fitting(&self, room: usize) -> usize {
+        // Transposed blocks are cut at whole ones.
+        (self.depth_per_link - self.done).min(if self.pass.transposed { room / LANES * LANES } else { room })
+    }
+
+    /// Goes on by so many rows. Returns those of a chunk that they fill.
+    #[inline(always)]
+    fn advance(&mut self, take: usize) -> usize {
+        self.done += take;
+        if self.done == self.depth_per_link {
+            self.done = 0;
+            self.links = &self.links[1..];
+        }
+        if self.pass.transposed { take.next_multiple_of(LANES) } else { take }
     }
 
     /// `take` rows of a link's block, where they are; as below, the source is that of the position's first channel.
@@ -143,5 +155,67 @@ impl<'a> Chunks<'a> {
             }
         }
         Piece { source: link.destination as usize * pass.batch * pass.source_stride, weights: to, panel: height * LANES, depth: take }
+    }
+}
+
+/// The weights of a chunk to come.
+pub struct Ahead<'a> {
+    chunks: Chunks<'a>,
+    /// Rows for which the chunk has room.
+    room: usize,
+    /// The first of `lines` lines in a row, and so many more `runs` of `length` lines, each a panel's rows further on.
+    at: *const f32,
+    lines: usize,
+    runs: usize,
+    length: usize,
+    /// Lines that are asked for at a time.
+    share: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Of the first chunk of `chunks`, by strips of `V` panels, to be asked for in `parts` parts.
+    #[inline(always)]
+    pub fn new<const V: usize>(chunks: Chunks<'a>, parts: usize) -> Ahead<'a> {
+        Ahead { chunks, room: VECTORS / V, at: std::ptr::null(), lines: 0, runs: 0, length: 0, share: VECTORS.div_ceil(parts.max(1)) }
+    }
+
+    /// Asks for the next part.
+    #[inline(always)]
+    pub fn fetch<const V: usize>(&mut self) {
+        let mut count = self.share;
+        while count > 0 && (self.lines > 0 || self.run::<V>()) {
+            let some = count.min(self.lines);
+            for line in 0..some {
+                prefetch(Near::Second, self.at.wrapping_add(line * LANES));
+            }
+            self.at = self.at.wrapping_add(some * LANES);
+            self.lines -= some;
+            count -= some;
+        }
+    }
+
+    /// Goes to the next run of lines; false where there is none. A call would put the sums of the tile into memory, and take them back.
+    #[inline(always)]
+    fn run<const V: usize>(&mut self) -> bool {
+        let Chunks { pass, panel, links, done, .. } = self.chunks;
+        let span = &pass.span;
+        if self.runs == 0 {
+            let take = self.chunks.fitting(self.room);
+            let (Some(link), 1..) = (links.first(), take) else { return false };
+            let start;
+            (start, self.runs, self.length) = if pass.transposed {
+                let row = panel * LANES;
+                ((done / LANES, row), take.div_ceil(LANES), (V * LANES).min(span.rows - row))
+            } else {
+                ((panel, done), V.min(span.panels - panel), take)
+            };
+            self.at = pass.parameters.wrapping_add(span.row(link.block as usize, start.0, start.1));
+            self.room = self.room.saturating_sub(self.chunks.advance(take));
+        } else {
+            self.at = self.at.wrapping_add((span.rows - self.length) * LANES);
+        }
+        self.runs -= 1;
+        self.lines = self.length;
+        true
     }
 }

@@ -289,10 +289,8 @@ impl CpuBackend {
         let isa = self.isa;
         self.pool.run(units.len(), |unit| {
             let (index, begin, end) = units[unit];
-            for item in begin..end {
-                // SAFETY: the factors were seen to fit, the rest is the map's own, and an item's parameters are its alone.
-                unsafe { isa.run(update::Item { update: &passes[index], item }) };
-            }
+            // SAFETY: the factors were seen to fit, the rest is the map's own, and an item's parameters are its alone.
+            unsafe { isa.run(update::Items { update: &passes[index], items: begin..end }) };
         });
         drop(passes);
         self.factors = factors;

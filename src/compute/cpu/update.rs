@@ -4,9 +4,11 @@
 //! is made tile by tile in registers, and the optimiser is applied there and then; only `exchange = "gradients"` stores it. A sum runs over links,
 //! then updates, then ranks, then samples, so one rank's sum has the order of many.
 
+use std::ops::Range;
+
 use super::elementwise::Values;
 use super::memory::{ParameterSpan, row_stride};
-use super::simd::{Kernel, LANES, Simd};
+use super::simd::{Kernel, LANES, Near, Simd, prefetch};
 use super::tile::{Scalars, Vectors, accumulate};
 use crate::compute::{Method, OptimizerStep};
 use crate::network::Connectivity;
@@ -87,13 +89,13 @@ pub fn work(connectivity: &Connectivity, span: &ParameterSpan, item: usize, samp
     work as u64
 }
 
-/// One item of an update, as a kernel.
-pub struct Item<'a> {
+/// Some items of an update, as a kernel.
+pub struct Items<'a> {
     pub update: &'a Update<'a>,
-    pub item: usize,
+    pub items: Range<usize>,
 }
 
-impl Kernel for Item<'_> {
+impl Kernel for Items<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -102,72 +104,122 @@ impl Kernel for Item<'_> {
         let per_panel = span.rows.div_ceil(ITEM_ROWS);
         let weight_items = span.blocks * span.panels * per_panel;
         unsafe {
-            if self.item >= weight_items {
-                return self.bias::<S>(self.item - weight_items);
+            let mut waiting = Waiting { sums: [S::splat(0.0); MOST_ROWS], at: 0, next: 0, rows: 0 };
+            for item in self.items.start..self.items.end.min(weight_items) {
+                let panel = item / per_panel;
+                let mut row = item % per_panel * ITEM_ROWS;
+                let end = (row + ITEM_ROWS).min(span.rows);
+                let (block, panel) = (panel / span.panels, panel % span.panels);
+                // A block in the padding has no link, no gradient, and no moments: it stays, but for what decays.
+                if self.update.connectivity.by_block.of(block).is_empty()
+                    && matches!(self.update.purpose, Use::Optimize { step, .. } if step.keep == 1.0)
+                {
+                    continue;
+                }
+                while row < end {
+                    let left = end - row;
+                    row += if S::GRADIENT_ROWS >= 16 && left >= 16 {
+                        self.tile::<S, 16>(block, panel, row, &mut waiting)
+                    } else if S::GRADIENT_ROWS >= 8 && left >= 8 {
+                        self.tile::<S, 8>(block, panel, row, &mut waiting)
+                    } else if S::GRADIENT_ROWS == 6 && left >= 6 {
+                        self.tile::<S, 6>(block, panel, row, &mut waiting)
+                    } else if S::GRADIENT_ROWS >= 4 && left >= 4 {
+                        self.tile::<S, 4>(block, panel, row, &mut waiting)
+                    } else if left >= 2 {
+                        self.tile::<S, 2>(block, panel, row, &mut waiting)
+                    } else {
+                        self.tile::<S, 1>(block, panel, row, &mut waiting)
+                    };
+                }
             }
-            let panel = self.item / per_panel;
-            let mut row = self.item % per_panel * ITEM_ROWS;
-            let end = (row + ITEM_ROWS).min(span.rows);
-            let (block, panel) = (panel / span.panels, panel % span.panels);
-            // A block in the padding has no link, no gradient, and no moments: it stays, but for what decays.
-            if self.update.connectivity.by_block.of(block).is_empty()
-                && matches!(self.update.purpose, Use::Optimize { step, .. } if step.keep == 1.0)
-            {
-                return;
-            }
-            while row < end {
-                let left = end - row;
-                row += if S::GRADIENT_ROWS >= 16 && left >= 16 {
-                    self.tile::<S, 16>(block, panel, row)
-                } else if S::GRADIENT_ROWS >= 8 && left >= 8 {
-                    self.tile::<S, 8>(block, panel, row)
-                } else if S::GRADIENT_ROWS == 6 && left >= 6 {
-                    self.tile::<S, 6>(block, panel, row)
-                } else if S::GRADIENT_ROWS >= 4 && left >= 4 {
-                    self.tile::<S, 4>(block, panel, row)
-                } else if left >= 2 {
-                    self.tile::<S, 2>(block, panel, row)
-                } else {
-                    self.tile::<S, 1>(block, panel, row)
-                };
+            waiting.take(&self.update.purpose, MOST_ROWS);
+            for item in self.items.start.max(weight_items)..self.items.end {
+                self.bias::<S>(item - weight_items);
             }
         }
     }
 }
 
-impl Item<'_> {
-    /// R rows of one panel of a block.
+/// Rows of the highest tile.
+const MOST_ROWS: usize = 16;
+
+/// A tile's sums, which the optimiser takes row by row while the next tile's products are made: its root and its division occupy a unit of their
+/// own for as long as some dozen products take, and its parameters have time to arrive.
+struct Waiting<S> {
+    sums: [S; MOST_ROWS],
+    /// Where the first row's parameters are.
+    at: usize,
+    /// Of `rows`, the first that has not been taken.
+    next: usize,
+    rows: usize,
+}
+
+impl<S: Simd> Waiting<S> {
+    /// Takes the next `rows` rows, or as many as there are.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize>(&self, block: usize, panel: usize, row: usize) -> usize {
+    unsafe fn take(&mut self, purpose: &Use, rows: usize) {
+        let end = self.rows.min(self.next + rows);
+        while self.next < end {
+            unsafe { purpose.take::<S>(self.sums[self.next], self.at + self.next * LANES) };
+            self.next += 1;
+        }
+    }
+}
+
+impl Items<'_> {
+    /// R rows of one panel of a block. Returns R.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const R: usize>(&self, block: usize, panel: usize, row: usize, waiting: &mut Waiting<S>) -> usize {
         let update = self.update;
         let at = update.span.row(block, panel, row);
+        let links = update.connectivity.by_block.of(block);
+        // After so many samples one row is taken of the tile before, and one of this tile asked for.
+        let some = if S::OVERLAPS { (links.len() * update.factors.len() * update.batch / R).max(1) } else { update.batch };
+        let mut asked = if S::OVERLAPS { 0 } else { R };
         unsafe {
-            if let Use::Optimize { weights, first, second, step } = update.purpose {
-                // The products below take long enough for these lines to arrive.
-                let squares = matches!(step.method, Method::Adam { .. });
-                for r in 0..R {
-                    prefetch(weights.add(at + r * LANES));
-                    prefetch(first.add(at + r * LANES));
-                    if squares {
-                        prefetch(second.add(at + r * LANES));
-                    }
-                }
+            for row in 0..asked {
+                update.purpose.ask(at + row * LANES);
             }
             let mut sums = [[S::splat(0.0); 1]; R];
-            for link in update.connectivity.by_block.of(block) {
+            for link in links {
                 let pre = link.source as usize * update.batch * update.pre_stride + row;
                 let post = link.destination as usize * update.batch * update.post_stride + panel * LANES;
                 for factors in update.factors {
-                    let (pre, post) = (factors.pre.add(pre), factors.post.add(post));
-                    let scalars = Scalars { at: pre, row: 1, depth: update.pre_stride };
-                    let vectors = Vectors { at: post, vector: 0, depth: update.post_stride };
-                    accumulate::<S, R, 1>(&mut sums, update.batch, scalars, vectors);
+                    let mut sample = 0;
+                    while sample < update.batch {
+                        let samples = some.min(update.batch - sample);
+                        let (pre, post) = (pre + sample * update.pre_stride, post + sample * update.post_stride);
+                        let scalars = Scalars { at: factors.pre.add(pre), row: 1, depth: update.pre_stride };
+                        let vectors = Vectors { at: factors.post.add(post), vector: 0, depth: update.post_stride };
+                        if S::OVERLAPS {
+                            if asked < R {
+                                update.purpose.ask(at + asked * LANES);
+                                asked += 1;
+                            }
+                            waiting.take(&update.purpose, 1);
+                            // What the next tile reads of these samples.
+                            for sample in 0..samples {
+                                prefetch(Near::First, scalars.at.wrapping_add(R + sample * scalars.depth));
+                            }
+                        }
+                        accumulate::<S, R, 1>(&mut sums, samples, scalars, vectors);
+                        sample += samples;
+                    }
                 }
             }
+            if !S::OVERLAPS {
+                for r in 0..R {
+                    update.purpose.take::<S>(sums[r][0], at + r * LANES);
+                }
+                return R;
+            }
+            waiting.take(&update.purpose, MOST_ROWS);
             for r in 0..R {
-                update.purpose.take::<S>(sums[r][0], at + r * LANES);
+                waiting.sums[r] = sums[r][0];
             }
         }
+        (waiting.at, waiting.next, waiting.rows) = (at, 0, R);
         R
     }
 
@@ -196,6 +248,18 @@ impl Item<'_> {
 }
 
 impl Use {
+    /// Asks for the parameters at element `at`, and their moments.
+    #[inline(always)]
+    fn ask(&self, at: usize) {
+        if let Use::Optimize { weights, first, second, step } = *self {
+            prefetch(Near::First, weights.wrapping_add(at));
+            prefetch(Near::First, first.wrapping_add(at));
+            if matches!(step.method, Method::Adam { .. }) {
+                prefetch(Near::First, second.wrapping_add(at));
+            }
+        }
+    }
+
     /// Uses the gradient `sum` (not yet divided by the batch) of the parameters at element `at`.
     #[inline(always)]
     unsafe fn take<S: Simd>(&self, sum: S, at: usize) {
@@ -262,16 +326,6 @@ impl Kernel for OptimizeRange<'_> {
             }
         }
     }
-}
-
-#[inline(always)]
-unsafe fn prefetch(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// Bytes that a fused update must move at least: weights and moments in and out, or a gradient out; factors once.

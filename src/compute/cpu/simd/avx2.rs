@@ -54,6 +54,7 @@ unsafe impl Simd for Lanes {
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 1;
     const GRADIENT_ROWS: usize = 6;
+    const OVERLAPS: bool = false;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

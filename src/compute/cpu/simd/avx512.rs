@@ -17,6 +17,7 @@ unsafe impl Simd for Lanes {
     const TILE_ROWS: usize = 8;
     const TILE_VECTORS: usize = 3;
     const GRADIENT_ROWS: usize = 16;
+    const OVERLAPS: bool = true;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

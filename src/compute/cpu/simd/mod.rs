@@ -29,6 +29,8 @@ pub unsafe trait Simd: Copy {
     const TILE_VECTORS: usize;
     /// Rows of a tile of one vector, for weight gradients.
     const GRADIENT_ROWS: usize;
+    /// Whether there are registers for the optimiser while those of a tile are in use.
+    const OVERLAPS: bool;
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -61,6 +63,33 @@ pub unsafe trait Simd: Copy {
         }
         lanes[0]
     }
+}
+
+/// How near a line is to come.
+#[derive(Clone, Copy)]
+pub enum Near {
+    /// To the first-level cache.
+    First,
+    /// To the second-level one, which has room for what is needed a little later.
+    Second,
+}
+
+/// Asks for the cache line at `at`, which need not be valid.
+#[inline(always)]
+pub fn prefetch(near: Near, at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        // SAFETY: it reads nothing that the program could see, and faults at no address.
+        unsafe {
+            match near {
+                Near::First => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+                Near::Second => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (near, at);
 }
 
 /// Work that is compiled once for every instruction set. `run` must be `#[inline(always)]`, or it loses the instructions.
