@@ -62,6 +62,10 @@ def keep_search(search, out):
     (out / "best.toml").write_text(relative(best))
 
 
-folder, out = pathlib.Path(sys.argv[1]), pathlib.Path(__file__).parent / sys.argv[2]
-out.mkdir(parents=True, exist_ok=True)
-(keep_search if (folder / "results.jsonl").exists() else keep_run)(folder, out)
+def keep(folder, out):
+    out.mkdir(parents=True, exist_ok=True)
+    (keep_search if (folder / "results.jsonl").exists() else keep_run)(folder, out)
+
+
+if __name__ == "__main__":
+    keep(pathlib.Path(sys.argv[1]), pathlib.Path(__file__).parent / sys.argv[2])

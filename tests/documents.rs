@@ -174,3 +174,14 @@ fn the_readmes_results_are_those_that_are_kept() {
     }
     assert_eq!(compared, 6);
 }
+
+#[test]
+fn the_tables_of_the_same_search_are_of_what_is_kept() {
+    let readme = std::fs::read_to_string("reproduce/README.md").unwrap();
+    for network in ["mnist_fc", "mnist_lc", "cifar_fc"] {
+        let table = Command::new("python3").args(["reproduce/same_search.py", "table", network]).output().unwrap();
+        let table = String::from_utf8(table.stdout).unwrap();
+        assert!(table.lines().count() >= 2, "{network}: {table}");
+        assert!(readme.contains(&table), "reproduce/README.md has not what is kept of {network}:\n{table}");
+    }
+}

@@ -144,34 +144,70 @@ static void finish(std::vector<Copy>& copies) {
     }
 }
 
-// Towards zero.
-static float cut_off(double x) {
-    float y = (float)x;
-    return __uint_as_float(__float_as_uint(y) - (std::fabs((double)y) > std::fabs(x)));
+// Eight columns of a row, whole or as they are stored.
+typedef double Row __attribute__((vector_size(64)));
+typedef float Stored __attribute__((vector_size(32)));
+typedef int Bits __attribute__((vector_size(32)));
+typedef long long WideBits __attribute__((vector_size(64)));
+
+// Towards zero: the nearest float32, or the next smaller one where that is too large.
+static Stored cut_off(Row x) {
+    Stored y = __builtin_convertvector(x, Stored);
+    auto magnitude = [](Row x) { return (Row)((WideBits)x & 0x7fffffffffffffff); };
+    WideBits larger = magnitude(__builtin_convertvector(y, Row)) > magnitude(x);
+    return (Stored)((Bits)y + __builtin_convertvector(larger, Bits));
 }
 
-typedef double Row __attribute__((vector_size(64)));
+// What is known of some factors. Those that fill a tile up are 0, most are in the small networks of tests, and
+// times a number they change nothing.
+struct Seen {
+    WideBits other_than_0 = {}, no_number = {};
+    Seen(const void* rows, int count) {
+        for (int i = 0; i < count; i++) {
+            Row x = ((const Row*)rows)[i];
+            other_than_0 |= x != 0, no_number |= x - x != 0;
+        }
+    }
+    static bool any(WideBits mask) {
+        long long one = 0;
+        for (int i = 0; i < 8; i++) one |= mask[i];
+        return one;
+    }
+    bool zero() const { return !any(other_than_0); }
+    bool number() const { return !any(no_number); }
+};
 
 // d[i][j] += a[i] b[j] of a warp: MT times 16 rows, NT times 8 columns, K deep. `read_a` and `read_b` find
 // what thread t of row or column g holds.
 template <int MT, int NT, int K, class A, class B> static void multiply(Slot* slots, A read_a, B read_b) {
-    double a[MT][16][K];
+    alignas(Row) double a[MT][16][K];
     Row b[NT][K];
+    bool a_zero[MT][16], a_number[MT][16];
     for (int lane = 0; lane < 32; lane++) {
         int g = lane / 4, t = lane % 4;
         for (int i = 0; i < MT; i++) read_a(slots[lane].a + 4 * i, g, t, a[i]);
         for (int j = 0; j < NT; j++) read_b(slots[lane].b + 2 * j, g, t, b[j]);
     }
-    // Two of the four results of a lane lie in row g, two in row g + 8.
     for (int i = 0; i < MT; i++)
-        for (int j = 0; j < NT; j++)
+        for (int row = 0; row < 16; row++) {
+            Seen seen(a[i][row], K / 8);
+            a_zero[i][row] = seen.zero(), a_number[i][row] = seen.number();
+        }
+    // Two of the four results of a lane lie in row g, two in row g + 8.
+    for (int j = 0; j < NT; j++) {
+        Seen seen(b[j], K);
+        bool b_zero = seen.zero(), b_number = seen.number();
+        for (int i = 0; i < MT; i++)
             for (int row = 0; row < 16; row++) {
-                Row sum;
-                auto at = [&](int column) { return slots[row % 8 * 4 + column / 2].d + (i * NT + j) * 4 + row / 8 * 2 + column % 2; };
-                for (int column = 0; column < 8; column++) sum[column] = *at(column);
+                if ((a_zero[i][row] && b_number) || (b_zero && a_number[i][row])) continue;
+                auto at = [&](int pair) { return slots[row % 8 * 4 + pair].d + (i * NT + j) * 4 + row / 8 * 2; };
+                float *p = at(0), *q = at(1), *r = at(2), *s = at(3);
+                Row sum = __builtin_convertvector((Stored{p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]}), Row);
                 for (int k = 0; k < K; k++) sum += a[i][row][k] * b[j][k];
-                for (int column = 0; column < 8; column++) *at(column) = cut_off(sum[column]);
+                Stored d = cut_off(sum);
+                for (int pair = 0; pair < 4; pair++) at(pair)[0] = d[2 * pair], at(pair)[1] = d[2 * pair + 1];
             }
+    }
 }
 
 static void run_block() {
