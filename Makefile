@@ -28,7 +28,7 @@ test: ## install what tests need, libtorch too, check formatting and lints, run 
 	cargo clippy --release --workspace --all-targets --locked -- --deny warnings
 	cargo test --release --workspace --locked --no-fail-fast
 	cargo clippy --release --package biodist --all-targets --features torch --locked -- --deny warnings
-	cargo test --release --package biodist --features torch --locked --lib --test numerics
+	cargo test --release --package biodist --features torch --locked --lib --test numerics -- --skip gpu:: --skip cuda::
 	cargo test --release --package biodist --features torch --locked --test end_to_end -- bench:: builds:: same_bits::
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" cargo doc --release --workspace --features torch --no-deps --document-private-items --locked
 
