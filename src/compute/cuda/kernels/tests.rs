@@ -1,6 +1,7 @@
 //! The kernels on a CPU, from the same sources, against float64: values, padding, that nothing outside is written, and the same bits in every
 //! batch. And what NVRTC makes of them.
 
+mod ends;
 mod memory;
 mod normalization;
 mod pools;

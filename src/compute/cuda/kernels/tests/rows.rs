@@ -1,8 +1,8 @@
 //! Images of few channels, left as lines of each sample: forward and update, against the map as it was.
 
+use super::ends::pixels;
 use super::memory::{Buffer, distance, padded, unpadded};
 use super::products::{reference, shape, weights};
-use super::units::pixels;
 use super::updates::{ADAM, Given};
 use super::{emulation, run};
 use crate::compute::Pixels;
