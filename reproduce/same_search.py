@@ -25,6 +25,8 @@ BUDGETS = {
     "mnist_fc": ("3:12,10:4,20:1", 10000, 20, [0, 1, 2], []),
     "mnist_lc": ("1:12,3:3", 10000, 5, [0, 1, 2], []),
     "cifar_fc": ("1:12,4:3", 5000, 12, [0], CROPS),
+    "cifar_lc": ("0.2:12,1:2", 5000, 3, [0], CROPS),
+    "imagenet": ("0.25:12,1:2", 400, 4, [0], ["data.batch_size=32"]),
 }
 
 KEPT = pathlib.Path(__file__).parent
@@ -34,7 +36,7 @@ def configuration(network, rule):
     if rule in ("bp", "fa", "dfa"):
         return [f"beyond/{network}_usf", f"learning.rule={rule}"]
     if rule in ("dtp", "sdtp", "ao_sdtp"):
-        return [f"{network}_{rule}_parallel"]
+        return [f"{network}_{rule}" + ("" if network == "imagenet" else "_parallel")]
     return [f"beyond/{network}_{rule}"]
 
 

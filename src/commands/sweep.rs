@@ -17,8 +17,8 @@ use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
 use crate::search::{
-    Children, Ended, Ending, Fingerprints, Jobs, Reached, Results, Rungs, Space, SweepFolder, Values, assignment, describe, percent,
-    summary,
+    Children, Ended, Ending, Epochs, Fingerprints, Jobs, Reached, Results, Rungs, Space, SweepFolder, Values, assignment, describe,
+    percent, summary,
 };
 use crate::training::{Best, Checkpoints, StopRequest, records};
 
@@ -53,7 +53,7 @@ pub struct SweepArgs {
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     trials: usize,
     /// Successive halving instead: EPOCHS:TRIALS,... trains that many trials to that many epochs, then the best of them on. 10:60,50:10,500:1
-    /// trains 60 trials to 10 epochs, the best 10 of these to 50, and the best of those to 500
+    /// trains 60 trials to 10 epochs, the best 10 of these to 50, and the best of those to 500; 0.1:60 would train them on a tenth of the samples
     #[arg(long, value_name = "EPOCHS:TRIALS,...", conflicts_with = "trials")]
     rungs: Option<Rungs>,
     /// What the values are drawn from: the same seed draws the same, and a trial's values do not depend on how many there are
@@ -92,13 +92,13 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     let rungs = args.rungs.clone().unwrap_or_else(|| Rungs::plain(args.trials));
     let drawn = (0..rungs.trials().min(LOOKED_AT)).map(|trial| read(&assignments(&space.draw(args.seed, trial))));
     let drawn: Vec<Loaded> = drawn.collect::<Result<_>>()?;
-    let data = fingerprints(&drawn[0].config)?;
+    let (data, samples) = data(&drawn[0].config)?;
     let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs, &data)?;
     tell_unused(&drawn, &*transport);
     left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
     let results = Results::open(folder.path(), &rungs, |trial| space.draw(args.seed, trial))?;
     let mut children = Children::new(args.jobs, device::shared(base.parallel.device, base.parallel.kernels));
-    let mut sweep = Sweep { load: &load, folder, rungs, results, stop };
+    let mut sweep = Sweep { load: &load, folder, rungs, samples, results, stop };
     for rung in 0..sweep.rungs.0.len() {
         sweep.climb(&mut children, rung)?;
     }
@@ -125,11 +125,11 @@ fn check(base: &Config, rungs: bool) -> Result<()> {
     Ok(())
 }
 
-/// What stands for the data of a trial's configuration. How they are read may be among the values that are drawn.
-fn fingerprints(trial: &Config) -> Result<Fingerprints> {
+/// What stands for the data of a trial's configuration, and the samples that it trains on. How they are read may be among the values that are drawn.
+fn data(trial: &Config) -> Result<(Fingerprints, usize)> {
     let (train, _) = DataSet::open_train(&trial.data, trial.experiment.seed)?;
     let test = DataSet::open_test(&trial.data, train.trained())?;
-    Ok(Fingerprints { train: train.fingerprint(), test: test.map(|test| test.fingerprint()) })
+    Ok((Fingerprints { train: train.fingerprint(), test: test.map(|test| test.fingerprint()) }, train.len()))
 }
 
 /// Values as overrides of a configuration.
@@ -142,6 +142,8 @@ struct Sweep<'a> {
     load: &'a dyn Fn(&[String]) -> Result<Config>,
     folder: SweepFolder,
     rungs: Rungs,
+    /// Samples of the training set, of all trials.
+    samples: usize,
     results: Results,
     stop: StopRequest,
 }
@@ -152,10 +154,9 @@ impl Sweep<'_> {
         let pending = self.results.pending(rung);
         let total = pending.len();
         if total > 0 && self.rungs.0.len() > 1 {
-            let epochs = self.rungs.0[rung].epochs.unwrap_or(0);
-            let plural = |count: u64| if count == 1 { "" } else { "s" };
-            let (trials, long) = (plural(total as u64), plural(epochs));
-            say(format_args!("rung {} of {}: {total} trial{trials} to {epochs} epoch{long}", rung + 1, self.rungs.0.len()));
+            let epochs = self.rungs.0[rung].epochs.unwrap_or(Epochs(0.0));
+            let plural = if total == 1 { "" } else { "s" };
+            say(format_args!("rung {} of {}: {total} trial{plural} to {epochs}", rung + 1, self.rungs.0.len()));
         }
         let stop = self.stop.clone();
         if children.run(pending, &stop, &mut Climb { sweep: self, rung })? {
@@ -173,7 +174,7 @@ impl Sweep<'_> {
         // Beside the best, which stays anyway: a sweep has many runs.
         config.training.keep_checkpoints = 1;
         if let Some(epochs) = self.rungs.0[rung].epochs {
-            config.training.epochs = Some(epochs);
+            epochs.give(&mut config, self.samples);
         }
         if config.parallel.threads_per_rank == 0 {
             config.parallel.threads_per_rank = children.threads(slot);
@@ -190,7 +191,8 @@ impl Sweep<'_> {
 
     fn record(&mut self, trial: usize, rung: usize, ended: Ended) -> Result<()> {
         let run = self.folder.trial(trial);
-        let epochs = records::epochs(&run)?;
+        let begun = Epochs(records::epochs(&run)? as f64);
+        let epochs = self.rungs.0[rung].epochs.filter(|_| ended == Ended::Done).unwrap_or(begun);
         let reached = Best::read(&run)?.and_then(|best| Reached::new(epochs, &best));
         let ending = match (ended, reached) {
             (Ended::Stopped, _) => return Ok(()),
@@ -207,7 +209,7 @@ impl Sweep<'_> {
         let trial = &self.results.trials()[trial];
         let how = match (&trial.ending, trial.rungs.get(rung)) {
             (Some(Ending::Failed { reason }), _) => format!("failed: {reason}"),
-            (Some(Ending::Diverged { .. }), _) => format!("diverged in epoch {epochs}"),
+            (Some(Ending::Diverged { .. }), _) => format!("diverged in epoch {}", begun.0),
             (None, Some(Reached { validation_error: Some(error), .. })) => format!("validation error {}", percent(*error)),
             (None, reached) => format!("validation loss {:.5}", reached.map_or(f64::NAN, |reached| reached.validation_loss)),
         };
@@ -226,7 +228,7 @@ impl Sweep<'_> {
         };
         let mut config = self.configuration(&self.results.trials()[best].values)?;
         if let Some(epochs) = self.rungs.0.last().and_then(|rung| rung.epochs) {
-            config.training.epochs = Some(epochs);
+            epochs.give(&mut config, self.samples);
         }
         let run = self.folder.trial(best);
         if config.data.test.is_some() && self.results.trials()[best].test.is_none() {

@@ -14,6 +14,7 @@ use super::history::find_or_add;
 use super::paper::Method;
 use super::spread::figures;
 use crate::config::Config;
+use crate::search::Epochs;
 use crate::search::results::{self, Line as Trial};
 use crate::training::CONFIG;
 use crate::training::records::Score;
@@ -189,8 +190,8 @@ fn bounds(accuracies: &[f64]) -> Option<(f64, f64)> {
 /// How long trials were trained: "3, 10 or 40 epochs".
 fn lengths(sweeps: &[&Sweep]) -> String {
     let trials = sweeps.iter().flat_map(|sweep| &sweep.trials).filter(|trial| trial.counts());
-    let lengths: std::collections::BTreeSet<u64> = trials.map(|trial| trial.epochs).collect();
-    let mut words: Vec<String> = lengths.iter().map(u64::to_string).collect();
+    let lengths: std::collections::BTreeSet<Epochs> = trials.map(|trial| trial.epochs).collect();
+    let mut words: Vec<String> = lengths.iter().map(|epochs| epochs.0.to_string()).collect();
     let last = words.pop().unwrap_or_default();
     let before = if words.is_empty() { String::new() } else { words.join(", ") + " or " };
     format!("{before}{last} {}", if before.is_empty() && last == "1" { "epoch" } else { "epochs" })
@@ -214,7 +215,7 @@ fn table(number: usize, sweep: &Sweep) -> Table {
     };
     let row = |trial: &&Trial| {
         let mut cells = vec![trial.trial.to_string(), trial.status.clone()];
-        cells.extend([measured(trial, Split::Validation), measured(trial, Split::Test), trial.epochs.to_string()]);
+        cells.extend([measured(trial, Split::Validation), measured(trial, Split::Test), trial.epochs.0.to_string()]);
         cells.extend(keys.iter().map(|key| trial.values.get(*key).map_or(ABSENT.to_owned(), value_text)));
         Row::Cells(cells)
     };

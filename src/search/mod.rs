@@ -15,6 +15,6 @@ mod summary;
 pub use children::{Children, Ended, Jobs};
 pub use folder::{Fingerprints, SweepFolder};
 pub use results::{Ending, Reached, Results, Trial};
-pub use rungs::{Rung, Rungs};
+pub use rungs::{Epochs, Rung, Rungs};
 pub use space::{Domain, Space, Values, assignment};
 pub use summary::{describe, percent, summary};

@@ -11,7 +11,7 @@ use biodist_process::files::{read_regular, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::rungs::Rungs;
+use super::rungs::{Epochs, Rungs};
 use super::space::Values;
 use crate::compute::Measure;
 use crate::training::Best;
@@ -26,7 +26,7 @@ const FAILED: &str = "failed";
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reached {
     /// Epochs trained.
-    pub epochs: u64,
+    pub epochs: Epochs,
     /// Of the validation set; absent for autoencoders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_error: Option<f64>,
@@ -35,7 +35,7 @@ pub struct Reached {
 
 impl Reached {
     /// None where no loss of a validation was finite.
-    pub fn new(epochs: u64, best: &Best) -> Option<Reached> {
+    pub fn new(epochs: Epochs, best: &Best) -> Option<Reached> {
         let validation_loss = best.validation.get(Measure::Loss)?;
         Some(Reached { epochs, validation_error: best.validation.get(Measure::Top1Error), validation_loss })
     }
@@ -55,7 +55,7 @@ impl Reached {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
     /// The loss was not finite, after so many epochs; with what the trial had reached before.
-    Diverged { epochs: u64, before: Option<Reached> },
+    Diverged { epochs: Epochs, before: Option<Reached> },
     /// The process failed, for a reason that has nothing to do with the values; tried again when the sweep goes on.
     Failed { reason: String },
 }
@@ -116,7 +116,7 @@ impl Trial {
         }
         let epochs = match &self.ending {
             Some(Ending::Diverged { epochs, .. }) => *epochs,
-            _ => self.rungs.last().map_or(0, |reached| reached.epochs),
+            _ => self.rungs.last().map_or(Epochs(0.0), |reached| reached.epochs),
         };
         line.insert("epochs".into(), json!(epochs));
         line.insert("status".into(), json!(self.status(rungs)));
@@ -140,7 +140,7 @@ pub struct Line {
     /// A search tests its best trial alone, so most have neither.
     pub test_error: Option<f64>,
     pub test_loss: Option<f64>,
-    pub epochs: u64,
+    pub epochs: Epochs,
     pub status: String,
     #[serde(default)]
     rungs: Vec<Reached>,
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     fn reached(epochs: u64, error: f64, loss: f64) -> Reached {
-        Reached { epochs, validation_error: Some(error), validation_loss: loss }
+        Reached { epochs: Epochs(epochs as f64), validation_error: Some(error), validation_loss: loss }
     }
 
     fn values(number: usize) -> Values {
@@ -265,7 +265,9 @@ mod tests {
             results.change(number, |trial| trial.rungs.push(reached(1, error, loss))).unwrap();
         }
         assert_eq!(results.pending(0), [4]);
-        results.change(4, |trial| trial.ending = Some(Ending::Diverged { epochs: 1, before: Some(reached(1, 0.0, 0.0)) })).unwrap();
+        results
+            .change(4, |trial| trial.ending = Some(Ending::Diverged { epochs: Epochs(1.0), before: Some(reached(1, 0.0, 0.0)) }))
+            .unwrap();
         // The error, then the loss, then the number; one that diverged does not go on, however well it did.
         assert_eq!(results.ranking(0), [2, 3, 1, 0]);
         assert_eq!((results.pending(0).len(), results.pending(1)), (0, vec![2, 3]));

@@ -1,23 +1,68 @@
 //! How long trials are trained, and how many of them: successive halving (Jamieson and Talwalkar 2016), of which the paper's ImageNet
 //! protocol, all trials to 10 epochs and the best one on, is a case.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::config::Config;
+
+/// Passes over the training set, which may end within one: of a large set a tenth tells good values from bad ones.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Epochs(pub f64);
 
 /// A length of training, and the number of trials that get it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rung {
     /// Absent: as long as the configuration says.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub epochs: Option<u64>,
+    pub epochs: Option<Epochs>,
     pub trials: usize,
 }
 
 /// From the shortest training of all trials to the longest of the few that did best; at least one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Rungs(pub Vec<Rung>);
+
+impl Epochs {
+    /// Lets `config` train so long on `samples` samples.
+    pub fn give(self, config: &mut Config, samples: usize) {
+        config.training.epochs = Some(self.0.ceil() as u64);
+        let steps = (self.0 * (samples / config.data.batch_size) as f64).round().max(1.0);
+        config.training.max_steps = (self.0.fract() > 0.0).then_some(steps as u64);
+    }
+}
+
+impl fmt::Display for Epochs {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} epoch{}", self.0, if self.0 == 1.0 { "" } else { "s" })
+    }
+}
+
+impl Serialize for Epochs {
+    /// Whole ones without a point.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.fract() == 0.0 { serializer.serialize_u64(self.0 as u64) } else { serializer.serialize_f64(self.0) }
+    }
+}
+
+impl Eq for Epochs {}
+
+impl PartialOrd for Epochs {
+    fn partial_cmp(&self, other: &Epochs) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Epochs {
+    fn cmp(&self, other: &Epochs) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
 
 impl Rungs {
     /// All trials as long as the configuration says.
@@ -34,12 +79,12 @@ impl Rungs {
 impl FromStr for Rungs {
     type Err = String;
 
-    /// "10:60,50:10,500:1": EPOCHS:TRIALS, epochs rising and trials falling.
+    /// "0.5:60,10:10,500:1": EPOCHS:TRIALS, epochs rising and trials falling.
     fn from_str(text: &str) -> Result<Rungs, String> {
         let rung = |part: &str| {
             let (epochs, trials) = part.split_once(':')?;
-            let (epochs, trials) = (epochs.trim().parse().ok()?, trials.trim().parse().ok()?);
-            (epochs > 0 && trials > 0).then_some(Rung { epochs: Some(epochs), trials })
+            let (epochs, trials): (f64, usize) = (epochs.trim().parse().ok()?, trials.trim().parse().ok()?);
+            ((1e-9..=1e9).contains(&epochs) && trials > 0).then_some(Rung { epochs: Some(Epochs(epochs)), trials })
         };
         let rungs: Option<Vec<Rung>> = text.split(',').map(rung).collect();
         let rungs = rungs.ok_or("expected EPOCHS:TRIALS,EPOCHS:TRIALS,..., such as 10:60,500:1")?;
@@ -56,14 +101,28 @@ mod tests {
 
     #[test]
     fn rungs_are_read_and_their_mistakes_named() {
-        let rungs: Rungs = "10:60, 50:10,500:1".parse().unwrap();
-        let expected = [(10, 60), (50, 10), (500, 1)].map(|(epochs, trials)| Rung { epochs: Some(epochs), trials });
+        let rungs: Rungs = "0.25:60, 50:10,500:1".parse().unwrap();
+        let expected = [(0.25, 60), (50.0, 10), (500.0, 1)].map(|(epochs, trials)| Rung { epochs: Some(Epochs(epochs)), trials });
         assert_eq!((rungs.0.as_slice(), rungs.trials()), (expected.as_slice(), 60));
-        for text in ["", "10", "10:", "0:5", "5:0", "a:b", "10:60,", "-1:3"] {
+        for text in ["", "10", "10:", "0:5", "5:0", "a:b", "10:60,", "-1:3", "nan:3", "inf:3", "1:0.5"] {
             assert!(text.parse::<Rungs>().unwrap_err().contains("EPOCHS:TRIALS"), "{text}");
         }
         for text in ["10:60,10:5", "50:60,10:5", "10:5,50:6"] {
             assert!(text.parse::<Rungs>().unwrap_err().contains("must rise"), "{text}");
+        }
+        // Whole epochs are written as they were before there were parts.
+        let written = r#"[{"epochs":0.25,"trials":60},{"epochs":50,"trials":10},{"epochs":500,"trials":1}]"#;
+        assert_eq!(serde_json::to_string(&rungs).unwrap(), written);
+        assert_eq!(serde_json::from_str::<Rungs>(written).unwrap(), rungs);
+    }
+
+    #[test]
+    fn a_part_of_an_epoch_is_so_many_steps() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/mnist_fc_bp.toml");
+        let mut config = Config::load(&path, &["data.batch_size=8".to_owned()]).unwrap();
+        for (epochs, expected) in [(0.25, (1, Some(3))), (2.5, (3, Some(25))), (0.001, (1, Some(1))), (3.0, (3, None))] {
+            Epochs(epochs).give(&mut config, 83);
+            assert_eq!((config.training.epochs, config.training.max_steps), (Some(expected.0), expected.1), "{epochs}");
         }
     }
 }

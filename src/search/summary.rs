@@ -44,7 +44,7 @@ fn best(results: &Results, rungs: &Rungs, classifies: bool) -> String {
     let mut rows = vec![header];
     for trial in chosen {
         let reached = trial.reached().expect("it has passed a rung");
-        let mut row = vec![trial.number.to_string(), show(reached.value()), reached.epochs.to_string()];
+        let mut row = vec![trial.number.to_string(), show(reached.value()), reached.epochs.0.to_string()];
         row.extend(varied.iter().map(|at| plain(&trial.values[*at].1)));
         rows.push(row);
     }
@@ -82,7 +82,7 @@ fn rounded(number: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::results::{Ending, Reached};
+    use crate::search::{Ending, Epochs, Reached};
 
     #[test]
     fn numbers_are_short_and_right() {
@@ -103,15 +103,16 @@ mod tests {
             ]
         };
         let mut results = Results::open(folder.path(), &rungs, values).unwrap();
-        let reached = |epochs, error| Reached { epochs, validation_error: Some(error), validation_loss: 1.0 };
+        let reached = |epochs: u32, error| Reached { epochs: Epochs(epochs.into()), validation_error: Some(error), validation_loss: 1.0 };
         for number in 0..10 {
             results.change(number, |trial| trial.rungs.push(reached(1, 0.10 + 0.01 * number as f64))).unwrap();
         }
         results.change(0, |trial| trial.rungs.push(reached(9, 0.02))).unwrap();
         // However well these did before.
-        for (number, ending) in
-            [(10, Ending::Diverged { epochs: 2, before: Some(reached(2, 0.005)) }), (11, Ending::Failed { reason: "killed".into() })]
-        {
+        for (number, ending) in [
+            (10, Ending::Diverged { epochs: Epochs(2.0), before: Some(reached(2, 0.005)) }),
+            (11, Ending::Failed { reason: "killed".into() }),
+        ] {
             results
                 .change(number, |trial| {
                     trial.rungs.push(reached(1, 0.01));

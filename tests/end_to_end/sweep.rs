@@ -23,9 +23,9 @@ fn results(site: &Site, sweep: &str) -> BTreeMap<u64, Value> {
 }
 
 /// (error, loss) of the best evaluation of a trial within its first `epochs` epochs, from its metrics.
-fn score(site: &Site, sweep: &str, trial: u64, epochs: u64) -> (f64, f64) {
+fn score(site: &Site, sweep: &str, trial: u64, steps: u64) -> (f64, f64) {
     let lines = site.metrics(&format!("{sweep}/trials/{trial:03}"));
-    let validations = lines.iter().filter(|line| line["split"] == "validation" && line["epoch"].as_u64().unwrap() <= epochs);
+    let validations = lines.iter().filter(|line| line["split"] == "validation" && line["step"].as_u64().unwrap() <= steps);
     let scores = validations.map(|line| (line["top1_error"].as_f64().unwrap(), line["loss"].as_f64().unwrap()));
     scores.min_by(|a, b| a.partial_cmp(b).unwrap()).unwrap()
 }
@@ -45,7 +45,7 @@ fn finds_the_best_of_its_trials_and_tests_it_once() {
     let found = results(&site, "sweep");
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     for (trial, line) in &found {
-        let (error, loss) = score(&site, "sweep", *trial, 3);
+        let (error, loss) = score(&site, "sweep", *trial, u64::MAX);
         assert_eq!((line["validation_error"].as_f64(), line["validation_loss"].as_f64()), (Some(error), Some(loss)));
         assert_eq!((line["epochs"].as_u64(), &line["status"], line["values"].as_object().unwrap().len()), (Some(3), &"done".into(), 10));
         let rate = line["values"]["optimizer.inverse.learning_rate"].as_f64().unwrap();
@@ -56,7 +56,10 @@ fn finds_the_best_of_its_trials_and_tests_it_once() {
         assert_eq!(written["optimizer"]["inverse"]["learning_rate"].as_float(), Some(rate));
         assert!(written["data"].get("test").is_none());
     }
-    let best = *found.keys().min_by(|a, b| score(&site, "sweep", **a, 3).partial_cmp(&score(&site, "sweep", **b, 3)).unwrap()).unwrap();
+    let best = *found
+        .keys()
+        .min_by(|a, b| score(&site, "sweep", **a, u64::MAX).partial_cmp(&score(&site, "sweep", **b, u64::MAX)).unwrap())
+        .unwrap();
     let tested: Vec<u64> = found.iter().filter(|(_, line)| line.get("test_error").is_some()).map(|(trial, _)| *trial).collect();
     assert_eq!(tested, [best]);
     assert!(outcome.stdout.contains(&format!("trial {best} of 5: validation error ")), "{outcome:?}");
@@ -125,27 +128,27 @@ fn is_the_same_after_being_killed_and_stopped() {
 fn successive_halving_goes_on_with_the_best() {
     let site = Site::new();
     let config = configure(&site);
-    site.succeed(1, &["sweep", &config, "--out", "sweep", "--rungs", "1:6,3:3,5:1", "--space", "wide", "--seed", "1"]);
+    let said = site.succeed(1, &["sweep", &config, "--out", "sweep", "--rungs", "0.5:6,3:3,5:1", "--space", "wide", "--seed", "1"]).stdout;
+    assert!(said.contains("rung 1 of 3: 6 trials to 0.5 epochs\n"), "{said}");
     let found = results(&site, "sweep");
-    let ranked = |of: &[u64], epochs: u64| {
+    let ranked = |of: &[u64], steps: u64| {
         let mut trials = of.to_vec();
-        trials.sort_by(|a, b| score(&site, "sweep", *a, epochs).partial_cmp(&score(&site, "sweep", *b, epochs)).unwrap());
+        trials.sort_by(|a, b| score(&site, "sweep", *a, steps).partial_cmp(&score(&site, "sweep", *b, steps)).unwrap());
         trials
     };
-    let first = ranked(&(0..6).collect::<Vec<_>>(), 1);
-    let second = ranked(&first[..3], 3);
+    // Of an epoch's eleven steps the sixth is nearest to its half.
+    let first = ranked(&(0..6).collect::<Vec<_>>(), 6);
+    let second = ranked(&first[..3], 33);
     for trial in 0..6 {
-        let epochs = [1, 3, 5][usize::from(first[..3].contains(&trial)) + usize::from(second[0] == trial)];
+        let rung = usize::from(first[..3].contains(&trial)) + usize::from(second[0] == trial);
+        let ((epochs, steps), status) = ([(0.5, 6), (3.0, 33), (5.0, 55)][rung], if rung == 2 { "done" } else { "stopped" });
         let line = &found[&trial];
-        assert_eq!(
-            (line["epochs"].as_u64(), &line["status"]),
-            (Some(epochs), &if epochs == 5 { "done" } else { "stopped" }.into()),
-            "{line}"
-        );
+        assert_eq!((line["epochs"].as_f64(), &line["status"]), (Some(epochs), &status.into()), "{line}");
         let last = site.checkpoint_names(&format!("sweep/trials/{trial:03}")).pop().unwrap();
-        assert_eq!(last, format!("{:08}", 11 * epochs), "trained no further than its rung");
+        assert_eq!(last, format!("{steps:08}"), "trained no further than its rung");
     }
-    assert!(std::fs::read_to_string(site.path("sweep/best.toml")).unwrap().contains("\nepochs = 5\n"));
+    let best = std::fs::read_to_string(site.path("sweep/best.toml")).unwrap();
+    assert!(best.contains("\nepochs = 5\n") && !best.contains("max_steps"), "{best}");
 }
 
 #[test]

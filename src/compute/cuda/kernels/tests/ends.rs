@@ -1,9 +1,9 @@
 //! What is done at a network's two ends: images and labels come in, an output and its error go out.
 
+use super::emulation;
 use super::memory::{Buffer, distance, padded, random, unpadded};
 use super::products::shape;
 use super::units::launch;
-use super::emulation;
 use crate::compute::Pixels;
 use crate::compute::cuda::kernels::arguments as c;
 use crate::compute::cuda::kernels::launches::{self, in_fours};
