@@ -118,7 +118,7 @@ def main():
     parser.add_argument("--rules", default=",".join(RULES), help="some of them [default: all]")
     parser.add_argument("--runs", default="runs/same_search", type=pathlib.Path, help="where run trains, and keep finds it [default: %(default)s]")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
     unknown = [rule for rule in asked.rules.split(",") if rule not in RULES]
     if unknown:
         parser.error(f"--rules: {unknown[0]} is none of {', '.join(RULES)}")
