@@ -31,6 +31,7 @@ BUDGETS = {
 
 KEPT = pathlib.Path(__file__).parent
 
+
 def configuration(network, rule):
     """Where the rule's configuration is, and what to change in it."""
     if rule in ("bp", "fa", "dfa"):
@@ -62,41 +63,40 @@ def run(network, rules, trained, overrides):
             subprocess.run([*train, *begun, *shared, *own], check=True)
 
 
-def done(folder, epochs):
-    """Whether a run has been tested after its last epoch."""
+def finished(folder, epochs):
+    """A run's lines by split; nothing before it has been tested after its last epoch."""
     path = folder / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return any(line["split"] == "test" and line["epoch"] == epochs for line in lines)
+    by_split = {split: [line for line in lines if line["split"] == split] for split in ("train", "test")}
+    return by_split if any(line["epoch"] == epochs for line in by_split["test"]) else None
 
 
 def keep(network, trained):
     _, _, epochs, seeds, _ = BUDGETS[network]
     for rule in RULES:
         search, runs = names(network, rule, seeds)
-        finished = [out for out in runs if done(trained / out, epochs)]
-        for source, kept in [(search, f"sweeps/{search}")] * bool(finished) + [(out, f"runs_beyond/{out}") for out in finished]:
-            collect.keep(trained / source, KEPT / kept)
+        done = [out for out in runs if finished(trained / out, epochs)]
+        if done:
+            collect.keep(trained / search, KEPT / "sweeps" / search)
+        for out in done:
+            collect.keep(trained / out, KEPT / "runs_beyond" / out)
 
 
 def row(network, rule):
     """The mean test error, and the line of the table; nothing where no run is kept."""
     _, _, epochs, seeds, _ = BUDGETS[network]
     search, runs = names(network, rule, seeds)
-    folders = [KEPT / "runs_beyond" / out for out in runs]
-    kept = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders if done(folder, epochs)]
+    kept = [lines for out in runs if (lines := finished(KEPT / "runs_beyond" / out, epochs))]
     if not kept:
         return None
-    head, searched = (KEPT / "sweeps" / search / "best.toml").read_text().splitlines()[:2]
+    best = (KEPT / "sweeps" / search / "best.toml").read_text()
+    head, searched = best.splitlines()[:2]
     validation = head.split("validation error ")[1].split(" %")[0]
     rate = float(searched.split("optimizer.forward.learning_rate=")[1].split(",")[0].rstrip("."))
-    settings = [tomllib.loads((folder / "config.toml").read_text()) for folder in folders if done(folder, epochs)]
-    fastest = [
-        lines[-1]["step"] / epochs * config["data"]["batch_size"] / max(line["samples_per_second"] for line in lines if line["split"] == "train")
-        for lines, config in zip(kept, settings)
-    ]
-    last = [{split: [line for line in lines if line["split"] == split][-1] for split in ("train", "test")} for lines in kept]
-    test, train = ([100 * lines[split]["top1_error"] for lines in last] for split in ("test", "train"))
-    layers = next((lines["test"]["diagnostics"] for lines in last if "diagnostics" in lines["test"]), {})
+    samples = kept[0]["test"][-1]["step"] / epochs * tomllib.loads(best)["data"]["batch_size"]
+    fastest = max(line["samples_per_second"] for lines in kept for line in lines["train"])
+    test, train = ([100 * lines[split][-1]["top1_error"] for lines in kept] for split in ("test", "train"))
+    layers = next((lines["test"][-1]["diagnostics"] for lines in kept if "diagnostics" in lines["test"][-1]), {})
     # The top layer has back-propagation's own error.
     angles = [layer.get("angle_degrees") for layer in layers.values()][:-1]
     cells = [
@@ -106,7 +106,7 @@ def row(network, rule):
         ", ".join(f"{error:.2f}" for error in test),
         " to ".join(dict.fromkeys(f"{error:.2f}" for error in (min(train), max(train)))),
         " ".join("-" if angle is None else f"{angle:.0f}" for angle in angles),
-        f"{min(fastest):.1f}",
+        f"{samples / fastest:.1f}",
     ]
     return sum(test) / len(test), f"| {' | '.join(cells)} |"
 
