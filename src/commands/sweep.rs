@@ -30,7 +30,8 @@ const TRIAL: &str = "trial.toml";
 /// Each trial is a run of `biodist train` in DIR/trials/NNN, with values drawn from the space; a trial's score is the lowest error on the
 /// validation set, at the checkpoint that best.json names. The best trial's checkpoint is evaluated on the test set, once, at the end:
 /// no other trial ever sees that. What has been found is in DIR/results.jsonl, a line for each trial, and DIR/best.toml is a configuration with the best
-/// values that `biodist train` accepts.
+/// values that `biodist train` accepts. Checkpoints stay of the best trial alone, and until then of those that may still become it; of the others stay
+/// metrics and configuration, and `biodist train DIR/trials/NNN --out RUN` trains them to the same bits again.
 ///
 /// The same command goes on where it stopped: finished trials are kept, unfinished ones resume. The data must hold what they held, but may be
 /// elsewhere. Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 end it with exit code 75 when all trials in training have written a checkpoint. Trials whose loss is
@@ -53,7 +54,8 @@ pub struct SweepArgs {
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     trials: usize,
     /// Successive halving instead: EPOCHS:TRIALS,... trains that many trials to that many epochs, then the best of them on. 10:60,50:10,500:1
-    /// trains 60 trials to 10 epochs, the best 10 of these to 50, and the best of those to 500; 0.1:60 would train them on a tenth of the samples
+    /// trains 60 trials to 10 epochs, the best 10 of these to 50, and the best of those to 500; 0.1:60 would train them on a tenth of the samples.
+    /// best.toml trains whole epochs
     #[arg(long, value_name = "EPOCHS:TRIALS,...", conflicts_with = "trials")]
     rungs: Option<Rungs>,
     /// What the values are drawn from: the same seed draws the same, and a trial's values do not depend on how many there are
@@ -151,6 +153,7 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     /// Trains the trials of rung `rung` to its end.
     fn climb(&mut self, children: &mut Children, rung: usize) -> Result<()> {
+        self.free_room(rung);
         let pending = self.results.pending(rung);
         let total = pending.len();
         if total > 0 && self.rungs.0.len() > 1 {
@@ -206,6 +209,7 @@ impl Sweep<'_> {
             Some(ending) => trial.ending = Some(ending),
             None => trial.rungs.extend(reached),
         })?;
+        self.free_room(rung);
         let trial = &self.results.trials()[trial];
         let how = match (&trial.ending, trial.rungs.get(rung)) {
             (Some(Ending::Failed { reason }), _) => format!("failed: {reason}"),
@@ -215,6 +219,11 @@ impl Sweep<'_> {
         };
         say(format_args!("trial {:3} of {}  {how}  ({})", trial.number, self.results.trials().len(), describe(trial)));
         Ok(())
+    }
+
+    /// Removes the checkpoints of trials that end for good: dozens of a network of ImageNet's size would fill a disk.
+    fn free_room(&self, rung: usize) {
+        self.results.given_up(rung).into_iter().for_each(|trial| Checkpoints::of(&self.folder.trial(trial)).remove_all());
     }
 
     /// Chooses the best, evaluates it on the test set, and reports.
@@ -229,6 +238,8 @@ impl Sweep<'_> {
         let mut config = self.configuration(&self.results.trials()[best].values)?;
         if let Some(epochs) = self.rungs.0.last().and_then(|rung| rung.epochs) {
             epochs.give(&mut config, self.samples);
+            // Who trains it longer gives epochs, and steps would end them early.
+            config.training.max_steps = None;
         }
         let run = self.folder.trial(best);
         if config.data.test.is_some() && self.results.trials()[best].test.is_none() {

@@ -230,6 +230,14 @@ impl Results {
         passed.into_iter().map(|trial| trial.number).collect()
     }
 
+    /// Trials that end for good, as far as rung `rung` tells by now: those that too many others beat, and those that diverged.
+    pub fn given_up(&self, rung: usize) -> Vec<usize> {
+        let going_on = self.rungs.0.get(rung + 1).map_or(1, |next| next.trials);
+        let diverged = self.trials.iter().filter(|trial| matches!(trial.ending, Some(Ending::Diverged { .. })));
+        let diverged = diverged.map(|trial| trial.number);
+        self.ranking(rung).into_iter().skip(going_on).chain(diverged).collect()
+    }
+
     /// Trials of rung `rung` that are still to be trained to its end, in the order of their numbers.
     pub fn pending(&self, rung: usize) -> Vec<usize> {
         let mut members = match rung {
@@ -265,12 +273,15 @@ mod tests {
             results.change(number, |trial| trial.rungs.push(reached(1, error, loss))).unwrap();
         }
         assert_eq!(results.pending(0), [4]);
+        // Whatever trial 4 will do, two have done better than these.
+        assert_eq!(results.given_up(0), [1, 0]);
         results
             .change(4, |trial| trial.ending = Some(Ending::Diverged { epochs: Epochs(1.0), before: Some(reached(1, 0.0, 0.0)) }))
             .unwrap();
         // The error, then the loss, then the number; one that diverged does not go on, however well it did.
         assert_eq!(results.ranking(0), [2, 3, 1, 0]);
         assert_eq!((results.pending(0).len(), results.pending(1)), (0, vec![2, 3]));
+        assert_eq!((results.given_up(0), results.given_up(1)), (vec![1, 0, 4], vec![4]));
         results.change(3, |trial| trial.rungs.push(reached(2, 0.1, 0.5))).unwrap();
         assert_eq!(results.pending(1), [2]);
         results.change(2, |trial| trial.ending = Some(Ending::Failed { reason: "killed".into() })).unwrap();

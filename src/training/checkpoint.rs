@@ -156,11 +156,26 @@ impl Checkpoints {
     /// Removes all but the newest `keep` checkpoints, that of step 0, and those of steps `kept`. What cannot be removed, for instance
     /// because somebody reads it over NFS, stays until the next time: some files too many are no reason to end a run.
     pub fn prune(&self, keep: usize, kept: &[u64]) {
+        self.remove_steps(|mut steps| {
+            steps.retain(|step| *step > 0);
+            steps.truncate(steps.len().saturating_sub(keep));
+            steps.retain(|step| !kept.contains(step));
+            steps
+        });
+    }
+
+    /// Removes all of them, where there is a run at all. What cannot be removed stays.
+    pub fn remove_all(&self) {
+        if self.run.exists() {
+            self.remove_steps(|steps| steps);
+        }
+    }
+
+    /// Removes those of the steps that there are which `unwanted` picks.
+    fn remove_steps(&self, unwanted: impl Fn(Vec<u64>) -> Vec<u64>) {
         let set_aside = || {
-            let steps = self.steps()?;
-            let later: Vec<u64> = steps.into_iter().filter(|step| *step > 0).collect();
-            later[..later.len().saturating_sub(keep)].iter().filter(|step| !kept.contains(step)).try_for_each(|step| {
-                let folder = self.folder(*step);
+            unwanted(self.steps()?).into_iter().try_for_each(|step| {
+                let folder = self.folder(step);
                 std::fs::rename(&folder, self.run.join(format!("{REMOVED}{step:08}")))
                     .with_context(|| format!("{} cannot be removed", folder.display()))
             })
@@ -324,5 +339,7 @@ mod tests {
         assert!(run.path().join("damaged-123456789").exists());
         let error = checkpoints.verified(5).unwrap_err().to_string();
         assert!(error.contains("no checkpoint of step 5; there are: 0, 30"), "{error}");
+        checkpoints.remove_all();
+        assert!(checkpoints.steps().unwrap().is_empty() && !run.path().join("removed-00000030").exists());
     }
 }

@@ -144,11 +144,26 @@ fn successive_halving_goes_on_with_the_best() {
         let ((epochs, steps), status) = ([(0.5, 6), (3.0, 33), (5.0, 55)][rung], if rung == 2 { "done" } else { "stopped" });
         let line = &found[&trial];
         assert_eq!((line["epochs"].as_f64(), &line["status"]), (Some(epochs), &status.into()), "{line}");
-        let last = site.checkpoint_names(&format!("sweep/trials/{trial:03}")).pop().unwrap();
-        assert_eq!(last, format!("{steps:08}"), "trained no further than its rung");
+        let run = format!("sweep/trials/{trial:03}");
+        assert_eq!(site.metrics(&run).last().unwrap()["step"], steps, "trained no further than its rung");
+        // Only of the best can anything still be wanted.
+        let last = site.checkpoint_names(&run).pop();
+        assert_eq!(last, (rung == 2).then(|| format!("{steps:08}")));
     }
+    let loser = format!("sweep/trials/{:03}", second[1]);
+    site.succeed(1, &["train", &loser, "--out", "again"]);
+    assert_eq!(site.metrics("again").last(), site.metrics(&loser).last());
     let best = std::fs::read_to_string(site.path("sweep/best.toml")).unwrap();
     assert!(best.contains("\nepochs = 5\n") && !best.contains("max_steps"), "{best}");
+}
+
+#[test]
+fn the_best_of_parts_of_an_epoch_trains_whole_ones() {
+    let site = Site::new();
+    let config = configure(&site);
+    site.succeed(1, &["sweep", &config, "--out", "sweep", "--rungs", "0.5:2"]);
+    site.succeed(1, &["train", "sweep/best.toml", "--out", "run", "training.epochs=2"]);
+    assert_eq!(site.metrics("run").last().unwrap()["step"], 22);
 }
 
 #[test]
