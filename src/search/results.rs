@@ -230,12 +230,14 @@ impl Results {
         passed.into_iter().map(|trial| trial.number).collect()
     }
 
-    /// Trials that end for good, as far as rung `rung` tells by now: those that too many others beat, and those that diverged.
+    /// Trials that end for good, as far as rung `rung` tells by now: those that too many others beat, and those that diverged. One that has
+    /// gone on is none of them, though another that failed at first may take its place in this rung later.
     pub fn given_up(&self, rung: usize) -> Vec<usize> {
         let going_on = self.rungs.0.get(rung + 1).map_or(1, |next| next.trials);
+        let gone_on = |trial: &usize| self.trials[*trial].passed(rung + 1);
         let diverged = self.trials.iter().filter(|trial| matches!(trial.ending, Some(Ending::Diverged { .. })));
         let diverged = diverged.map(|trial| trial.number);
-        self.ranking(rung).into_iter().skip(going_on).chain(diverged).collect()
+        self.ranking(rung).into_iter().skip(going_on).filter(|trial| !gone_on(trial)).chain(diverged).collect()
     }
 
     /// Trials of rung `rung` that are still to be trained to its end, in the order of their numbers.
@@ -286,6 +288,10 @@ mod tests {
         assert_eq!(results.pending(1), [2]);
         results.change(2, |trial| trial.ending = Some(Ending::Failed { reason: "killed".into() })).unwrap();
         assert_eq!((results.pending(1).len(), results.pending(2)), (0, vec![3]));
+        // Had trial 0 been tried again, and done better in the first rung, trial 3 would still be ahead in the second.
+        results.change(0, |trial| trial.rungs[0] = reached(1, 0.0, 0.1)).unwrap();
+        assert_eq!((results.ranking(0), results.given_up(0)), (vec![0, 2, 3, 1], vec![1, 4]));
+        results.change(0, |trial| trial.rungs[0] = reached(1, 0.5, 1.0)).unwrap();
         let status: Vec<&str> = results.trials().iter().map(|trial| trial.status(&rungs)).collect();
         assert_eq!(status, ["stopped", "stopped", "failed", "stopped", "diverged"]);
 
