@@ -14,14 +14,14 @@ pub mod settings;
 #[cfg(feature = "torch")]
 pub mod torch;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 pub use measure::{Measure, Of};
 pub use normalization::{ByChannel, Normalized, Normalizes};
 pub use pixels::Pixels;
 
-pub use crate::network::Nonlinearity;
 use crate::network::{MapId, Shape};
+pub use crate::network::{Nonlinearity, Part};
 
 /// An activity, target, or error of the current batch, owned by the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +55,22 @@ pub struct Batch<'a> {
     pub step: u64,
 }
 
+impl Batch<'_> {
+    /// # Errors
+    /// Where it is not of so many samples at most, each of `shape`.
+    pub fn check(&self, shape: Shape, capacity: usize) -> Result<()> {
+        // Where a network reads images as one line, its channels are all that they have.
+        let scaled = match self.pixels {
+            Pixels::Floats(_) => true,
+            Pixels::Bytes { scale, shift, .. } => scale.len() == shift.len() && shape.channels.is_multiple_of(scale.len()),
+        };
+        let (samples, values) = (self.samples, self.pixels.len());
+        let fits = samples <= capacity && values == samples * shape.units() && self.labels.len() <= samples && scaled;
+        ensure!(fits, "a batch of {samples} samples and {values} values does not fit {shape}");
+        Ok(())
+    }
+}
+
 /// What becomes of a parameter `w` at one step, given its gradient `g`, which is `scale` times the sum over the global batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerStep {
@@ -85,19 +101,17 @@ impl Method {
     }
 }
 
-/// Weight or bias of a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    Weight,
-    Bias,
-}
-
 /// Parameters, or what their optimiser keeps for each of them: SGD its momentum as the first moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Buffer {
     Weights,
     FirstMoment,
     SecondMoment,
+}
+
+/// One checksum (FNV-1a) of those of parts, in their order.
+fn checksum(parts: impl IntoIterator<Item = u32>) -> u64 {
+    parts.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, part| (hash ^ u64::from(part)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The arithmetic of learning rules on one device.

@@ -14,6 +14,11 @@ pub fn pass(role: Role, transposed: bool) -> Doing {
     }
 }
 
+/// What an update of a map of this role is.
+pub fn update(role: Role) -> Doing {
+    if role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward }
+}
+
 /// Sums since the last reset.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Account {

@@ -368,9 +368,8 @@ fn check_finite(state: &dyn Backend, maps: &Maps, rule: &str, batch: &Batch) -> 
 
 /// The lowest layer with a parameter that is not finite, or what else it must be.
 fn first_not_finite(state: &dyn Backend, maps: &Maps, measure: Measure) -> String {
-    for (index, map) in maps.all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
-        let bias = (map.biases() > 0).then_some((&map.bias_name, Part::Bias));
-        for (name, part) in [(&map.weight.name, Part::Weight)].into_iter().chain(bias) {
+    for (index, map) in maps.all.iter().enumerate() {
+        for (part, name, _) in map.tensors() {
             let values = state.read_parameter(MapId(index), part, Buffer::Weights);
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return format!("{name} of layer {} holds {value}", map.layer);

@@ -142,11 +142,8 @@ struct Tensor {
 /// What is trained, and its values.
 fn parameters(engine: &Engine) -> Vec<(Tensor, Vec<f32>)> {
     let trained = engine.maps().all.iter().enumerate().filter(|(_, map)| map.trained());
-    let tensors = trained.flat_map(|(index, map)| {
-        let bias = (map.biases() > 0).then(|| (map.bias_name.clone(), Part::Bias));
-        let both = [(map.weight.name.clone(), Part::Weight)].into_iter().chain(bias);
-        both.map(move |(name, part)| Tensor { name, map: MapId(index), part })
-    });
+    let tensors = trained
+        .flat_map(|(index, map)| map.tensors().map(move |(part, name, _)| Tensor { name: name.to_owned(), map: MapId(index), part }));
     tensors
         .map(|tensor| {
             let values = engine.read(tensor.map, tensor.part, Buffer::Weights);

@@ -1,5 +1,7 @@
 //! A map: an affine function with a sparsity, with the shapes, fans and names in checkpoints of its weights. One constructor for each role.
 
+use anyhow::{Result, ensure};
+
 use super::{Connectivity, Fields, Interchange, Layer, LayerSpec, Nonlinearity, Plasticity, Shape};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +35,13 @@ pub enum Bias {
     PerUnit,
     /// Shared by all positions (conv).
     PerChannel,
+}
+
+/// Weight or bias of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Weight,
+    Bias,
 }
 
 /// What becomes of a window without weights, channel by channel. Outside of the image there is nothing to take.
@@ -78,17 +87,49 @@ impl Map {
         }
     }
 
-    pub fn biases(&self) -> usize {
+    /// Positions of the destination that have a bias of their own: 0 without bias, 1 where all share it.
+    pub fn bias_positions(&self) -> usize {
         match self.bias {
             Bias::None => 0,
-            Bias::PerUnit => self.destination.units(),
-            Bias::PerChannel => self.destination.channels,
+            Bias::PerUnit => self.destination.positions(),
+            Bias::PerChannel => 1,
+        }
+    }
+
+    pub fn elements(&self, part: Part) -> usize {
+        match part {
+            Part::Weight => self.connectivity.weights(),
+            Part::Bias => self.bias_positions() * self.destination.channels,
         }
     }
 
     /// Weights and biases.
     pub fn parameters(&self) -> usize {
-        self.connectivity.weights() + self.biases()
+        self.elements(Part::Weight) + self.elements(Part::Bias)
+    }
+
+    /// What a checkpoint holds of it, with names and shapes: the weight, where it has any, and then the bias.
+    pub fn tensors(&self) -> impl Iterator<Item = (Part, &str, &[usize])> {
+        let weight = (Part::Weight, self.weight.name.as_str(), self.weight.shape.as_slice());
+        let bias = (Part::Bias, self.bias_name.as_str(), self.bias_shape.as_slice());
+        [weight, bias].into_iter().filter(|(part, ..)| self.elements(*part) > 0)
+    }
+
+    /// # Errors
+    /// Where its gradient is no outer product of factors of these shapes.
+    pub fn check_factors(&self, pre: Shape, post: Shape) -> Result<()> {
+        let fits = pre.lies_as(self.source) && post.lies_as(self.destination);
+        ensure!(fits, "the factors of an update do not fit {}", self.weight.name);
+        Ok(())
+    }
+
+    /// # Errors
+    /// Where `values` are not as many as `part` has elements.
+    pub fn check(&self, part: Part, values: &[f32]) -> Result<()> {
+        let name = if part == Part::Weight { &self.weight.name } else { &self.bias_name };
+        let (found, expected) = (values.len(), self.elements(part));
+        ensure!(found == expected, "{name} has {found} values where {expected} are needed");
+        Ok(())
     }
 
     /// Bound of the uniform initialisation (Glorot & Bengio): sqrt(6 / (fan_in + fan_out)).

@@ -1,8 +1,8 @@
 //! What a network is: shapes, layers, and the maps between activities that a learning rule needs.
 //!
 //! Every layer kind is described by one structure, its [`Connectivity`]: which source position reaches which destination position through
-//! which block of weights. A dense layer has one destination, a local layer one block per link, a convolution shares its blocks. Nothing
-//! above this module asks for a layer's kind.
+//! which block of weights. A dense layer has one destination, a local layer one block per link, a convolution shares its blocks. No
+//! backend, rule or exchange asks for a layer's kind.
 
 mod connectivity;
 mod interchange;
@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 
 pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
-pub use map::{Bias, Group, Map, Pool, Role};
+pub use map::{Bias, Group, Map, Part, Pool, Role};
 pub use maps::{MapId, Maps};
 pub use needs::{Feedback, Fields, Inverses, Magnitude, Needs, Plasticity};
 pub use nonlinearity::Nonlinearity;
@@ -42,6 +42,11 @@ impl Shape {
 
     pub fn units(self) -> usize {
         self.positions() * self.channels
+    }
+
+    /// Whether values of this shape lie in memory as those of the other do.
+    pub fn lies_as(self, other: Shape) -> bool {
+        (self.positions(), self.channels) == (other.positions(), other.channels)
     }
 }
 

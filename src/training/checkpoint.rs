@@ -260,14 +260,10 @@ fn optimizer_tensors(engine: &Engine) -> Vec<Tensor> {
 
 fn tensors(maps: &Maps, buffer: Buffer, prefix: &str, wanted: impl Fn(&crate::network::Map) -> bool) -> Vec<Tensor> {
     let mut all = Vec::new();
-    for (index, map) in maps.all.iter().enumerate().filter(|(_, map)| map.parameters() > 0 && wanted(map)) {
-        let mut add = |name: &str, shape: &[usize], part| {
+    for (index, map) in maps.all.iter().enumerate().filter(|(_, map)| wanted(map)) {
+        for (part, name, shape) in map.tensors() {
             let entry = Entry { name: format!("{prefix}{name}"), shape: shape.to_vec() };
             all.push(Tensor { entry, map: MapId(index), part, buffer });
-        };
-        add(&map.weight.name, &map.weight.shape, Part::Weight);
-        if map.biases() > 0 {
-            add(&map.bias_name, &map.bias_shape, Part::Bias);
         }
     }
     all

@@ -19,15 +19,8 @@ fn every_map() -> Vec<[String; 2]> {
 #[test]
 fn tensors_have_the_documented_shapes() {
     let shapes = |learner: &Learner| {
-        let maps = &learner.engine.maps().all;
-        let mut shapes = Vec::new();
-        for map in maps {
-            shapes.push((map.weight.name.clone(), map.weight.shape.clone()));
-            if map.biases() > 0 {
-                shapes.push((map.bias_name.clone(), map.bias_shape.clone()));
-            }
-        }
-        shapes
+        let maps = learner.engine.maps().all.iter();
+        maps.flat_map(|map| map.tensors().map(|(_, name, shape)| (name.to_owned(), shape.to_vec()))).collect::<Vec<_>>()
     };
     let of = |overrides: &[&str]| shapes(&learner(overrides));
     let expect = |found: Vec<(String, Vec<usize>)>, expected: &[(&str, &[usize])]| {

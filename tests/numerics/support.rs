@@ -176,14 +176,8 @@ impl Learner {
 
     /// Every tensor by its name in checkpoints: maps in order, weight before bias.
     pub fn tensors(&self) -> Vec<(String, MapId, Part)> {
-        let mut tensors = Vec::new();
-        for (index, map) in self.engine.maps().all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
-            tensors.push((map.weight.name.clone(), MapId(index), Part::Weight));
-            if map.biases() > 0 {
-                tensors.push((map.bias_name.clone(), MapId(index), Part::Bias));
-            }
-        }
-        tensors
+        let maps = self.engine.maps().all.iter().enumerate();
+        maps.flat_map(|(index, map)| map.tensors().map(move |(part, name, _)| (name.to_owned(), MapId(index), part))).collect()
     }
 
     fn find(&self, name: &str) -> (MapId, Part) {

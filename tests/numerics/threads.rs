@@ -147,13 +147,10 @@ pub fn lonely(rank: usize, size: usize) -> Arc<dyn Transport> {
 /// Every tensor that a checkpoint holds.
 pub fn checkpointed(engine: &Engine) -> Vec<(MapId, Part, Buffer)> {
     let mut tensors = Vec::new();
-    for (index, map) in engine.maps().all.iter().enumerate().filter(|(_, map)| map.parameters() > 0) {
+    for (index, map) in engine.maps().all.iter().enumerate() {
         let buffers = [Buffer::Weights, Buffer::FirstMoment, Buffer::SecondMoment];
         for buffer in &buffers[..if map.trained() { 3 } else { 1 }] {
-            tensors.push((MapId(index), Part::Weight, *buffer));
-            if map.biases() > 0 {
-                tensors.push((MapId(index), Part::Bias, *buffer));
-            }
+            tensors.extend(map.tensors().map(|(part, ..)| (MapId(index), part, *buffer)));
         }
     }
     tensors

@@ -7,7 +7,7 @@
 use std::ptr::NonNull;
 
 use super::simd::LANES;
-use crate::network::{Bias, Map};
+use crate::network::Map;
 
 /// Elements between the samples of an activity with `channels` channels: whole vectors, and not a power of two of cache lines, whose rows
 /// would all fall into a few sets of the cache.
@@ -35,11 +35,7 @@ impl ParameterSpan {
     pub fn new(map: &Map, start: usize) -> ParameterSpan {
         let connectivity = &map.connectivity;
         let panels = connectivity.columns.div_ceil(LANES);
-        let bias_positions = match map.bias {
-            Bias::None => 0,
-            Bias::PerUnit => connectivity.destinations,
-            Bias::PerChannel => 1,
-        };
+        let bias_positions = map.bias_positions();
         let blocks = if connectivity.weighted { connectivity.blocks } else { 0 };
         let bias = start + blocks * panels * connectivity.rows * LANES;
         ParameterSpan {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::apply::{self, Job, Pass};
 use super::elementwise::{
@@ -275,10 +275,7 @@ impl Backend for CpuBackend {
         let started = Instant::now();
         let _span = span(Doing::Input, None);
         let slot = self.place(self.input());
-        let units = slot.shape.units();
-        if batch.samples > self.capacity || batch.pixels.len() != batch.samples * units {
-            bail!("a batch of {} samples and {} values does not fit {}", batch.samples, batch.pixels.len(), slot.shape);
-        }
+        batch.check(slot.shape, self.capacity)?;
         self.batch = batch.samples;
         self.first = batch.first;
         self.step = batch.step;

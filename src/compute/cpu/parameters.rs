@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::memory::{Arena, ParameterSpan};
 use super::noise::Uniform;
 use super::pool::Pool;
 use super::simd::{Isa, LANES};
-use crate::compute::{Buffer, Part};
+use crate::compute::{Buffer, Part, checksum};
 use crate::network::{Magnitude, MapId, Maps, Plasticity};
 
 /// The arenas of one replica. Moments have the layout of the weights of trained maps, which come first.
@@ -137,7 +137,7 @@ impl Parameters {
 
     /// A tensor in its interchange layout.
     pub fn read(&self, maps: &Maps, id: MapId, part: Part, buffer: Buffer, pool: &Pool) -> Vec<f32> {
-        let mut out = vec![0.0f32; length(maps, id, part)];
+        let mut out = vec![0.0f32; maps.get(id).elements(part)];
         let to = Shared(out.as_mut_ptr());
         let arena = Shared(self.arena(buffer).at(0));
         // SAFETY: `each` gives places of the arena and of a tensor of this length, every one once.
@@ -147,12 +147,7 @@ impl Parameters {
 
     /// Replaces a tensor by `values` in its interchange layout.
     pub fn write(&self, maps: &Maps, id: MapId, part: Part, buffer: Buffer, values: &[f32], pool: &Pool) -> Result<()> {
-        let expected = length(maps, id, part);
-        if values.len() != expected {
-            let map = maps.get(id);
-            let name = if part == Part::Weight { &map.weight.name } else { &map.bias_name };
-            bail!("{name} has {} values where {expected} are needed", values.len());
-        }
+        maps.get(id).check(part, values)?;
         let arena = Shared(self.arena(buffer).at(0));
         // SAFETY: `each` gives places of the arena, every one once.
         self.each(maps, id, part, pool, |ours, theirs| unsafe { *arena.at(ours) = values[theirs] });
@@ -204,16 +199,7 @@ impl Parameters {
             let values = unsafe { std::slice::from_raw_parts(weights.at(from), PART.min(len - from)) };
             parts[part].store(crc32fast::hash(bytemuck::cast_slice(values)), std::sync::atomic::Ordering::Relaxed);
         });
-        // FNV-1a over the parts, in order.
-        parts.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, part| (hash ^ u64::from(part.into_inner())).wrapping_mul(0x0100_0000_01b3))
-    }
-}
-
-fn length(maps: &Maps, id: MapId, part: Part) -> usize {
-    let map = maps.get(id);
-    match part {
-        Part::Weight => map.connectivity.weights(),
-        Part::Bias => map.biases(),
+        checksum(parts.into_iter().map(|part| part.into_inner()))
     }
 }
 

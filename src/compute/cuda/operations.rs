@@ -1,6 +1,6 @@
 //! The operations of [`Backend`] on a GPU: what each launches.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::backend::CudaBackend;
 use super::gpu::Address;
@@ -10,7 +10,7 @@ use super::kernels::launches::{self, Launch};
 use super::kernels::tables::Input;
 use super::marks::Work;
 use crate::compute::cpu::Place;
-use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part, Pixels};
+use crate::compute::{Activity, Backend, Batch, Buffer, Measure, Nonlinearity, Part};
 use crate::network::{MapId, Output, Shape};
 use crate::observe::{Doing, span};
 
@@ -279,17 +279,7 @@ impl Backend for CudaBackend {
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
-        let shape = self.slots[0].shape;
-        // Where a network reads images as one line, its channels are all that they have.
-        let scaled = match batch.pixels {
-            Pixels::Floats(_) => true,
-            Pixels::Bytes { scale, shift, .. } => scale.len() == shift.len() && shape.channels.is_multiple_of(scale.len()),
-        };
-        let fits = batch.samples <= self.capacity
-            && batch.pixels.len() == batch.samples * shape.units()
-            && batch.labels.len() <= batch.samples
-            && scaled;
-        ensure!(fits, "a batch of {} samples and {} values does not fit {shape}", batch.samples, batch.pixels.len());
+        batch.check(self.slots[0].shape, self.capacity)?;
         self.failed.take().map_or(Ok(()), Err)?;
         let _span = span(Doing::Input, None);
         self.batch = batch.samples;

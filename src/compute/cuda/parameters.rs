@@ -7,13 +7,13 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::kernels::launches::in_fours;
 use super::pool::{Place, Pool};
 use crate::compute::cpu::uniforms;
 use crate::compute::{Buffer, Part};
-use crate::network::{Bias, Map};
+use crate::network::Map;
 
 /// Parts begin on whole lines of memory.
 const ALIGNMENT: usize = 64;
@@ -60,11 +60,7 @@ impl Parameters {
     pub fn new(map: &Map, moments: usize, part: usize, parts: usize, pool: &mut Pool) -> Parameters {
         let connectivity = &map.connectivity;
         let columns = in_fours(connectivity.columns);
-        let bias_positions = match map.bias {
-            Bias::None => 0,
-            Bias::PerUnit => connectivity.destinations,
-            Bias::PerChannel => 1,
-        };
+        let bias_positions = map.bias_positions();
         let weights = if connectivity.weighted { connectivity.blocks * connectivity.rows * columns } else { 0 };
         let piece = |start, len| Piece::new(start, len, part, parts);
         let of_weights = piece(0, weights);
@@ -116,16 +112,14 @@ impl Parameters {
 
     /// A tensor in its interchange layout, of the whole buffer.
     pub fn read(&self, map: &Map, part: Part, whole: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; length(map, part)];
+        let mut out = vec![0.0; map.elements(part)];
         self.each(map, part, |ours, theirs| out[theirs] = whole[ours]);
         out
     }
 
     /// Replaces a tensor of the whole buffer by `values` in interchange layout.
     pub fn write(&self, map: &Map, part: Part, whole: &mut [f32], values: &[f32]) -> Result<()> {
-        let expected = length(map, part);
-        let name = if part == Part::Weight { &map.weight.name } else { &map.bias_name };
-        ensure!(values.len() == expected, "{name} has {} values where {expected} are needed", values.len());
+        map.check(part, values)?;
         self.each(map, part, |ours, theirs| whole[ours] = values[theirs]);
         Ok(())
     }
@@ -155,11 +149,4 @@ impl Parameters {
 pub fn bytes(map: &Map, moments: usize, parts: usize) -> [u64; 2] {
     let parameters = Parameters::new(map, moments, 0, parts, &mut Pool::default());
     [parameters.values.bytes, parameters.first.bytes + parameters.second.bytes].map(|bytes| bytes as u64)
-}
-
-fn length(map: &Map, part: Part) -> usize {
-    match part {
-        Part::Weight => map.connectivity.weights(),
-        Part::Bias => map.biases(),
-    }
 }

@@ -9,7 +9,7 @@ use super::backend::CudaBackend;
 use super::gpu::Address;
 use super::kernels::arguments as c;
 use super::marks::Work;
-use crate::compute::{Activity, Batch, Buffer, Measure, OptimizerStep, Part, Pixels};
+use crate::compute::{self, Activity, Batch, Buffer, Measure, OptimizerStep, Part, Pixels};
 use crate::network::MapId;
 use crate::observe::Doing;
 
@@ -203,10 +203,8 @@ impl CudaBackend {
 
     /// A checksum of all parameters, the same for equal parameters on every rank.
     pub fn checksum(&self) -> u64 {
-        (0..self.parameters.len()).fold(0xcbf2_9ce4_8422_2325u64, |hash, map| {
-            let values = self.part(MapId(map), Buffer::Weights);
-            (hash ^ u64::from(crc32fast::hash(bytemuck::cast_slice(&values)))).wrapping_mul(0x0100_0000_01b3)
-        })
+        let values = |map| self.part(MapId(map), Buffer::Weights);
+        compute::checksum((0..self.parameters.len()).map(|map| crc32fast::hash(bytemuck::cast_slice(&values(map)))))
     }
 
     pub fn parameters_at(&self, map: MapId) -> Address {

@@ -11,8 +11,9 @@ use super::marks::Work;
 use super::parameters::Parameters;
 use super::tables::Pass;
 use crate::compute::cpu::stream_of_weights;
+use crate::compute::profile;
 use crate::compute::{Activity, Method, OptimizerStep, Update};
-use crate::network::{Magnitude, MapId, Plasticity, Role};
+use crate::network::{Magnitude, MapId, Plasticity};
 use crate::observe::Doing;
 
 impl From<OptimizerStep> for c::Optimiser {
@@ -61,7 +62,7 @@ impl CudaBackend {
             self.keep_gradients(update.map, number + 1);
         }
         let samples = self.batch * if self.gathers(update.map) { self.size } else { 1 };
-        let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
+        let doing = profile::update(map.role);
         let factors = samples * (map.source.units() + map.destination.units());
         let parameters = &self.parameters[update.map.0];
         // Parameters and moments are read and written, or the gradient is written.
@@ -209,7 +210,7 @@ impl CudaBackend {
 
     fn work_of_optimiser(&self, id: MapId, floats: usize) -> Work {
         let map = self.maps.get(id);
-        let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
+        let doing = profile::update(map.role);
         let each = 4 + 8 * (1 + self.parameters[id.0].moments());
         Work::new(doing, Some(map.layer), 0.0, (each * floats) as f64)
     }

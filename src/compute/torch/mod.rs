@@ -34,7 +34,7 @@ use self::windows::Windows;
 use super::cuda::Gpu;
 use super::cuda::driver::Driver;
 use super::device::Device;
-use super::profile::Profile;
+use super::profile::{self, Profile};
 use super::settings::Precision;
 use super::{Activity, Buffer, Measure, Nonlinearity, OptimizerStep, Update};
 use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Role, Shape};
@@ -352,21 +352,14 @@ impl TorchBackend {
 
     fn cost_of_update(&self, id: MapId, samples: usize) -> (Doing, f64, f64) {
         let map = self.maps.get(id);
-        let doing = if map.role == Role::Inverse { Doing::UpdateInverse } else { Doing::UpdateForward };
         let factors = samples * (map.source.units() + map.destination.units());
-        (doing, samples as f64 * map.connectivity.operations(), 4.0 * (factors + map.parameters()) as f64)
+        (profile::update(map.role), samples as f64 * map.connectivity.operations(), 4.0 * (factors + map.parameters()) as f64)
     }
 
     /// The factors of an update, checked against its map.
     pub fn factors(&self, update: &Update) -> Result<(Tensor, Tensor)> {
         let map = self.maps.get(update.map);
-        let fits = |activity: Activity, shape: Shape| {
-            let own = self.slots[activity.0].shape;
-            (own.positions(), own.channels) == (shape.positions(), shape.channels)
-        };
-        if !fits(update.pre, map.source) || !fits(update.post, map.destination) {
-            return Err(anyhow!("the factors of an update do not fit {}", map.weight.name));
-        }
+        map.check_factors(self.slots[update.pre.0].shape, self.slots[update.post.0].shape)?;
         Ok((self.values(update.pre).shallow_clone(), self.values(update.post).shallow_clone()))
     }
 
@@ -382,11 +375,8 @@ impl TorchBackend {
 
     /// A checksum of all parameters, the same for equal parameters on every rank.
     pub fn checksum(&self) -> u64 {
-        let maps = (0..self.parameters.len()).map(MapId);
-        maps.fold(0xcbf2_9ce4_8422_2325u64, |hash, map| {
-            let values = self.here(map, to_host(self.flat(map)));
-            (hash ^ u64::from(crc32fast::hash(bytemuck::cast_slice(&values)))).wrapping_mul(0x0100_0000_01b3)
-        })
+        let values = |map| self.here(map, to_host(self.flat(map)));
+        super::checksum((0..self.parameters.len()).map(|map| crc32fast::hash(bytemuck::cast_slice(&values(MapId(map))))))
     }
 
     /// What came from the device, which fails only where the device itself does.

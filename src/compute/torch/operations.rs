@@ -1,6 +1,6 @@
 //! The operations of [`Backend`] on tensors.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tch::{Kind, TchError, Tensor};
 
 use super::{GELU, Slot, TorchBackend, explained, through, to_host};
@@ -242,9 +242,7 @@ impl Backend for TorchBackend {
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         let shape = self.slots[0].shape;
-        if batch.samples > self.capacity || batch.pixels.len() != batch.samples * shape.units() {
-            bail!("a batch of {} samples and {} values does not fit {shape}", batch.samples, batch.pixels.len());
-        }
+        batch.check(shape, self.capacity)?;
         (self.batch, self.first, self.step) = (batch.samples, batch.first, batch.step);
         self.failed.take().map_or(Ok(()), |error| Err(explained(error)))?;
         let labels: Vec<i64> = batch.labels.iter().map(|label| i64::from(*label)).collect();

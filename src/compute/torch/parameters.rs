@@ -5,13 +5,13 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::windows::Windows;
 use crate::compute::cpu::uniforms;
 use crate::compute::{Buffer, Part};
-use crate::network::{Bias, Map};
+use crate::network::Map;
 
 /// Parts begin on whole lines of memory.
 const ALIGNMENT: usize = 64;
@@ -31,7 +31,7 @@ pub struct Parameters {
 impl Parameters {
     /// Zero parameters of `map`, of whose `parts` equal parts this rank owns number `part`.
     pub fn new(map: &Map, part: usize, parts: usize, device: Device) -> Result<Parameters, TchError> {
-        let (weights, biases) = (map.connectivity.weights(), map.biases());
+        let [weights, biases] = [Part::Weight, Part::Bias].map(|part| map.elements(part));
         let each = (weights + biases).div_ceil(parts * ALIGNMENT) * ALIGNMENT;
         let zeros = |len: usize| Tensor::f_zeros([len as i64], (Kind::Float, device));
         let moments = if map.trained() { each } else { 0 };
@@ -51,13 +51,11 @@ impl Parameters {
 
     /// The biases within `flat`, [positions or 1, 1, channels], where the map has any.
     pub fn biases(&self, flat: &Tensor, map: &Map) -> Result<Option<Tensor>, TchError> {
-        let positions = match map.bias {
-            Bias::None => return Ok(None),
-            Bias::PerUnit => map.destination.positions(),
-            Bias::PerChannel => 1,
-        };
+        if self.biases == 0 {
+            return Ok(None);
+        }
         let biases = flat.f_narrow(0, self.weights as i64, self.biases as i64)?;
-        Ok(Some(biases.f_view([positions as i64, 1, -1])?))
+        Ok(Some(biases.f_view([map.bias_positions() as i64, 1, -1])?))
     }
 
     /// Glorot uniform weights and zero biases: the numbers that the CPU draws for map number `index` at time `draw`.
@@ -98,10 +96,7 @@ impl Parameters {
 
     /// Replaces a tensor of the whole buffer `flat` by `values` in interchange layout.
     pub fn write(&self, map: &Map, windows: &Windows, part: Part, flat: &Tensor, values: &[f32]) -> Result<()> {
-        let expected = if part == Part::Weight { self.weights } else { self.biases };
-        if values.len() != expected {
-            bail!("{} has {} values where {expected} are needed", map.weight.name, values.len());
-        }
+        map.check(part, values)?;
         let given = Tensor::f_from_slice(values)?.f_to_device(flat.device())?;
         match part {
             Part::Bias => flat.f_narrow(0, self.weights as i64, self.biases as i64)?.f_copy_(&given)?,

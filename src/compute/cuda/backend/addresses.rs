@@ -1,6 +1,6 @@
 //! Where things are on the GPU; somewhere, before there is memory.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::{CudaBackend, Places, SOMEWHERE};
 use crate::compute::cuda::gpu::Address;
@@ -151,15 +151,13 @@ impl CudaBackend {
     }
 
     pub(in crate::compute::cuda) fn holds(&self, activity: Activity, shape: Shape) -> bool {
-        let own = self.slots[activity.0].shape;
-        (own.positions(), own.channels) == (shape.positions(), shape.channels)
+        self.slots[activity.0].shape.lies_as(shape)
     }
 
     /// Checks an update's factors, and plans for what ranks gather.
     pub(in crate::compute::cuda) fn take_factors(&mut self, update: &Update) -> Result<()> {
         let map = self.maps.get(update.map);
-        let fits = self.holds(update.pre, map.source) && self.holds(update.post, map.destination);
-        ensure!(fits, "the factors of an update do not fit {}", map.weight.name);
+        map.check_factors(self.slots[update.pre.0].shape, self.slots[update.post.0].shape)?;
         if update.map != self.maps.forward[0] {
             self.read_plainly(update.pre);
         }
