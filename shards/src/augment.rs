@@ -77,7 +77,7 @@ impl Augmentation {
         };
         ensure!(height > 0 && width > 0, "crop is [{height}, {width}]; both must be at least 1");
         if let Some(frame) = frame {
-            self.check_fits(frame[0], frame[1], [height, width])?;
+            self.check_fits(frame[0], frame[1], [height, width], true)?;
         }
         Ok([height, width, channels])
     }
@@ -96,7 +96,7 @@ impl Augmentation {
     /// Where the crop does not fit the frame.
     pub fn draw(&self, key: AugmentKey, height: usize, width: usize, training: bool) -> Result<View> {
         let [crop_height, crop_width] = self.crop.unwrap_or([height, width]);
-        self.check_fits(height, width, [crop_height, crop_width])?;
+        self.check_fits(height, width, [crop_height, crop_width], training)?;
         let centre = View {
             top: centred(height, crop_height),
             left: centred(width, crop_width),
@@ -171,10 +171,10 @@ impl Augmentation {
         }
     }
 
-    fn check_fits(&self, height: usize, width: usize, crop: [usize; 2]) -> Result<()> {
+    fn check_fits(&self, height: usize, width: usize, crop: [usize; 2], training: bool) -> Result<()> {
         let [crop_height, crop_width] = crop;
         ensure!(self.padding <= MAX_SIDE as usize, "crop_padding is {}, at most {MAX_SIDE} is possible", self.padding);
-        let resized = self.random_resized_crop;
+        let resized = training && self.random_resized_crop;
         let room = if self.random_crop { 2 * self.padding } else { 0 };
         ensure!(
             resized || (crop_height <= height + room && crop_width <= width + room),

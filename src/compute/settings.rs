@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::Role;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceChoice {
@@ -16,6 +18,14 @@ pub enum Precision {
     F32,
     Tf32,
     Bf16,
+}
+
+impl Precision {
+    /// Of the products of passes over maps of this role. A target is told from its activity by the difference of an inverse's values at two
+    /// activities that are near each other, and ever nearer as a network learns: of factors with fewer bits nothing would be left.
+    pub fn of_passes(self, role: Role) -> Precision {
+        if role == Role::Inverse { Precision::F32 } else { self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -304,7 +304,7 @@ settings! {
         threads_per_rank: usize, Kind::Count(1024), Is("0"), Speed,
             "threads that compute; 0: this rank's share of the CPUs";
         precision: Precision, Kind::Choice(names_of::<Precision>), Is("\"f32\""), Course,
-            "of products; \"tf32\" and \"bf16\" on GPUs";
+            "of products, but those of passes through inverses, whose differences make targets; \"tf32\" and \"bf16\" on GPUs";
         stall_timeout: f64, Kind::Number(POSITIVE_SPAN), Is("300.0"), Watching,
             "seconds without progress after which the job is ended";
         verify_every_steps: u64, Kind::Whole(0), Is("0"), Watching,

@@ -256,7 +256,8 @@ fn input_shape(augmentation: &Augmentation, shards: &Dataset, key: &str) -> Resu
     };
     let room = if augmentation.random_crop { 2 * augmentation.padding } else { 0 };
     let [least_height, least_width] = smallest_frame(shards)?;
-    if !augmentation.random_resized_crop && (height > least_height + room || width > least_width + room) {
+    // Of random_resized_crop too: evaluations see the centre of an image as it is.
+    if height > least_height + room || width > least_width + room {
         let padded = if room > 0 { format!(", padded by {} on each side", augmentation.padding) } else { String::new() };
         return Err(refuse(format!(
             "data.crop = [{height}, {width}] does not fit the images of {key} = {folder:?}: the smallest have {least_height} x \

@@ -36,6 +36,12 @@ pub struct WeightMirror {
 /// What belongs to a layer.
 struct Mirror {
     feedback: MapId,
+    /// Not for pools, which have nothing to learn, and keep which unit of a window the images made win.
+    lesson: Option<Lesson>,
+}
+
+#[derive(Clone, Copy)]
+struct Lesson {
     /// Deviation of the noise.
     sigma: f32,
     /// Zero: what the noise is added to.
@@ -51,16 +57,13 @@ impl WeightMirror {
     fn new(sigma: &ByLayer, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<WeightMirror> {
         let mirror = |index: usize| {
             let Layer { input, output, .. } = network.layers[index];
-            let [silence, noise, opposite] = [(); 3].map(|()| backend.activity(input));
             let feedback = maps.feedback[index].context("every layer but the first has feedback")?;
-            Ok(Mirror {
-                feedback,
-                sigma: sigma.at(index - 1) as f32,
-                silence,
-                noise,
-                opposite,
-                response: backend.activity_of(output, network.nonlinearity(index + 1)),
-            })
+            let lesson = maps.get(forward.maps[index]).pool.is_none().then(|| {
+                let [silence, noise, opposite] = [(); 3].map(|()| backend.activity(input));
+                let response = backend.activity_of(output, network.nonlinearity(index + 1));
+                Lesson { sigma: sigma.at(index - 1) as f32, silence, noise, opposite, response }
+            });
+            Ok(Mirror { feedback, lesson })
         };
         let mirrors = (1..network.depth()).map(mirror).collect::<Result<_>>()?;
         let errors = Errors::new(&forward, network, backend);
@@ -69,11 +72,12 @@ impl WeightMirror {
 
     /// Shows layer `index` noise, and lets its feedback learn from the answer.
     fn reflect(&self, step: &mut dyn Step, index: usize, mirror: &Mirror) {
+        let Some(Lesson { sigma, silence, noise, opposite, response }) = mirror.lesson else { return };
         let backend = step.backend();
-        backend.add_noise(mirror.silence, mirror.noise, mirror.sigma, index);
-        backend.add_noise(mirror.silence, mirror.opposite, -mirror.sigma, index);
-        backend.apply(self.forward.maps[index], &[(mirror.noise, mirror.response)]);
-        step.update(Update { map: mirror.feedback, pre: mirror.response, post: mirror.opposite });
+        backend.add_noise(silence, noise, sigma, index);
+        backend.add_noise(silence, opposite, -sigma, index);
+        backend.apply(self.forward.maps[index], &[(noise, response)]);
+        step.update(Update { map: mirror.feedback, pre: response, post: opposite });
     }
 }
 

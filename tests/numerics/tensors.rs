@@ -154,12 +154,29 @@ fn bf16_products_stay_near_float32() {
     let shared = r#"network.layers=[{ kind = "conv", kernel = 3, channels = 16, stride = 2 }, { kind = "dense", units = 30 }]"#;
     let devices = devices();
     for (layers, rule) in RULES.map(|rule| (spatial, rule)).into_iter().chain([(shared, "bp")]) {
-        let exact = rounded(layers, rule, "f32", Device::Cpu);
+        let exact = rounded(&[layers], rule, "f32", Device::Cpu);
         for device in &devices {
-            let ours = rounded(layers, rule, "bf16", *device);
+            let ours = rounded(&[layers], rule, "bf16", *device);
             for ((name, ours), (_, exact)) in ours.changes.iter().zip(&exact.changes) {
                 let found = distance(ours, exact);
                 assert!(found < 0.1 && found > 1e-4, "{rule}: {name} with bf16 products is {found:.1e} away, on {device:?}");
+            }
+        }
+    }
+}
+
+/// An activity and its target are as near each other here as they are in a network that has learnt.
+#[test]
+fn differences_of_inverses_outlive_bf16_products() {
+    let layers = r#"network.layers=[{ kind = "local", kernel = 3, channels = 16, stride = 2 }, { kind = "dense", units = 30 }, { kind = "dense", units = 20 }]"#;
+    for (rule, step) in [("dtp", "alpha"), ("sdtp", "target_step"), ("ao_sdtp", "target_step"), ("l_drl", "target_step")] {
+        let step = format!("learning.{step}=0.0001");
+        let exact = rounded(&[layers, &step], rule, "f32", Device::Cpu);
+        for device in devices() {
+            let ours = rounded(&[layers, &step], rule, "bf16", device);
+            for ((name, ours), (_, exact)) in ours.changes.iter().zip(&exact.changes) {
+                let found = distance(ours, exact);
+                assert!(found < 0.1, "{rule}: {name} with bf16 products is {found:.1e} away, on {device:?}");
             }
         }
     }
@@ -172,7 +189,7 @@ fn tf32_products_stay_near_float32() {
     for rule in RULES {
         for device in devices().into_iter().filter(|device| device.is_cuda()) {
             // The switch is the process's: float32 before and after shows that it goes back.
-            let [before, ours, after] = ["f32", "tf32", "f32"].map(|precision| rounded(layers, rule, precision, device));
+            let [before, ours, after] = ["f32", "tf32", "f32"].map(|precision| rounded(&[layers], rule, precision, device));
             let mut farthest = 0.0f64;
             for (((name, ours), (_, before)), (_, after)) in ours.changes.iter().zip(&before.changes).zip(&after.changes) {
                 let found = distance(ours, before);
@@ -186,9 +203,9 @@ fn tf32_products_stay_near_float32() {
     }
 }
 
-fn rounded(layers: &str, rule: &str, precision: &str, device: Device) -> Outcome {
+fn rounded(overrides: &[&str], rule: &str, precision: &str, device: Device) -> Outcome {
     let (rule, precision) = (format!("learning.rule={rule}"), format!("parallel.precision={precision}"));
-    let config = config("flat", &[layers, &rule, &precision, "data.batch_size=16", "optimizer.epsilon_form=hat"]);
+    let config = config("flat", &[overrides, &[&rule, &precision, "data.batch_size=16", "optimizer.epsilon_form=hat"]].concat());
     outcome(Learner::on(&config, &Samples::random([8, 8, 3], 10, 32), device))
 }
 

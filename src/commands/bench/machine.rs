@@ -23,6 +23,8 @@ const TRIES: usize = 20;
 pub struct Machine {
     /// Floating-point operations a second of a large float32 matrix product.
     pub operations: f64,
+    /// The same of passes through inverses.
+    pub inverse_operations: f64,
     /// Bytes a second between memory and processor, read and written.
     pub bytes: f64,
     /// [`Link::bandwidth`]. Absent for one rank.
@@ -33,13 +35,15 @@ impl Machine {
     /// Measures with `threads` threads on each rank. Collective.
     pub fn measure(threads: usize, link: Option<Link>, transport: &dyn Transport) -> Result<Machine> {
         let bytes = bandwidth(threads, transport)?;
-        Ok(Machine { operations: sgemm(threads, transport), bytes, link: link.map(Link::bandwidth) })
+        let operations = sgemm(threads, transport);
+        Ok(Machine { operations, inverse_operations: operations, bytes, link: link.map(Link::bandwidth) })
     }
 
     /// Least seconds for so much work of one kind: bytes of the exchange go over the link, all others through memory.
     pub fn floor(&self, doing: Doing, operations: f64, bytes: f64) -> f64 {
         match (doing, self.link) {
             (Doing::Device, Some(link)) => bytes / link,
+            (Doing::Inverse, _) => (operations / self.inverse_operations).max(bytes / self.bytes),
             _ => (operations / self.operations).max(bytes / self.bytes),
         }
     }

@@ -82,8 +82,8 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     }
     let engine = run.engine;
     let mut machine = Machine::measure(engine.threads(), link, &*transport)?;
-    if let Some(Rates { bytes, operations }) = engine.rates()? {
-        (machine.bytes, machine.operations) = (bytes, operations);
+    if let Some(Rates { bytes, operations, inverse_operations }) = engine.rates()? {
+        (machine.bytes, machine.operations, machine.inverse_operations) = (bytes, operations, inverse_operations);
     }
     let mut report = Report { kinds, machine, batch: config.data.batch_size, peak, memory, ranks: plan.ranks, least_exchange: 0.0 };
     let exchange = report.phases().iter().find(|phase| phase.name == EXCHANGE).map_or(0.0, |phase| phase.seconds);

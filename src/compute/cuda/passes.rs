@@ -85,8 +85,9 @@ impl CudaBackend {
                 positions: positions as i32,
                 ..c::Apply::default()
             };
-            let partial = this.partial(launches::apply_partial(this.precision, transposed, most, &apply));
-            launches::apply(launches, this.precision, transposed, most, &c::Apply { partial: partial.0, ..apply });
+            let precision = this.precision.of_passes(map.role);
+            let partial = this.partial(launches::apply_partial(precision, transposed, most, &apply));
+            launches::apply(launches, precision, transposed, most, &c::Apply { partial: partial.0, ..apply });
             Ok(())
         });
     }

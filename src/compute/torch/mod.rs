@@ -295,12 +295,13 @@ impl TorchBackend {
             }
         };
         let weights = parameters.weights(&parameters.values, windows)?;
+        let products = self.products.of_passes(map.role);
         let batch = x.size()[1];
         let mut y = if windows.reads != transposed {
-            let y = self.products.product(&windows.rows(&windows.collect(x)?)?, &weights)?;
+            let y = products.product(&windows.rows(&windows.collect(x)?)?, &weights)?;
             y.f_view([windows.count, batch, windows.outer])?
         } else {
-            let z = self.products.product(&windows.rows(x)?, &weights.f_transpose(1, 2)?)?;
+            let z = products.product(&windows.rows(x)?, &weights.f_transpose(1, 2)?)?;
             windows.spread(&z.f_view([windows.count, batch, windows.offsets * windows.inner])?)?
         };
         if let (false, Some(bias)) = (transposed, parameters.biases(&parameters.values, map)?) {

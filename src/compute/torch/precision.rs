@@ -1,16 +1,20 @@
 //! Products in the precision that the configuration asks for. Activities, parameters and moments are float32 in every precision.
 
+use std::ffi::c_void;
+
 use anyhow::{Result, bail};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::compute::cuda::libraries::symbol;
 use crate::compute::settings::Precision;
+use crate::network::Role;
 
 /// How two batches of matrices are multiplied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Products {
-    /// In float32, or in tf32 where [`allow_tf32`] was said.
     Float,
+    /// Of factors rounded to tf32, summed in float32.
+    Tf32(Tf32Switch),
     /// Of factors rounded to bf16, summed in float32.
     Bf16,
 }
@@ -26,21 +30,24 @@ impl Products {
                 if precision == Precision::Tf32 { "tf32" } else { "bf16" }
             );
         }
-        if device.is_cuda() {
-            allow_tf32(precision == Precision::Tf32)?;
-        }
         match precision {
             Precision::F32 => Ok(Products::Float),
-            Precision::Tf32 if device.is_cuda() => Ok(Products::Float),
+            Precision::Tf32 if device.is_cuda() => Tf32Switch::find().map(Products::Tf32),
             Precision::Tf32 => bail!("parallel.precision = \"tf32\": only GPUs have it; use \"f32\""),
             Precision::Bf16 => Ok(Products::Bf16),
         }
+    }
+
+    /// Those of passes over maps of this role.
+    pub fn of_passes(self, role: Role) -> Products {
+        if Precision::Bf16.of_passes(role) == Precision::F32 { Products::Float } else { self }
     }
 
     /// `a b` for matrices [n, i, j] and [n, j, k], in float32.
     pub fn product(self, a: &Tensor, b: &Tensor) -> Result<Tensor, TchError> {
         match self {
             Products::Float => a.f_bmm(b),
+            Products::Tf32(switch) => switch.during(|| a.f_bmm(b)),
             Products::Bf16 if a.device().is_cuda() => a.f_to_kind(Kind::BFloat16)?.f_bmm_dtype(&b.f_to_kind(Kind::BFloat16)?, Kind::Float),
             Products::Bf16 => rounded(a)?.f_bmm(&rounded(b)?),
         }
@@ -50,6 +57,7 @@ impl Products {
     pub fn product_into(self, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<(), TchError> {
         let _ = match self {
             Products::Float => a.f_bmm_out(out, b)?,
+            Products::Tf32(switch) => switch.during(|| a.f_bmm_out(out, b))?,
             Products::Bf16 if a.device().is_cuda() => {
                 a.f_to_kind(Kind::BFloat16)?.f_bmm_dtype_out(out, &b.f_to_kind(Kind::BFloat16)?, Kind::Float)?
             }
@@ -64,26 +72,39 @@ fn rounded(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_to_kind(Kind::BFloat16)?.f_to_kind(Kind::Float)
 }
 
-/// Allows or forbids tf32 in libtorch's matrix products on GPUs, for the whole process.
+/// What lets libtorch's matrix products on GPUs round their factors to tf32, in the whole process.
 ///
 /// tch does not have this switch, so it is called in libtorch by its C++ name; the pinned version of libtorch keeps that name fixed.
-fn allow_tf32(allowed: bool) -> Result<()> {
-    let symbols = (symbol(c"_ZN2at13globalContextEv"), symbol(c"_ZN2at7Context18setAllowTF32CuBLASEb"));
-    let (Some(context), Some(set)) = symbols else {
-        if !allowed {
-            return Ok(()); // As it is from the start.
-        }
-        bail!(
-            "parallel.precision = \"tf32\": this libtorch has no switch for it (at::Context::setAllowTF32CuBLAS); use \"f32\" or \"bf16\""
-        );
-    };
-    // SAFETY: the symbols are libtorch's, and their mangled names say that these are their signatures.
-    unsafe {
-        let context: extern "C" fn() -> *mut std::ffi::c_void = std::mem::transmute(context);
-        let set: extern "C" fn(*mut std::ffi::c_void, bool) = std::mem::transmute(set);
-        set(context(), allowed);
+#[derive(Clone, Copy, Debug)]
+pub struct Tf32Switch {
+    context: Context,
+    set: SetAllowTf32,
+}
+
+type Context = extern "C" fn() -> *mut c_void;
+type SetAllowTf32 = extern "C" fn(*mut c_void, bool);
+
+impl Tf32Switch {
+    fn find() -> Result<Tf32Switch> {
+        let symbols = (symbol(c"_ZN2at13globalContextEv"), symbol(c"_ZN2at7Context18setAllowTF32CuBLASEb"));
+        let (Some(context), Some(set)) = symbols else {
+            bail!(
+                "parallel.precision = \"tf32\": this libtorch has no switch for it (at::Context::setAllowTF32CuBLAS); use \"f32\" or \"bf16\""
+            );
+        };
+        // SAFETY: the symbols are libtorch's, and their mangled names say that these are their signatures.
+        let (context, set) =
+            unsafe { (std::mem::transmute::<*mut c_void, Context>(context), std::mem::transmute::<*mut c_void, SetAllowTf32>(set)) };
+        Ok(Tf32Switch { context, set })
     }
-    Ok(())
+
+    /// Has it allowed while `product` is given to the GPU, and not for what follows.
+    fn during<T>(self, product: impl FnOnce() -> T) -> T {
+        (self.set)((self.context)(), true);
+        let result = product();
+        (self.set)((self.context)(), false);
+        result
+    }
 }
 
 #[cfg(test)]
@@ -94,16 +115,13 @@ mod tests {
     fn libtorch_takes_the_tf32_switch() {
         // SAFETY: as in allow_tf32.
         let allowed = || unsafe {
-            let context: extern "C" fn() -> *mut std::ffi::c_void =
+            let context: extern "C" fn() -> *mut c_void =
                 std::mem::transmute(symbol(c"_ZN2at13globalContextEv").expect("libtorch has a context"));
-            let get: extern "C" fn(*const std::ffi::c_void) -> bool =
+            let get: extern "C" fn(*const c_void) -> bool =
                 std::mem::transmute(symbol(c"_ZNK2at7Context15allowTF32CuBLASEv").expect("libtorch can be asked"));
             get(context())
         };
-        for wanted in [true, false] {
-            allow_tf32(wanted).unwrap();
-            assert_eq!(allowed(), wanted);
-        }
+        assert!(Tf32Switch::find().unwrap().during(allowed) && !allowed());
     }
 
     #[test]
@@ -112,7 +130,7 @@ mod tests {
         assert!(refusal(Precision::Tf32, Device::Cpu, None).contains("only GPUs"));
         let old = refusal(Precision::Bf16, Device::Cuda(0), Some((7, 5)));
         assert!(old.contains("7.5") && old.contains("use \"f32\""), "{old}");
-        assert_eq!(Products::new(Precision::Bf16, Device::Cpu, None).unwrap(), Products::Bf16);
+        assert!(matches!(Products::new(Precision::Bf16, Device::Cpu, None).unwrap(), Products::Bf16));
     }
 
     #[test]

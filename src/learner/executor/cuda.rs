@@ -29,7 +29,7 @@ use crate::exit::Exit;
 use crate::learner::diagnostics::{self, Compared, LayerDiagnostics};
 use crate::learner::engine::{self, Engine};
 use crate::learner::self_test;
-use crate::network::{Maps, Network};
+use crate::network::{Maps, Network, Role};
 use crate::observe::Doing;
 use crate::rules::{self, Comparison, Diagnosis, Phase, Rule, Step};
 
@@ -384,6 +384,11 @@ impl Executor for OnGpu {
 
     fn rates(&self) -> Result<Option<Rates>> {
         let (gpu, stream) = (&*self.backend.gpu, self.backend.stream);
-        Ok(Some(Rates { bytes: memory_rate(gpu, stream, COPIED)?, operations: product_rate(gpu, stream, self.precision, PRODUCTS)? }))
+        let products = |precision| product_rate(gpu, stream, precision, PRODUCTS);
+        Ok(Some(Rates {
+            bytes: memory_rate(gpu, stream, COPIED)?,
+            operations: products(self.precision)?,
+            inverse_operations: products(self.precision.of_passes(Role::Inverse))?,
+        }))
     }
 }

@@ -127,6 +127,8 @@ pub struct Rates {
     pub bytes: f64,
     /// Floating-point operations of products; infinite where that is not known.
     pub operations: f64,
+    /// The same of passes through inverses.
+    pub inverse_operations: f64,
 }
 
 /// A step whose updates travel, while all parameters are as they were. Dropped before [`StepInFlight::commit`], it ends without them.

@@ -135,6 +135,10 @@ impl Executor for OnTensors {
     fn rates(&self) -> Result<Option<Rates>> {
         let Some(driver) = self.backend.driver() else { return Ok(None) };
         // What its products could reach is not known here: bytes alone make the floors.
-        Ok(Some(Rates { bytes: memory_rate(&**driver, Stream::LIBTORCH, COPIED)?, operations: f64::INFINITY }))
+        Ok(Some(Rates {
+            bytes: memory_rate(&**driver, Stream::LIBTORCH, COPIED)?,
+            operations: f64::INFINITY,
+            inverse_operations: f64::INFINITY,
+        }))
     }
 }

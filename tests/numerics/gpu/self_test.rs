@@ -35,6 +35,8 @@ fn what_is_right_passes() {
     for rule in ["bp", "wm"] {
         passes(&[NORMALIZED, &format!("learning.rule={rule}"), "parallel.precision=bf16"]);
     }
+    // Of which rounded products of inverses would leave nothing.
+    passes(&["learning.rule=dtp", "learning.alpha=0.002", "parallel.precision=bf16"]);
     passes(&["learning.rule=pepita"]);
     passes(&["learning.rule=sdtp", "learning.schedule=alternating"]);
     passes(&["learning.rule=dtp", "network.output=linear", "optimizer.forward.method=sgd"]);
