@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::image::{ImageShape, parse_classes};
 use super::overrides::Overrides;
 use super::{memory, train};
-use crate::config::{Config, ExchangeChoice, Loaded, Purpose, Unused};
+use crate::config::{Config, ExchangeChoice, Loaded, Purpose};
 use crate::exchange::Sharing;
 use crate::network::Group;
 use crate::plan::{DataFacts, Memory, Plan, StepCost};
@@ -46,14 +46,15 @@ pub fn run(args: CheckArgs) -> Result<()> {
 pub fn describe(args: &CheckArgs) -> Result<String> {
     let purpose = if args.input.is_some() { Purpose::Shapes } else { Purpose::Training };
     let loaded = Loaded::read(&args.config, &args.overrides.all(), purpose)?;
-    let Loaded { config, unused } = if args.input.is_some() { loaded } else { loaded.with_absolute_paths()? };
+    let loaded = if args.input.is_some() { loaded } else { loaded.with_absolute_paths()? };
+    let config = &loaded.config;
     let facts = match args.input {
-        Some(shape) => shape.facts(&config, args.classes)?,
-        None => train::facts(&train::open(&config)?),
+        Some(shape) => shape.facts(config, args.classes)?,
+        None => train::facts(&train::open(config)?),
     };
-    let plan = Plan::new(&config, &facts, args.ranks as usize)?;
-    Initial::open(&config, &plan.maps)?;
-    Ok(if args.json { format!("{}\n", to_json(&config, &facts, &plan, &unused)) } else { to_text(&config, &facts, &plan, &unused) })
+    let plan = Plan::new(config, &facts, args.ranks as usize)?;
+    Initial::open(config, &plan.maps)?;
+    Ok(if args.json { format!("{}\n", to_json(&loaded, &facts, &plan)) } else { to_text(&loaded, &facts, &plan) })
 }
 
 /// Parameters of the maps of one layer, or of all, by what becomes of them.
@@ -103,7 +104,8 @@ fn phase(cost: &StepCost) -> &'static str {
     }
 }
 
-fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -> String {
+fn to_text(loaded: &Loaded, facts: &DataFacts, plan: &Plan) -> String {
+    let config = &loaded.config;
     let mut out = String::new();
     let mut line = |text: String| {
         out.push_str(&text);
@@ -186,8 +188,11 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
         let length = epoch.total_steps.map_or(String::new(), |steps| format!("{} steps in all, ", grouped(steps)));
         line(format!("run        {length}{test}{validation}"));
     }
-    for unused in unused {
+    for unused in &loaded.unused {
         line(format!("not used   {}: {}", unused.key, unused.reason));
+    }
+    for left_behind in &loaded.left_behind {
+        line(format!("left       {left_behind}"));
     }
     out
 }
@@ -241,7 +246,8 @@ fn lower(value: &impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }
 
-fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -> Value {
+fn to_json(loaded: &Loaded, facts: &DataFacts, plan: &Plan) -> Value {
+    let config = &loaded.config;
     let parameters = |sums: &LayerParameters| json!({ "forward": sums.forward, "inverse": sums.inverse, "feedback": sums.feedback, "fixed": sums.fixed });
     let layers: Vec<Value> = plan
         .network
@@ -307,7 +313,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
         "exchange": name(plan.exchange),
         "exchange_between_gpus": between_gpus,
         "steps": steps,
-        "unused_keys": unused,
+        "unused_keys": loaded.unused,
     });
     if let Some(epoch) = plan.epoch {
         value["epoch"] = json!({
@@ -332,9 +338,9 @@ mod tests {
     /// Both forms of the plan of a configuration of the project, with `sets`, on `ranks` ranks.
     fn shown(sets: &[&str], facts: DataFacts, ranks: usize) -> (String, Value) {
         let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
-        let Loaded { config, unused } = Loaded::read("configs/mnist_fc_dtp_alternating.toml".as_ref(), &sets, Purpose::Shapes).unwrap();
-        let plan = Plan::new(&config, &facts, ranks).unwrap();
-        (to_text(&config, &facts, &plan, &unused), to_json(&config, &facts, &plan, &unused))
+        let loaded = Loaded::read("configs/mnist_fc_dtp_alternating.toml".as_ref(), &sets, Purpose::Shapes).unwrap();
+        let plan = Plan::new(&loaded.config, &facts, ranks).unwrap();
+        (to_text(&loaded, &facts, &plan), to_json(&loaded, &facts, &plan))
     }
 
     #[test]

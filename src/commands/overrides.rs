@@ -30,11 +30,13 @@ impl Overrides {
     }
 }
 
-/// Says which keys were written on the command line and change nothing in any of these configurations.
+/// Says which keys were written on the command line and change nothing in any of these configurations, or less than they would if the file
+/// did not write what follows them.
 pub fn tell_unused(loaded: &[Loaded], transport: &dyn Transport) {
     let Some((first, others)) = loaded.split_first().filter(|_| transport.rank() == 0) else { return };
     let everywhere = |unused: &&Unused| others.iter().all(|other| other.config.unused(&unused.key).is_some());
     for Unused { key, reason, .. } in first.unused.iter().filter(|unused| unused.typed).filter(everywhere) {
         log::warn!("{key} was given and changes nothing: {reason}");
     }
+    first.left_behind.iter().for_each(|left_behind| log::warn!("{left_behind}"));
 }

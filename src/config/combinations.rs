@@ -2,7 +2,7 @@
 
 use super::Rule;
 use super::schema::*;
-use crate::network::{Fields, LayerOptions};
+use crate::network::{Fields, LayerOptions, Magnitude};
 use crate::rules::{Definition, Feedback, Plasticity, Setting, definitions, own_keys};
 
 /// Refuses what cannot be trained: the key to change, and why.
@@ -78,6 +78,11 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         let why =
             format!("{rule} learns from the difference of two passes, which can be smaller than what such products lose; use \"f32\"");
         return Err(("parallel.precision", why));
+    }
+    if config.training.diagnostics && config.learning.inverse_regularizer != 0.0 && config.unused("learning.inverse_regularizer").is_none()
+    {
+        let why = "they compare one update of each layer, and learning.inverse_regularizer makes it two; set one of them to its default";
+        return Err(("training.diagnostics", why.to_owned()));
     }
     if config.parallel.device == Device::Cpu && config.parallel.backend == TransportChoice::Nccl {
         return Err(("parallel.backend", "\"nccl\" joins GPUs, and parallel.device is \"cpu\"; use \"mpi\" or \"auto\"".to_owned()));
@@ -155,6 +160,9 @@ impl Config {
     }
 }
 
+/// Half the distance from 1 to the float32 below it.
+const LEAST_DECAY: f64 = f32::EPSILON as f64 / 4.0;
+
 fn reason(config: &Config, key: &str) -> Option<String> {
     let rule = config.learning.rule;
     let hidden = config.network.layers.len();
@@ -175,6 +183,9 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         let (used, other) = match key.rsplit('.').next().unwrap_or(key) {
             "beta1" | "beta2" | "epsilon" => (group.method == OptimizerMethod::Adam, "sgd"),
             "momentum" | "nesterov" => (group.method == OptimizerMethod::Sgd, "adam"),
+            "weight_decay" if group.weight_decay > 0.0 && group.learning_rate.most() * group.weight_decay < LEAST_DECAY => {
+                return Some("what it takes in a step, learning rate times decay, is less than float32 can take from 1".to_owned());
+            }
             _ => (true, ""),
         };
         (!used).then(|| format!("method \"{other}\" does not use it"))
@@ -203,7 +214,10 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.inverse_regularizer" => by_rule(rule.uses(Setting::InverseRegularizer))
             .or_else(by_training)
             .or_else(|| (hidden < 2).then(|| "no hidden layer has an inverse".to_owned())),
-        "learning.feedback_weights" => by_rule(matches!(rule.feedback, Feedback::Layered(Plasticity::Fixed | Plasticity::Trained))),
+        "learning.feedback_weights" => {
+            let kept = [Plasticity::Fixed, Plasticity::Trained, Plasticity::Signs(Magnitude::Fixed)];
+            by_rule(kept.iter().any(|kept| rule.feedback == Feedback::Layered(*kept)))
+        }
         "optimizer.step_epochs" | "optimizer.step_factor" => by_schedule(LearningRateSchedule::Step, "step"),
         "optimizer.cosine_epochs" => by_schedule(LearningRateSchedule::Cosine, "cosine"),
         _ if key.starts_with("optimizer.inverse.") => by_training().or_else(|| by_method(&config.optimizer.inverse)),

@@ -14,11 +14,13 @@ mod tests;
 pub(crate) mod text;
 mod unknown;
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::key::{Default, Key};
 pub use resolved::{Difference, Settings, touches};
 pub use schema::*;
 
@@ -41,12 +43,28 @@ pub struct Unused {
     pub typed: bool,
 }
 
+/// A key that a file gives the value of the one that it follows where it is not written, which a command line changes: a run's own
+/// configuration writes every key out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftBehind {
+    pub key: &'static str,
+    pub followed: &'static str,
+}
+
+impl fmt::Display for LeftBehind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LeftBehind { key, followed } = self;
+        write!(f, "{key} stays what the configuration writes, and does not follow {followed}; give it too where it shall")
+    }
+}
+
 /// A configuration together with what was noticed while it was read.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
     /// Keys that were written and that change nothing.
     pub unused: Vec<Unused>,
+    pub left_behind: Vec<LeftBehind>,
 }
 
 impl Loaded {
@@ -54,14 +72,23 @@ impl Loaded {
     ///
     /// Every error is one of [`crate::exit::Exit::Usage`] that names the file, the key, and what to do.
     pub fn read(path: &Path, overrides: &[String], purpose: Purpose) -> Result<Loaded> {
-        let source = source::Source::read(&find::find(path)?, overrides)?;
+        let path = find::find(path)?;
+        let source = source::Source::read(&path, overrides)?;
         let config = read::read(&source, purpose)?;
+        let file = if overrides.is_empty() { None } else { Some(source::Source::read(&path, &[])?) };
+        let left_behind = |key: &Key| {
+            let Default::Of { path: followed, .. } = key.default else { return None };
+            let (before, after) = (file.as_ref()?.value(followed)?, source.value(followed)?);
+            let left = before != after && source.value(key.path) == Some(before) && !source.typed(key.path);
+            (left && config.unused(key.path).is_none()).then_some(LeftBehind { key: key.path, followed })
+        };
+        let left_behind = Config::keys().filter_map(left_behind).collect();
         let written = source.given().into_iter();
         let unused = written.filter_map(|key| {
             let reason = config.unused(&key)?;
             Some(Unused { reason, typed: source.typed(&key), key })
         });
-        Ok(Loaded { unused: unused.collect(), config })
+        Ok(Loaded { unused: unused.collect(), left_behind, config })
     }
 
     /// The same with data paths that mean the same in any working directory.

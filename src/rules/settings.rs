@@ -40,7 +40,7 @@ settings! {
         label_smoothing: f64, Kind::Number(DECAY), Is("0.0"), Result,
             "part of a label that is spread over all classes, in errors and targets; the loss that is measured has the label itself";
         feedback_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
-            "what the feedback of fa and kp begins with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
+            "what the feedback of fa, kp and wm, and the magnitudes of frsf, begin with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
         inverse_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
             "what inverses begin with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
         inverse_fields: InverseFields, Kind::Choice(names_of::<InverseFields>), Is("\"own\""), Result,
@@ -72,6 +72,14 @@ impl ByLayer {
         match self {
             ByLayer::All(value) => *value,
             ByLayer::Each(values) => values[index],
+        }
+    }
+
+    /// The largest.
+    pub fn most(&self) -> f64 {
+        match self {
+            ByLayer::All(value) => *value,
+            ByLayer::Each(values) => values.iter().copied().fold(0.0, f64::max),
         }
     }
 }

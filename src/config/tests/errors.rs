@@ -260,6 +260,11 @@ fn combinations_without_meaning_are_refused() {
             &["parallel.kernels=libtorch", "training.diagnostics=true"],
             Some("training.diagnostics: diagnostics are measured by this program's own kernels"),
         ),
+        (
+            &["learning.inverse_regularizer=0.1", "training.diagnostics=true"],
+            Some("training.diagnostics: they compare one update of each layer"),
+        ),
+        (&["learning.inverse_regularizer=0.1", "learning.rule=bp", "training.diagnostics=true"], None),
         (&["parallel.device=cpu", "training.diagnostics=true"], None),
         (&["parallel.kernels=cuda", "training.diagnostics=true"], None),
         (&["parallel.device=cpu", "parallel.backend=nccl"], Some("parallel.backend: \"nccl\" joins GPUs")),

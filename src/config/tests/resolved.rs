@@ -95,6 +95,12 @@ fn keys_that_change_nothing_are_named() {
         (&["learning.rule=bp"], &["learning.alpha", "learning.sigma"]),
         (&["learning.rule=fa", "learning.feedback_weights=transposed"], &["learning.alpha", "learning.sigma"]),
         (&["learning.feedback_weights=random"], &["learning.feedback_weights"]),
+        (&["learning.rule=frsf", "learning.feedback_weights=transposed"], &["learning.alpha", "learning.sigma"]),
+        (
+            &["learning.rule=usf", "learning.feedback_weights=transposed"],
+            &["learning.alpha", "learning.feedback_weights", "learning.sigma"],
+        ),
+        (&["learning.rule=brsf", "learning.feedback_weights=random"], &["learning.alpha", "learning.feedback_weights", "learning.sigma"]),
         (&["learning.inverse_weights=transposed"], &[]),
         (&["learning.rule=dfa", "learning.inverse_weights=transposed"], &["learning.alpha", "learning.inverse_weights", "learning.sigma"]),
         (&["learning.rule=sdtp"], &["learning.alpha"]),
@@ -124,6 +130,8 @@ fn keys_that_change_nothing_are_named() {
             &["network.nonlinearity=relu", "network.layers=[{kind = \"dense\", units = 8, nonlinearity = \"tanh\"}]"],
             &["learning.sigma", "network.nonlinearity"],
         ),
+        (&["optimizer.forward.learning_rate=1e-4", "optimizer.forward.weight_decay=1e-4"], &["optimizer.forward.weight_decay"]),
+        (&["optimizer.forward.learning_rate=1e-4", "optimizer.forward.weight_decay=1e-3"], &[]),
         (&["data.crop_padding=2"], &["data.crop_padding"]),
         (&["data.crop_padding=2", "data.augment=[\"random_crop\"]"], &[]),
     ];
@@ -143,4 +151,25 @@ fn data_paths_become_absolute() {
     let config = loaded(MINIMAL, &["data.test=/there"]).with_absolute_paths().unwrap();
     assert_eq!(config.data.train, std::env::current_dir().unwrap().join("data/mnist/train"));
     assert_eq!(config.data.test, Some("/there".into()));
+}
+
+#[test]
+fn what_follows_another_key_no_longer_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/beyond/mnist_fc_kp.toml");
+    let rate = ["optimizer.forward.learning_rate=0.002".to_owned()];
+    let read = |path: &Path, more: &[&str]| {
+        let set: Vec<String> = rate.iter().cloned().chain(more.iter().map(|set| set.to_string())).collect();
+        Loaded::read(path, &set, Purpose::Training).unwrap()
+    };
+    let of_feedback = |loaded: &Loaded| loaded.config.optimizer.feedback.learning_rate.most();
+    let free = read(&shipped, &[]);
+    assert_eq!((of_feedback(&free), &free.left_behind[..]), (0.002, &[][..]));
+    // As a run's folder has it.
+    let written = folder.path().join("config.toml");
+    std::fs::write(&written, Config::load(&shipped, &[]).unwrap().to_toml()).unwrap();
+    let bound = read(&written, &[]);
+    let expected = LeftBehind { key: "optimizer.feedback.learning_rate", followed: "optimizer.forward.learning_rate" };
+    assert_eq!((of_feedback(&bound), &bound.left_behind[..]), (0.0005, &[expected][..]));
+    assert!(read(&written, &["optimizer.feedback.learning_rate=0.002"]).left_behind.is_empty());
 }
