@@ -13,7 +13,7 @@ use biodist::compute::settings::{KernelChoice, Precision};
 use biodist::compute::{Activity, Backend, Batch, Method, Nonlinearity, OptimizerStep, Update};
 use biodist::exchange::settings::ExchangeChoice;
 use biodist::exchange::{self, Exchange, Optimizers, ParameterMemory, Single, Transport, UpdateExchange};
-use biodist::network::{Feedback, Fields, Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Plasticity, Spec};
+use biodist::network::{Inverses, LayerSpec, MapId, Maps, Needs, Network, Output, Spec};
 use biodist::observe::Doing;
 
 /// Times each kernel runs, after once that is not counted.
@@ -96,13 +96,7 @@ impl Bench {
     fn new(input: [usize; 3], layers: &[LayerSpec], isa: Isa, threads: usize, batch: usize) -> Result<Bench> {
         let network =
             Network::new(input, 10, &Spec { output: Output::Softmax, nonlinearity: Nonlinearity::Tanh, layers: layers.to_vec() })?;
-        let needs = Needs {
-            inverses: Inverses::HiddenAndOutput,
-            inverse_plasticity: Plasticity::Trained,
-            fields: Fields::Larger(0),
-            feedback: Feedback::None,
-            auxiliary_units: 0,
-        };
+        let needs = Needs { inverses: Inverses::HiddenAndOutput, ..Needs::NONE };
         let maps = Arc::new(Maps::new(&network, &needs));
         let (_, sizes) = cpu::spans(&maps);
         let parameters = exchange::parameters(&maps, ParameterMemory::new(sizes, &Single, ExchangeChoice::Auto)?);

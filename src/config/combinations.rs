@@ -190,6 +190,9 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         };
         (!used).then(|| format!("method \"{other}\" does not use it"))
     };
+    let by_draw = |key: &str, weights: BackwardWeights| {
+        (weights == BackwardWeights::Transposed).then(|| format!("learning.{key} is \"transposed\", and nothing is drawn"))
+    };
     let no_fields = || {
         let local = config.network.layers.iter().skip(1).any(|layer| !matches!(layer, Layer::Dense { .. }));
         (!local).then(|| "no layer with an inverse is local".to_owned())
@@ -201,6 +204,11 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.target_step" => by_rule(rule.uses(Setting::TargetStep)).or_else(by_inverses),
         "learning.auxiliary_units" => by_rule(rule.uses(Setting::AuxiliaryUnits)).or_else(by_inverses),
         "learning.inverses" | "learning.inverse_weights" => by_inverses(),
+        "learning.inverse_gain" => by_inverses().or_else(|| by_draw("inverse_weights", config.learning.inverse_weights)),
+        "learning.feedback_gain" => by_rule(matches!(rule.feedback, Feedback::Layered(_) | Feedback::Direct(_))).or_else(|| {
+            let weights = reason(config, "learning.feedback_weights").is_none().then_some(config.learning.feedback_weights);
+            by_draw("feedback_weights", weights.unwrap_or(BackwardWeights::Random))
+        }),
         "learning.inverse_fields" => by_inverses().or_else(no_fields),
         "learning.inverse_growth" => by_inverses().or_else(no_fields).or_else(|| {
             (config.learning.inverse_fields == InverseFields::Dense).then(|| "learning.inverse_fields is \"dense\"".to_owned())

@@ -65,9 +65,7 @@ mod tests {
     use super::*;
     use crate::compute::cpu::simd::{self, Isa};
     use crate::compute::cpu::{self, Arena, Parameters};
-    use crate::network::{
-        Feedback, Fields, Inverses, LayerOptions, LayerSpec, Maps, Needs, Network, Nonlinearity, Output, Plasticity, Spec,
-    };
+    use crate::network::{Inverses, LayerOptions, LayerSpec, Maps, Needs, Network, Nonlinearity, Output, Spec};
 
     fn works(before: &[u64], ranges: &[Range<usize>]) -> Vec<u64> {
         ranges.iter().map(|range| before[range.end] - before[range.start]).collect()
@@ -119,8 +117,7 @@ mod tests {
             ([32, 32, 3], convolutions, Inverses::None),
         ] {
             let network = Network::new(input, 10, &Spec { output: Output::Softmax, nonlinearity, layers }).unwrap();
-            let (inverse_plasticity, fields, feedback) = (Plasticity::Trained, Fields::Larger(0), Feedback::None);
-            let maps = Arc::new(Maps::new(&network, &Needs { inverses, inverse_plasticity, fields, feedback, auxiliary_units: 0 }));
+            let maps = Arc::new(Maps::new(&network, &Needs { inverses, ..Needs::NONE }));
             let (spans, sizes) = cpu::spans(&maps);
             let [weights, first, second] = [sizes.weights, sizes.moments, sizes.moments].map(|len| Arena::new(len).unwrap());
             let setup = cpu::Setup { isa: Isa::Portable, threads: 1, seed: 0, capacity: 32, label_smoothing: 0.0 };

@@ -65,6 +65,8 @@ pub struct Map {
     pub bias: Bias,
     /// Fans of the initialisation; only their sum matters.
     pub fans: (usize, usize),
+    /// What multiplies the initialisation's bound.
+    pub gain: f64,
     pub weight: Interchange,
     pub bias_name: String,
     pub bias_shape: Vec<usize>,
@@ -132,12 +134,12 @@ impl Map {
         Ok(())
     }
 
-    /// Bound of the uniform initialisation (Glorot & Bengio): sqrt(6 / (fan_in + fan_out)).
+    /// Bound of the uniform initialisation (Glorot & Bengio): gain * sqrt(6 / (fan_in + fan_out)).
     pub fn bound(&self) -> f64 {
-        (6.0 / (self.fans.0 + self.fans.1) as f64).sqrt()
+        self.gain * (6.0 / (self.fans.0 + self.fans.1) as f64).sqrt()
     }
 
-    /// Deviation of the initial weights: sqrt(2 / (fan_in + fan_out)).
+    /// Deviation of the initial weights: gain * sqrt(2 / (fan_in + fan_out)).
     pub fn deviation(&self) -> f64 {
         self.bound() / 3f64.sqrt()
     }
@@ -183,6 +185,7 @@ impl Map {
                 LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => Bias::None,
             },
             fans: layer.fans(),
+            gain: 1.0,
             weight: interchange(format!("layers.{index}.weight"), shape, strides, &connectivity),
             bias_name: format!("layers.{index}.bias"),
             bias_shape,
@@ -230,6 +233,7 @@ impl Map {
             pool: None,
             bias: Bias::PerUnit,
             fans,
+            gain: 1.0,
             weight: interchange(format!("layers.{index}.inverse.weight"), shape, strides, &connectivity),
             bias_name: format!("layers.{index}.inverse.bias"),
             bias_shape,
@@ -277,6 +281,7 @@ impl Map {
             pool: None,
             bias: Bias::None,
             fans: (outputs, units),
+            gain: 1.0,
             weight: interchange(format!("layers.{index}.direct_feedback.weight"), vec![units, outputs], strides, &connectivity),
             bias_name: String::new(),
             bias_shape: Vec::new(),
@@ -298,6 +303,7 @@ impl Map {
             pool: None,
             bias: Bias::None,
             fans: (1, 1),
+            gain: 1.0,
             weight: interchange(format!("layers.{index}.{name}"), vec![2, channels], [0, 0, 0, 1], &connectivity),
             bias_name: String::new(),
             bias_shape: Vec::new(),

@@ -2,7 +2,7 @@
 //!
 //! Maps are made once, from the network and what the rule needs. Rules address them by [`MapId`]; the backend stores their parameters.
 
-use super::{Feedback, Inverses, Map, Needs, Network, Plasticity, Pool, Role};
+use super::{Feedback, Gains, Inverses, Map, Needs, Network, Plasticity, Pool, Role};
 
 /// A map of [`Maps::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +27,7 @@ pub struct Maps {
 impl Maps {
     /// The maps of `network` with those that a rule needs beside them.
     pub fn new(network: &Network, needs: &Needs) -> Maps {
+        let Gains { forward, inverse, feedback } = needs.gains;
         let depth = network.depth();
         let top = &network.layers[depth - 1];
         let mut maps = Maps {
@@ -38,7 +39,7 @@ impl Maps {
             normalization: vec![None; depth],
         };
         for (index, layer) in network.layers.iter().enumerate() {
-            let id = maps.add(Map::forward(index, layer));
+            let id = maps.add(Map { gain: forward, ..Map::forward(index, layer) });
             maps.forward.push(id);
         }
         for (index, layer) in network.layers.iter().enumerate().filter(|(_, layer)| layer.normalization().is_some()) {
@@ -55,20 +56,21 @@ impl Maps {
         for index in with_inverse {
             let extra = if features && index == depth - 1 { auxiliary_units } else { 0 };
             let map = Map::inverse(index, &network.layers[index], extra, needs.fields, needs.inverse_plasticity);
-            maps.inverse[index] = Some(maps.add(map));
+            maps.inverse[index] = Some(maps.add(Map { gain: inverse, ..map }));
         }
         match needs.feedback {
             Feedback::None => {}
             Feedback::Layered(plasticity) => {
                 for index in 1..depth {
-                    maps.feedback[index] = Some(maps.add(Map::feedback(index, &network.layers[index], plasticity)));
+                    let map = Map::feedback(index, &network.layers[index], plasticity);
+                    maps.feedback[index] = Some(maps.add(Map { gain: feedback, ..map }));
                 }
             }
             Feedback::Direct(plasticity) => {
                 let weighted = |index: &usize| maps.all[maps.forward[*index].0].pool.is_none();
                 for index in (0..depth - 1).filter(weighted).collect::<Vec<_>>() {
                     let map = Map::direct_feedback(index, network.layers[index].output, top.output.units(), plasticity);
-                    maps.feedback[index] = Some(maps.add(map));
+                    maps.feedback[index] = Some(maps.add(Map { gain: feedback, ..map }));
                 }
             }
             Feedback::Input => maps.feedback[0] = Some(maps.add(Map::input_feedback(network.input, top.output.units()))),

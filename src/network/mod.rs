@@ -18,7 +18,7 @@ pub use connectivity::{Connectivity, Link, Links};
 pub use interchange::Interchange;
 pub use map::{Bias, Group, Map, Part, Pool, Role};
 pub use maps::{MapId, Maps};
-pub use needs::{Feedback, Fields, Inverses, Magnitude, Needs, Plasticity};
+pub use needs::{Feedback, Fields, Gains, Inverses, Magnitude, Needs, Plasticity};
 pub use nonlinearity::Nonlinearity;
 pub use spec::{LayerOptions, LayerSpec, Normalization, Output, Spec};
 

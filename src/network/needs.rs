@@ -1,7 +1,7 @@
 //! What a learning rule needs of a network beside the forward maps.
 
 /// The maps beside those of the forward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Needs {
     pub inverses: Inverses,
     /// Trained, or fixed.
@@ -10,6 +10,27 @@ pub struct Needs {
     pub feedback: Feedback,
     /// Fixed random features of the penultimate activity beside the output; 0 for none.
     pub auxiliary_units: usize,
+    pub gains: Gains,
+}
+
+impl Needs {
+    /// The forward maps alone.
+    pub const NONE: Needs = Needs {
+        inverses: Inverses::None,
+        inverse_plasticity: Plasticity::Trained,
+        fields: Fields::Larger(0),
+        feedback: Feedback::None,
+        auxiliary_units: 0,
+        gains: Gains { forward: 1.0, inverse: 1.0, feedback: 1.0 },
+    };
+}
+
+/// How many times as wide as Glorot's formula says initial weights are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gains {
+    pub forward: f64,
+    pub inverse: f64,
+    pub feedback: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -233,7 +233,7 @@ pub struct Cell {
 impl Cell {
     /// The cell that a run of `config` on `data` belongs to, whether or not the paper has a figure for it. None where the network is not
     /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs, feedback weights or inverses
-    /// that are not drawn, inverses with other fields. What the rule does not use makes it none.
+    /// that are not drawn by Glorot's formula, inverses with other fields. What the rule does not use makes it none.
     pub fn of(config: &Config, data: DataSet) -> Option<Cell> {
         let learning = &config.learning;
         let auxiliary = learning.rule != Rule::AO_SDTP || learning.auxiliary_units == Some(AUXILIARY_UNITS);
@@ -243,7 +243,9 @@ impl Cell {
         let drawn = backward.into_iter().all(|(key, weights)| weights == BackwardWeights::Random || !used(key));
         let mixed = learning.hybrid != 0.0 && used("learning.hybrid")
             || learning.inverse_regularizer != 0.0 && used("learning.inverse_regularizer");
-        if !classifies || !auxiliary || !drawn || mixed || config.widens_inverses() || learning.rule == Rule::TP {
+        let gains = [("forward", learning.forward_gain), ("feedback", learning.feedback_gain), ("inverse", learning.inverse_gain)];
+        let gained = gains.into_iter().any(|(of, gain)| gain != 1.0 && used(&format!("learning.{of}_gain")));
+        if !classifies || !auxiliary || !drawn || gained || mixed || config.widens_inverses() || learning.rule == Rule::TP {
             return None;
         }
         Some(Cell { data, network: Network::of(data, &config.network.layers)?, method: Method::of(config) })
@@ -339,6 +341,7 @@ mod tests {
             assert_eq!(cell(AO_SDTP, set), None, "{set}");
         }
         assert_eq!(cell("mnist_fc_fa", TRANSPOSED), None);
+        assert_eq!(cell("mnist_fc_fa", "learning.feedback_gain=0.5"), None);
         assert_eq!(cell(AO_SDTP, "learning.inverse_weights=transposed"), None);
         for set in ["learning.inverse_fields=dense", "learning.inverse_growth=2"] {
             assert_eq!(cell("mnist_lc_dtp_parallel", set), None, "{set}");

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{Forward, Learning, Rule};
 use crate::compute::Backend;
-use crate::network::{Feedback, Fields, Inverses, Maps, Needs, Network, Plasticity};
+use crate::network::{Feedback, Inverses, Maps, Needs, Network};
 
 /// A rule's name, what it needs, and how it is built.
 #[derive(Debug)]
@@ -61,13 +61,7 @@ impl Definition {
     /// random features beside the output.
     pub fn needs(&self, auxiliary_units: Option<usize>) -> Needs {
         let features = if self.uses(Setting::AuxiliaryUnits) { auxiliary_units.unwrap_or(0) } else { 0 };
-        Needs {
-            inverses: self.inverses,
-            inverse_plasticity: Plasticity::Trained,
-            fields: Fields::Larger(0),
-            feedback: self.feedback,
-            auxiliary_units: features,
-        }
+        Needs { inverses: self.inverses, feedback: self.feedback, auxiliary_units: features, ..Needs::NONE }
     }
 
     /// Those of the common keys that it cannot do without, by their paths.

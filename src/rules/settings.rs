@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Needs, Phase, Plasticity, RuleChoice};
 use crate::key::Default::{Absent, Is, Required};
 use crate::key::{DECAY, FRACTION, Kind, NOT_NEGATIVE, POSITIVE, names_of, settings};
-use crate::network::Fields;
+use crate::network::{Fields, Gains};
 
 settings! {
     /// How a network learns.
@@ -43,6 +43,12 @@ settings! {
             "what the feedback of fa, kp and wm, and the magnitudes of frsf, begin with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
         inverse_weights: BackwardWeights, Kind::Choice(names_of::<BackwardWeights>), Is("\"random\""), Result,
             "what inverses begin with: \"random\": drawn on their own; \"transposed\": each layer's initial weights, transposed";
+        forward_gain: f64, Kind::Number(NOT_NEGATIVE), Is("1.0"), Result,
+            "what multiplies the initial weights of layers, which are Glorot's at 1; 1.414 gives He's to relu layers of equal fans";
+        feedback_gain: f64, Kind::Number(NOT_NEGATIVE), Is("1.0"), Result,
+            "the same of feedback weights that are drawn";
+        inverse_gain: f64, Kind::Number(NOT_NEGATIVE), Is("1.0"), Result,
+            "the same of inverses that are drawn";
         inverse_fields: InverseFields, Kind::Choice(names_of::<InverseFields>), Is("\"own\""), Result,
             "what inverses of local layers read: \"own\": what their layer's kernel joins, \"dense\": all units of the layer";
         inverse_growth: usize, Kind::Count(MOST_GROWTH), Is("0"), Result,
@@ -108,7 +114,8 @@ impl Learning {
             InverseFields::Dense => Fields::Dense,
         };
         let inverse_plasticity = if self.inverses == InverseChoice::Fixed { Plasticity::Fixed } else { Plasticity::Trained };
-        Needs { inverse_plasticity, fields, ..self.rule.needs(self.auxiliary_units) }
+        let gains = Gains { forward: self.forward_gain, inverse: self.inverse_gain, feedback: self.feedback_gain };
+        Needs { inverse_plasticity, fields, gains, ..self.rule.needs(self.auxiliary_units) }
     }
 }
 

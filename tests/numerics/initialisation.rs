@@ -41,6 +41,26 @@ fn weights(learner: &Learner) -> Vec<(String, Vec<f64>)> {
 }
 
 #[test]
+fn gains_multiply_the_draws_of_their_kind_alone() {
+    let gains = ["learning.forward_gain=2", "learning.feedback_gain=0.5", "learning.inverse_gain=4"];
+    for rule in ["fa", "usf", "dfa", "ao_sdtp", "pepita"].map(|rule| format!("learning.rule={rule}")) {
+        let plain = weights(&learner(&[&rule]));
+        let gained = weights(&learner(&[&[rule.as_str()], &gains[..]].concat()));
+        for ((name, plain), (_, gained)) in plain.iter().zip(&gained) {
+            let gain = match name.as_str() {
+                name if name.contains("inverse") => 4.0,
+                // pepita has a key of its own for what its errors are multiplied with.
+                "auxiliary.weight" | "input_feedback.weight" => 1.0,
+                name if name.contains("feedback") => 0.5,
+                _ => 2.0,
+            };
+            // Of powers of two to the last bit.
+            assert!(plain.iter().zip(gained).all(|(plain, gained)| *gained == gain * plain), "{rule}: {name}");
+        }
+    }
+}
+
+#[test]
 fn weights_are_uniform_within_their_bound() {
     for rule in ["fa", "dfa", "ao_sdtp"] {
         for (name, values) in weights(&learner(&[&format!("learning.rule={rule}")])) {

@@ -123,6 +123,13 @@ fn keys_that_change_nothing_are_named() {
             &["learning.rule=fa", "learning.schedule=parallel", "learning.hybrid=0.1", "optimizer.inverse.beta1=0.5"],
             &["learning.alpha", "learning.hybrid", "learning.schedule", "learning.sigma", "optimizer.inverse.beta1"],
         ),
+        (&["learning.inverse_gain=0.5", "learning.feedback_gain=0.5"], &["learning.feedback_gain"]),
+        (&["learning.inverse_gain=0.5", "learning.inverse_weights=transposed"], &["learning.inverse_gain"]),
+        (&["learning.rule=dfa", "learning.feedback_gain=0.5"], &["learning.alpha", "learning.sigma"]),
+        (
+            &["learning.rule=kp", "learning.feedback_gain=0.5", "learning.feedback_weights=transposed"],
+            &["learning.alpha", "learning.feedback_gain", "learning.sigma"],
+        ),
         (&["training.eval_every_epochs=2"], &["training.eval_every_epochs"]),
         (&["training.eval_every_epochs=2", "data.test=a"], &[]),
         (&["network.nonlinearity=relu"], &[]),

@@ -12,7 +12,7 @@ use crate::compute::cuda::{Event, Graph, Setup};
 use crate::compute::settings::Precision;
 use crate::exchange::Single;
 use crate::exchange::nccl::{Calls, Element, Nccl, Status, identity};
-use crate::network::{Feedback, Fields, Inverses, LayerSpec, Maps, Needs, Network, Nonlinearity, Output, Plasticity, Spec};
+use crate::network::{LayerSpec, Maps, Needs, Network, Nonlinearity, Output, Spec};
 
 #[derive(Default)]
 struct Written {
@@ -234,9 +234,7 @@ fn step(rounded: bool) -> Vec<String> {
     let layer = |units| LayerSpec::dense(units, Nonlinearity::Tanh);
     let spec = Spec { output: Output::Softmax, nonlinearity: Nonlinearity::Tanh, layers: vec![layer(20), layer(30)] };
     let network = Network::new([4, 4, 4], 10, &spec).unwrap();
-    let (inverse_plasticity, fields, feedback) = (Plasticity::Trained, Fields::Larger(0), Feedback::None);
-    let needs = Needs { inverses: Inverses::None, inverse_plasticity, fields, feedback, auxiliary_units: 0 };
-    let maps = Arc::new(Maps::new(&network, &needs));
+    let maps = Arc::new(Maps::new(&network, &Needs::NONE));
     let sharing = vec![Sharing::Activities, Sharing::Gradients, Sharing::Activities];
     let written = Rc::new(Written::default());
     let setup = Setup {
