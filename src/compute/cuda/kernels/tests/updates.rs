@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::memory::{Buffer, distance, padded, random, unpadded};
-use super::products::{maps, shape, weights};
-use super::{emulation, run};
-use crate::compute::cuda::kernels::arguments::{Bias, Factors, Map, Optimise, Optimiser, Update};
+use super::products::{Described, maps, shape, weights};
+use super::{emulation, launch, run};
+use crate::compute::cuda::kernels::arguments::{Bias, Factors, Optimise, Optimiser, Update};
 use crate::compute::cuda::kernels::launches::{self, in_fours};
 use crate::compute::cuda::kernels::tables::{Grouping, Tables};
 use crate::compute::settings::Precision::{self, Bf16, F32, Tf32};
@@ -78,7 +78,7 @@ impl Given<'_> {
         store: bool,
         owned: Option<&Range<usize>>,
     ) -> (Vec<f32>, u32) {
-        let (emulation, map) = (emulation().unwrap(), self.map);
+        let map = self.map;
         let mut tables = match self.grouping {
             Grouping::Destination => Tables::by_destination(map),
             Grouping::Source => Tables::by_source(map),
@@ -87,7 +87,7 @@ impl Given<'_> {
         if !store && self.grouping != Grouping::Block {
             tables = tables.decaying(map.blocks_per_position);
         }
-        let (starts, links) = (Buffer::of(&tables.starts), Buffer::of(&tables.links));
+        let described = Described::new(&tables);
         let (pre, pre_rank) = by_rank(&self.pre, map.rows, self.samples, ranks);
         let (post, post_rank) = by_rank(&self.post, map.columns, self.samples, ranks);
         let optimiser = Buffer::of(&[*optimiser]);
@@ -96,14 +96,7 @@ impl Given<'_> {
         let [weights, first, second] = parameters.each_ref().map(Buffer::address);
         let [first, second] = [first, second].map(|at| at - 4 * owned.map_or(0, |owned| owned.start as u64));
         let mut update = Update {
-            map: Map {
-                starts: starts.address(),
-                links: links.address(),
-                rows: map.rows as i32,
-                columns: in_fours(map.columns) as i32,
-                pitch: in_fours(map.rows) as i32,
-                place: 0,
-            },
+            map: described.map(map, map.rows),
             factors: Factors {
                 pre: pre.address(),
                 post: post.address(),
@@ -129,13 +122,10 @@ impl Given<'_> {
         if share.as_ref().is_some_and(|share| share.elements.is_empty()) {
             return (gradients.floats(), 0);
         }
-        if shared {
-            launches::update_shared(&mut list, precision, tables.most, share.as_ref(), &update);
-        } else {
-            launches::update(&mut list, precision, tables.most, share.as_ref(), &update);
-        }
+        let make = if shared { launches::update_shared } else { launches::update };
+        make(&mut list, precision, tables.most, share.as_ref(), &update);
         let [weights, first, second] = parameters;
-        run(emulation, &list, &[&pre, &post, &gradients, &partial, weights, first, second]);
+        run(&list, &[&pre, &post, &gradients, &partial, weights, first, second]);
         (gradients.floats(), list[0].grid[0])
     }
 
@@ -161,9 +151,7 @@ pub fn samples(number: usize) -> usize {
 
 #[test]
 fn gradients_agree_with_float64() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let mut seen = Vec::new();
     for (number, (name, map)) in maps().into_iter().enumerate() {
         let given = Given::new(&map, samples(number), number as u64);
@@ -181,9 +169,7 @@ fn gradients_agree_with_float64() {
 
 #[test]
 fn either_grouping_gives_the_same_bits() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (name, map) in maps() {
         let given = Given::new(&map, 5, 3);
         let other = match given.grouping {
@@ -198,9 +184,7 @@ fn either_grouping_gives_the_same_bits() {
 
 #[test]
 fn one_ranks_sums_have_the_bits_of_many() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let maps = maps();
     for (number, samples) in [(0, 12), (2, 6), (4, 72), (6, 8)] {
         let given = Given::new(&maps[number].1, samples, 9);
@@ -216,9 +200,7 @@ fn one_ranks_sums_have_the_bits_of_many() {
 
 #[test]
 fn float32_keeps_its_accuracy_in_long_sums_over_samples() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let map = Connectivity::dense(shape(1, 1, 4), 4);
     let positive = |values: Vec<f32>| values.into_iter().map(f32::abs).collect::<Vec<f32>>();
     let given = Given::new(&map, 3000, 1);
@@ -242,9 +224,7 @@ fn step(o: &Optimiser, gradient: f64, [w, m, v]: [f64; 3]) -> [f64; 3] {
 
 #[test]
 fn the_optimiser_takes_its_step_in_the_update() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (number, (name, map)) in maps().into_iter().enumerate() {
         let given = Given::new(&map, samples(number), number as u64);
         let gradient = given.gradient(F32, 1);
@@ -290,17 +270,13 @@ pub fn some_biases(errors: &[f32], channels: usize, samples: usize, ranks: usize
     };
     let partial = Buffer::new(launches::bias_partial(&bias));
     bias.partial = partial.address();
-    let mut list = Vec::new();
-    launches::bias(&mut list, &bias);
-    run(emulation().unwrap(), &list, &[&post, &gradients, &partial]);
+    launch(&[&post, &gradients, &partial], |list| launches::bias(list, &bias));
     gradients.floats()
 }
 
 #[test]
 fn biases_sum_their_errors() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (positions, channels, samples) in [(1, 1000, 3), (6, 20, 37), (90, 5, 4), (1, 3, 1), (70, 65, 2)] {
         let errors = random(4, positions * channels * samples);
         for shared in [false, true] {
@@ -317,9 +293,7 @@ fn biases_sum_their_errors() {
 
 #[test]
 fn the_optimiser_takes_its_step_by_a_stored_gradient() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let (count, parts) = (1036, 3);
     let sums = random(1, count * parts);
     let start = [random(2, count), random(3, count), random(4, count).into_iter().map(f32::abs).collect()];
@@ -338,9 +312,7 @@ fn the_optimiser_takes_its_step_by_a_stored_gradient() {
             scaled: i32::from(scaled),
             ..Optimise::default()
         };
-        let mut list = Vec::new();
-        launches::optimise(&mut list, &optimise);
-        run(emulation().unwrap(), &list, &[&weights, &first, &second]);
+        launch(&[&weights, &first, &second], |list| launches::optimise(list, &optimise));
         let got = [&weights, &first, &second].map(Buffer::floats);
         for i in 0..count {
             let sum: f64 = (0..parts).map(|part| f64::from(sums[part * count + i])).sum();
