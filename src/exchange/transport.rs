@@ -176,12 +176,12 @@ impl Transport for Single {
         own.to_vec()
     }
 
-    unsafe fn begin(&self, _freight: Span, sends: &[Message], receives: &[Message]) -> Handle {
+    unsafe fn begin(&self, _traced: Span, sends: &[Message], receives: &[Message]) -> Handle {
         assert!(sends.is_empty() && receives.is_empty(), "there is no other rank");
         Handle(0)
     }
 
-    fn wait(&self, _journey: Handle) {}
+    fn wait(&self, _handle: Handle) {}
 
     fn broadcast(&self, _bytes: &mut Vec<u8>) {}
 

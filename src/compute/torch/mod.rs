@@ -134,7 +134,7 @@ impl TorchBackend {
             None => Kernels::Plain,
             Some(driver) => Kernels::compile(driver.clone()).unwrap_or_else(|error| {
                 log::warn!(
-                    "noise is drawn on the CPU and Adam takes several passes, both slowly, as kernels cannot be compiled: {error:#}"
+                    "noise is drawn on the CPU and optimisers take several passes, both slowly, as kernels cannot be compiled: {error:#}"
                 );
                 Kernels::Plain
             }),

@@ -81,7 +81,7 @@ impl Collectives for Staged {
         Ok(Handle(0))
     }
 
-    fn wait(&mut self, _ticket: Handle) -> Result<()> {
+    fn wait(&mut self, _handle: Handle) -> Result<()> {
         Ok(())
     }
 

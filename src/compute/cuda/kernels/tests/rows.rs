@@ -86,7 +86,7 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
         // Every row of a kernel, so that all of the gradient is written.
         let tables = &if shared { rows.by_block.clone() } else { rows.by_destination.decaying(connectivity.blocks_per_position.isqrt()) };
         let (starts, links) = described(tables);
-        let optimiser = Buffer::of(&[ADAM]);
+        let optimizer = Buffer::of(&[ADAM]);
         let gradients = Buffer::new(connectivity.blocks * connectivity.rows * wide);
         let mut update = Update {
             map: Map { starts: starts.address(), links: links.address(), ..kernel_rows },
@@ -98,7 +98,7 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
                 ..Factors::default()
             },
             gradients: gradients.address(),
-            optimiser: optimiser.address(),
+            optimizer: optimizer.address(),
             groups: tables.groups() as i32,
             ..Update::default()
         };

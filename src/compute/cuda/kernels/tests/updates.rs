@@ -5,16 +5,16 @@ use std::ops::Range;
 use super::memory::{Buffer, distance, padded, random, unpadded};
 use super::products::{Described, maps, shape, weights};
 use super::{emulation, launch, run};
-use crate::compute::cuda::kernels::arguments::{Bias, Factors, Optimise, Optimiser, Update};
+use crate::compute::cuda::kernels::arguments::{Bias, Factors, Optimize, Optimizer, Update};
 use crate::compute::cuda::kernels::launches::{self, in_fours};
 use crate::compute::cuda::kernels::tables::{Grouping, Tables};
 use crate::compute::settings::Precision::{self, Bf16, F32, Tf32};
 use crate::network::Connectivity;
 
-pub const ADAM: Optimiser =
-    Optimiser { method: 0, scale: 0.125, keep: 0.75, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
-const MOMENTUM: Optimiser = Optimiser { method: 1, ..ADAM };
-const NESTEROV: Optimiser = Optimiser { method: 2, ..ADAM };
+pub const ADAM: Optimizer =
+    Optimizer { method: 0, scale: 0.125, keep: 0.75, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
+const MOMENTUM: Optimizer = Optimizer { method: 1, ..ADAM };
+const NESTEROV: Optimizer = Optimizer { method: 2, ..ADAM };
 
 /// An activity of all samples, [position][sample][channel], as ranks hold it, one after the other; and floats from one to the next.
 fn by_rank(values: &[f32], channels: usize, samples: usize, ranks: usize) -> (Buffer, i64) {
@@ -64,8 +64,8 @@ impl Given<'_> {
     }
 
     /// Runs the update; `parameters` are weights and moments in the kernels' layout. Gives the gradient, where it is stored.
-    pub fn run(&self, precision: Precision, ranks: usize, optimiser: &Optimiser, parameters: &[Buffer; 3], store: bool) -> Vec<f32> {
-        self.run_share(precision, ranks, optimiser, parameters, store, None).0
+    pub fn run(&self, precision: Precision, ranks: usize, optimizer: &Optimizer, parameters: &[Buffer; 3], store: bool) -> Vec<f32> {
+        self.run_share(precision, ranks, optimizer, parameters, store, None).0
     }
 
     /// The same of some weights, of which alone there are moments; and how many blocks did it.
@@ -73,7 +73,7 @@ impl Given<'_> {
         &self,
         precision: Precision,
         ranks: usize,
-        optimiser: &Optimiser,
+        optimizer: &Optimizer,
         parameters: &[Buffer; 3],
         store: bool,
         owned: Option<&Range<usize>>,
@@ -90,7 +90,7 @@ impl Given<'_> {
         let described = Described::new(&tables);
         let (pre, pre_rank) = by_rank(&self.pre, map.rows, self.samples, ranks);
         let (post, post_rank) = by_rank(&self.post, map.columns, self.samples, ranks);
-        let optimiser = Buffer::of(&[*optimiser]);
+        let optimizer = Buffer::of(&[*optimizer]);
         let gradients = Buffer::new(if store { map.blocks * map.rows * in_fours(map.columns) } else { 0 });
         let share = owned.map(|owned| tables.share(self.grouping, [map.rows, in_fours(map.columns)], owned));
         let [weights, first, second] = parameters.each_ref().map(Buffer::address);
@@ -110,7 +110,7 @@ impl Given<'_> {
             first,
             second,
             gradients: if store { gradients.address() } else { 0 },
-            optimiser: optimiser.address(),
+            optimizer: optimizer.address(),
             by_source: i32::from(self.grouping == Grouping::Source),
             groups: tables.groups() as i32,
             ..Update::default()
@@ -211,7 +211,7 @@ fn float32_keeps_its_accuracy_in_long_sums_over_samples() {
 }
 
 /// One step in float64.
-fn step(o: &Optimiser, gradient: f64, [w, m, v]: [f64; 3]) -> [f64; 3] {
+fn step(o: &Optimizer, gradient: f64, [w, m, v]: [f64; 3]) -> [f64; 3] {
     let [keep, beta1, beta2, size, deviation_scale, epsilon] =
         [o.keep, o.beta1, o.beta2, o.size, o.deviation_scale, o.epsilon].map(f64::from);
     if o.method == 0 {
@@ -223,23 +223,23 @@ fn step(o: &Optimiser, gradient: f64, [w, m, v]: [f64; 3]) -> [f64; 3] {
 }
 
 #[test]
-fn the_optimiser_takes_its_step_in_the_update() {
+fn the_optimizer_takes_its_step_in_the_update() {
     let Some(_) = emulation() else { return };
     for (number, (name, map)) in maps().into_iter().enumerate() {
         let given = Given::new(&map, samples(number), number as u64);
         let gradient = given.gradient(F32, 1);
         let start = [weights(&map, 20), random(21, map.weights()), random(22, map.weights()).into_iter().map(f32::abs).collect()];
-        for optimiser in [ADAM, MOMENTUM, NESTEROV] {
+        for optimizer in [ADAM, MOMENTUM, NESTEROV] {
             let parameters = start.each_ref().map(|values| Buffer::of(&padded(values, map.columns)));
-            given.run(F32, 1, &optimiser, &parameters, false);
+            given.run(F32, 1, &optimizer, &parameters, false);
             let got = parameters.each_ref().map(|buffer| unpadded(&buffer.floats(), map.columns));
             for (i, gradient) in gradient.iter().enumerate() {
                 let before = start.each_ref().map(|values| f64::from(values[i]));
                 // The gradient of a block without links is zero.
-                let wanted = step(&optimiser, f64::from(*gradient), before);
+                let wanted = step(&optimizer, f64::from(*gradient), before);
                 let got = got.each_ref().map(|values| f64::from(values[i]));
                 let off = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                assert!(off < 1e-5, "{name}, method {}: {got:?} for {wanted:?}", optimiser.method);
+                assert!(off < 1e-5, "{name}, method {}: {got:?} for {wanted:?}", optimizer.method);
             }
         }
     }
@@ -255,12 +255,12 @@ fn biases(errors: &[f32], channels: usize, samples: usize, ranks: usize, shared:
 pub fn some_biases(errors: &[f32], channels: usize, samples: usize, ranks: usize, shared: bool, elements: Range<usize>) -> Vec<f32> {
     let positions = errors.len() / channels / samples;
     let (post, post_rank) = by_rank(errors, channels, samples, ranks);
-    let (optimiser, gradients) = (Buffer::of(&[ADAM]), Buffer::new(if shared { 1 } else { positions } * in_fours(channels)));
+    let (optimizer, gradients) = (Buffer::of(&[ADAM]), Buffer::new(if shared { 1 } else { positions } * in_fours(channels)));
     let (samples, per_rank) = (samples as i32, (samples / ranks) as i32);
     let mut bias = Bias {
         factors: Factors { post: post.address(), post_rank, samples, per_rank, ..Factors::default() },
         gradients: gradients.address(),
-        optimiser: optimiser.address(),
+        optimizer: optimizer.address(),
         begin: elements.start as i64,
         end: elements.end as i64,
         positions: positions as i32,
@@ -292,32 +292,32 @@ fn biases_sum_their_errors() {
 }
 
 #[test]
-fn the_optimiser_takes_its_step_by_a_stored_gradient() {
+fn the_optimizer_takes_its_step_by_a_stored_gradient() {
     let Some(_) = emulation() else { return };
     let (count, parts) = (1036, 3);
     let sums = random(1, count * parts);
     let start = [random(2, count), random(3, count), random(4, count).into_iter().map(f32::abs).collect()];
-    for (optimiser, scaled) in [(ADAM, true), (ADAM, false), (MOMENTUM, true), (NESTEROV, false)] {
+    for (optimizer, scaled) in [(ADAM, true), (ADAM, false), (MOMENTUM, true), (NESTEROV, false)] {
         let [weights, first, second] = start.each_ref().map(|values| Buffer::of(values));
-        let (sums_buffer, constants) = (Buffer::of(&sums), Buffer::of(&[optimiser]));
-        let optimise = Optimise {
+        let (sums_buffer, constants) = (Buffer::of(&sums), Buffer::of(&[optimizer]));
+        let optimize = Optimize {
             sums: sums_buffer.address(),
             stride: count as i64,
             weights: weights.address(),
             first: first.address(),
             second: second.address(),
-            optimiser: constants.address(),
+            optimizer: constants.address(),
             count: count as i64,
             parts: parts as i32,
             scaled: i32::from(scaled),
-            ..Optimise::default()
+            ..Optimize::default()
         };
-        launch(&[&weights, &first, &second], |list| launches::optimise(list, &optimise));
+        launch(&[&weights, &first, &second], |list| launches::optimize(list, &optimize));
         let got = [&weights, &first, &second].map(Buffer::floats);
         for i in 0..count {
             let sum: f64 = (0..parts).map(|part| f64::from(sums[part * count + i])).sum();
-            let gradient = if scaled { sum } else { sum * f64::from(optimiser.scale) };
-            let wanted = step(&optimiser, gradient, start.each_ref().map(|values| f64::from(values[i])));
+            let gradient = if scaled { sum } else { sum * f64::from(optimizer.scale) };
+            let wanted = step(&optimizer, gradient, start.each_ref().map(|values| f64::from(values[i])));
             let got = got.each_ref().map(|values| f64::from(values[i]));
             assert!(got.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?} for {wanted:?}");
         }
