@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
+use indicatif::HumanCount;
 
 /// Writes `text` to the standard output. A reader that has left, such as `head`, is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -14,15 +15,7 @@ pub fn print(text: &str) -> Result<()> {
 
 /// 1234567 as "1,234,567".
 pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    HumanCount(number).to_string()
 }
 
 /// A number with three figures and an SI prefix: 1863000000 as "1.86 G".

@@ -21,8 +21,18 @@ fn load(name: &str) -> Config {
 }
 
 fn names() -> BTreeSet<String> {
-    let entries = std::fs::read_dir(path("").parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    names_in("")
+}
+
+/// Of the configurations in a folder.
+fn names_in(folder: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(path("").with_file_name(folder)).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.is_file()).map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// Keys in which two configurations differ.
+fn changed(one: &Config, other: &Config) -> Vec<String> {
+    one.differences(other).into_iter().map(|difference| difference.key).collect()
 }
 
 /// Stored image and classes, by the first part of a configuration's name.
@@ -102,33 +112,29 @@ const LC: &[&str] =
 const FC5: &[&str] =
     &["fc5_dtp_parallel", "fc5_dtp_alternating", "fc5_sdtp_parallel", "fc5_sdtp_alternating", "fc5_bp", "fc5_fa", "fc5_dfa"];
 
+const MNIST_FC: Block = Block {
+    network: "mnist",
+    columns: FC,
+    beta1: &[],
+    forward: [
+        &[0.000757, 0.000308, 0.000402, 0.000301, 0.000152, 0.000168, 0.001649],
+        &[0.99, 0.99, 0.999, 0.95, 0.999, 0.999, 0.95],
+        &[1e-3, 1e-4, 1e-8, 1e-4, 1e-8, 1e-4, 1e-3],
+    ],
+    inverse: [&[0.000768, 0.004593, 0.001101, 0.009572], &[0.99, 0.99, 0.99, 0.95], &[1e-4, 1e-4, 1e-6, 1e-3]],
+    alpha: &[0.15008, 0.231758],
+    sigma: &[0.36133, 0.220444, 0.213995, 0.118267],
+};
+
 const TABLE_5: [Block; 6] = [
-    Block {
-        network: "mnist",
-        columns: FC,
-        beta1: &[],
-        forward: [
-            &[0.000757, 0.000308, 0.000402, 0.000301, 0.000152, 0.000168, 0.001649],
-            &[0.99, 0.99, 0.999, 0.95, 0.999, 0.999, 0.95],
-            &[1e-3, 1e-4, 1e-8, 1e-4, 1e-8, 1e-4, 1e-3],
-        ],
-        inverse: [&[0.000768, 0.004593, 0.001101, 0.009572], &[0.99, 0.99, 0.99, 0.95], &[1e-4, 1e-4, 1e-6, 1e-3]],
-        alpha: &[0.15008, 0.231758],
-        sigma: &[0.36133, 0.220444, 0.213995, 0.118267],
-    },
+    MNIST_FC,
     // The same block as another extraction of the text prints it.
     Block {
-        network: "mnist",
         columns: FC5,
         beta1: &[0.99, 0.99, 0.99, 0.9, 0.9, 0.9, 0.9],
-        forward: [
-            &[0.000757, 0.000308, 0.000402, 0.000301, 0.000152, 0.000168, 0.001649],
-            &[0.95, 0.99, 0.999, 0.95, 0.999, 0.999, 0.95],
-            &[1e-3, 1e-4, 1e-8, 1e-4, 1e-8, 1e-4, 1e-3],
-        ],
-        inverse: [&[0.000768, 0.004593, 0.001101, 0.009572], &[0.999, 0.999, 0.95, 0.95], &[1e-4, 1e-4, 1e-6, 1e-3]],
-        alpha: &[0.15008, 0.231758],
-        sigma: &[0.36133, 0.220444, 0.213995, 0.118267],
+        forward: [MNIST_FC.forward[0], &[0.95, 0.99, 0.999, 0.95, 0.999, 0.999, 0.95], MNIST_FC.forward[2]],
+        inverse: [MNIST_FC.inverse[0], &[0.999, 0.999, 0.95, 0.95], MNIST_FC.inverse[2]],
+        ..MNIST_FC
     },
     Block {
         network: "mnist",
@@ -208,8 +214,7 @@ fn hyperparameters_are_table_5s() {
 #[test]
 fn ao_sdtp_has_the_hyperparameters_of_sdtp() {
     for name in names().iter().filter(|name| name.contains("ao_sdtp")) {
-        let (ao, sdtp) = (load(name), load(&name.replace("ao_sdtp", "sdtp")));
-        let changed: Vec<String> = ao.differences(&sdtp).into_iter().map(|difference| difference.key).collect();
+        let changed = changed(&load(name), &load(&name.replace("ao_sdtp", "sdtp")));
         assert_eq!(changed, ["learning.auxiliary_units", "learning.rule"], "{name}");
     }
 }
@@ -219,7 +224,7 @@ fn the_two_readings_of_mnists_network_differ_in_a_layer_and_in_betas() {
     for method in NINE {
         let (five, six) = (load(&format!("mnist_fc5_{method}")), load(&format!("mnist_fc_{method}")));
         assert_eq!(five.network.layers, six.network.layers[1..], "{method}");
-        let mut changed: Vec<String> = five.differences(&six).into_iter().map(|difference| difference.key).collect();
+        let mut changed = changed(&five, &six);
         // Feedback has the forward model's.
         changed.retain(|key| !key.starts_with("network.layers") && !key.starts_with("optimizer.feedback."));
         let betas = match method {
@@ -233,15 +238,13 @@ fn the_two_readings_of_mnists_network_differ_in_a_layer_and_in_betas() {
 
 #[test]
 fn hybrid_targets_are_between_those_of_sdtp_and_bp() {
-    let differences = load("mnist_fc_hybrid").differences(&load("mnist_fc_sdtp_parallel"));
-    assert_eq!(differences.into_iter().map(|difference| difference.key).collect::<Vec<_>>(), ["learning.hybrid"]);
+    assert_eq!(changed(&load("mnist_fc_hybrid"), &load("mnist_fc_sdtp_parallel")), ["learning.hybrid"]);
 }
 
 #[test]
 fn fashion_differs_from_mnist_in_its_data_alone() {
     for name in names().iter().filter(|name| name.starts_with("fashion")) {
-        let differences = load(name).differences(&load(&name.replace("fashion", "mnist")));
-        assert_eq!(differences.into_iter().map(|difference| difference.key).collect::<Vec<_>>(), [""; 0], "{name}");
+        assert_eq!(changed(&load(name), &load(&name.replace("fashion", "mnist"))), [""; 0], "{name}");
     }
 }
 
@@ -318,13 +321,10 @@ fn resnet_20_has_its_parameters_under_every_rule() {
 
 #[test]
 fn rules_beyond_the_paper_have_a_file_for_each_of_its_networks() {
-    let folder = path("beyond/x").parent().unwrap().read_dir().unwrap();
-    let found: BTreeSet<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    let networks = NETWORKS.into_iter().chain(["imagenet"]);
-    let expected = networks.flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}.toml")));
-    let residual = RESIDUAL.map(|rule| format!("cifar_resnet20_{rule}.toml"));
-    assert_eq!(found, expected.chain(residual).collect());
-    for network in NETWORKS.into_iter().chain(["imagenet"]) {
+    let networks = || NETWORKS.into_iter().chain(["imagenet"]);
+    let plain = networks().flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}")));
+    assert_eq!(names_in("beyond"), plain.chain(RESIDUAL.map(|rule| format!("cifar_resnet20_{rule}"))).collect());
+    for network in networks() {
         let of_the_paper = load(&format!("{network}_bp"));
         for rule in BEYOND {
             let config = load(&format!("beyond/{network}_{rule}"));
@@ -385,8 +385,7 @@ fn a_gpu_has_its_part_of_the_moments_of_imagenet() {
 
 #[test]
 fn check_passes_on_all_of_them() {
-    let beyond = NETWORKS.iter().flat_map(|network| BEYOND.map(|rule| format!("{network}_{rule}")));
-    let beyond = beyond.chain(RESIDUAL.map(|rule| format!("cifar_resnet20_{rule}"))).map(|name| (format!("beyond/{name}"), name));
+    let beyond = names_in("beyond").into_iter().map(|name| (format!("beyond/{name}"), name));
     for (file, name) in names().into_iter().map(|name| (name.clone(), name)).chain(beyond) {
         let ([height, width, channels], classes) = image(&name);
         for output in [&["--json"][..], &[]] {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use biodist_process::last_word::LAUNCH;
 use biodist_process::speech::{self, Lines, Stream};
-use biodist_process::{ranks, signals};
+use biodist_process::{signals, start};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::ending::Ending;
@@ -134,17 +134,7 @@ impl Attempt<'_> {
         let mut command = Command::new(&self.line[0]);
         command.args(&self.line[1..]).envs(self.variables.iter().map(|(name, value)| (name, value))).env(LAUNCH, self.launch_id);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        for name in ranks::variables() {
-            command.env_remove(name);
-        }
-        // SAFETY: prctl is safe to call between fork and exec, and its arguments are numbers.
-        unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        command
+        start::end_with_parent(start::as_no_rank(&mut command), SIGTERM)
             .spawn()
             .with_context(|| format!("cannot start {}: install Open MPI, or load your cluster's module", self.line[0].to_string_lossy()))
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use biodist_process::exit::Exit;
-use biodist_process::ranks;
+use biodist_process::start::as_no_rank;
 
 use crate::ending::USAGE;
 use crate::question::{Failure, Question};
@@ -58,10 +58,7 @@ pub fn refuse_unknown(program: &[OsString], arguments: &[OsString]) -> Result<()
 
 /// What biodist prints as a process alone.
 fn answer(command: &mut Command) -> Result<String, Failure> {
-    for name in ranks::variables() {
-        command.env_remove(name);
-    }
-    let program = command.get_program().to_string_lossy().into_owned();
+    let program = as_no_rank(command).get_program().to_string_lossy().into_owned();
     let question = Question::ask(command);
     let question = question.map_err(|error| Failure { code: None, said: format!("{program} cannot be started: {error}") })?;
     question.answer(Instant::now() + PATIENCE)

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use biodist_process::{leftovers, ranks};
+use biodist_process::{leftovers, ranks, start};
 
 use crate::attempt::{Attempt, Event, Outcome, listen};
 use crate::cli::Cli;
@@ -48,8 +48,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
         reach: resources.reach,
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    // SAFETY: geteuid has no preconditions.
-    let variables = mpirun::own_variables(unsafe { libc::geteuid() } == 0, resources.tasks_per_node);
+    let variables = mpirun::own_variables(start::is_root(), resources.tasks_per_node);
     if cli.dry_run {
         command::refuse_unknown(&job.program, &job.arguments)?;
         let left_over: String = ranks::variables().iter().map(|name| format!(" -u {name}")).collect();

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::placement::{Share, total};
 use biodist_process::exit::Exit;
-use biodist_process::last_word;
+use biodist_process::{last_word, start};
 
 /// A closed connection to a host is noticed after 5 + 5 x 2 seconds: without these, a cut link leaves ranks and mpirun hanging for ever.
 const KEEP_ALIVE: [(&str, &str); 3] =
@@ -59,15 +59,13 @@ pub fn command_line(job: &Job, environment: &[(String, OsString)]) -> Vec<OsStri
     line.option("--bind-to", "none");
     line.option("--wdir", &job.folder);
     line.0.push("--tag-output".into());
-    let preset = |parameter: &str| environment.iter().any(|(name, _)| name.strip_prefix("OMPI_MCA_") == Some(parameter));
+    let preset = |parameter: &str| environment.iter().any(|(name, _)| name.strip_prefix(start::MPIRUN_PREFIX) == Some(parameter));
     let mut parameter = |name: &str, value: &str| {
         if !preset(name) {
             line.0.extend(["--mca".into(), name.into(), value.into()]);
         }
     };
-    // Open MPI 4 puts the topology that its ranks share next to the stack of a process now and then, and crashes. The ranks here do not
-    // need it: they are not bound.
-    parameter("rtc_hwloc_vmhole", "none");
+    parameter(start::MPIRUN_PARAMETER.0, start::MPIRUN_PARAMETER.1);
     if job.reach != Reach::Local {
         KEEP_ALIVE.iter().for_each(|(name, value)| parameter(name, value));
     }
@@ -103,9 +101,9 @@ impl Line {
     }
 }
 
-/// The variables to set for mpirun itself: Open MPI refuses to work for root, whom containers often have, without two of them.
+/// The variables to set for mpirun itself.
 pub fn own_variables(is_root: bool, tasks_per_node: Option<String>) -> Vec<(&'static str, String)> {
-    let for_root = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"].map(|name| (name, "1".to_owned()));
+    let for_root = start::MPIRUN_FOR_ROOT.map(|(name, value)| (name, value.to_owned()));
     let for_slurm = tasks_per_node.map(|tasks| ("SLURM_TASKS_PER_NODE", tasks));
     for_root.into_iter().filter(|_| is_root).chain(for_slurm).collect()
 }

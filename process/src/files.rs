@@ -28,6 +28,17 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The same; nothing where no file has this name.
+///
+/// # Errors
+/// All others of [`read_regular`].
+pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match read_regular(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        bytes => bytes.map(Some),
+    }
+}
+
 /// A regular file, or an error at once. Looked at after opening: between a look and an opening another file may take the name.
 pub fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let found = match options.custom_flags(libc::O_NONBLOCK).open(path) {
@@ -190,5 +201,7 @@ mod tests {
         std::fs::write(path("file"), b"bytes").unwrap();
         assert_eq!(read_regular(&path("file")).unwrap(), b"bytes");
         assert_eq!(read_regular(&path("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!([read_if_there(&path("file")).unwrap(), read_if_there(&path("none")).unwrap()], [Some(b"bytes".to_vec()), None]);
+        assert_eq!(read_if_there(&path("pipe")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -67,7 +67,7 @@ class Run:
         return sorted(int(path.name) for path in self.path.glob("checkpoints/*") if re.fullmatch(r"\d{8,}", path.name))
 
     def parameters(self, step=None):
-        """Arrays by name, as docs/reading_runs.md lists them, at `step`: a number, "best", or the newest."""
+        """Arrays by name, as docs/algorithms.md lists them, at `step`: a number, "best", or the newest."""
         return load(self._checkpoint(step) / "model.safetensors")
 
     def network(self, step=None):

@@ -65,7 +65,7 @@ impl Config {
         }
     }
 
-    /// Whether this network has an inverse to train under its rule.
+    /// Whether this network has inverses under its rule, trained or fixed.
     pub fn has_inverses(&self) -> bool {
         self.inverses() > 0
     }

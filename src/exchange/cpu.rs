@@ -210,18 +210,27 @@ impl Exchange {
                 continue;
             }
             let range = elements_of(backend, activity);
-            let of = |peer: usize, owner: usize| Message::of(peer, self.bases[owner], &range);
-            let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
-            let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
-            let layer = Some(backend.maps.get(update.map).layer);
-            let traced = Span { doing: Doing::FactorsTransfer, layer };
+            let of = |peer, owner: usize| Message::of(peer, self.bases[owner], &range);
             // SAFETY: activities of this step stay as they are until commit has waited, and each peer has a part of its
             // own.
-            let handle = exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe {
-                self.transport.begin(traced, &sends, &receives)
-            });
+            let handle = unsafe { self.swap(backend, Doing::FactorsTransfer, update.map, of) };
             self.factors.insert(activity.0, handle);
         }
+    }
+
+    /// Begins to send each peer what this rank owns and to receive what the peer does: `of(peer, owner)`.
+    ///
+    /// # Safety
+    /// As [`Transport::begin`].
+    unsafe fn swap(&self, backend: &mut CpuBackend, doing: Doing, map: MapId, of: impl Fn(usize, usize) -> Message) -> Handle {
+        let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
+        let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
+        let received = receives.iter().map(|message| message.bytes).sum();
+        let layer = Some(backend.maps.get(map).layer);
+        exchanging(backend, (Doing::AllGather, layer), received, || {
+            // SAFETY: the caller promises what begin asks for.
+            unsafe { self.transport.begin(Span { doing, layer }, &sends, &receives) }
+        })
     }
 
     /// Returns when all ranks' factors of `updates` are there.
@@ -292,13 +301,8 @@ impl Exchange {
     /// Begins to send this rank's new parameters of `map`, and to receive the others'.
     fn send_parameters(&self, backend: &mut CpuBackend, map: MapId) -> Handle {
         let (weights, ranges) = (backend.parameters.weights.at(0), &self.elements[map.0]);
-        let of = |peer: usize, owner: usize| Message::of(peer, weights, &ranges[owner]);
-        let sends: Vec<Message> = self.peers().map(|peer| of(peer, self.rank)).collect();
-        let receives: Vec<Message> = self.peers().map(|peer| of(peer, peer)).collect();
-        let layer = Some(backend.maps.get(map).layer);
-        let traced = Span { doing: Doing::ParametersTransfer, layer };
         // SAFETY: each rank has updated its own range by now, and commit waits before anybody reads or writes.
-        exchanging(backend, (Doing::AllGather, layer), received(&receives), || unsafe { self.transport.begin(traced, &sends, &receives) })
+        unsafe { self.swap(backend, Doing::ParametersTransfer, map, |peer, owner| Message::of(peer, weights, &ranges[owner])) }
     }
 }
 
@@ -383,10 +387,6 @@ impl UpdateExchange for Exchange {
 fn elements_of(backend: &CpuBackend, activity: Activity) -> Range<usize> {
     let slot = backend.place(activity);
     slot.start..slot.start + slot.shape.positions() * backend.batch() * slot.stride
-}
-
-fn received(messages: &[Message]) -> usize {
-    messages.iter().map(|message| message.bytes).sum()
 }
 
 /// Enters the time that `communicate` takes as exchange, of a layer where it is one's, and the bytes that it brings.

@@ -27,7 +27,7 @@ pub use self::mpi::connect;
 pub use self::parameter_memory::{ParameterMemory, parameters};
 pub use self::reduce::reduce_scatter;
 pub use self::sharing::Sharing;
-pub use self::transport::{Handle, Message, Single, Span, Transport};
+pub use self::transport::{Handle, Message, Single, Span, Transport, equal_ranges, others};
 use anyhow::Result;
 
 use crate::compute::{Backend, OptimizerStep, Update};

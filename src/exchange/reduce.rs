@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::transport::{Handle, Message, Span, Transport};
+use super::transport::{Handle, Message, Span, Transport, others};
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::{Isa, Kernel, LANES, Simd};
 use crate::observe::{Doing, span};
@@ -20,8 +20,8 @@ pub fn recv_elements(ranges: &[Range<usize>], rank: usize) -> usize {
 /// # Safety
 /// `buffer` must hold all ranges and `recv` [`recv_elements`], as [`Transport::begin`] asks.
 pub unsafe fn begin(transport: &dyn Transport, traced: Span, buffer: *mut f32, ranges: &[Range<usize>], recv: *mut f32) -> Handle {
-    let (rank, size) = (transport.rank(), transport.size());
-    let others = || (1..size).map(|distance| (rank + distance) % size);
+    let rank = transport.rank();
+    let others = || others(rank, transport.size());
     let sends: Vec<Message> = others().map(|to| Message::of(to, buffer, &ranges[to])).collect();
     let receives: Vec<Message> = others().map(|from| Message::of(from, recv, &recv_range(ranges, rank, from))).collect();
     // SAFETY: the caller promises what begin asks for.
@@ -115,6 +115,7 @@ impl Kernel for Sum<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::equal_ranges;
 
     #[test]
     fn sums_run_in_the_order_of_ranks() {
@@ -123,7 +124,7 @@ mod tests {
         for isa in Isa::available() {
             for len in [1, 16, 5000] {
                 for rank in 0..3 {
-                    let ranges: Vec<Range<usize>> = (0..3).map(|rank| rank * len..(rank + 1) * len).collect();
+                    let ranges = equal_ranges(3, len);
                     let mut buffer = vec![0.0f32; 3 * len];
                     buffer[ranges[rank].clone()].fill(values[rank]);
                     let recv: Vec<f32> = (0..3).filter(|from| *from != rank).flat_map(|from| vec![values[from]; len]).collect();

@@ -34,6 +34,16 @@ pub struct Span {
     pub layer: Option<usize>,
 }
 
+/// All ranks but `rank`, from the one after it on: each rank begins with another.
+pub fn others(rank: usize, size: usize) -> impl Iterator<Item = usize> {
+    (1..size).map(move |distance| (rank + distance) % size)
+}
+
+/// A range of `each` elements for each of `size` ranks, one after another.
+pub fn equal_ranges(size: usize, each: usize) -> Vec<Range<usize>> {
+    (0..size).map(|rank| rank * each..(rank + 1) * each).collect()
+}
+
 /// Operations among all ranks. Every rank must make the same calls in the same order.
 ///
 /// Buffers are float32; a rank's part of a buffer is a range of elements.
@@ -59,7 +69,7 @@ pub trait Transport: Send + Sync {
 
     /// Every rank's `own` (of equal length), in the order of ranks.
     fn all_gather(&self, own: &[f32], all: &mut [f32]) {
-        let ranges: Vec<_> = (0..self.size()).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
+        let ranges = equal_ranges(self.size(), own.len());
         all[ranges[self.rank()].clone()].copy_from_slice(own);
         // SAFETY: `all` is borrowed for as long, and indexing it has shown that it holds this rank's range, the
         // others being as long.
@@ -92,7 +102,7 @@ pub trait Transport: Send + Sync {
     /// `buffer` must hold all ranges.
     unsafe fn all_gather_ranges(&self, buffer: *mut f32, ranges: &[Range<usize>]) {
         let _span = span(Doing::AllGather, None);
-        let others = || (1..self.size()).map(|distance| (self.rank() + distance) % self.size());
+        let others = || others(self.rank(), self.size());
         let sends: Vec<Message> = others().map(|rank| Message::of(rank, buffer, &ranges[self.rank()])).collect();
         let receives: Vec<Message> = others().map(|rank| Message::of(rank, buffer, &ranges[rank])).collect();
         // SAFETY: the caller's buffer holds the ranges, which do not overlap, until the wait below.
@@ -166,12 +176,12 @@ impl Transport for Single {
         own.to_vec()
     }
 
-    unsafe fn begin(&self, _freight: Span, sends: &[Message], receives: &[Message]) -> Handle {
+    unsafe fn begin(&self, _traced: Span, sends: &[Message], receives: &[Message]) -> Handle {
         assert!(sends.is_empty() && receives.is_empty(), "there is no other rank");
         Handle(0)
     }
 
-    fn wait(&self, _journey: Handle) {}
+    fn wait(&self, _handle: Handle) {}
 
     fn broadcast(&self, _bytes: &mut Vec<u8>) {}
 

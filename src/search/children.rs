@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use biodist_process::files::read_regular;
-use biodist_process::ranks;
+use biodist_process::start;
 
 use crate::cpus::{self, Part};
 use crate::exit::Exit;
@@ -127,15 +127,12 @@ impl Children {
         let out = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("{} cannot be written", log.display()))?;
         let mut command = Command::new(&program);
         command.args(arguments).stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
-        // What tells this process that it is a rank is nothing for its children.
-        for name in ranks::variables() {
-            command.env_remove(name);
-        }
         if let Some(gpu) = &self.slots[slot].gpu {
             command.env("CUDA_VISIBLE_DEVICES", gpu);
         }
         self.slots[slot].cpus.give(&mut command);
-        end_with_parent(&mut command);
+        // Of a process that outlives this one nobody would write down what it finds, and its folder would be busy when the sweep goes on.
+        start::end_with_parent(start::as_no_rank(&mut command), libc::SIGKILL);
         let child = command.spawn().with_context(|| format!("{} cannot be started", program.display()))?;
         self.running[slot] = Some((trial, child, log.to_owned()));
         Ok(())
@@ -172,22 +169,6 @@ impl Drop for Children {
             let _ = child.wait();
         }
     }
-}
-
-/// The kernel kills the process when this one dies, however it dies: nobody would write down what it finds, and its folder would be busy
-/// when the sweep goes on.
-fn end_with_parent(command: &mut Command) {
-    let parent = std::process::id();
-    let prepare = move || {
-        // SAFETY: takes numbers, and may be called between fork and exec.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-        // It may have died before it could be watched.
-        // SAFETY: it has no preconditions, and may be called between fork and exec.
-        if unsafe { libc::getppid() } as u32 == parent { Ok(()) } else { Err(std::io::Error::other("the sweep has ended")) }
-    };
-    // SAFETY: between fork and exec only prctl and getppid are called, and an error without memory of its own is
-    // made where that fails.
-    unsafe { command.pre_exec(prepare) };
 }
 
 fn how(status: ExitStatus, log: &Path) -> Ended {

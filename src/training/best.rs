@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use biodist_process::files::{read_regular, write_atomically};
+use biodist_process::files::{read_if_there, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoints;
@@ -65,14 +65,9 @@ impl Best {
     /// Where the file cannot be read, or is not what was written.
     pub fn read(run: &Path) -> Result<Option<Best>> {
         let path = run.join(FILE_NAME);
-        match read_regular(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            bytes => {
-                let bytes = bytes.with_context(|| format!("{} cannot be read", path.display()))?;
-                let best = serde_json::from_slice(&bytes);
-                best.map(Some).map_err(|error| anyhow!("{} is damaged: {error}; training on with --resume makes it anew", path.display()))
-            }
-        }
+        let bytes = read_if_there(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let best = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        best.map_err(|error| anyhow!("{} is damaged: {error}; training on with --resume makes it anew", path.display()))
     }
 
     /// The same, where its absence is an error of usage.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use biodist_process::files::read_regular;
+use biodist_process::files::read_if_there;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -101,11 +101,9 @@ pub fn epochs(run: &Path) -> Result<u64> {
 /// The file as text; empty where there is none.
 pub fn read(run: &Path) -> Result<String> {
     let path = run.join(FILE_NAME);
-    match read_regular(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        // A line that a crash cut may end within a character.
-        bytes => Ok(String::from_utf8_lossy(&bytes.with_context(|| format!("{} cannot be read", path.display()))?).into_owned()),
-    }
+    let bytes = read_if_there(&path).with_context(|| format!("{} cannot be read", path.display()))?.unwrap_or_default();
+    // A line that a crash cut may end within a character.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ fn is_the_same_after_being_killed_and_stopped() {
     let config = configure(&site);
     // The last rung is long enough for the last signal to find it at work.
     let command = |out: &'static str, jobs: &'static str| -> [String; 9] {
-        ["sweep", &config, "--out", out, "--rungs", "2:4,8:2,60:1", "--jobs", jobs, "--set=training.log_every_steps=1"].map(str::to_owned)
+        ["sweep", &config, "--out", out, "--rungs", "2:4,8:2,240:1", "--jobs", jobs, "--set=training.log_every_steps=1"].map(str::to_owned)
     };
     let run = |arguments: [String; 9]| {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

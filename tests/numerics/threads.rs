@@ -86,7 +86,7 @@ impl Transport for Thread {
         })
     }
 
-    unsafe fn begin(&self, _freight: Span, sends: &[Message], receives: &[Message]) -> Handle {
+    unsafe fn begin(&self, _traced: Span, sends: &[Message], receives: &[Message]) -> Handle {
         let own = sends.to_vec();
         {
             let mut counts = self.meeting.counts.lock().unwrap();
@@ -107,7 +107,7 @@ impl Transport for Thread {
         Handle(0)
     }
 
-    fn wait(&self, _journey: Handle) {}
+    fn wait(&self, _handle: Handle) {}
 
     fn broadcast(&self, bytes: &mut Vec<u8>) {
         let own = std::ptr::from_ref(bytes) as usize;

@@ -18,7 +18,7 @@ use crate::compute::device::Device;
 use crate::compute::settings::KernelChoice;
 use crate::config;
 use crate::cpus;
-use crate::exchange::{self, NCCL_WITHOUT_GPU, Transport};
+use crate::exchange::{self, NCCL_WITHOUT_GPU, Transport, equal_ranges};
 use crate::exit::Exit;
 use crate::job::say;
 use crate::learner::choose_device;
@@ -136,7 +136,7 @@ impl Buffer for InMemory<'_> {
 
     fn perform(&mut self, operation: Operation) -> Result<()> {
         let HostMemory { transport, isa, pool } = self.memory;
-        let ranges: Vec<_> = (0..transport.size()).map(|rank| rank * self.part..(rank + 1) * self.part).collect();
+        let ranges = equal_ranges(transport.size(), self.part);
         let buffer = self.values.as_mut_ptr();
         if operation != Operation::AllGather {
             // SAFETY: the buffer holds all ranges.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use biodist_process::ranks;
+use biodist_process::{ranks, start};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
@@ -200,19 +200,13 @@ fn measure(args: &ScalingArgs, machine: &Machine, ranks: usize, batch: usize) ->
     }
     command.args(["--set", &format!("data.batch_size={batch}")]);
     command.args(["--set", &format!("parallel.threads_per_rank={}", machine.threads_per_rank)]);
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } == 0 {
-        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    command.envs(start::MPIRUN_FOR_ROOT.into_iter().filter(|_| start::is_root()));
+    let (name, value) = start::MPIRUN_PARAMETER;
+    let name = start::MPIRUN_PREFIX.to_owned() + name;
+    if std::env::var_os(&name).is_none() {
+        command.env(name, value);
     }
-    // Open MPI 4 crashes now and then where it shares its topology in memory.
-    if std::env::var_os("OMPI_MCA_rtc_hwloc_vmhole").is_none() {
-        command.env("OMPI_MCA_rtc_hwloc_vmhole", "none");
-    }
-    // What is left over from another job would keep mpirun from starting its own.
-    for name in ranks::variables() {
-        command.env_remove(name);
-    }
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = start::as_no_rank(&mut command).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.context("mpirun cannot be started: install Open MPI, or load your cluster's module")?;
     if !output.status.success() {
         bail!("{ranks} ranks: mpirun ended with {}", output.status);

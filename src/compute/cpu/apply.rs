@@ -245,7 +245,7 @@ impl Item<'_> {
 }
 
 /// Bytes that a pass must move at least: weights once, every activity once.
-pub fn bytes(connectivity: &Connectivity, batch: usize, jobs: usize) -> f64 {
+pub fn bytes(connectivity: &Connectivity, batch: usize, jobs: usize) -> usize {
     let activities = connectivity.sources * row_stride(connectivity.rows) + connectivity.destinations * row_stride(connectivity.columns);
-    4.0 * (connectivity.weights() as f64 + (jobs * batch * activities) as f64)
+    4 * (connectivity.weights() + jobs * batch * activities)
 }

@@ -1,31 +1,8 @@
 //! What batch normalisation does to each channel: sums over a sample's positions, and maps with numbers of the channel's own.
 
-use super::elementwise::{Sloped, Values};
+use super::elementwise::{Samples, Sloped, Values};
 use super::nonlinearity::Through;
-use super::simd::{Kernel, LANES, Simd};
-
-/// Samples `begin..end` of an activity of `[position][batch][stride]`.
-#[derive(Clone, Copy)]
-pub struct Samples {
-    pub positions: usize,
-    pub batch: usize,
-    pub stride: usize,
-    pub begin: usize,
-    pub end: usize,
-}
-
-impl Samples {
-    /// Calls `f(element, sample, channel)` for the place where each vector begins, in the order of memory.
-    #[inline(always)]
-    fn each(&self, mut f: impl FnMut(usize, usize, usize)) {
-        for position in 0..self.positions {
-            for sample in self.begin..self.end {
-                let row = (position * self.batch + sample) * self.stride;
-                (0..self.stride).step_by(LANES).for_each(|channel| f(row + channel, sample, channel));
-            }
-        }
-    }
-}
+use super::simd::{Kernel, Simd};
 
 /// Numbers of each channel, and zeros to the end of the row.
 pub fn padded(values: &[f32], stride: usize) -> Vec<f32> {

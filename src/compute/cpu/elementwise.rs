@@ -49,6 +49,35 @@ impl Values {
     }
 }
 
+/// Samples `begin..end` of an activity of `[position][batch][stride]`.
+#[derive(Clone, Copy)]
+pub struct Samples {
+    pub positions: usize,
+    pub batch: usize,
+    pub stride: usize,
+    pub begin: usize,
+    pub end: usize,
+}
+
+impl Samples {
+    /// The element where a sample's channels begin.
+    #[inline(always)]
+    pub fn row(&self, position: usize, sample: usize) -> usize {
+        (position * self.batch + sample) * self.stride
+    }
+
+    /// Calls `f(element, sample, channel)` for the place where each vector begins, in the order of memory.
+    #[inline(always)]
+    pub fn each(&self, mut f: impl FnMut(usize, usize, usize)) {
+        for position in 0..self.positions {
+            for sample in self.begin..self.end {
+                let row = self.row(position, sample);
+                (0..self.stride).step_by(LANES).for_each(|channel| f(row + channel, sample, channel));
+            }
+        }
+    }
+}
+
 /// `y = s(a)`, and a where the slope does not follow from y.
 pub struct Sloped<N> {
     pub y: Values,
@@ -135,7 +164,7 @@ impl Elementwise for StepAlong {
     }
 }
 
-/// `out = h + hybrid * back + (1 - hybrid) * (of_target - of_activity)`.
+/// `out = h + hybrid * back + share * (of_target - of_activity)`; without `back`, `out = h + share * (of_target - of_activity)`.
 pub struct DifferenceTarget {
     pub h: Values,
     pub of_activity: Values,
@@ -186,15 +215,11 @@ impl<N: Through> Elementwise for ErrorThroughNonlinearity<N> {
     }
 }
 
-/// [`ErrorThroughNonlinearity`] for samples `begin..end`, adding `|| y - target ||^2` to each sample's loss. A sample's sum has one order whatever
+/// [`ErrorThroughNonlinearity`] for some samples, adding `|| y - target ||^2` to each sample's loss. A sample's sum has one order whatever
 /// thread computes it.
 pub struct MeasuredError<'a, N> {
     pub operation: &'a ErrorThroughNonlinearity<N>,
-    pub positions: usize,
-    pub batch: usize,
-    pub stride: usize,
-    pub begin: usize,
-    pub end: usize,
+    pub samples: Samples,
     pub loss: Values,
 }
 
@@ -203,12 +228,13 @@ impl<N: Through> Kernel for MeasuredError<'_, N> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        for sample in self.begin..self.end {
+        let samples = self.samples;
+        for sample in samples.begin..samples.end {
             unsafe {
                 let mut sum = S::splat(0.0);
-                for position in 0..self.positions {
-                    let row = (position * self.batch + sample) * self.stride;
-                    for i in (row..row + self.stride).step_by(LANES) {
+                for position in 0..samples.positions {
+                    let row = samples.row(position, sample);
+                    for i in (row..row + samples.stride).step_by(LANES) {
                         let difference = self.operation.difference::<S>(i);
                         sum = difference.mul_add(difference, sum);
                     }

@@ -4,12 +4,11 @@
 //! cache line of the input for each sample, more than caches hold; so it is done in blocks of positions, whose lines stay until they are full.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use super::CpuBackend;
 use super::elementwise::Values;
 use crate::compute::Activity;
-use crate::observe::{Doing, span};
+use crate::observe::Doing;
 
 /// Elements of a block: 128 KiB.
 const BLOCK: usize = 1 << 15;
@@ -62,25 +61,23 @@ impl LayOut<'_> {
 impl CpuBackend {
     /// [`Backend::step_along`](crate::compute::Backend::step_along) from the input, whose rows are not padded to vectors as those of other activities are.
     pub(super) fn step_from_input(&mut self, y: Activity, scale: f32, change: Activity, destination: Activity) {
-        let started = Instant::now();
-        let _span = span(Doing::Elementwise, None);
         let (from, to) = (self.place(y), self.place(destination));
         assert_eq!((from.shape, to.stride), (to.shape, self.place(change).stride), "activities of the input's shape");
         let (y, change, out) = (self.values(y), self.values(change), self.values(destination));
-        let this = &*self;
-        this.by_sample(destination, |begin, end| {
-            for position in 0..to.shape.positions() {
-                for sample in begin..end {
-                    let row = position * this.batch + sample;
-                    for channel in 0..to.shape.channels {
-                        let (read, at) = (row * from.stride + channel, row * to.stride + channel);
-                        // SAFETY: the three have the input's shape and these strides, and this thread alone has the sample.
-                        unsafe { *out.at(at) = *y.at(read) + scale * *change.at(at) };
+        self.timed((Doing::Elementwise, None), 0.0, 12 * self.elements(destination), |this| {
+            this.by_sample(destination, |samples| {
+                for position in 0..samples.positions {
+                    for sample in samples.begin..samples.end {
+                        let row = position * samples.batch + sample;
+                        for channel in 0..to.shape.channels {
+                            let (read, at) = (row * from.stride + channel, row * to.stride + channel);
+                            // SAFETY: the three have the input's shape and these strides, and this thread alone has the sample.
+                            unsafe { *out.at(at) = *y.at(read) + scale * *change.at(at) };
+                        }
                     }
                 }
-            }
+            });
         });
-        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(destination)) as f64);
     }
 }
 

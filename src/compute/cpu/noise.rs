@@ -3,7 +3,7 @@
 //! Nothing is drawn in sequence, so noise is the same for any number of ranks and threads, and there is no state to save. The arithmetic is
 //! plain array code without fused operations: the same bits from every instruction set.
 
-use super::elementwise::Values;
+use super::elementwise::{Samples, Values};
 use super::simd::{Isa, Kernel, LANES, Simd};
 
 type Words = [u32; LANES];
@@ -142,18 +142,10 @@ fn counters(from: u32) -> Words {
 pub struct AddNoise {
     pub source: Values,
     pub destination: Values,
-    pub positions: usize,
+    pub samples: Samples,
     pub channels: usize,
-    pub batch: usize,
-    pub stride: usize,
-    pub begin: usize,
-    pub end: usize,
     pub sigma: f32,
-    pub seed: u64,
-    pub layer: usize,
-    pub step: u64,
-    /// Place of sample 0 in the global batch.
-    pub first: usize,
+    pub place: Place,
 }
 
 impl Kernel for AddNoise {
@@ -162,17 +154,17 @@ impl Kernel for AddNoise {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let panels = self.channels.div_ceil(LANES);
-        let vectors = self.positions * panels;
-        let Self { seed, step, layer, first, .. } = self;
-        let stream = Place { seed, step, layer, first }.stream();
-        for sample in self.begin..self.end {
-            let place = (self.first + sample) as u32;
+        let (samples, draw) = (self.samples, self.place);
+        let vectors = samples.positions * panels;
+        let stream = draw.stream();
+        for sample in samples.begin..samples.end {
+            let place = (draw.first + sample) as u32;
             for group in 0..vectors.div_ceil(4) {
-                let words = philox(self.seed, counters((group * LANES) as u32), [place, self.step as u32, stream]);
+                let words = philox(draw.seed, counters((group * LANES) as u32), [place, draw.step as u32, stream]);
                 let noise = normal(words);
                 for (j, noise) in noise.iter().enumerate().take(vectors - group * 4) {
                     let (position, panel) = ((group * 4 + j) / panels, (group * 4 + j) % panels);
-                    let at = (position * self.batch + sample) * self.stride + panel * LANES;
+                    let at = samples.row(position, sample) + panel * LANES;
                     let mut noise = *noise;
                     // Lanes beyond the channels stay zero.
                     let used = (self.channels - panel * LANES).min(LANES);
@@ -240,9 +232,8 @@ pub fn normals(positions: usize, batch: usize, channels: usize, place: Place) ->
     let stride = channels.next_multiple_of(LANES);
     let mut padded = vec![0.0f32; positions * batch * stride];
     let values = Values(padded.as_mut_ptr());
-    let Place { seed, step, layer, first } = place;
-    let (source, destination, begin, end, sigma) = (values, values, 0, batch, 1.0);
-    let kernel = AddNoise { source, destination, positions, channels, batch, stride, begin, end, sigma, seed, layer, step, first };
+    let samples = Samples { positions, batch, stride, begin: 0, end: batch };
+    let kernel = AddNoise { source: values, destination: values, samples, channels, sigma: 1.0, place };
     unsafe { Isa::available()[0].run(kernel) };
     padded.chunks_exact(stride).flat_map(|row| &row[..channels]).copied().collect()
 }
@@ -283,21 +274,8 @@ mod tests {
     fn noise(isa: Isa, [positions, channels, stride]: [usize; 3], batch: usize, first: usize, step: u64) -> Vec<f32> {
         let mut out = vec![0.0f32; positions * batch * stride];
         let values = Values(out.as_mut_ptr());
-        let kernel = AddNoise {
-            source: values,
-            destination: values,
-            positions,
-            channels,
-            batch,
-            stride,
-            begin: 0,
-            end: batch,
-            sigma: 1.0,
-            seed: 7,
-            layer: 3,
-            step,
-            first,
-        };
+        let (samples, place) = (Samples { positions, batch, stride, begin: 0, end: batch }, Place { seed: 7, step, layer: 3, first });
+        let kernel = AddNoise { source: values, destination: values, samples, channels, sigma: 1.0, place };
         unsafe { isa.run(kernel) };
         out
     }

@@ -1,26 +1,21 @@
 //! The operations of batch normalisation on the CPU: each one parallel pass over samples.
 
 use std::marker::PhantomData;
-use std::time::Instant;
 
 use super::CpuBackend;
-use super::channels::{ChannelSums, MapChannels, Samples, ThroughChannels, padded};
-use super::elementwise::Sloped;
+use super::channels::{ChannelSums, MapChannels, ThroughChannels, padded};
+use super::elementwise::{Samples, Sloped};
 use super::nonlinearity::through;
 use super::simd::Isa;
 use crate::compute::{Activity, ByChannel};
 use crate::network::Shape;
-use crate::observe::{Doing, span};
+use crate::observe::Doing;
 
 impl CpuBackend {
     /// Runs `body` over the samples of activities shaped as `like`, `operands` of which are read or written.
     fn by_channel(&mut self, like: Activity, operands: usize, body: impl Fn(Isa, Samples) + Sync) {
-        let started = Instant::now();
-        let _span = span(Doing::Elementwise, None);
-        let slot = self.place(like);
-        let (positions, batch, stride, isa) = (slot.shape.positions(), self.batch, slot.stride, self.isa);
-        self.by_sample(like, |begin, end| body(isa, Samples { positions, batch, stride, begin, end }));
-        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * self.elements(like)) as f64);
+        let bytes = 4 * operands * self.elements(like);
+        self.timed((Doing::Elementwise, None), 0.0, bytes, |this| this.by_sample(like, |samples| body(this.isa, samples)));
     }
 }
 

@@ -7,14 +7,14 @@ use anyhow::Result;
 
 use super::apply::{self, Job, Pass};
 use super::elementwise::{
-    Add, DifferenceTarget, DifferenceThroughNonlinearity, Elementwise, ErrorThroughNonlinearity, MeasuredError, Range, Sloped, StepAlong,
-    ThroughNonlinearity,
+    Add, DifferenceTarget, DifferenceThroughNonlinearity, Elementwise, ErrorThroughNonlinearity, MeasuredError, Range, Samples, Sloped,
+    StepAlong, ThroughNonlinearity,
 };
 use super::input::LayOut;
 use super::memory::row_stride;
-use super::noise::AddNoise;
+use super::noise::{AddNoise, Place};
 use super::nonlinearity::{Through, through};
-use super::pooling::{Pooling, Samples};
+use super::pooling::{self, Pooling};
 use super::simd::LANES;
 use super::{CpuBackend, MOST_JOBS};
 use crate::compute::profile;
@@ -26,22 +26,32 @@ use crate::observe::{Doing, span};
 const PARALLEL_VECTORS: usize = 8192;
 
 impl CpuBackend {
-    fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
+    /// Does `work` and enters its time, and what it takes of operations and bytes, as `doing`; of a layer, where it is one's.
+    pub(super) fn timed(&mut self, (doing, layer): (Doing, Option<usize>), operations: f64, bytes: usize, work: impl FnOnce(&CpuBackend)) {
         let started = Instant::now();
+        let _span = span(doing, layer);
+        work(self);
+        self.profile.add(doing, started.elapsed().as_secs_f64(), operations, bytes as f64);
+    }
+
+    fn pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
         let spec = self.maps.get(map);
-        let doing = profile::pass(spec.role, transposed);
-        let _span = span(doing, Some(spec.layer));
+        let phase = (profile::pass(spec.role, transposed), Some(spec.layer));
+        let operations = (jobs.len() * self.batch) as f64 * spec.connectivity.operations();
+        let bytes = apply::bytes(&spec.connectivity, self.batch, jobs.len());
+        self.timed(phase, operations, bytes, |this| this.through_map(map, jobs, transposed));
+    }
+
+    fn through_map(&self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
+        let spec = self.maps.get(map);
         let (from, to) = (self.place(jobs[0].0), self.place(jobs[0].1));
         let connectivity = &spec.connectivity;
         let ends = (connectivity.sources, connectivity.destinations);
         let (sources, destinations) = if transposed { (ends.1, ends.0) } else { ends };
         assert_eq!((from.shape.positions(), to.shape.positions()), (sources, destinations), "{}", spec.weight.name);
-        let operations = (jobs.len() * self.batch) as f64 * connectivity.operations();
-        let bytes = apply::bytes(connectivity, self.batch, jobs.len());
         if let Some(pool) = spec.pool {
             let back = transposed || spec.role == Role::Feedback;
-            jobs.iter().for_each(|job| self.pool_pass(spec.layer, pool, *job, back));
-            return self.profile.add(doing, started.elapsed().as_secs_f64(), operations, bytes);
+            return jobs.iter().for_each(|job| self.pool_pass(spec.layer, pool, *job, back));
         }
         let nonlinearity = if transposed { Nonlinearity::Identity } else { to.nonlinearity };
         let nowhere = std::ptr::null_mut();
@@ -69,7 +79,6 @@ impl CpuBackend {
         let (isa, cut) = (self.isa, pass.cut(self.isa, self.pool.threads()));
         // SAFETY: slots and spans are of the map's sizes, and no two items write the same elements.
         self.pool.run(cut.items, |item| unsafe { pass.run(isa, cut, item) });
-        self.profile.add(doing, started.elapsed().as_secs_f64(), operations, bytes);
     }
 
     /// Layer `layer`'s pool of an activity, or the way back of an error.
@@ -88,58 +97,49 @@ impl CpuBackend {
         let isa = self.isa;
         // SAFETY: source, destination and winners have the map's shapes, and this thread alone has the samples.
         self.pool.run_ranges(self.batch, 4 * self.pool.threads(), |samples| unsafe {
-            isa.run(Samples { pass: &pass, begin: samples.start, end: samples.end });
+            isa.run(pooling::Samples { pass: &pass, begin: samples.start, end: samples.end });
         });
     }
 
     /// Runs `operation` over all elements of activities shaped as `like`; `operands` counts those read and written.
     fn elementwise(&mut self, like: Activity, operands: usize, operation: impl Elementwise) {
-        let started = Instant::now();
-        let _span = span(Doing::Elementwise, None);
         let elements = self.elements(like);
         debug_assert!(elements.is_multiple_of(LANES));
         let vectors = elements / LANES;
         let parts = if vectors < PARALLEL_VECTORS { 1 } else { 4 * self.pool.threads() };
-        let isa = self.isa;
-        // SAFETY: all operands are activities of this shape, padded to whole vectors, and no two threads have the
-        // same elements.
-        self.pool.run_ranges(vectors, parts, |range| unsafe {
-            isa.run(Range { operation: &operation, begin: range.start, end: range.end });
+        self.timed((Doing::Elementwise, None), 0.0, 4 * operands * elements, |this| {
+            // SAFETY: all operands are activities of this shape, padded to whole vectors, and no two threads have the
+            // same elements.
+            this.pool.run_ranges(vectors, parts, |range| unsafe {
+                this.isa.run(Range { operation: &operation, begin: range.start, end: range.end });
+            });
         });
-        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (4 * operands * elements) as f64);
     }
 
     /// The error, whose squared norm is entered as the samples' inverse loss.
     fn measured_error<N: Through>(&mut self, y: Activity, operation: &ErrorThroughNonlinearity<N>) {
-        let started = Instant::now();
-        let _span = span(Doing::Elementwise, None);
-        let slot = self.place(y);
         let loss = self.measured(Measure::InverseLoss);
-        let this = &*self;
-        // SAFETY: the operands are activities of this shape, the loss has an element a sample, and this thread alone
-        // has the samples.
-        this.by_sample(y, |begin, end| unsafe {
-            this.isa.run(MeasuredError {
-                operation,
-                positions: slot.shape.positions(),
-                batch: this.batch,
-                stride: slot.stride,
-                begin,
-                end,
-                loss,
-            });
+        self.timed((Doing::Elementwise, None), 0.0, 12 * self.elements(y), |this| {
+            // SAFETY: the operands are activities of this shape, the loss has an element a sample, and this thread
+            // alone has the samples.
+            this.by_sample(y, |samples| unsafe { this.isa.run(MeasuredError { operation, samples, loss }) });
         });
-        self.profile.add(Doing::Elementwise, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(y)) as f64);
     }
 
     fn sloped<N>(&self, y: Activity) -> Sloped<N> {
         Sloped { y: self.values(y), pre_activation: self.pre_activations(y), nonlinearity: PhantomData }
     }
 
-    /// Runs `body(begin, end)` over ranges of samples, in parallel where the activity is large.
-    pub(super) fn by_sample(&self, like: Activity, body: impl Fn(usize, usize) + Sync) {
+    /// These samples of activities shaped as `like`.
+    fn samples(&self, like: Activity, range: std::ops::Range<usize>) -> Samples {
+        let slot = self.place(like);
+        Samples { positions: slot.shape.positions(), batch: self.batch, stride: slot.stride, begin: range.start, end: range.end }
+    }
+
+    /// Runs `body` over ranges of samples of activities shaped as `like`, in parallel where these are large.
+    pub(super) fn by_sample(&self, like: Activity, body: impl Fn(Samples) + Sync) {
         let parts = if self.elements(like) / LANES < PARALLEL_VECTORS / 4 { 1 } else { 4 * self.pool.threads() };
-        self.pool.run_ranges(self.batch, parts, |range| body(range.start, range.end));
+        self.pool.run_ranges(self.batch, parts, |range| body(self.samples(like, range)));
     }
 }
 
@@ -169,31 +169,16 @@ impl Backend for CpuBackend {
     }
 
     fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {
-        let started = Instant::now();
-        let _span = span(Doing::Noise, Some(layer));
-        let slot = self.place(destination);
+        let place = Place { seed: self.seed, step: self.step, layer, first: self.first };
+        let channels = self.place(destination).shape.channels;
         let (from, to) = (self.values(source), self.values(destination));
-        let this = &*self;
-        let isa = self.isa;
-        // SAFETY: source and destination have the slot's shape, and this thread alone has the samples.
-        this.pool.run_ranges(self.batch, 4 * self.pool.threads(), |range| unsafe {
-            isa.run(AddNoise {
-                source: from,
-                destination: to,
-                positions: slot.shape.positions(),
-                channels: slot.shape.channels,
-                batch: this.batch,
-                stride: slot.stride,
-                begin: range.start,
-                end: range.end,
-                sigma,
-                seed: this.seed,
-                layer,
-                step: this.step,
-                first: this.first,
+        self.timed((Doing::Noise, Some(layer)), 0.0, 8 * self.elements(source), |this| {
+            // SAFETY: source and destination have one shape, and this thread alone has the samples.
+            this.pool.run_ranges(this.batch, 4 * this.pool.threads(), |range| unsafe {
+                let samples = this.samples(destination, range);
+                this.isa.run(AddNoise { source: from, destination: to, samples, channels, sigma, place });
             });
         });
-        self.profile.add(Doing::Noise, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(source)) as f64);
     }
 
     fn error_through_nonlinearity(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
@@ -272,8 +257,6 @@ impl Backend for CpuBackend {
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
-        let started = Instant::now();
-        let _span = span(Doing::Input, None);
         let slot = self.place(self.input());
         batch.check(slot.shape, self.capacity)?;
         self.batch = batch.samples;
@@ -284,19 +267,18 @@ impl Backend for CpuBackend {
         self.measures[Measure::InverseLoss as usize].fill(0.0);
         let (positions, channels) = (slot.shape.positions(), slot.shape.channels);
         let (to, samples, stride) = (self.values(self.input()), batch.samples, slot.stride);
-        let pixels = batch.pixels.scaled();
-        let layout = LayOut { pixels: &pixels, to, samples, positions, channels, stride };
         let parts = if batch.pixels.len() < LANES * PARALLEL_VECTORS / 4 { 1 } else { 4 * self.pool.threads() };
         // SAFETY: the input has room for the batch, as was seen above, and no two threads have the same positions of the same samples.
-        unsafe {
+        self.timed((Doing::Input, None), 0.0, 8 * batch.pixels.len(), |this| unsafe {
+            let pixels = batch.pixels.scaled();
+            let layout = LayOut { pixels: &pixels, to, samples, positions, channels, stride };
             // Of an image few positions at a time stay in the cache.
             if positions >= 4 * parts {
-                self.pool.run_ranges(positions, parts, |some| layout.run(some, 0..samples));
+                this.pool.run_ranges(positions, parts, |some| layout.run(some, 0..samples));
             } else {
-                self.pool.run_ranges(samples, parts, |some| layout.run(0..positions, some));
+                this.pool.run_ranges(samples, parts, |some| layout.run(0..positions, some));
             }
-        }
-        self.profile.add(Doing::Input, started.elapsed().as_secs_f64(), 0.0, (8 * batch.pixels.len()) as f64);
+        });
         Ok(())
     }
 

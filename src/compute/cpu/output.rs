@@ -1,15 +1,13 @@
 //! The output layer's nonlinearity, loss, error, and error rates: a few numbers a sample, in plain code.
 
-use std::time::Instant;
-
 use super::elementwise::Values;
 use super::{CpuBackend, Slot};
 use crate::compute::{Activity, Backend, Measure};
 use crate::network::Output;
-use crate::observe::{Doing, span};
+use crate::observe::Doing;
 
 impl CpuBackend {
-    pub(super) fn give_wanted_output(&mut self, destination: Activity) {
+    pub(super) fn give_wanted_output(&self, destination: Activity) {
         let (to, input) = (self.place(destination), self.place(self.input()));
         let (values, from) = (self.values(destination), self.values(self.input()));
         for sample in 0..self.batch {
@@ -32,57 +30,52 @@ impl CpuBackend {
     }
 
     pub(super) fn give_output_and_error(&mut self, pre_activation: Activity, output: Activity, error: Activity) {
-        let started = Instant::now();
-        let _span = span(Doing::Output, None);
-        if self.output == Output::Linear {
-            // The error's own memory holds the wanted output until it is read.
-            self.give_wanted_output(error);
-        }
         let slot = self.place(pre_activation);
         let (logits, p, delta) = (self.values(pre_activation), self.values(output), self.values(error));
         let [loss, top1, top5] = [Measure::Loss, Measure::Top1Error, Measure::Top5Error].map(|measure| self.measured(measure));
-        let this = &*self;
-        this.by_sample(pre_activation, |begin, end| {
-            for sample in begin..end {
-                // SAFETY: three activities of one shape, and this thread alone has the sample.
-                let (logits, p, delta) =
-                    unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample), this.dense_row(delta, slot, sample)) };
-                let measured = match this.output {
-                    Output::Softmax => cross_entropy(logits, this.labels[sample] as usize, this.label_smoothing, p, delta),
-                    Output::Linear => {
-                        p.copy_from_slice(logits);
-                        let wanted = delta.to_vec();
-                        squared_error(logits, &wanted, delta)
-                    }
-                };
-                // SAFETY: measures have an element a sample.
-                unsafe {
-                    *loss.at(sample) = measured.loss;
-                    *top1.at(sample) = measured.top1_error;
-                    *top5.at(sample) = measured.top5_error;
-                }
+        self.timed((Doing::Output, None), 0.0, 12 * self.elements(pre_activation), |this| {
+            if this.output == Output::Linear {
+                // The error's own memory holds the wanted output until it is read.
+                this.give_wanted_output(error);
             }
+            this.by_sample(pre_activation, |samples| {
+                for sample in samples.begin..samples.end {
+                    // SAFETY: three activities of one shape, and this thread alone has the sample.
+                    let [logits, p, delta] = [logits, p, delta].map(|values| unsafe { this.dense_row(values, slot, sample) });
+                    let measured = match this.output {
+                        Output::Softmax => cross_entropy(logits, this.labels[sample] as usize, this.label_smoothing, p, delta),
+                        Output::Linear => {
+                            p.copy_from_slice(logits);
+                            let wanted = delta.to_vec();
+                            squared_error(logits, &wanted, delta)
+                        }
+                    };
+                    // SAFETY: measures have an element a sample.
+                    unsafe {
+                        *loss.at(sample) = measured.loss;
+                        *top1.at(sample) = measured.top1_error;
+                        *top5.at(sample) = measured.top5_error;
+                    }
+                }
+            });
         });
-        self.profile.add(Doing::Output, started.elapsed().as_secs_f64(), 0.0, (12 * self.elements(pre_activation)) as f64);
     }
 
     pub(super) fn give_output(&mut self, pre_activation: Activity, output: Activity) {
-        let started = Instant::now();
-        let _span = span(Doing::Output, None);
         let slot = self.place(pre_activation);
         let (logits, p) = (self.values(pre_activation), self.values(output));
-        let this = &*self;
-        this.by_sample(pre_activation, |begin, end| {
-            for sample in begin..end {
-                // SAFETY: two activities of one shape, and this thread alone has the sample.
-                let (logits, p) = unsafe { (this.dense_row(logits, slot, sample), this.dense_row(p, slot, sample)) };
-                match this.output {
-                    Output::Softmax => drop(softmax(logits, p)),
-                    Output::Linear => p.copy_from_slice(logits),
+        self.timed((Doing::Output, None), 0.0, 8 * self.elements(pre_activation), |this| {
+            this.by_sample(pre_activation, |samples| {
+                for sample in samples.begin..samples.end {
+                    // SAFETY: two activities of one shape, and this thread alone has the sample.
+                    let [logits, p] = [logits, p].map(|values| unsafe { this.dense_row(values, slot, sample) });
+                    match this.output {
+                        Output::Softmax => drop(softmax(logits, p)),
+                        Output::Linear => p.copy_from_slice(logits),
+                    }
                 }
-            }
+            });
         });
-        self.profile.add(Doing::Output, started.elapsed().as_secs_f64(), 0.0, (8 * self.elements(pre_activation)) as f64);
     }
 
     /// Sample `sample` of a dense activity.

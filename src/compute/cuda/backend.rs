@@ -288,7 +288,7 @@ impl CudaBackend {
         self.gpu.load(&kernels)?;
         self.loaded = kernels;
         // Gradients that ranks exchange are scaled before the first optimiser is told.
-        let scaled = c::Optimiser { scale: 1.0 / (capacity * size) as f32, ..c::Optimiser::default() };
+        let scaled = c::Optimizer { scale: 1.0 / (capacity * size) as f32, ..c::Optimizer::default() };
         self.inbox().tell(&vec![scaled; self.maps.all.len()], &self.pool, &*self.gpu, self.stream)?;
         self.settle()
     }

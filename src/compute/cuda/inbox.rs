@@ -14,14 +14,14 @@ use super::pool::{Place, Pool};
 use crate::compute::cpu::pool::Pool as Threads;
 use crate::compute::{Batch, Pixels};
 
-const EACH_OPTIMISER: usize = size_of::<c::Optimiser>().next_multiple_of(16);
+const EACH_OPTIMIZER: usize = size_of::<c::Optimizer>().next_multiple_of(16);
 
 pub struct Inbox {
     pixels: Place,
     labels: Place,
     /// Place, scales and shifts.
     place: Place,
-    optimisers: Place,
+    optimizers: Place,
     /// Page-locked memory for all but pixels, in this order.
     here: *mut u8,
     /// The same for pixels, as bytes and as floats, taken when the first come: mostly bytes alone do.
@@ -34,18 +34,18 @@ pub struct Inbox {
 
 impl Inbox {
     /// For `samples` samples of `units` values in so many channels, and so many optimisers.
-    pub fn new([samples, units, channels, optimisers]: [usize; 4], pool: &mut Pool, gpu: &dyn Gpu) -> Result<Inbox> {
+    pub fn new([samples, units, channels, optimizers]: [usize; 4], pool: &mut Pool, gpu: &dyn Gpu) -> Result<Inbox> {
         let place = size_of::<c::Place>() + 8 * channels;
-        let reserved = [4 * samples * units, 4 * samples, place, optimisers * EACH_OPTIMISER].map(|bytes| pool.reserve(bytes));
-        let [pixels, labels, place, optimisers] = reserved;
+        let reserved = [4 * samples * units, 4 * samples, place, optimizers * EACH_OPTIMIZER].map(|bytes| pool.reserve(bytes));
+        let [pixels, labels, place, optimizers] = reserved;
         let here = gpu.page_locked(reserved[1..].iter().map(|place| place.bytes.next_multiple_of(64)).sum())?;
         let (arrived, told) = (gpu.event()?, gpu.event()?);
-        Ok(Inbox { pixels, labels, place, optimisers, here, pixels_here: Default::default(), channels, arrived, told })
+        Ok(Inbox { pixels, labels, place, optimizers, here, pixels_here: Default::default(), channels, arrived, told })
     }
 
     /// Where a place's bytes are made up here.
     fn here(&self, place: Place) -> *mut u8 {
-        let before = [self.labels, self.place, self.optimisers].into_iter().take_while(|other| *other != place);
+        let before = [self.labels, self.place, self.optimizers].into_iter().take_while(|other| *other != place);
         self.here.wrapping_add(before.map(|other| other.bytes.next_multiple_of(64)).sum())
     }
 
@@ -66,8 +66,8 @@ impl Inbox {
         pool.at(self.place).offset(size_of::<c::Place>() + 4 * number * self.channels)
     }
 
-    pub fn optimiser(&self, number: usize, pool: &Pool) -> Address {
-        pool.at(self.optimisers).offset(number * EACH_OPTIMISER)
+    pub fn optimizer(&self, number: usize, pool: &Pool) -> Address {
+        pool.at(self.optimizers).offset(number * EACH_OPTIMIZER)
     }
 
     /// Sends a batch by `copies`; what `stream` is given from now on has it, and what read the last one was waited for. `threads` copy it to where
@@ -116,15 +116,15 @@ impl Inbox {
     }
 
     /// Sends the constants of all optimisers on `stream`.
-    pub fn tell(&self, optimisers: &[c::Optimiser], pool: &Pool, gpu: &dyn Gpu, stream: Stream) -> Result<()> {
+    pub fn tell(&self, optimizers: &[c::Optimizer], pool: &Pool, gpu: &dyn Gpu, stream: Stream) -> Result<()> {
         gpu.synchronize(self.told)?;
-        debug_assert_eq!(optimisers.len() * EACH_OPTIMISER, self.optimisers.bytes);
-        for (number, optimiser) in optimisers.iter().enumerate() {
+        debug_assert_eq!(optimizers.len() * EACH_OPTIMIZER, self.optimizers.bytes);
+        for (number, optimizer) in optimizers.iter().enumerate() {
             // SAFETY: there is room for all, of which none is being fetched.
-            unsafe { self.here(self.optimisers).add(number * EACH_OPTIMISER).cast::<c::Optimiser>().write(*optimiser) };
+            unsafe { self.here(self.optimizers).add(number * EACH_OPTIMIZER).cast::<c::Optimizer>().write(*optimizer) };
         }
         // SAFETY: page-locked memory that stays as it is until `told`.
-        unsafe { gpu.upload(pool.at(self.optimisers), self.here(self.optimisers), self.optimisers.bytes, stream)? };
+        unsafe { gpu.upload(pool.at(self.optimizers), self.here(self.optimizers), self.optimizers.bytes, stream)? };
         gpu.record(self.told, stream)
     }
 }

@@ -29,7 +29,7 @@ const PRODUCTS: File = ("products.cuh", include_str!("kernels/products.cuh"));
 const APPLY: File = ("apply.cu", include_str!("kernels/apply.cu"));
 const UPDATE: File = ("update.cu", include_str!("kernels/update.cu"));
 const PLAIN: [File; 5] = [
-    ("optimise.cu", include_str!("kernels/optimise.cu")),
+    ("optimize.cu", include_str!("kernels/optimize.cu")),
     SOURCES[1],
     ("elementwise.cu", include_str!("kernels/elementwise.cu")),
     ("ends.cu", include_str!("kernels/ends.cu")),

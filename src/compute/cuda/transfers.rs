@@ -84,8 +84,8 @@ impl CudaBackend {
 
     /// Sends the constants of each map's optimiser.
     pub fn tell(&self, steps: &[OptimizerStep]) -> Result<()> {
-        let optimisers: Vec<c::Optimiser> = steps.iter().copied().map(c::Optimiser::from).collect();
-        self.inbox().tell(&optimisers, self.pool(), &*self.gpu, self.stream).map_err(|error| self.explained(error))
+        let optimizers: Vec<c::Optimizer> = steps.iter().copied().map(c::Optimizer::from).collect();
+        self.inbox().tell(&optimizers, self.pool(), &*self.gpu, self.stream).map_err(|error| self.explained(error))
     }
 
     /// `floats` from `at`, when the GPU has done what it was given.

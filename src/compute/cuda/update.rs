@@ -16,15 +16,15 @@ use crate::compute::{Activity, Method, OptimizerStep, Update};
 use crate::network::{Magnitude, MapId, Plasticity};
 use crate::observe::Doing;
 
-impl From<OptimizerStep> for c::Optimiser {
-    fn from(step: OptimizerStep) -> c::Optimiser {
+impl From<OptimizerStep> for c::Optimizer {
+    fn from(step: OptimizerStep) -> c::Optimizer {
         let OptimizerStep { scale, keep, method } = step;
         match method {
             Method::Adam { beta1, beta2, size, deviation_scale, epsilon } => {
-                c::Optimiser { method: 0, scale, keep, beta1, beta2, size, deviation_scale, epsilon }
+                c::Optimizer { method: 0, scale, keep, beta1, beta2, size, deviation_scale, epsilon }
             }
             Method::Sgd { size, momentum, nesterov } => {
-                c::Optimiser { method: if nesterov { 2 } else { 1 }, scale, keep, beta1: momentum, size, ..c::Optimiser::default() }
+                c::Optimizer { method: if nesterov { 2 } else { 1 }, scale, keep, beta1: momentum, size, ..c::Optimizer::default() }
             }
         }
     }
@@ -80,7 +80,7 @@ impl CudaBackend {
             let gradients = stored.map_or(Address::NULL, |number| this.gradients(update.map).offset(4 * number * parameters.padded));
             let further = |at: Address| if at == Address::NULL { 0 } else { at.offset(4 * parameters.weights).0 };
             let positions = parameters.bias_positions;
-            let (factors, optimiser) = (this.factors(update), this.optimiser(update.map).0);
+            let (factors, optimizer) = (this.factors(update), this.optimizer(update.map).0);
             let [first, second] = this.moments(parameters, 0, true);
             let whole = c::Update {
                 map: view,
@@ -89,7 +89,7 @@ impl CudaBackend {
                 first,
                 second,
                 gradients: gradients.0,
-                optimiser,
+                optimizer,
                 by_source: i32::from(grouping == Grouping::Source),
                 groups: groups as i32,
                 ..c::Update::default()
@@ -103,7 +103,7 @@ impl CudaBackend {
                 first,
                 second,
                 gradients: further(gradients),
-                optimiser,
+                optimizer,
                 begin: biases.start as i64,
                 end: biases.end as i64,
                 positions: map.destination.positions() as i32,
@@ -128,25 +128,25 @@ impl CudaBackend {
     }
 
     /// The optimiser on this rank's part of a map, from the sum of so many gradients that were kept.
-    pub fn optimise(&mut self, id: MapId, gradients: usize) -> Result<()> {
-        self.perform(self.work_of_optimiser(id, self.parameters[id.0].owned()), |this, launches| {
+    pub fn optimize(&mut self, id: MapId, gradients: usize) -> Result<()> {
+        self.perform(self.work_of_optimizer(id, self.parameters[id.0].owned()), |this, launches| {
             let parameters = &this.parameters[id.0];
-            let (sums, optimiser) = (this.gradients(id), this.optimiser(id).0);
+            let (sums, optimizer) = (this.gradients(id), this.optimizer(id).0);
             for (piece, (own, _)) in parameters.parts().into_iter().enumerate().filter(|(_, (own, _))| !own.is_empty()) {
                 let [first, second] = this.moments(parameters, piece, false);
-                launches::optimise(
+                launches::optimize(
                     launches,
-                    &c::Optimise {
+                    &c::Optimize {
                         sums: sums.offset(4 * own.start).0,
                         stride: parameters.padded as i64,
                         weights: this.at(parameters.values).offset(4 * own.start).0,
                         first,
                         second,
-                        optimiser,
+                        optimizer,
                         count: own.len() as i64,
                         parts: gradients as i32,
                         scaled: 1,
-                        ..c::Optimise::default()
+                        ..c::Optimize::default()
                     },
                 );
             }
@@ -157,11 +157,11 @@ impl CudaBackend {
     /// Adds so many gradients of a map that were kept to the first of them.
     pub fn add_gradients(&mut self, id: MapId, gradients: usize) -> Result<()> {
         let padded = self.parameters[id.0].padded;
-        self.perform(self.work_of_optimiser(id, padded), |this, launches| {
-            let (first, optimiser) = (this.gradients(id).0, this.optimiser(id).0);
+        self.perform(self.work_of_optimizer(id, padded), |this, launches| {
+            let (first, optimizer) = (this.gradients(id).0, this.optimizer(id).0);
             let (count, stride, parts) = (padded as i64, padded as i64, gradients as i32);
-            let rest = c::Optimise { count, stride, parts, scaled: 1, ..c::Optimise::default() };
-            launches::optimise(launches, &c::Optimise { sums: first, gradients: first, optimiser, ..rest });
+            let rest = c::Optimize { count, stride, parts, scaled: 1, ..c::Optimize::default() };
+            launches::optimize(launches, &c::Optimize { sums: first, gradients: first, optimizer, ..rest });
             Ok(())
         })
     }
@@ -208,7 +208,7 @@ impl CudaBackend {
         })
     }
 
-    fn work_of_optimiser(&self, id: MapId, floats: usize) -> Work {
+    fn work_of_optimizer(&self, id: MapId, floats: usize) -> Work {
         let map = self.maps.get(id);
         let doing = profile::update(map.role);
         let each = 4 + 8 * (1 + self.parameters[id.0].moments());

@@ -33,8 +33,8 @@ impl Kernels {
     pub fn compile(driver: Rc<Driver>) -> Result<Kernels> {
         let ptx = ptx(driver.capability()?)?;
         let module = |ptx: &[u8]| driver.module(ptx);
-        let (optimisers, noises) = (module(&ptx[0])?, module(&ptx[1])?);
-        let [adam, sgd] = [driver.kernel(optimisers, "adam")?, driver.kernel(optimisers, "sgd")?];
+        let (optimizers, noises) = (module(&ptx[0])?, module(&ptx[1])?);
+        let [adam, sgd] = [driver.kernel(optimizers, "adam")?, driver.kernel(optimizers, "sgd")?];
         let noise = driver.kernel(noises, "add_noise")?;
         Ok(Kernels::Compiled { driver, adam, sgd, noise })
     }

@@ -1,7 +1,7 @@
 //! The backend on libtorch, for GPUs: its tensors, with kernels of our own where libtorch would pass over memory more than once.
 //!
 //! It works on any device that libtorch knows, and is tested on the CPU against [`super::cpu`], which is how all of it but
-//! [`super::cuda`] is checked where there is no GPU. **Its speed on a GPU has not been measured yet**, and neither has that of its kernels.
+//! [`super::cuda`] is checked where there is no GPU; docs/gpu.md has its speed on one.
 //!
 //! Activities are [positions, batch, channels], weights as `windows` describes, so that a map of any kind is one batched product. Tensors
 //! never ask for gradients: rules make their own. Operations return before a GPU has done them; a failure is kept and comes out of
@@ -12,9 +12,11 @@ mod kernels;
 pub mod libtorch;
 mod operations;
 mod parameters;
+mod passes;
 mod precision;
 #[cfg(test)]
 mod tests;
+mod update;
 mod windows;
 
 use std::cell::RefCell;
@@ -34,10 +36,10 @@ use self::windows::Windows;
 use super::cuda::Gpu;
 use super::cuda::driver::Driver;
 use super::device::Device;
-use super::profile::{self, Profile};
+use super::profile::Profile;
 use super::settings::Precision;
-use super::{Activity, Buffer, Measure, Nonlinearity, OptimizerStep, Update};
-use crate::network::{Bias, Magnitude, MapId, Maps, Network, Output, Plasticity, Role, Shape};
+use super::{Activity, Buffer, Measure, Nonlinearity};
+use crate::network::{Magnitude, MapId, Maps, Network, Output, Plasticity, Shape};
 use crate::observe::{Doing, span_unless_in};
 
 /// What a [`TorchBackend`] is made from.
@@ -132,7 +134,7 @@ impl TorchBackend {
             None => Kernels::Plain,
             Some(driver) => Kernels::compile(driver.clone()).unwrap_or_else(|error| {
                 log::warn!(
-                    "noise is drawn on the CPU and Adam takes several passes, both slowly, as kernels cannot be compiled: {error:#}"
+                    "noise is drawn on the CPU and optimisers take several passes, both slowly, as kernels cannot be compiled: {error:#}"
                 );
                 Kernels::Plain
             }),
@@ -276,92 +278,6 @@ impl TorchBackend {
     /// Waits until an update is done.
     pub fn settle(&mut self) -> Result<()> {
         self.clock.settle()
-    }
-
-    /// One pass over a map's weights for all jobs.
-    fn pass(&mut self, id: MapId, jobs: &[(Activity, Activity)], transposed: bool) -> Result<()> {
-        let (map, windows, parameters) = (self.maps.get(id), &self.windows[id.0], &self.parameters[id.0]);
-        if let Some(pool) = map.pool {
-            let (layer, back) = (map.layer, transposed || map.role == Role::Feedback);
-            return jobs.iter().try_for_each(|job| self.pool_pass(layer, pool, *job, back));
-        }
-        let sources: Vec<&Tensor> = jobs.iter().map(|(source, _)| self.values(*source)).collect();
-        let joined;
-        let x = match sources[..] {
-            [one] => one,
-            _ => {
-                joined = Tensor::f_cat(&sources, 1)?;
-                &joined
-            }
-        };
-        let weights = parameters.weights(&parameters.values, windows)?;
-        let products = self.products.of_passes(map.role);
-        let batch = x.size()[1];
-        let mut y = if windows.reads != transposed {
-            let y = products.product(&windows.rows(&windows.collect(x)?)?, &weights)?;
-            y.f_view([windows.count, batch, windows.outer])?
-        } else {
-            let z = products.product(&windows.rows(x)?, &weights.f_transpose(1, 2)?)?;
-            windows.spread(&z.f_view([windows.count, batch, windows.offsets * windows.inner])?)?
-        };
-        if let (false, Some(bias)) = (transposed, parameters.biases(&parameters.values, map)?) {
-            let _ = y.f_add_(&bias)?;
-        }
-        let nonlinearity = if transposed { Nonlinearity::Identity } else { self.slots[jobs[0].1.0].nonlinearity };
-        let sums = (nonlinearity == Nonlinearity::Gelu).then(|| y.shallow_clone());
-        let y = through(nonlinearity, y)?;
-        let each = self.batch as i64;
-        for (job, (_, destination)) in jobs.iter().enumerate() {
-            let of_job = |all: &Tensor| all.f_narrow(1, job as i64 * each, each)?.f_contiguous();
-            let slot = &mut self.slots[destination.0];
-            slot.values = of_job(&y)?;
-            if let Some(sums) = &sums {
-                slot.pre_activation = of_job(sums)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The gradient of a map, summed over the samples of its factors, laid out as [`TorchBackend::flat`].
-    ///
-    /// `pre` and `post` are [positions, samples, channels].
-    pub fn gradient(&mut self, id: MapId, pre: &Tensor, post: &Tensor) -> Result<Tensor> {
-        let (phase, operations, bytes) = self.cost_of_update(id, pre.size()[1] as usize);
-        self.timed(phase, operations, bytes, |this| {
-            let (map, windows, parameters) = (this.maps.get(id), &this.windows[id.0], &this.parameters[id.0]);
-            let flat = parameters.values.f_empty_like()?;
-            let used = map.parameters() as i64;
-            let _ = flat.f_narrow(0, used, parameters.padded() as i64 - used)?.f_zero_()?;
-            let (inner, outer) = if windows.reads { (pre, post) } else { (post, pre) };
-            let (inner, outer) = (windows.rows(&windows.collect(inner)?)?, windows.rows(outer)?);
-            this.products.product_into(&parameters.weights(&flat, windows)?, &inner.f_transpose(1, 2)?, &outer)?;
-            if let Some(mut bias) = parameters.biases(&flat, map)? {
-                let dimensions: &[i64] = if map.bias == Bias::PerChannel { &[0, 1] } else { &[1] };
-                bias.f_copy_(&post.f_sum_dim_intlist(dimensions, true, Kind::Float)?)?;
-            }
-            Ok(flat)
-        })
-    }
-
-    /// The optimiser on elements `range` of a map's [`TorchBackend::flat`] from their gradients, all owned by this rank.
-    pub fn optimize(&mut self, id: MapId, range: Range<usize>, gradients: &Tensor, step: &OptimizerStep) -> Result<()> {
-        let (phase, ..) = self.cost_of_update(id, 0);
-        // Gradients are read; parameters and moments are read and written.
-        let bytes = ((4 + 8 * (1 + step.method.moments())) * range.len()) as f64;
-        self.timed(phase, 0.0, bytes, |this| this.kernels.optimize(&mut this.parameters[id.0], range, gradients, step))
-    }
-
-    fn cost_of_update(&self, id: MapId, samples: usize) -> (Doing, f64, f64) {
-        let map = self.maps.get(id);
-        let factors = samples * (map.source.units() + map.destination.units());
-        (profile::update(map.role), samples as f64 * map.connectivity.operations(), 4.0 * (factors + map.parameters()) as f64)
-    }
-
-    /// The factors of an update, checked against its map.
-    pub fn factors(&self, update: &Update) -> Result<(Tensor, Tensor)> {
-        let map = self.maps.get(update.map);
-        map.check_factors(self.slots[update.pre.0].shape, self.slots[update.post.0].shape)?;
-        Ok((self.values(update.pre).shallow_clone(), self.values(update.post).shallow_clone()))
     }
 
     /// Whole moments of a map for [`Backend::read_parameter`](super::Backend::read_parameter), where this rank owns a part of them.

@@ -5,10 +5,9 @@ use tch::{Kind, TchError, Tensor};
 
 use super::{GELU, Slot, TorchBackend, explained, through, to_host};
 use crate::compute::cpu::Place;
-use crate::compute::profile;
 use crate::compute::{Activity, Backend, Batch, Buffer, ByChannel, Measure, Nonlinearity, Part};
-use crate::network::{MapId, Output, Pool, Shape};
-use crate::observe::{Doing, span};
+use crate::network::{MapId, Output, Shape};
+use crate::observe::Doing;
 
 impl TorchBackend {
     /// A pass over elements: `operation` yields the new values of `destination`; `operands` counts activities read and written.
@@ -35,17 +34,6 @@ impl TorchBackend {
         Tensor::from_slice(values).f_view([1, 1, values.len() as i64])?.f_to_device(self.device)
     }
 
-    fn timed_pass(&mut self, map: MapId, jobs: &[(Activity, Activity)], transposed: bool) {
-        let spec = self.maps.get(map);
-        let doing = profile::pass(spec.role, transposed);
-        let _span = span(doing, Some(spec.layer));
-        let samples = jobs.len() * self.batch;
-        let operations = samples as f64 * spec.connectivity.operations();
-        let activities = samples * (spec.source.units() + spec.destination.units());
-        let bytes = 4.0 * (spec.connectivity.weights() + activities) as f64;
-        self.attempt(doing, operations, bytes, |this| this.pass(map, jobs, transposed));
-    }
-
     /// `delta s'(a)`, where a map made `y = s(a)`.
     fn through(&self, y: Activity, delta: &Tensor) -> Result<Tensor, TchError> {
         let Slot { values: y, nonlinearity, pre_activation, .. } = &self.slots[y.0];
@@ -56,20 +44,6 @@ impl TorchBackend {
             Nonlinearity::Gelu => pre_activation.f_gelu_backward(delta, GELU),
             Nonlinearity::Identity => delta.f_mul_scalar(1.0),
         }
-    }
-
-    /// Layer `layer`'s pool of an activity, or the way back of an error.
-    pub(super) fn pool_pass(&mut self, layer: usize, pool: Pool, (source, destination): (Activity, Activity), back: bool) -> Result<()> {
-        let windows = &self.windows[self.maps.forward[layer].0];
-        let source = self.values(source);
-        self.slots[destination.0].values = if back {
-            windows.unpooled(source, self.winners.get(&layer))?
-        } else {
-            let (values, winners) = windows.pooled(pool, source)?;
-            self.winners.extend(winners.map(|winners| (layer, winners)));
-            values
-        };
-        Ok(())
     }
 
     /// A dense activity as [batch, units].

@@ -83,7 +83,7 @@ extern "C" void launch(unsigned blocks, const float* source, float* destination,
 }
 
 #[test]
-fn the_optimisers_kernels_do_what_tensor_operations_do() {
+fn the_optimizers_kernels_do_what_tensor_operations_do() {
     const LAUNCHER: &str = r#"
 extern "C" void launch(unsigned blocks, float* const* buffers, unsigned long long count, const float* n, unsigned nesterov) {
     each_thread(blocks, [&] {

@@ -12,7 +12,7 @@ use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
 use crate::compute::cuda::{Event, Gpu, Stream};
 use crate::exchange::nccl::Element;
-use crate::exchange::{Handle, Span, Transport, reduce_scatter};
+use crate::exchange::{Handle, Span, Transport, equal_ranges, reduce_scatter};
 
 /// Operations are done, but for their last copy to the GPU, when they return.
 pub struct Staged {
@@ -85,8 +85,7 @@ impl Staged {
     }
 
     fn ranges(&self, whole: Whole) -> Vec<Range<usize>> {
-        let each = whole.each / 4;
-        (0..self.transport.size()).map(|rank| rank * each..(rank + 1) * each).collect()
+        equal_ranges(self.transport.size(), whole.each / 4)
     }
 }
 

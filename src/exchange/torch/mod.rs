@@ -3,8 +3,8 @@
 //! Map by map, whichever moves fewer bytes:
 //! * `activities`: every rank gathers all ranks' factors and makes the whole update itself. Equal factors and equal arithmetic keep the
 //!   replicas equal, and no parameter travels.
-//! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies Adam to its part, of which alone it
-//!   has moments, and the new parameters are gathered.
+//! * `gradients`: each rank makes its own gradient; sums are scattered in equal parts, each rank applies the optimiser to its part, of which
+//!   alone it has moments, and the new parameters are gathered.
 //!
 //! With `parallel.wire = "bf16"` all of it travels rounded: of new parameters the change, which every rank adds, its owner too, so that the
 //! replicas stay equal.
@@ -16,7 +16,6 @@ mod by_nccl;
 mod staged;
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -24,12 +23,11 @@ use tch::{Kind, Tensor};
 
 use self::staged::Staged;
 use super::nccl::{self, Joined};
-use super::settings::{Settings, TransportChoice, Wire};
-use super::{Handle, Optimizers, Sharing, Span, Transport, UpdateExchange};
+use super::settings::{Settings, Wire};
+use super::{Handle, Optimizers, Sharing, Span, Transport, UpdateExchange, equal_ranges};
 use crate::compute::cuda::Stream;
-use crate::compute::cuda::driver::Driver;
 use crate::compute::torch::TorchBackend;
-use crate::compute::{Activity, Buffer, Update};
+use crate::compute::{Activity, Buffer, OptimizerStep, Update};
 use crate::network::MapId;
 use crate::observe::Doing;
 
@@ -49,21 +47,6 @@ pub trait Collectives {
 
     /// Waits here until all operations are done. Fails where one has, or does not end in time.
     fn settle(&mut self) -> Result<()>;
-}
-
-/// Joins the ranks' devices in the way that `choice` says: the operations, and by what they are done; none for one rank. `driver` is that of
-/// this rank's GPU. Collective.
-pub fn join(
-    driver: Option<&Rc<Driver>>,
-    transport: &Arc<dyn Transport>,
-    choice: TransportChoice,
-    stall_timeout: f64,
-) -> Result<Option<(Box<dyn Collectives>, &'static str)>> {
-    Ok(match nccl::join(driver, Stream::LIBTORCH, transport, choice, stall_timeout)? {
-        Joined::Alone => None,
-        Joined::ByNccl(joined) => Some((joined, nccl::BY_NCCL)),
-        Joined::ByMpi => Some((Box::new(Staged::new(transport.clone())), nccl::BY_MPI)),
-    })
 }
 
 /// Performs updates on all ranks.
@@ -103,9 +86,13 @@ impl TensorExchange {
         transport: &Arc<dyn Transport>,
         settings: &Settings,
     ) -> Result<TensorExchange> {
-        let joined = join(backend.driver(), transport, settings.backend, settings.stall_timeout)?;
-        let (collectives, size) = (joined.map(|(collectives, _)| collectives), transport.size());
-        Ok(TensorExchange::over(collectives, transport.clone(), sharing, size, settings.overlap, settings.wire))
+        let joined = nccl::join(backend.driver(), Stream::LIBTORCH, transport, settings.backend, settings.stall_timeout)?;
+        let collectives: Option<Box<dyn Collectives>> = match joined {
+            Joined::Alone => None,
+            Joined::ByNccl(joined) => Some(joined),
+            Joined::ByMpi => Some(Box::new(Staged::new(transport.clone()))),
+        };
+        Ok(TensorExchange::over(collectives, transport.clone(), sharing, transport.size(), settings.overlap, settings.wire))
     }
 
     /// Over the collectives of `size` ranks, which map by map share as `sharing` says.
@@ -179,6 +166,52 @@ impl TensorExchange {
         Ok(())
     }
 
+    /// Waits for a transfer.
+    fn wait(&mut self, backend: &mut TorchBackend, handle: Handle) -> Result<()> {
+        let collectives = self.collectives.as_mut().context("ranks are joined")?;
+        exchanging(backend, 0, |_| collectives.wait(handle))
+    }
+
+    /// All ranks' factors of updates that shared them.
+    fn gathered(&mut self, backend: &mut TorchBackend, of_map: &[Update]) -> Result<Vec<(Tensor, Tensor)>> {
+        let mut one = |activity: Activity| {
+            let handle = self.factors.get(&activity.0).context("every factor was gathered")?.0;
+            self.wait(backend, handle)?;
+            joined(&self.factors[&activity.0].1)
+        };
+        of_map.iter().map(|update| Ok((one(update.pre)?, one(update.post)?))).collect()
+    }
+
+    /// The optimiser on this rank's part of a map whose gradient was scattered; begins to gather what is new: as it is, or the rounded
+    /// changes, which come back too.
+    fn update_part(&mut self, backend: &mut TorchBackend, map: MapId, step: &OptimizerStep) -> Result<(Handle, Option<Tensor>)> {
+        let Scattering { handle, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
+        let (handle, part) = (*handle, part.shallow_clone());
+        self.wait(backend, handle)?;
+        let owned = backend.owned(map);
+        let own = backend.flat(map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
+        let before = if self.wire == Kind::Float {
+            None
+        } else {
+            let mut before = own.f_empty_like()?;
+            before.f_copy_(&own)?;
+            Some(before)
+        };
+        backend.optimize(map, owned.clone(), &part.f_to_kind(Kind::Float)?, step)?;
+        let (wire, size) = (self.wire, self.size);
+        let traced = Span { doing: Doing::ParametersTransfer, layer: Some(backend.maps.get(map).layer) };
+        let collectives = self.collectives.as_mut().context("ranks are joined")?;
+        exchanging(backend, wire.elt_size_in_bytes() * owned.len() * (size - 1), |backend| {
+            let Some(before) = before else {
+                return Ok((collectives.all_gather(traced, &[(&own, backend.flat(map))])?, None));
+            };
+            let change = own.f_sub(&before)?.f_to_kind(wire)?;
+            own.shallow_clone().f_copy_(&before)?;
+            let changes = Tensor::f_empty([change.numel() as i64 * size as i64], (wire, change.device()))?;
+            Ok((collectives.all_gather(traced, &[(&change, &changes)])?, Some(changes)))
+        })
+    }
+
     /// Brings the moments that ranks share to rank 0, for a checkpoint. Collective.
     pub fn gather_moments(&self, backend: &TorchBackend) {
         let transport = &self.transport;
@@ -186,7 +219,7 @@ impl TensorExchange {
             for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {
                 let map = MapId(index);
                 let own = backend.part(map, buffer);
-                let ranges: Vec<_> = (0..self.size).map(|rank| rank * own.len()..(rank + 1) * own.len()).collect();
+                let ranges = equal_ranges(self.size, own.len());
                 let mut whole = vec![0.0f32; own.len() * self.size];
                 whole[ranges[transport.rank()].clone()].copy_from_slice(&own);
                 // SAFETY: `whole` holds the ranges of all ranks.
@@ -228,57 +261,23 @@ impl UpdateExchange for TensorExchange {
 
     fn commit(&mut self, backend: &mut TorchBackend, steps: Optimizers) -> Result<()> {
         let updates = std::mem::take(&mut self.taken);
-        let maps = backend.maps.clone();
-        let step = |map: MapId| steps.of(map);
-        let traced = |map: MapId| Span { doing: Doing::ParametersTransfer, layer: Some(maps.get(map).layer) };
         let not_begun = if self.overlap { std::mem::take(&mut self.pending) } else { updates.clone() };
         // All factors first: they travel while gradients are made.
         let (by_factors, others): (Vec<&[Update]>, Vec<&[Update]>) =
             Update::by_map(&not_begun).partition(|of_map| self.sharing[of_map[0].map.0] == Sharing::Activities);
         by_factors.into_iter().chain(others).try_for_each(|of_map| self.begin(backend, of_map))?;
-        let of = |way: Sharing| {
-            Update::by_map(&updates).filter(|of_map| self.sharing[of_map[0].map.0] == way).map(<[Update]>::to_vec).collect::<Vec<_>>()
-        };
+        let of = |way| Update::by_map(&updates).filter(|of_map| self.sharing[of_map[0].map.0] == way).collect::<Vec<_>>();
         let [by_factors, by_gradients, alone] = [Sharing::Activities, Sharing::Gradients, Sharing::None].map(of);
-        if let Some(collectives) = &mut self.collectives {
-            let collectives = &mut **collectives;
-            for of_map in &by_factors {
-                let mut one = |activity: Activity| {
-                    let (handle, all) = self.factors.get(&activity.0).context("every factor was gathered")?;
-                    exchanging(backend, 0, |_| collectives.wait(*handle))?;
-                    joined(all)
-                };
-                let factors = of_map.iter().map(|update| Ok((one(update.pre)?, one(update.post)?))).collect::<Result<Vec<_>>>()?;
-                let (map, (pre, post)) = (of_map[0].map, one_after_the_other(factors)?);
-                let gradient = backend.gradient(map, &pre, &post)?;
-                backend.optimize(map, 0..gradient.numel(), &gradient, &step(map))?;
+        if self.collectives.is_some() {
+            for of_map in by_factors {
+                let factors = self.gathered(backend, of_map)?;
+                update_whole(backend, of_map[0].map, factors, steps)?;
             }
             let mut gathering = Vec::with_capacity(by_gradients.len());
             for map in by_gradients.iter().map(|of_map| of_map[0].map) {
-                let Scattering { handle, part, .. } = self.gradients.get(&map.0).context("every gradient was made")?;
-                exchanging(backend, 0, |_| collectives.wait(*handle))?;
-                let owned = backend.owned(map);
-                let own = backend.flat(map).f_narrow(0, owned.start as i64, owned.len() as i64)?;
-                let before = if self.wire == Kind::Float {
-                    None
-                } else {
-                    let mut before = own.f_empty_like()?;
-                    before.f_copy_(&own)?;
-                    Some(before)
-                };
-                backend.optimize(map, owned.clone(), &part.f_to_kind(Kind::Float)?, &step(map))?;
-                let bytes = self.wire.elt_size_in_bytes() * owned.len() * (self.size - 1);
-                let new = exchanging(backend, bytes, |backend| {
-                    let Some(before) = before else {
-                        return Ok((collectives.all_gather(traced(map), &[(&own, backend.flat(map))])?, None));
-                    };
-                    let change = own.f_sub(&before)?.f_to_kind(self.wire)?;
-                    own.shallow_clone().f_copy_(&before)?;
-                    let changes = Tensor::f_empty([change.numel() as i64 * self.size as i64], (self.wire, change.device()))?;
-                    Ok((collectives.all_gather(traced(map), &[(&change, &changes)])?, Some(changes)))
-                })?;
-                gathering.push((map, new));
+                gathering.push((map, self.update_part(backend, map, &steps.of(map))?));
             }
+            let collectives = self.collectives.as_mut().context("ranks are joined")?;
             exchanging(backend, 0, |backend| {
                 for (map, (handle, changes)) in &gathering {
                     collectives.wait(*handle)?;
@@ -291,11 +290,9 @@ impl UpdateExchange for TensorExchange {
             self.factors.clear();
             self.gradients.clear();
         }
-        for of_map in &alone {
-            let factors = of_map.iter().map(|update| backend.factors(update)).collect::<Result<Vec<_>>>()?;
-            let (map, (pre, post)) = (of_map[0].map, one_after_the_other(factors)?);
-            let gradient = backend.gradient(map, &pre, &post)?;
-            backend.optimize(map, 0..gradient.numel(), &gradient, &step(map))?;
+        for of_map in alone {
+            let factors = of_map.iter().map(|update| backend.factors(update)).collect::<Result<_>>()?;
+            update_whole(backend, of_map[0].map, factors, steps)?;
         }
         backend.settle()
     }
@@ -309,6 +306,13 @@ impl UpdateExchange for TensorExchange {
         // The step has failed already, and its first error says more.
         let _ = handles.into_iter().try_for_each(|handle| collectives.wait(handle)).and_then(|()| collectives.settle());
     }
+}
+
+/// The gradient of a map from the factors of all its updates, and the optimiser on all of it.
+fn update_whole(backend: &mut TorchBackend, map: MapId, factors: Vec<(Tensor, Tensor)>, steps: Optimizers) -> Result<()> {
+    let (pre, post) = one_after_the_other(factors)?;
+    let gradient = backend.gradient(map, &pre, &post)?;
+    backend.optimize(map, 0..gradient.numel(), &gradient, &steps.of(map))
 }
 
 /// The factors of several updates of a map, as those of one that has the samples of them all.

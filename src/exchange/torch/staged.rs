@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::Collectives;
 use crate::compute::cpu::pool::Pool;
 use crate::compute::cpu::simd::Isa;
-use crate::exchange::{Handle, Message, Span, Transport, reduce_scatter};
+use crate::exchange::{Handle, Message, Span, Transport, equal_ranges, others, reduce_scatter};
 use crate::observe::{Doing, span};
 
 /// Operations are done when they return.
@@ -27,8 +27,7 @@ impl Staged {
     /// Sends each other rank `own(rank)` and receives from it at `recv`, in `bytes` a rank.
     fn exchange(&self, doing: Doing, traced: Span, sent: impl Fn(usize) -> *mut u8, recv: &mut [u8], bytes: usize) {
         let _span = span(doing, traced.layer);
-        let (rank, size) = (self.transport.rank(), self.transport.size());
-        let others = || (1..size).map(|distance| (rank + distance) % size);
+        let others = || others(self.transport.rank(), self.transport.size());
         let recv = recv.as_mut_ptr();
         let sends: Vec<Message> = others().map(|rank| Message { rank, at: sent(rank), bytes }).collect();
         let receives: Vec<Message> = others().map(|rank| Message { rank, at: recv.wrapping_add(rank * bytes), bytes }).collect();
@@ -62,7 +61,7 @@ impl Collectives for Staged {
     fn reduce_scatter(&mut self, traced: Span, all: &Tensor, own: &Tensor) -> Result<Handle> {
         let (rank, size) = (self.transport.rank(), self.transport.size());
         if all.kind() == Kind::Float {
-            let ranges: Vec<_> = (0..size).map(|rank| rank * own.numel()..(rank + 1) * own.numel()).collect();
+            let ranges = equal_ranges(size, own.numel());
             let mut staged = vec![0.0f32; all.numel()];
             all.f_copy_data(&mut staged, all.numel())?;
             // SAFETY: `staged` holds the ranges of all ranks.
@@ -82,7 +81,7 @@ impl Collectives for Staged {
         Ok(Handle(0))
     }
 
-    fn wait(&mut self, _ticket: Handle) -> Result<()> {
+    fn wait(&mut self, _handle: Handle) -> Result<()> {
         Ok(())
     }
 

@@ -230,11 +230,11 @@ fn apply(backend: &mut CudaBackend, updates: &[Update], sharing: &[Sharing]) -> 
     for of_map in Update::by_map(updates) {
         let map = of_map[0].map;
         match (sharing[map.0], of_map) {
-            (Sharing::Gradients, _) => backend.optimise(map, 1)?,
+            (Sharing::Gradients, _) => backend.optimize(map, 1)?,
             (_, [update]) => backend.update(update, None)?,
             (_, several) => {
                 keep(backend, several)?;
-                backend.optimise(map, several.len())?;
+                backend.optimize(map, several.len())?;
             }
         }
     }

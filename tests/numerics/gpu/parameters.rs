@@ -8,18 +8,18 @@ use super::{configured, learner, samples};
 use crate::support::Learner;
 
 #[test]
-fn an_optimiser_has_the_moments_that_it_needs() {
+fn an_optimizer_has_the_moments_that_it_needs() {
     let layers = r#"network.layers=[{ kind = "dense", units = 600 }]"#;
     let sgd = |momentum: &str| format!("optimizer.forward={{ method = \"sgd\", learning_rate = 0.05, momentum = {momentum} }}");
-    let optimisers = [sgd("0.0"), sgd("0.9"), "optimizer.forward.learning_rate=0.01".to_owned()];
-    let taken = optimisers.each_ref().map(|optimiser| {
-        let config = configured(&[layers, "learning.rule=bp", optimiser]);
+    let optimizers = [sgd("0.0"), sgd("0.9"), "optimizer.forward.learning_rate=0.01".to_owned()];
+    let taken = optimizers.each_ref().map(|optimizer| {
+        let config = configured(&[layers, "learning.rule=bp", optimizer]);
         let ((mut ours, gpu), mut cpu) = (learner(&config, Early::None), Learner::new(&config, &samples(), 1));
         ours.steps(3);
         cpu.steps(3);
         for (name, map, part) in cpu.tensors() {
             for (ours, wanted) in ours.read(&name).iter().zip(cpu.read(&name)) {
-                assert!((ours - wanted).abs() < 1e-5, "{optimiser}: {name} has {ours} for {wanted}");
+                assert!((ours - wanted).abs() < 1e-5, "{optimizer}: {name} has {ours} for {wanted}");
             }
             // A CPU's checkpoint has more.
             for buffer in [Buffer::FirstMoment, Buffer::SecondMoment] {

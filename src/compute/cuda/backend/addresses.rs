@@ -52,8 +52,8 @@ impl CudaBackend {
     }
 
     /// The constants of a map's optimiser.
-    pub(in crate::compute::cuda) fn optimiser(&self, map: MapId) -> Address {
-        self.of(|places| places.inbox.optimiser(map.0, &self.pool))
+    pub(in crate::compute::cuda) fn optimizer(&self, map: MapId) -> Address {
+        self.of(|places| places.inbox.optimizer(map.0, &self.pool))
     }
 
     /// The row of a measure.

@@ -26,7 +26,7 @@ struct Factors {
 };
 
 // In device memory, so that a step can be replayed with other numbers.
-struct Optimiser {
+struct Optimizer {
     int method;  // 0: Adam; 1: gradient descent with momentum; 2: Nesterov's form of it
     float scale, keep, beta1, beta2, size, deviation_scale, epsilon;
 };
@@ -49,7 +49,7 @@ struct Update {
     Map map;
     Factors factors;
     float *weights, *first, *second, *gradients, *partial;  // moments: 0 where the optimiser has none
-    const Optimiser* optimiser;
+    const Optimizer* optimizer;
     long long begin, end;  // the elements that are made, of a part; end 0: all
     int by_source, groups, row_tiles, column_tiles, slices;
     unsigned skipped;  // blocks of the whole update before those of the launch
@@ -58,17 +58,17 @@ struct Update {
 struct Bias {
     Factors factors;
     float *bias, *first, *second, *gradients, *partial;
-    const Optimiser* optimiser;
+    const Optimizer* optimizer;
     long long begin, end;  // the elements that are made
     int positions, columns, shared, slices;
     int skipped, padding;  // positions before those of the launch
 };
 
-struct Optimise {
+struct Optimize {
     const float* sums;
     long long stride;  // floats from one of the `parts` of a sum to the next
     float *weights, *first, *second, *gradients;
-    const Optimiser* optimiser;
+    const Optimizer* optimizer;
     long long count;
     int parts, scaled;
 };

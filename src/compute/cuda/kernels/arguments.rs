@@ -53,7 +53,7 @@ arguments! {
         padding: u32,
     }
     /// Lies in device memory, so that a step can be replayed with other numbers.
-    struct Optimiser {
+    struct Optimizer {
         /// 0: Adam; 1: gradient descent with momentum; 2: Nesterov's form of it.
         method: i32,
         scale: f32,
@@ -105,7 +105,7 @@ arguments! {
         /// Where the scaled gradient is stored; 0: the optimiser uses it at once.
         gradients: Address,
         partial: Address,
-        optimiser: Address,
+        optimizer: Address,
         /// This and what follows, but for the grouping: filled in by `launches`. The elements that are made, of a part; the end is 0 for all.
         begin: i64,
         end: i64,
@@ -125,7 +125,7 @@ arguments! {
         second: Address,
         gradients: Address,
         partial: Address,
-        optimiser: Address,
+        optimizer: Address,
         /// The elements that are made.
         begin: i64,
         end: i64,
@@ -139,7 +139,7 @@ arguments! {
         skipped: i32,
         padding: u32,
     }
-    struct Optimise {
+    struct Optimize {
         sums: Address,
         /// Floats from one of the `parts` of a sum to the next.
         stride: i64,
@@ -147,7 +147,7 @@ arguments! {
         first: Address,
         second: Address,
         gradients: Address,
-        optimiser: Address,
+        optimizer: Address,
         count: i64,
         parts: i32,
         /// 1 where the sums are scaled already.

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use biodist_process::files::read_regular;
+use biodist_process::files::read_if_there;
 
 use crate::compute::cuda::nvrtc::OPTIONS;
 
@@ -60,9 +60,8 @@ fn key_of(what: impl Hash) -> u64 {
 impl Entry {
     /// The code, where it is there and whole.
     pub fn read(&self) -> Option<Vec<u8>> {
-        let bytes = match read_regular(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        let bytes = match read_if_there(&self.path) {
+            Ok(bytes) => bytes?,
             Err(error) => return self.pass_over(&error),
         };
         match bytes.split_at_checked(HEAD) {

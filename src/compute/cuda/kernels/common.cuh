@@ -83,7 +83,7 @@ __device__ __forceinline__ long long sample_at(const Factors& f, int sample, lon
 }
 
 // One parameter's step by its gradient. `second` is not used where the method has no second moment.
-__device__ __forceinline__ void step(const Optimiser& o, float gradient, float& weight, float& first, float& second) {
+__device__ __forceinline__ void step(const Optimizer& o, float gradient, float& weight, float& first, float& second) {
     if (o.method == 0) {
         first = first * o.beta1 + gradient * (1 - o.beta1);
         second = second * o.beta2 + gradient * gradient * (1 - o.beta2);
@@ -94,7 +94,7 @@ __device__ __forceinline__ void step(const Optimiser& o, float gradient, float& 
         weight = weight * o.keep - o.size * change;
     }
 }
-__device__ __forceinline__ void step(const Optimiser& o, float4 gradient, float4& weight, float4& first, float4& second) {
+__device__ __forceinline__ void step(const Optimizer& o, float4 gradient, float4& weight, float4& first, float4& second) {
     step(o, gradient.x, weight.x, first.x, second.x);
     step(o, gradient.y, weight.y, first.y, second.y);
     step(o, gradient.z, weight.z, first.z, second.z);

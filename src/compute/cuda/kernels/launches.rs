@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::arguments::{
     Address, Apply, Bias, ChannelNumbers, ChannelSums, Concatenate, Elementwise, Factors, MapChannels, MeasuredError, Noise, OneHot,
-    Optimise, Output, Peak, Pixels, Pool, Signs, SumMeasure, Update, Wire,
+    Optimize, Output, Peak, Pixels, Pool, Signs, SumMeasure, Update, Wire,
 };
 use super::tables::Share;
 use super::{Kernel, Tile};
@@ -190,24 +190,24 @@ pub fn update_shared(out: &mut Vec<Launch>, precision: Precision, most: usize, s
     let partial = if slices > 1 { update.partial } else { 0 };
     push_update(out, update_kernel(precision, true, columns), [rows, columns], slices, share, &Update { partial, ..*update });
     if slices > 1 {
-        let Update { weights, first, second, gradients, optimiser, .. } = *update;
+        let Update { weights, first, second, gradients, optimizer, .. } = *update;
         let (parts, scaled) = (slices as i32, 0);
-        let all = Optimise { sums: partial, stride: count, weights, first, second, gradients, optimiser, count, parts, scaled };
-        optimise(out, &share.map_or(all, |share| of_elements(&all, &share.elements)));
+        let all = Optimize { sums: partial, stride: count, weights, first, second, gradients, optimizer, count, parts, scaled };
+        optimize(out, &share.map_or(all, |share| of_elements(&all, &share.elements)));
     }
 }
 
 /// The same of some elements.
-fn of_elements(all: &Optimise, elements: &Range<usize>) -> Optimise {
+fn of_elements(all: &Optimize, elements: &Range<usize>) -> Optimize {
     let from = |at: Address| if at == 0 { 0 } else { at + 4 * elements.start as u64 };
-    let Optimise { sums, weights, first, second, gradients, .. } = *all;
+    let Optimize { sums, weights, first, second, gradients, .. } = *all;
     let [sums, weights, first, second, gradients] = [sums, weights, first, second, gradients].map(from);
-    Optimise { sums, weights, first, second, gradients, count: elements.len() as i64, ..*all }
+    Optimize { sums, weights, first, second, gradients, count: elements.len() as i64, ..*all }
 }
 
 /// The optimiser on a stored gradient, which may be in parts.
-pub fn optimise(out: &mut Vec<Launch>, optimise: &Optimise) {
-    out.push(Launch::new(Kernel::Plain("optimise"), (optimise.count as usize).div_ceil(4 * BLOCK), optimise));
+pub fn optimize(out: &mut Vec<Launch>, optimize: &Optimize) {
+    out.push(Launch::new(Kernel::Plain("optimize"), (optimize.count as usize).div_ceil(4 * BLOCK), optimize));
 }
 
 /// Slices of the positions that share a bias.
@@ -231,11 +231,11 @@ pub fn bias(out: &mut Vec<Launch>, bias: &Bias) {
     let whole = Bias { partial, slices: slices as i32, skipped, factors: with_reciprocal(&bias.factors), ..*bias };
     out.push(Launch::new(Kernel::Plain("bias"), units.len() * (columns / 4).div_ceil(16), &whole));
     if slices > 1 {
-        let Bias { bias: weights, first, second, gradients, optimiser, columns, .. } = *bias;
+        let Bias { bias: weights, first, second, gradients, optimizer, columns, .. } = *bias;
         let count = i64::from(columns);
         let (sums, parts, scaled) = (partial, slices as i32, 0);
-        let all = Optimise { sums, stride: count, weights, first, second, gradients, optimiser, count, parts, scaled };
-        optimise(out, &of_elements(&all, &elements));
+        let all = Optimize { sums, stride: count, weights, first, second, gradients, optimizer, count, parts, scaled };
+        optimize(out, &of_elements(&all, &elements));
     }
 }
 

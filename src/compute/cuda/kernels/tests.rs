@@ -29,7 +29,8 @@ fn emulation() -> Option<&'static Emulation> {
 }
 
 /// Runs launches one after the other; `buffers` are all that they may write, of whose surroundings it sees that nothing did.
-fn run(emulation: &Emulation, launches: &[Launch], buffers: &[&Buffer]) {
+fn run(launches: &[Launch], buffers: &[&Buffer]) {
+    let emulation = emulation().expect("a test without a compiler returns before");
     for launch in launches {
         // SAFETY: the tests' buffers are of the sizes that their arguments name.
         unsafe { emulation.launch(launch) }.unwrap();
@@ -37,4 +38,11 @@ fn run(emulation: &Emulation, launches: &[Launch], buffers: &[&Buffer]) {
             buffer.check(&launch.kernel.to_string());
         }
     }
+}
+
+/// Runs what `push` pushes.
+fn launch(buffers: &[&Buffer], push: impl FnOnce(&mut Vec<Launch>)) {
+    let mut list = Vec::new();
+    push(&mut list);
+    run(&list, buffers);
 }

@@ -142,14 +142,14 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
     static_assert(QUADS % (THREADS * BATCH) == 0, "a whole number of batches");
     if (p.partial || p.gradients) {
         float* out = p.partial ? p.partial + slice * ((long long)p.groups * map.rows * map.columns) : p.gradients;
-        float scale = p.partial ? 1 : p.optimiser->scale;
+        float scale = p.partial ? 1 : p.optimizer->scale;
         for (int i = threadIdx.x; i < QUADS; i += THREADS) {
             long long at = place(i);
             if (at >= 0) *(float4*)(out + at) = times(gradient(i), scale);
         }
         return;
     }
-    Optimiser optimiser = *p.optimiser;
+    Optimizer optimizer = *p.optimizer;
 #pragma unroll 1
     for (int base = threadIdx.x; base < QUADS; base += THREADS * BATCH) {
         float4 W[BATCH], M[BATCH], V[BATCH];
@@ -161,15 +161,15 @@ template <Mode MODE, bool SHARED, int WM, int WN, int STAGES, int BATCH> __devic
             W[u] = load_once(p.weights + at[u]);
             M[u] = {};
             if (p.first) M[u] = load_once(p.first + at[u]);
-            if (optimiser.method == 0) V[u] = load_once(p.second + at[u]);
+            if (optimizer.method == 0) V[u] = load_once(p.second + at[u]);
         }
 #pragma unroll
         for (int u = 0; u < BATCH; u++) {
             if (at[u] < 0) continue;
-            step(optimiser, times(gradient(base + u * THREADS), optimiser.scale), W[u], M[u], V[u]);
+            step(optimizer, times(gradient(base + u * THREADS), optimizer.scale), W[u], M[u], V[u]);
             store_once(p.weights + at[u], W[u]);
             if (p.first) store_once(p.first + at[u], M[u]);
-            if (optimiser.method == 0) store_once(p.second + at[u], V[u]);
+            if (optimizer.method == 0) store_once(p.second + at[u], V[u]);
         }
     }
 }

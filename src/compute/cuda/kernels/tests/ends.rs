@@ -1,9 +1,8 @@
 //! What is done at a network's two ends: images and labels come in, an output and its error go out.
 
-use super::emulation;
 use super::memory::{Buffer, distance, padded, random, unpadded};
 use super::products::shape;
-use super::units::launch;
+use super::{emulation, launch};
 use crate::compute::Pixels;
 use crate::compute::cuda::kernels::arguments as c;
 use crate::compute::cuda::kernels::launches::{self, in_fours};
@@ -44,9 +43,7 @@ fn output(pre: &[f32], units: usize, labels: &[u32], smoothing: f32, wanted: Opt
 
 #[test]
 fn the_output_agrees_with_float64() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (units, samples, smoothing) in [(1000, 3, 0.0), (10, 130, 0.1f32), (5, 1, 0.0), (257, 2, 0.5)] {
         let pre: Vec<f32> = random(3, units * samples).into_iter().map(|x| 30.0 * x).collect();
         let labels: Vec<u32> = (0..samples).map(|sample| (sample * 7 % units) as u32).collect();
@@ -86,9 +83,7 @@ fn the_output_agrees_with_float64() {
 
 #[test]
 fn dense_activities_are_joined_and_labels_become_vectors() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (a, b, samples) in [(10, 5, 3), (4, 8, 1), (1, 1, 7), (1000, 3, 2)] {
         let (left, right) = (random(1, a * samples), random(2, b * samples));
         let buffers = [Buffer::of(&padded(&left, a)), Buffer::of(&padded(&right, b))];
@@ -140,9 +135,7 @@ pub fn pixels(input: &Input, image: Shape, samples: usize, pixels: Pixels) -> Bu
 
 #[test]
 fn pixels_are_scaled_into_an_activity_or_a_line() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let (image, samples) = (shape(5, 6, 3), 4);
     let bytes: Vec<u8> = (0..image.units() * samples).map(|i| (i * 37 % 256) as u8).collect();
     let (scale, shift) = ([0.01f32, 0.02, 0.03], [-1.0f32, 0.5, 0.25]);

@@ -1,9 +1,9 @@
 //! Batch normalisation, on the way up and on the way down, against float64; and the same bits whatever rank a sample is on.
 
 use super::memory::{Buffer, padded, random, unpadded};
-use super::{emulation, run};
+use super::{emulation, launch};
 use crate::compute::cuda::kernels::arguments as c;
-use crate::compute::cuda::kernels::launches::{self, Launch, in_fours};
+use crate::compute::cuda::kernels::launches::{self, in_fours};
 
 /// A layer on some positions.
 struct Case {
@@ -21,12 +21,6 @@ struct Case {
 /// What a rank finds: y and, kept, its argument; drift; products; and the error of a. Without padding.
 #[derive(PartialEq)]
 struct Found([Vec<f32>; 5]);
-
-fn launch(buffers: &[&Buffer], push: impl Fn(&mut Vec<Launch>)) {
-    let mut list = Vec::new();
-    push(&mut list);
-    run(emulation().unwrap(), &list, buffers);
-}
 
 impl Case {
     fn new(positions: usize, channels: usize, samples: usize) -> Case {
@@ -166,9 +160,7 @@ impl Case {
 
 #[test]
 fn normalization_agrees_with_float64_and_knows_no_ranks() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     // One position and many, which are summed in slices; channels that fill no four, and more than a block has.
     for (positions, channels, samples) in [(1, 37, 12), (20, 5, 4), (200, 12, 8), (150, 3, 20)] {
         let case = Case::new(positions, channels, samples);
@@ -198,9 +190,7 @@ fn normalization_agrees_with_float64_and_knows_no_ranks() {
 
 #[test]
 fn evaluations_take_running_statistics() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let case = Case::new(6, 9, 5);
     let [affine, statistics] = [&case.affine, &case.statistics].map(|map| Buffer::of(&padded(map, 18)));
     let (a, numbers, out) = (Buffer::of(&padded(&case.a, 9)), Buffer::new(6 * 12), Buffer::new(6 * 5 * 12));

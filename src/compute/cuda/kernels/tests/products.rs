@@ -2,7 +2,7 @@
 
 use super::memory::{Buffer, distance, padded, random, unpadded};
 use super::units::{SLOPES, VALUES};
-use super::{emulation, run};
+use super::{emulation, launch, run};
 use crate::compute::cuda::kernels::arguments::{Apply, Job, Map, Peak};
 use crate::compute::cuda::kernels::launches::{self, in_fours};
 use crate::compute::cuda::kernels::tables::Tables;
@@ -38,9 +38,34 @@ pub fn weights(map: &Connectivity, seed: u64) -> Vec<f32> {
     random(seed, map.weights())
 }
 
+/// What a pass through a map reads and writes: positions and channels of what it reads, and of what it writes.
+fn ends(map: &Connectivity, transposed: bool) -> [usize; 4] {
+    let (below, above) = ([map.sources, map.rows], [map.destinations, map.columns]);
+    let ([sources, deep], [groups, wide]) = if transposed { (above, below) } else { (below, above) };
+    [sources, deep, groups, wide]
+}
+
+/// Tables where kernels read them.
+pub struct Described {
+    starts: Buffer,
+    links: Buffer,
+}
+
+impl Described {
+    pub fn new(tables: &Tables) -> Described {
+        Described { starts: Buffer::of(&tables.starts), links: Buffer::of(&tables.links) }
+    }
+
+    /// `map` by these tables, for kernels that read activities of `deep` channels.
+    pub fn map(&self, map: &Connectivity, deep: usize) -> Map {
+        let [rows, columns, pitch] = [map.rows, in_fours(map.columns), in_fours(deep)].map(|count| count as i32);
+        Map { starts: self.starts.address(), links: self.links.address(), rows, columns, pitch, place: 0 }
+    }
+}
+
 /// The map in float64: [destination][sample][column] of `x`, [source][sample][row]. Transposed: the other way.
 pub fn reference(map: &Connectivity, transposed: bool, x: &[f32], w: &[f32], bias: Option<&[f32]>, samples: usize) -> Vec<f64> {
-    let (groups, deep, wide) = if transposed { (map.sources, map.columns, map.rows) } else { (map.destinations, map.rows, map.columns) };
+    let [_, deep, groups, wide] = ends(map, transposed);
     let mut y = vec![0.0; groups * samples * wide];
     for group in 0..groups {
         let links = if transposed { map.by_source.of(group) } else { map.by_destination.of(group) };
@@ -93,13 +118,9 @@ fn apply_and_keep(
     nonlinearity: i32,
     slope_at: Option<[&[f32]; 2]>,
 ) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
-    let emulation = emulation().unwrap();
-    let (tables, groups, deep, wide) = if transposed {
-        (Tables::by_source(map), map.sources, map.columns, map.rows)
-    } else {
-        (Tables::by_destination(map), map.destinations, map.rows, map.columns)
-    };
-    let (starts, links) = (Buffer::of(&tables.starts), Buffer::of(&tables.links));
+    let [_, deep, groups, wide] = ends(map, transposed);
+    let tables = if transposed { Tables::by_source(map) } else { Tables::by_destination(map) };
+    let described = Described::new(&tables);
     let w = Buffer::of(&padded(w, map.columns));
     let bias_stride = bias.map_or(0, |bias| if bias.len() == wide { 0 } else { in_fours(wide) });
     let bias = bias.map(|bias| Buffer::of(&padded(bias, wide)));
@@ -109,14 +130,7 @@ fn apply_and_keep(
     let [y, slope_argument] = slope_at.map_or([const { None }; 2], |both| both.map(|values| Some(Buffer::of(&padded(values, wide)))));
     let keeps = !transposed && slope_at.is_none();
     let mut argument = Apply {
-        map: Map {
-            starts: starts.address(),
-            links: links.address(),
-            rows: map.rows as i32,
-            columns: in_fours(map.columns) as i32,
-            pitch: in_fours(deep) as i32,
-            place: 0,
-        },
+        map: described.map(map, deep),
         weights: w.address(),
         bias: bias.as_ref().map_or(0, Buffer::address),
         y: y.as_ref().map_or(0, Buffer::address),
@@ -133,11 +147,8 @@ fn apply_and_keep(
     }
     let partial = Buffer::new(launches::apply_partial(precision, transposed, tables.most, &argument));
     argument.partial = partial.address();
-    let mut list = Vec::new();
-    launches::apply(&mut list, precision, transposed, tables.most, &argument);
-    let mut buffers = vec![&partial, &w];
-    buffers.extend(outputs.iter().chain(&inputs).chain(&kept));
-    run(emulation, &list, &buffers);
+    let buffers: Vec<&Buffer> = [&partial, &w].into_iter().chain(&outputs).chain(&inputs).chain(&kept).collect();
+    launch(&buffers, |list| launches::apply(list, precision, transposed, tables.most, &argument));
     let of = |buffers: &[Buffer]| buffers.iter().map(|buffer| unpadded(&buffer.floats(), wide)).collect();
     (of(&outputs), if keeps { of(&kept) } else { Vec::new() })
 }
@@ -152,9 +163,7 @@ fn tolerance(precision: Precision) -> f64 {
 
 #[test]
 fn apply_agrees_with_float64() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (number, (name, map)) in maps().into_iter().enumerate() {
         let seed = number as u64 * 10;
         let w = weights(&map, seed);
@@ -162,11 +171,7 @@ fn apply_agrees_with_float64() {
         let (samples, jobs) = [(37, 1), (3, 3), (70, 1), (1, 1), (21, 3), (13, 2), (130, 1), (1, 2), (5, 1), (65, 1)][number];
         for precision in [F32, Tf32, Bf16] {
             for transposed in [false, true] {
-                let (sources, deep, groups, wide) = if transposed {
-                    (map.destinations, map.columns, map.sources, map.rows)
-                } else {
-                    (map.sources, map.rows, map.destinations, map.columns)
-                };
+                let [sources, deep, groups, wide] = ends(&map, transposed);
                 let x: Vec<Vec<f32>> = (0..jobs).map(|job| random(seed + job, sources * samples * deep)).collect();
                 let shared = map.blocks == map.blocks_per_position && map.destinations > 1;
                 let bias = random(seed + 7, if shared { wide } else { groups * wide });
@@ -183,17 +188,14 @@ fn apply_agrees_with_float64() {
 
 #[test]
 fn a_value_has_the_same_bits_in_every_batch() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     // Narrow and wide tiles; one of them in slices of K.
     let input = shape(2, 2, 40);
     let narrow = Connectivity::windows(input, shape(2, 2, 20), 3, 1, false);
     let wide = Connectivity::dense(shape(2, 2, 80), 100);
     for (map, transposed) in [(&narrow, false), (&wide, false), (&narrow, true), (&wide, true)] {
         for precision in [F32, Tf32, Bf16] {
-            let (sources, deep, wide) =
-                if transposed { (map.destinations, map.columns, map.rows) } else { (map.sources, map.rows, map.columns) };
+            let [sources, deep, _, wide] = ends(map, transposed);
             let (samples, w) = (130, weights(map, 1));
             let x = random(2, sources * samples * deep);
             let all = apply(precision, map, transposed, std::slice::from_ref(&x), &w, None, samples, 1).remove(0);
@@ -217,9 +219,7 @@ fn a_value_has_the_same_bits_in_every_batch() {
 
 #[test]
 fn float32_keeps_its_accuracy_in_long_sums() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     // All positive: what tensor cores cut off would add up.
     let map = Connectivity::dense(shape(1, 1, 2400), 8);
     let positive = |seed, len| random(seed, len).into_iter().map(f32::abs).collect::<Vec<f32>>();
@@ -232,9 +232,7 @@ fn float32_keeps_its_accuracy_in_long_sums() {
 
 #[test]
 fn nonlinearities_follow_the_bias() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     // With slices and without.
     for map in [Connectivity::dense(shape(1, 1, 12), 20), Connectivity::dense(shape(1, 4, 96), 20)] {
         let (samples, w) = (9, weights(&map, 4));
@@ -254,16 +252,11 @@ fn nonlinearities_follow_the_bias() {
 
 #[test]
 fn slopes_are_multiplied_to_errors() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     // With slices and without, on the way that a transpose takes and on that of feedback.
     for map in [Connectivity::dense(shape(1, 1, 11), 21), Connectivity::dense(shape(1, 4, 110), 90)] {
         for transposed in [false, true] {
-            let (sources, deep, groups, wide) = match transposed {
-                true => (map.destinations, map.columns, map.sources, map.rows),
-                false => (map.sources, map.rows, map.destinations, map.columns),
-            };
+            let [sources, deep, groups, wide] = ends(&map, transposed);
             let (samples, w) = (9, weights(&map, 4));
             let x = random(5, sources * samples * deep);
             let [y, argument] = [6, 7].map(|seed| random(seed, groups * samples * wide));
@@ -283,14 +276,14 @@ fn slopes_are_multiplied_to_errors() {
 
 #[test]
 fn the_peak_counts_its_products() {
-    let Some(emulation) = emulation() else { return };
+    let Some(_) = emulation() else { return };
     for precision in [F32, Tf32, Bf16] {
         let (out, mut list) = (Buffer::new(2 * 256), Vec::new());
         let argument = Peak { out: out.address(), times: 3, padding: 0 };
         let operations = launches::peak(&mut list, precision, 2, &argument);
         // Two for each element of a chunk of 32 rows, 48 columns and 16 of K, in 16 warps.
         assert_eq!(operations, f64::from(2 * 32 * 48 * 16 * 16 * 3));
-        run(emulation, &list, &[&out]);
+        run(&list, &[&out]);
         assert!(out.floats().iter().all(|x| x.is_finite() && *x != 0.0));
     }
 }

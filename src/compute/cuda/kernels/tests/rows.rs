@@ -4,7 +4,7 @@ use super::ends::pixels;
 use super::memory::{Buffer, distance, padded, unpadded};
 use super::products::{reference, shape, weights};
 use super::updates::{ADAM, Given};
-use super::{emulation, run};
+use super::{emulation, launch};
 use crate::compute::Pixels;
 use crate::compute::cuda::kernels::arguments::{Apply, Factors, Job, Map, Update};
 use crate::compute::cuda::kernels::launches::{self, in_fours};
@@ -42,7 +42,7 @@ fn cases() -> Vec<Lowest> {
 
 #[test]
 fn the_lowest_layer_reads_an_image_as_it_lies() {
-    let Some(emulation) = emulation() else { return };
+    let Some(_) = emulation() else { return };
     for Lowest { image, connectivity, input } in cases() {
         let connectivity = &connectivity;
         let shared = connectivity.blocks == connectivity.blocks_per_position;
@@ -76,9 +76,7 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
         argument.job[0] = Job { source: x.address(), destination: out.address(), kept: 0 };
         let partial = Buffer::new(launches::apply_partial(F32, false, tables.most, &argument));
         argument.partial = partial.address();
-        let mut list = Vec::new();
-        launches::apply(&mut list, F32, false, tables.most, &argument);
-        run(emulation, &list, &[&out, &partial, &x]);
+        launch(&[&out, &partial, &x], |list| launches::apply(list, F32, false, tables.most, &argument));
         let off = distance(&unpadded(&out.floats(), connectivity.columns), &reference(connectivity, false, &activity, &w, None, samples));
         assert!(off < 1e-6, "{image}: off by {off:.1e}");
 
@@ -88,7 +86,7 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
         // Every row of a kernel, so that all of the gradient is written.
         let tables = &if shared { rows.by_block.clone() } else { rows.by_destination.decaying(connectivity.blocks_per_position.isqrt()) };
         let (starts, links) = described(tables);
-        let optimiser = Buffer::of(&[ADAM]);
+        let optimizer = Buffer::of(&[ADAM]);
         let gradients = Buffer::new(connectivity.blocks * connectivity.rows * wide);
         let mut update = Update {
             map: Map { starts: starts.address(), links: links.address(), ..kernel_rows },
@@ -100,19 +98,14 @@ fn the_lowest_layer_reads_an_image_as_it_lies() {
                 ..Factors::default()
             },
             gradients: gradients.address(),
-            optimiser: optimiser.address(),
+            optimizer: optimizer.address(),
             groups: tables.groups() as i32,
             ..Update::default()
         };
         let partial = Buffer::new(if shared { launches::shared_partial(F32, tables.most, &update) } else { 0 });
         update.partial = partial.address();
-        let mut list = Vec::new();
-        if shared {
-            launches::update_shared(&mut list, F32, tables.most, None, &update);
-        } else {
-            launches::update(&mut list, F32, tables.most, None, &update);
-        }
-        run(emulation, &list, &[&gradients, &partial, &x, &post]);
+        let make = if shared { launches::update_shared } else { launches::update };
+        launch(&[&gradients, &partial, &x, &post], |list| make(list, F32, tables.most, None, &update));
         let gradient = gradients.floats();
         let wanted: Vec<f64> = wanted.iter().map(|sum| sum * f64::from(ADAM.scale)).collect();
         let off = distance(&unpadded(&gradient, connectivity.columns), &wanted);

@@ -19,9 +19,7 @@ fn parts(elements: usize, parts: usize) -> Vec<Range<usize>> {
 
 #[test]
 fn shares_of_an_update_have_the_bits_of_the_whole() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
     for (number, (name, map)) in maps().into_iter().enumerate() {
         let chosen = Given::new(&map, samples(number).min(9), number as u64);
@@ -63,9 +61,7 @@ fn shares_of_an_update_have_the_bits_of_the_whole() {
 
 #[test]
 fn a_share_takes_its_part_of_the_blocks() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let dense = Connectivity::dense(shape(1, 1, 1024), 96);
     let local = Connectivity::windows(shape(4, 4, 64), shape(4, 4, 96), 3, 1, false);
     for map in [&dense, &local, &local.reversed()] {
@@ -81,9 +77,7 @@ fn a_share_takes_its_part_of_the_blocks() {
 
 #[test]
 fn shares_of_biases_have_the_bits_of_all() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (positions, channels, samples) in [(1, 1000, 3), (6, 20, 37), (90, 5, 4), (70, 65, 2)] {
         let errors = random(4, positions * channels * samples);
         for shared in [false, true] {

@@ -1,18 +1,11 @@
 //! What is done unit by unit.
 
 use super::memory::{Buffer, distance, padded, random, unpadded};
-use super::{emulation, run};
+use super::{emulation, launch};
 use crate::compute::cpu::{Place, normals, stream_of_weights, uniforms};
 use crate::compute::cuda::kernels::arguments as c;
 use crate::compute::cuda::kernels::arguments::Operation;
-use crate::compute::cuda::kernels::launches::{self, Launch, in_fours};
-
-/// Launches what `push` pushes.
-pub fn launch(buffers: &[&Buffer], push: impl Fn(&mut Vec<Launch>)) {
-    let mut list = Vec::new();
-    push(&mut list);
-    run(emulation().unwrap(), &list, buffers);
-}
+use crate::compute::cuda::kernels::launches::{self, in_fours};
 
 /// Slopes in float64, of the value y at the argument x.
 pub const SLOPES: [fn(f64, f64) -> f64; 5] = [
@@ -38,9 +31,7 @@ pub const VALUES: [fn(f64) -> f64; 5] = [
 
 #[test]
 fn elementwise_operations_agree_with_float64() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let count = 1100;
     let values: Vec<Vec<f32>> = (0..5).map(|seed| random(seed, count)).collect();
     let buffers: Vec<Buffer> = values.iter().map(|values| Buffer::of(values)).collect();
@@ -101,9 +92,7 @@ fn elementwise_operations_agree_with_float64() {
 
 #[test]
 fn tanh_is_the_cpus() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let mut values: Vec<f32> = (-4000..4000).map(|i| i as f32 * 2.5e-3).collect();
     values.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 100.0]);
     let (a, b, out) = (Buffer::of(&values), Buffer::of(&vec![0.0f32; values.len()]), Buffer::new(values.len()));
@@ -127,9 +116,7 @@ fn tanh_is_the_cpus() {
 
 #[test]
 fn a_measured_error_sums_each_sample_by_itself() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (positions, channels, samples) in [(1, 5, 3), (700, 48, 2), (40, 20, 9)] {
         let (y, target) = (random(1, positions * samples * channels), random(2, positions * samples * channels));
         let measured = |pick: &dyn Fn(usize) -> bool| {
@@ -177,9 +164,7 @@ fn a_measured_error_sums_each_sample_by_itself() {
 
 #[test]
 fn noise_is_the_cpus_to_the_bit() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let place = Place { seed: 20260 + (5 << 32), step: (3 << 32) + 17, layer: 2, first: 40 };
     for [positions, samples, channels] in [[1, 3, 1000usize], [6, 4, 20], [9, 5, 3], [1, 1, 1], [3, 2, 64], [2, 130, 12]] {
         let source = random(1, positions * samples * channels);
@@ -209,9 +194,7 @@ fn noise_is_the_cpus_to_the_bit() {
 
 #[test]
 fn what_travels_is_rounded_to_bf16_and_back() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     // A half rounds to even; an eighth of a percent is what bf16 tells apart.
     let source: Vec<f32> = [1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -0.1].into_iter().chain(random(1, 1100)).collect();
     let base = random(2, source.len());
@@ -232,9 +215,7 @@ fn what_travels_is_rounded_to_bf16_and_back() {
 
 #[test]
 fn signs_follow_the_layers_and_magnitudes_are_the_cpus_to_the_bit() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let (seed, map, draw, bound) = (20260 + (5 << 32), 3, (7 << 32) + 19, 0.3);
     for [blocks, rows, columns] in [[1, 5, 3usize], [6, 20, 12], [3, 1, 100], [2, 64, 1]] {
         let (before, layer) = (random(1, blocks * rows * columns), random(2, blocks * rows * columns));

@@ -3,18 +3,18 @@
 use std::ops::Range;
 
 use super::memory::{Buffer, distance, padded, random, unpadded};
-use super::products::{maps, shape, weights};
-use super::{emulation, run};
-use crate::compute::cuda::kernels::arguments::{Bias, Factors, Map, Optimise, Optimiser, Update};
+use super::products::{Described, maps, shape, weights};
+use super::{emulation, launch, run};
+use crate::compute::cuda::kernels::arguments::{Bias, Factors, Optimize, Optimizer, Update};
 use crate::compute::cuda::kernels::launches::{self, in_fours};
 use crate::compute::cuda::kernels::tables::{Grouping, Tables};
 use crate::compute::settings::Precision::{self, Bf16, F32, Tf32};
 use crate::network::Connectivity;
 
-pub const ADAM: Optimiser =
-    Optimiser { method: 0, scale: 0.125, keep: 0.75, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
-const MOMENTUM: Optimiser = Optimiser { method: 1, ..ADAM };
-const NESTEROV: Optimiser = Optimiser { method: 2, ..ADAM };
+pub const ADAM: Optimizer =
+    Optimizer { method: 0, scale: 0.125, keep: 0.75, beta1: 0.9, beta2: 0.99, size: 0.01, deviation_scale: 1.5, epsilon: 1e-4 };
+const MOMENTUM: Optimizer = Optimizer { method: 1, ..ADAM };
+const NESTEROV: Optimizer = Optimizer { method: 2, ..ADAM };
 
 /// An activity of all samples, [position][sample][channel], as ranks hold it, one after the other; and floats from one to the next.
 fn by_rank(values: &[f32], channels: usize, samples: usize, ranks: usize) -> (Buffer, i64) {
@@ -64,8 +64,8 @@ impl Given<'_> {
     }
 
     /// Runs the update; `parameters` are weights and moments in the kernels' layout. Gives the gradient, where it is stored.
-    pub fn run(&self, precision: Precision, ranks: usize, optimiser: &Optimiser, parameters: &[Buffer; 3], store: bool) -> Vec<f32> {
-        self.run_share(precision, ranks, optimiser, parameters, store, None).0
+    pub fn run(&self, precision: Precision, ranks: usize, optimizer: &Optimizer, parameters: &[Buffer; 3], store: bool) -> Vec<f32> {
+        self.run_share(precision, ranks, optimizer, parameters, store, None).0
     }
 
     /// The same of some weights, of which alone there are moments; and how many blocks did it.
@@ -73,12 +73,12 @@ impl Given<'_> {
         &self,
         precision: Precision,
         ranks: usize,
-        optimiser: &Optimiser,
+        optimizer: &Optimizer,
         parameters: &[Buffer; 3],
         store: bool,
         owned: Option<&Range<usize>>,
     ) -> (Vec<f32>, u32) {
-        let (emulation, map) = (emulation().unwrap(), self.map);
+        let map = self.map;
         let mut tables = match self.grouping {
             Grouping::Destination => Tables::by_destination(map),
             Grouping::Source => Tables::by_source(map),
@@ -87,23 +87,16 @@ impl Given<'_> {
         if !store && self.grouping != Grouping::Block {
             tables = tables.decaying(map.blocks_per_position);
         }
-        let (starts, links) = (Buffer::of(&tables.starts), Buffer::of(&tables.links));
+        let described = Described::new(&tables);
         let (pre, pre_rank) = by_rank(&self.pre, map.rows, self.samples, ranks);
         let (post, post_rank) = by_rank(&self.post, map.columns, self.samples, ranks);
-        let optimiser = Buffer::of(&[*optimiser]);
+        let optimizer = Buffer::of(&[*optimizer]);
         let gradients = Buffer::new(if store { map.blocks * map.rows * in_fours(map.columns) } else { 0 });
         let share = owned.map(|owned| tables.share(self.grouping, [map.rows, in_fours(map.columns)], owned));
         let [weights, first, second] = parameters.each_ref().map(Buffer::address);
         let [first, second] = [first, second].map(|at| at - 4 * owned.map_or(0, |owned| owned.start as u64));
         let mut update = Update {
-            map: Map {
-                starts: starts.address(),
-                links: links.address(),
-                rows: map.rows as i32,
-                columns: in_fours(map.columns) as i32,
-                pitch: in_fours(map.rows) as i32,
-                place: 0,
-            },
+            map: described.map(map, map.rows),
             factors: Factors {
                 pre: pre.address(),
                 post: post.address(),
@@ -117,7 +110,7 @@ impl Given<'_> {
             first,
             second,
             gradients: if store { gradients.address() } else { 0 },
-            optimiser: optimiser.address(),
+            optimizer: optimizer.address(),
             by_source: i32::from(self.grouping == Grouping::Source),
             groups: tables.groups() as i32,
             ..Update::default()
@@ -129,13 +122,10 @@ impl Given<'_> {
         if share.as_ref().is_some_and(|share| share.elements.is_empty()) {
             return (gradients.floats(), 0);
         }
-        if shared {
-            launches::update_shared(&mut list, precision, tables.most, share.as_ref(), &update);
-        } else {
-            launches::update(&mut list, precision, tables.most, share.as_ref(), &update);
-        }
+        let make = if shared { launches::update_shared } else { launches::update };
+        make(&mut list, precision, tables.most, share.as_ref(), &update);
         let [weights, first, second] = parameters;
-        run(emulation, &list, &[&pre, &post, &gradients, &partial, weights, first, second]);
+        run(&list, &[&pre, &post, &gradients, &partial, weights, first, second]);
         (gradients.floats(), list[0].grid[0])
     }
 
@@ -161,9 +151,7 @@ pub fn samples(number: usize) -> usize {
 
 #[test]
 fn gradients_agree_with_float64() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let mut seen = Vec::new();
     for (number, (name, map)) in maps().into_iter().enumerate() {
         let given = Given::new(&map, samples(number), number as u64);
@@ -181,9 +169,7 @@ fn gradients_agree_with_float64() {
 
 #[test]
 fn either_grouping_gives_the_same_bits() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (name, map) in maps() {
         let given = Given::new(&map, 5, 3);
         let other = match given.grouping {
@@ -198,9 +184,7 @@ fn either_grouping_gives_the_same_bits() {
 
 #[test]
 fn one_ranks_sums_have_the_bits_of_many() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let maps = maps();
     for (number, samples) in [(0, 12), (2, 6), (4, 72), (6, 8)] {
         let given = Given::new(&maps[number].1, samples, 9);
@@ -216,9 +200,7 @@ fn one_ranks_sums_have_the_bits_of_many() {
 
 #[test]
 fn float32_keeps_its_accuracy_in_long_sums_over_samples() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     let map = Connectivity::dense(shape(1, 1, 4), 4);
     let positive = |values: Vec<f32>| values.into_iter().map(f32::abs).collect::<Vec<f32>>();
     let given = Given::new(&map, 3000, 1);
@@ -229,7 +211,7 @@ fn float32_keeps_its_accuracy_in_long_sums_over_samples() {
 }
 
 /// One step in float64.
-fn step(o: &Optimiser, gradient: f64, [w, m, v]: [f64; 3]) -> [f64; 3] {
+fn step(o: &Optimizer, gradient: f64, [w, m, v]: [f64; 3]) -> [f64; 3] {
     let [keep, beta1, beta2, size, deviation_scale, epsilon] =
         [o.keep, o.beta1, o.beta2, o.size, o.deviation_scale, o.epsilon].map(f64::from);
     if o.method == 0 {
@@ -241,25 +223,23 @@ fn step(o: &Optimiser, gradient: f64, [w, m, v]: [f64; 3]) -> [f64; 3] {
 }
 
 #[test]
-fn the_optimiser_takes_its_step_in_the_update() {
-    if emulation().is_none() {
-        return;
-    }
+fn the_optimizer_takes_its_step_in_the_update() {
+    let Some(_) = emulation() else { return };
     for (number, (name, map)) in maps().into_iter().enumerate() {
         let given = Given::new(&map, samples(number), number as u64);
         let gradient = given.gradient(F32, 1);
         let start = [weights(&map, 20), random(21, map.weights()), random(22, map.weights()).into_iter().map(f32::abs).collect()];
-        for optimiser in [ADAM, MOMENTUM, NESTEROV] {
+        for optimizer in [ADAM, MOMENTUM, NESTEROV] {
             let parameters = start.each_ref().map(|values| Buffer::of(&padded(values, map.columns)));
-            given.run(F32, 1, &optimiser, &parameters, false);
+            given.run(F32, 1, &optimizer, &parameters, false);
             let got = parameters.each_ref().map(|buffer| unpadded(&buffer.floats(), map.columns));
             for (i, gradient) in gradient.iter().enumerate() {
                 let before = start.each_ref().map(|values| f64::from(values[i]));
                 // The gradient of a block without links is zero.
-                let wanted = step(&optimiser, f64::from(*gradient), before);
+                let wanted = step(&optimizer, f64::from(*gradient), before);
                 let got = got.each_ref().map(|values| f64::from(values[i]));
                 let off = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                assert!(off < 1e-5, "{name}, method {}: {got:?} for {wanted:?}", optimiser.method);
+                assert!(off < 1e-5, "{name}, method {}: {got:?} for {wanted:?}", optimizer.method);
             }
         }
     }
@@ -275,12 +255,12 @@ fn biases(errors: &[f32], channels: usize, samples: usize, ranks: usize, shared:
 pub fn some_biases(errors: &[f32], channels: usize, samples: usize, ranks: usize, shared: bool, elements: Range<usize>) -> Vec<f32> {
     let positions = errors.len() / channels / samples;
     let (post, post_rank) = by_rank(errors, channels, samples, ranks);
-    let (optimiser, gradients) = (Buffer::of(&[ADAM]), Buffer::new(if shared { 1 } else { positions } * in_fours(channels)));
+    let (optimizer, gradients) = (Buffer::of(&[ADAM]), Buffer::new(if shared { 1 } else { positions } * in_fours(channels)));
     let (samples, per_rank) = (samples as i32, (samples / ranks) as i32);
     let mut bias = Bias {
         factors: Factors { post: post.address(), post_rank, samples, per_rank, ..Factors::default() },
         gradients: gradients.address(),
-        optimiser: optimiser.address(),
+        optimizer: optimizer.address(),
         begin: elements.start as i64,
         end: elements.end as i64,
         positions: positions as i32,
@@ -290,17 +270,13 @@ pub fn some_biases(errors: &[f32], channels: usize, samples: usize, ranks: usize
     };
     let partial = Buffer::new(launches::bias_partial(&bias));
     bias.partial = partial.address();
-    let mut list = Vec::new();
-    launches::bias(&mut list, &bias);
-    run(emulation().unwrap(), &list, &[&post, &gradients, &partial]);
+    launch(&[&post, &gradients, &partial], |list| launches::bias(list, &bias));
     gradients.floats()
 }
 
 #[test]
 fn biases_sum_their_errors() {
-    if emulation().is_none() {
-        return;
-    }
+    let Some(_) = emulation() else { return };
     for (positions, channels, samples) in [(1, 1000, 3), (6, 20, 37), (90, 5, 4), (1, 3, 1), (70, 65, 2)] {
         let errors = random(4, positions * channels * samples);
         for shared in [false, true] {
@@ -316,36 +292,32 @@ fn biases_sum_their_errors() {
 }
 
 #[test]
-fn the_optimiser_takes_its_step_by_a_stored_gradient() {
-    if emulation().is_none() {
-        return;
-    }
+fn the_optimizer_takes_its_step_by_a_stored_gradient() {
+    let Some(_) = emulation() else { return };
     let (count, parts) = (1036, 3);
     let sums = random(1, count * parts);
     let start = [random(2, count), random(3, count), random(4, count).into_iter().map(f32::abs).collect()];
-    for (optimiser, scaled) in [(ADAM, true), (ADAM, false), (MOMENTUM, true), (NESTEROV, false)] {
+    for (optimizer, scaled) in [(ADAM, true), (ADAM, false), (MOMENTUM, true), (NESTEROV, false)] {
         let [weights, first, second] = start.each_ref().map(|values| Buffer::of(values));
-        let (sums_buffer, constants) = (Buffer::of(&sums), Buffer::of(&[optimiser]));
-        let optimise = Optimise {
+        let (sums_buffer, constants) = (Buffer::of(&sums), Buffer::of(&[optimizer]));
+        let optimize = Optimize {
             sums: sums_buffer.address(),
             stride: count as i64,
             weights: weights.address(),
             first: first.address(),
             second: second.address(),
-            optimiser: constants.address(),
+            optimizer: constants.address(),
             count: count as i64,
             parts: parts as i32,
             scaled: i32::from(scaled),
-            ..Optimise::default()
+            ..Optimize::default()
         };
-        let mut list = Vec::new();
-        launches::optimise(&mut list, &optimise);
-        run(emulation().unwrap(), &list, &[&weights, &first, &second]);
+        launch(&[&weights, &first, &second], |list| launches::optimize(list, &optimize));
         let got = [&weights, &first, &second].map(Buffer::floats);
         for i in 0..count {
             let sum: f64 = (0..parts).map(|part| f64::from(sums[part * count + i])).sum();
-            let gradient = if scaled { sum } else { sum * f64::from(optimiser.scale) };
-            let wanted = step(&optimiser, gradient, start.each_ref().map(|values| f64::from(values[i])));
+            let gradient = if scaled { sum } else { sum * f64::from(optimizer.scale) };
+            let wanted = step(&optimizer, gradient, start.each_ref().map(|values| f64::from(values[i])));
             let got = got.each_ref().map(|values| f64::from(values[i]));
             assert!(got.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?} for {wanted:?}");
         }

@@ -2,7 +2,7 @@
 
 // What becomes of four gradients at element `at`.
 __device__ __forceinline__ void use_gradient(float4 g, long long at, float* weights, float* first, float* second, float* gradients,
-                                             const Optimiser& o) {
+                                             const Optimizer& o) {
     if (gradients) {
         *(float4*)(gradients + at) = g;
         return;
@@ -17,14 +17,14 @@ __device__ __forceinline__ void use_gradient(float4 g, long long at, float* weig
 }
 
 // A gradient in parts, added up in their order.
-KERNEL(optimise, Optimise, 256) {
+KERNEL(optimize, Optimize, 256) {
     long long at = ((long long)blockIdx.x * 256 + threadIdx.x) * 4;
     if (at >= p.count) return;
     float4 sum = load_once(p.sums + at);
     for (int part = 1; part < p.parts; part++) sum = plus(sum, load_once(p.sums + part * p.stride + at));
-    Optimiser optimiser = *p.optimiser;
-    if (!p.scaled) sum = times(sum, optimiser.scale);
-    use_gradient(sum, at, p.weights, p.first, p.second, p.gradients, optimiser);
+    Optimizer optimizer = *p.optimizer;
+    if (!p.scaled) sum = times(sum, optimizer.scale);
+    use_gradient(sum, at, p.weights, p.first, p.second, p.gradients, optimizer);
 }
 
 // A bias' gradient is the sum of its errors: over the samples at its position, or at all positions where they
@@ -55,6 +55,6 @@ KERNEL(bias, Bias, 256) {
         *(float4*)(p.partial + (long long)unit * p.columns + n) = sum;
         return;
     }
-    Optimiser optimiser = *p.optimiser;
-    use_gradient(times(sum, optimiser.scale), at, p.bias, p.first, p.second, p.gradients, optimiser);
+    Optimizer optimizer = *p.optimizer;
+    use_gradient(times(sum, optimizer.scale), at, p.bias, p.first, p.second, p.gradients, optimizer);
 }
