@@ -230,6 +230,22 @@ mod tests {
         assert_eq!(panels(&runs(6)), [of("DTP", 6), of("SDTP", 6)]);
     }
 
+    #[test]
+    fn lines_of_a_panel_look_different_and_have_their_methods_hue() {
+        let run = |name: &str, epochs: u64| {
+            let set = format!("training.epochs={epochs}");
+            samples::run(name, &[&set], &samples::line("test", 10, Some(0.5), 1.0))
+        };
+        let of = |name: &str| [run(name, 1), run(name, 2), run(name, 3)];
+        let runs: Vec<Run> = ["mnist_fc_bp", "mnist_fc_fa", "mnist_fc_dtp_parallel"].into_iter().flat_map(of).collect();
+        let blocks = learning_curves(&group(&runs));
+        let [Block::Figure(Figure { content: Content::Chart(chart), .. })] = blocks.as_slice() else { panic!("{}", blocks.len()) };
+        let looks: Vec<_> = chart.legend.iter().map(|entry| &entry.look).collect();
+        let (different, hues): (BTreeSet<String>, BTreeSet<_>) =
+            (looks.iter().map(|look| format!("{look:?}")).collect(), looks.iter().map(|look| look.colour).collect());
+        assert_eq!((looks.len(), different.len(), hues.len()), (9, 9, 3));
+    }
+
     /// The paper's axis goes from 0.005 to 0.020: no sum over an image has such values.
     #[test]
     fn reconstruction_errors_are_by_the_pixel_where_the_images_size_is_known() {
