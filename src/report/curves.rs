@@ -93,6 +93,11 @@ fn figures(
         groups.sort_by_key(|group| group.method.legend_order());
         let several = groups.iter().any(|group| group.runs.len() > 1);
         let kind = &kind(&groups);
+        let diverged: Vec<String> = groups.iter().filter_map(|group| Some(format!("{}, {}", group.label, group.divergence()?))).collect();
+        let caption = match diverged.is_empty() {
+            true => caption(panel),
+            false => format!("{} Without runs that diverged: {}.", caption(panel), diverged.join("; ")),
+        };
         let parts = parts(panel).map(|part| {
             let lines = groups.iter().enumerate().filter_map(|(at, group)| Some((group.method, line(&groups[..at], group, &part, kind)?)));
             (part.name, lines.collect::<Vec<_>>())
@@ -100,7 +105,7 @@ fn figures(
         let parts: Vec<(&str, Vec<(Method, Line)>)> = parts.into_iter().filter(|(_, lines)| !lines.is_empty()).collect();
         let mut add = |title: String, panels: Vec<(String, Vec<Line>)>, shared: bool| {
             let name = format!("{}-{}", kind.name, blocks.len() + 1);
-            blocks.push(figure(&name, &title, &caption(panel), kind, several, panels, shared));
+            blocks.push(figure(&name, &title, &caption, kind, several, panels, shared));
         };
         if groups.len() <= MOST_LINES {
             if !parts.is_empty() {
