@@ -1,6 +1,7 @@
 //! Random searches: how results spread over the hyperparameters that were drawn, as in the paper's Figure 5, and which came out best.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -12,6 +13,8 @@ use super::document::{ABSENT, Block, Content, Figure, Row, Table};
 use super::group::Panel;
 use super::history::find_or_add;
 use super::paper::Method;
+use super::results::count;
+use super::run::Run;
 use super::spread::figures;
 use crate::config::Config;
 use crate::search::Epochs;
@@ -24,6 +27,8 @@ const BEST_CONFIG: &str = "best.toml";
 /// Trials that the table shows.
 const BEST: usize = 5;
 const BINS: usize = 20;
+/// Rules that a title names, where a search draws them.
+const RULES: usize = 4;
 
 /// Images that a trial was judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +51,13 @@ impl Split {
     }
 }
 
-/// What all trials of a search share.
+/// What all trials of a search share, as far as the values drawn leave it the same.
 struct Subject {
-    panel: Panel,
-    method: Method,
+    /// "SDTP, parallel"; "DTP", where the schedule is drawn; "BP or DFA", where the rule is.
+    name: String,
+    /// "MNIST, fully connected".
+    place: String,
+    method: Option<Method>,
 }
 
 /// A random search's folder, read.
@@ -75,21 +83,27 @@ impl Sweep {
 
     /// Reads the search in `path`, which may be running, or have no result yet.
     pub fn read(path: &Path) -> Result<Sweep> {
-        Ok(Sweep { path: path.to_owned(), subject: subject(path), trials: results::read(path)? })
+        let mut trials = results::read(path)?;
+        let config = configuration(path);
+        if config.as_ref().is_some_and(|config| config.training.max_steps.is_some()) {
+            trials.iter_mut().for_each(|trial| trial.epochs = trained(path, trial));
+        }
+        let subject = config.map(|config| subject(&config, &trials));
+        Ok(Sweep { path: path.to_owned(), subject, trials })
     }
 
     fn name(&self) -> String {
-        self.subject.as_ref().map_or_else(|| self.path.display().to_string(), |subject| subject.method.name())
+        self.subject.as_ref().map_or_else(|| self.path.display().to_string(), |subject| subject.name.clone())
     }
 
     /// "SDTP, parallel on MNIST, fully connected".
     fn title(&self) -> String {
-        let place = self.subject.as_ref().map_or(String::new(), |subject| format!(" on {}", subject.panel.title()));
+        let place = self.subject.as_ref().map_or(String::new(), |subject| format!(" on {}", subject.place));
         self.name() + &place
     }
 
     fn method(&self) -> Option<Method> {
-        self.subject.as_ref().map(|subject| subject.method)
+        self.subject.as_ref()?.method
     }
 
     /// What trials are compared by: images set apart, where there are any.
@@ -119,21 +133,50 @@ impl Sweep {
     }
 }
 
-/// From the configuration of the first trial that has one, or of the best where no trial was kept.
-fn subject(path: &Path) -> Option<Subject> {
+/// That of the first trial that has one, or of the best where no trial was kept.
+fn configuration(path: &Path) -> Option<Config> {
     let trials = std::fs::read_dir(path.join(TRIALS)).into_iter().flatten();
     let mut written: Vec<PathBuf> = trials.filter_map(|entry| Some(entry.ok()?.path().join(CONFIG))).collect();
     written.sort();
     let written = written.into_iter().chain([path.join(BEST_CONFIG)]).find(|written| written.is_file())?;
-    let config = Config::load(&written, &[]).ok()?;
-    Some(Subject { panel: Panel::of(&config, &Data::of(&config, &Value::Null)), method: Method::of(&config) })
+    Config::load(&written, &[]).ok()
+}
+
+/// Of trials of a search like `config`, where what they drew makes no difference.
+fn subject(config: &Config, trials: &[Trial]) -> Subject {
+    let drawn = |key: &str| -> BTreeSet<String> { trials.iter().filter_map(|trial| Some(trial.values.get(key)?.to_string())).collect() };
+    let differs = |key: &str| drawn(key).len() > 1;
+    let within = |section: &str| trials.iter().flat_map(|trial| trial.values.keys()).any(|key| key.starts_with(section) && differs(key));
+    let networks = within("network.layers") || differs("network.output");
+    let method = Method { convolutional: Method::of(config).convolutional && !networks, ..Method::of(config) };
+    let rule = |name: &str| name.trim_matches('"').to_uppercase().replace('_', "-");
+    let rules: Vec<String> = drawn("learning.rule").iter().map(|name| rule(name)).collect();
+    let same = method.rule.trains_inverses() && differs("learning.schedule");
+    let name = match rules.as_slice() {
+        [first @ .., last] if !first.is_empty() && first.len() < RULES => format!("{} or {last}", first.join(", ")),
+        [_, _, ..] => format!("{} rules", rules.len()),
+        _ if same => rule(method.rule.name()),
+        _ => method.name(),
+    };
+    let panel = Panel::of(config, &Data::of(config, &Value::Null));
+    let data = if differs("data.train") { "several data sets".to_owned() } else { panel.data.clone() };
+    let network = if networks { "several networks".to_owned() } else { panel.network.clone() };
+    Subject { name, place: format!("{data}, {network}"), method: (rules.len() < 2).then_some(method) }
+}
+
+/// Passes over the data: a search counts the epochs that a trial began, and `training.max_steps` ends one within an epoch. What was kept
+/// of the trial tells how far it came.
+fn trained(path: &Path, trial: &Trial) -> Epochs {
+    let run = path.join(TRIALS).join(format!("{:03}", trial.trial));
+    let part = Run::read(&run).ok().filter(|run| run.steps_per_epoch.is_some() && run.step > 0).map(|run| run.epochs());
+    Epochs(part.unwrap_or(trial.epochs.0).min(trial.epochs.0))
 }
 
 /// Histograms, one figure for each network on a data set, and a table for each search.
 pub fn blocks(sweeps: &[Sweep]) -> Vec<Block> {
     let mut panels: Vec<((String, Split), Vec<&Sweep>)> = Vec::new();
     for sweep in sweeps {
-        let title = sweep.subject.as_ref().map_or_else(|| sweep.path.display().to_string(), |subject| subject.panel.title());
+        let title = sweep.subject.as_ref().map_or_else(|| sweep.path.display().to_string(), |subject| subject.place.clone());
         let key = (title, sweep.split());
         find_or_add(&mut panels, |(known, _)| *known == key, || (key.clone(), Vec::new())).1.push(sweep);
     }
@@ -190,8 +233,8 @@ fn bounds(accuracies: &[f64]) -> Option<(f64, f64)> {
 /// How long trials were trained: "3, 10 or 40 epochs".
 fn lengths(sweeps: &[&Sweep]) -> String {
     let trials = sweeps.iter().flat_map(|sweep| &sweep.trials).filter(|trial| trial.counts());
-    let lengths: std::collections::BTreeSet<Epochs> = trials.map(|trial| trial.epochs).collect();
-    let mut words: Vec<String> = lengths.iter().map(|epochs| epochs.0.to_string()).collect();
+    let lengths: BTreeSet<Epochs> = trials.map(|trial| trial.epochs).collect();
+    let mut words: Vec<String> = lengths.iter().map(|epochs| count(epochs.0)).collect();
     let last = words.pop().unwrap_or_default();
     let before = if words.is_empty() { String::new() } else { words.join(", ") + " or " };
     format!("{before}{last} {}", if before.is_empty() && last == "1" { "epoch" } else { "epochs" })
@@ -215,7 +258,7 @@ fn table(number: usize, sweep: &Sweep) -> Table {
     };
     let row = |trial: &&Trial| {
         let mut cells = vec![trial.trial.to_string(), trial.status.clone()];
-        cells.extend([measured(trial, Split::Validation), measured(trial, Split::Test), trial.epochs.0.to_string()]);
+        cells.extend([measured(trial, Split::Validation), measured(trial, Split::Test), count(trial.epochs.0)]);
         cells.extend(keys.iter().map(|key| trial.values.get(*key).map_or(ABSENT.to_owned(), value_text)));
         Row::Cells(cells)
     };
@@ -257,6 +300,7 @@ fn value_text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::RUN;
 
     fn sweep(lines: &str) -> Result<Sweep> {
         let folder = tempfile::tempdir().unwrap();
@@ -334,6 +378,53 @@ mod tests {
         let config = Config::load(&configs.join("mnist_fc_sdtp_alternating.toml"), &[]).unwrap();
         std::fs::write(folder.path().join(BEST_CONFIG), config.to_toml()).unwrap();
         assert_eq!(Sweep::read(folder.path()).unwrap().name(), "SDTP, alternating");
+    }
+
+    /// A search in a folder with the configuration of its first trial, in which `set` changes keys.
+    fn of_values(folder: &Path, set: &[&str], values: &[&str]) -> Sweep {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/mnist_fc_dtp_parallel.toml");
+        let set: Vec<String> = set.iter().chain(&["data.train=\"/nowhere/mnist/train\""]).map(|set| set.to_string()).collect();
+        let trial = folder.join(TRIALS).join("000");
+        std::fs::create_dir_all(&trial).unwrap();
+        std::fs::write(trial.join(CONFIG), Config::load(&shipped, &set).unwrap().to_toml()).unwrap();
+        let line = |(trial, values): (usize, &&str)| {
+            format!("{{\"trial\":{trial},\"values\":{{{values}}},\"validation_error\":0.5,\"epochs\":1,\"status\":\"done\"}}\n")
+        };
+        std::fs::write(folder.join(results::FILE_NAME), values.iter().enumerate().map(line).collect::<String>()).unwrap();
+        Sweep::read(folder).unwrap()
+    }
+
+    #[test]
+    fn a_title_names_no_value_of_what_is_searched() {
+        let rule = |name: &str| format!("\"learning.rule\":\"{name}\"");
+        let layers = |units: usize| format!("\"network.layers\":[{{\"kind\":\"dense\",\"units\":{units}}}]");
+        let schedule = |name: &str| format!("\"learning.schedule\":\"{name}\"");
+        let many = ["bp", "fa", "dfa", "tp", "dtp", "ao_sdtp"].map(rule);
+        for (values, title) in [
+            (vec![rule("dtp"), rule("ao_sdtp"), rule("dtp")], "AO-SDTP or DTP on MNIST, fully connected"),
+            (vec![rule("dtp"), rule("dtp")], "DTP, parallel on MNIST, fully connected"),
+            (many.to_vec(), "6 rules on MNIST, fully connected"),
+            (vec![layers(64), layers(128)], "DTP, parallel on MNIST, several networks"),
+            (vec![schedule("parallel"), schedule("alternating")], "DTP on MNIST, fully connected"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let sweep = of_values(folder.path(), &[], &values.iter().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(sweep.title(), title);
+        }
+    }
+
+    #[test]
+    fn a_part_of_an_epoch_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let trial = folder.path().join(TRIALS).join("000");
+        let epochs = || {
+            let sweep = of_values(folder.path(), &["training.max_steps=50"], &["", ""]);
+            (sweep.trials.iter().map(|trial| trial.epochs.0).collect::<Vec<_>>(), lengths(&[&sweep]))
+        };
+        assert_eq!(epochs(), (vec![1.0, 1.0], "1 epoch".to_owned()), "nothing tells");
+        std::fs::write(trial.join(RUN), "{\"steps_per_epoch\":200}").unwrap();
+        std::fs::write(trial.join("metrics.jsonl"), "{\"split\":\"validation\",\"step\":50,\"epoch\":1,\"loss\":1}\n").unwrap();
+        assert_eq!(epochs(), (vec![0.25, 1.0], "0.25 or 1 epochs".to_owned()));
     }
 
     #[test]
