@@ -82,13 +82,11 @@ impl Plot {
         }
     }
 
-    /// Room that plots beside one another need on the left. Each with as much as the widest marks take, they stand equally high.
-    fn left(panels: &[Panel]) -> f64 {
-        let of = |panel: &Panel| match &panel.plot {
+    fn breadth(&self) -> f64 {
+        match self {
             Plot::Lines(chart) => chart.y.breadth(),
             Plot::Histogram(chart) => chart.y.breadth(),
-        };
-        panels.iter().map(of).fold(0.0, f64::max)
+        }
     }
 
     /// Headings of [`Plot::rows`].
@@ -124,10 +122,14 @@ impl Chart {
         PANEL[usize::from(self.panels.len() > 2)]
     }
 
+    /// Room on the left of every plot: with as much as the widest marks take, all are equally wide and high, in whatever rows a page puts them.
+    fn left(&self) -> f64 {
+        self.panels.iter().map(|panel| panel.plot.breadth()).fold(0.0, f64::max)
+    }
+
     /// The plots, each with its panel.
     pub fn panels_svg(&self, title: &str) -> impl Iterator<Item = (&Panel, String)> {
-        // A page may put any of them into a row.
-        let (width, left) = (self.panel_width(), Plot::left(&self.panels));
+        let (width, left) = (self.panel_width(), self.left());
         self.panels.iter().map(move |panel| {
             let name = if panel.title.is_empty() { title.to_owned() } else { format!("{title}: {}", panel.title) };
             (panel, svg::write(&panel.plot.draw(width, left), &name, ""))
@@ -173,7 +175,7 @@ impl Chart {
         let each = (width / columns as f64).min(1.4 * PANEL[0]);
         let mut out = Drawing::new(width, 0.0);
         for row in self.panels.chunks(columns) {
-            let (mut lowest, room) = (out.height, Plot::left(row));
+            let mut lowest = out.height;
             for (column, panel) in row.iter().enumerate() {
                 let left = column as f64 * each;
                 let mut y = out.height;
@@ -181,7 +183,7 @@ impl Chart {
                     out.heading((left + 10.0, y + 14.0), &panel.title);
                     y += 18.0;
                 }
-                let plot = panel.plot.draw(each, room);
+                let plot = panel.plot.draw(each, self.left());
                 let below = y + plot.height;
                 out.place(plot, left, y);
                 lowest = f64::max(lowest, legend(&panel.legend, left + 10.0, left + each, below, &mut out));
@@ -230,7 +232,7 @@ mod tests {
             }
         };
         let chart = Chart { panels: vec![panel(5.0), panel(1e6)], legend: vec![] };
-        let breadth = |at: usize| Plot::left(&chart.panels[at..=at]);
+        let breadth = |at: usize| chart.panels[at].plot.breadth();
         assert!(breadth(1) > breadth(0) + 20.0, "{} and {}", breadth(0), breadth(1));
         let drawn = chart.compose(800.0);
         let plots: Vec<[f64; 3]> = drawn
