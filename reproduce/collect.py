@@ -44,8 +44,9 @@ def keep_run(run, out):
     (out / "metrics.jsonl").write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
     (out / "config.toml").write_text(relative((run / "config.toml").read_text()))
     facts = json.loads((run / "run.json").read_text())
-    facts.setdefault("steps_per_epoch", kept[-1]["step"] // kept[-1]["epoch"])
-    told = ["commit", "versions", "world_size", "threads_per_rank", "kernels", "steps_per_epoch"]
+    if "steps_per_epoch" not in facts:
+        facts["steps_per_epoch"] = kept[-1]["step"] // kept[-1]["epoch"]
+    told = ["commit", "versions", "world_size", "threads_per_rank", "kernels", "steps_per_epoch", "diverged_at_step"]
     kept_facts = {key: facts[key] for key in told if key in facts}
     note = facts.get("data", {}).get("train", {}).get("note")
     if note:

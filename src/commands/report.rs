@@ -11,13 +11,11 @@ use crate::report::{self, Found, counted};
 
 /// Make tables and figures of runs, beside the paper's results
 ///
-/// Folders are searched at any depth; what holds no run is passed over and named. Runs are grouped by what they trained, wherever their folders
-/// are: those that differ in experiment.seed alone become a mean with its standard deviation. Runs in progress may be among them, and
-/// folders of random searches (biodist sweep), whose trials are no runs of their own.
-///
-///   biodist report runs sweeps
+/// For instance `biodist report runs sweeps`. Folders are searched at any depth; what holds no run is passed over and named. Runs are
+/// grouped by what they trained, wherever their folders are: those that differ in experiment.seed alone become a mean with its deviation.
+/// Runs in progress may be among them, and folders of random searches (biodist sweep), whose trials are no runs of their own. Runs that
+/// diverged are listed, and are in no mean.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub struct ReportArgs {
     /// Folders of runs and of random searches, or folders that hold some at any depth
     #[arg(required = true)]

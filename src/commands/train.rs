@@ -229,7 +229,7 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
         }
         None => engine.initialize_with(|engine| initial.as_ref().map_or(Ok(()), |initial| initial.write(engine, &*transport)))?,
     }
-    let run = Run { config, schedule, splits: &splits, folder, resumed: resumed.as_ref(), initial: fingerprint };
+    let run = Run { config, schedule, splits: &splits, folder, out, resumed: resumed.as_ref(), initial: fingerprint };
     Trainer::new(run, engine, transport, stop)?.run()
 }
 

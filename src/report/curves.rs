@@ -93,6 +93,11 @@ fn figures(
         groups.sort_by_key(|group| group.method.legend_order());
         let several = groups.iter().any(|group| group.runs.len() > 1);
         let kind = &kind(&groups);
+        let diverged: Vec<String> = groups.iter().filter_map(|group| Some(format!("{}, {}", group.label, group.divergence()?))).collect();
+        let caption = match diverged.is_empty() {
+            true => caption(panel),
+            false => format!("{} Without runs that diverged: {}.", caption(panel), diverged.join("; ")),
+        };
         let parts = parts(panel).map(|part| {
             let lines = groups.iter().enumerate().filter_map(|(at, group)| Some((group.method, line(&groups[..at], group, &part, kind)?)));
             (part.name, lines.collect::<Vec<_>>())
@@ -100,7 +105,7 @@ fn figures(
         let parts: Vec<(&str, Vec<(Method, Line)>)> = parts.into_iter().filter(|(_, lines)| !lines.is_empty()).collect();
         let mut add = |title: String, panels: Vec<(String, Vec<Line>)>, shared: bool| {
             let name = format!("{}-{}", kind.name, blocks.len() + 1);
-            blocks.push(figure(&name, &title, &caption(panel), kind, several, panels, shared));
+            blocks.push(figure(&name, &title, &caption, kind, several, panels, shared));
         };
         if groups.len() <= MOST_LINES {
             if !parts.is_empty() {
@@ -228,6 +233,22 @@ mod tests {
         assert_eq!(panels(&runs(2)), [("Test".to_owned(), 4, 0)]);
         let of = |title: &str, lines: usize| (title.to_owned(), lines, lines);
         assert_eq!(panels(&runs(6)), [of("DTP", 6), of("SDTP", 6)]);
+    }
+
+    #[test]
+    fn lines_of_a_panel_look_different_and_have_their_methods_hue() {
+        let run = |name: &str, epochs: u64| {
+            let set = format!("training.epochs={epochs}");
+            samples::run(name, &[&set], &samples::line("test", 10, Some(0.5), 1.0))
+        };
+        let of = |name: &str| [run(name, 1), run(name, 2), run(name, 3)];
+        let runs: Vec<Run> = ["mnist_fc_bp", "mnist_fc_fa", "mnist_fc_dtp_parallel"].into_iter().flat_map(of).collect();
+        let blocks = learning_curves(&group(&runs));
+        let [Block::Figure(Figure { content: Content::Chart(chart), .. })] = blocks.as_slice() else { panic!("{}", blocks.len()) };
+        let looks: Vec<_> = chart.legend.iter().map(|entry| &entry.look).collect();
+        let (different, hues): (BTreeSet<String>, BTreeSet<_>) =
+            (looks.iter().map(|look| format!("{look:?}")).collect(), looks.iter().map(|look| look.colour).collect());
+        assert_eq!((looks.len(), different.len(), hues.len()), (9, 9, 3));
     }
 
     /// The paper's axis goes from 0.005 to 0.020: no sum over an image has such values.

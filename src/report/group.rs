@@ -56,6 +56,8 @@ pub struct Group<'a> {
     pub departures: Option<Vec<Difference>>,
     /// Runs left out: of two with the same seed, the one that has come less far.
     pub repeated: Vec<PathBuf>,
+    /// Runs left out because they diverged: one for each seed that no other run has.
+    pub diverged: Vec<&'a Run>,
 }
 
 /// Which points of a run.
@@ -82,6 +84,17 @@ impl Group<'_> {
         let mut settings = key(self.runs[0]);
         settings.remove("learning.auxiliary_units");
         settings
+    }
+
+    /// Whether `run` is one of this experiment's, shown or left out.
+    pub fn is_of(&self, run: &Run) -> bool {
+        key(self.runs[0]) == key(run)
+    }
+
+    /// "3 of 4 seeds; 1 diverged"; None where none did.
+    pub fn divergence(&self) -> Option<String> {
+        let (left, lost) = (self.runs.len(), self.diverged.len());
+        (lost > 0).then(|| format!("{left} of {} seeds; {lost} diverged", left + lost))
     }
 
     pub fn finished(&self) -> bool {
@@ -135,6 +148,7 @@ impl Group<'_> {
 
 /// Sorts runs that have a result into groups, in the order of the paper's tables.
 pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
+    let seed = |run: &Run| run.config.experiment.seed;
     let mut groups: Vec<(Settings, Group)> = Vec::new();
     for run in runs.iter().filter(|run| run.has_result()) {
         let key = key(run);
@@ -144,16 +158,22 @@ pub fn group(runs: &[Run]) -> Vec<Group<'_>> {
             || {
                 let (panel, method) = (Panel::of(&run.config, &run.data), run.method());
                 let (label, departures) = (method.name(), label::departures(run));
-                (key.clone(), Group { panel, method, label, runs: Vec::new(), departures, repeated: Vec::new() })
+                (key.clone(), Group { panel, method, label, runs: Vec::new(), departures, repeated: Vec::new(), diverged: Vec::new() })
             },
         );
-        let seed = |run: &Run| run.config.experiment.seed;
         match group.runs.iter().position(|known| seed(known) == seed(run)) {
             None => group.runs.push(run),
             Some(at) if group.runs[at].step < run.step => group.repeated.push(std::mem::replace(&mut group.runs[at], run).path.clone()),
             Some(_) => group.repeated.push(run.path.clone()),
         }
         group.runs.sort_by_key(|run| seed(run));
+    }
+    for run in runs.iter().filter(|run| run.diverged.is_some()) {
+        let key = key(run);
+        let Some((_, group)) = groups.iter_mut().find(|(known, _)| *known == key) else { continue };
+        if !group.runs.iter().chain(&group.diverged).any(|known| seed(known) == seed(run)) {
+            group.diverged.push(run);
+        }
     }
     let mut groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
     let labels: Vec<String> = groups.iter().map(|group| label::of_group(group, &groups)).collect();
@@ -210,6 +230,21 @@ mod tests {
         assert_eq!(groups.len(), 1);
         let points: Vec<(f64, f64)> = groups[0].curve(test, Measure::Top1Error).iter().map(|(epoch, value)| (*epoch, value.mean)).collect();
         assert_eq!(points, [(1.0, 0.5), (2.0, 0.25), (3.0, 0.125)]);
+    }
+
+    #[test]
+    fn a_seed_that_diverged_is_counted_and_in_no_mean() {
+        let run = |seed: u64, error: f64, diverged: Option<u64>| {
+            let lines = samples::line("test", 10, Some(error), 1.0);
+            Run { diverged, ..samples::run("mnist_fc_bp", &[&format!("experiment.seed={seed}")], &lines) }
+        };
+        let runs = [run(0, 0.9, Some(19)), run(1, 0.25, None), run(2, 0.5, None), run(2, 0.8, Some(15)), run(3, 0.75, None)];
+        let groups = group(&runs);
+        let [group] = groups.as_slice() else { panic!() };
+        assert_eq!(group.last(test, Measure::Top1Error).unwrap(), Spread { mean: 0.5, deviation: Some(0.25) });
+        // Seed 2 has a result, whatever became of another run of it.
+        assert_eq!((group.divergence().as_deref(), group.repeated.len()), (Some("3 of 4 seeds; 1 diverged"), 0));
+        assert!(super::group(&runs[..1]).is_empty() && super::group(&runs[1..3])[0].divergence().is_none());
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl History {
         Ok(history)
     }
 
+    /// Epochs and values of a quantity of a layer.
+    pub fn layer(&self, quantity: &str, layer: &str) -> Option<&[(f64, f64)]> {
+        let diagnostic = self.diagnostics.iter().find(|known| known.quantity == quantity)?;
+        diagnostic.layers.iter().find(|(known, _)| known == layer).map(|(_, values)| values.as_slice())
+    }
+
     fn diagnose(&mut self, epoch: u64, layers: &Map<String, Value>) {
         for (layer, quantities) in layers {
             for (quantity, value) in quantities.as_object().into_iter().flatten() {

@@ -39,6 +39,7 @@ pub use spread::Spread;
 
 use document::{ABSENT, Block, Content, Document, Facts, Figure, Row, Section, Table};
 use group::{Group, Panel, group};
+use history::find_or_add;
 use run::Run;
 use sweep::Sweep;
 
@@ -110,6 +111,7 @@ fn describe(runs: &[Run], sweeps: &[Sweep]) -> Document {
             .chain(others.map(|table| Table { title: "Without a cell in the paper (%)".to_owned(), ..table }))
             .map(Block::Table),
     );
+    results.extend(all_diverged(&groups, runs).map(Block::Text));
     let mut autoencoders = Vec::new();
     if let Some(table) = results::autoencoder_table(&groups) {
         autoencoders.push(Block::Text(
@@ -140,9 +142,12 @@ pub fn counted(number: usize, what: &str, plural: &str) -> String {
 fn lead(runs: &[Run], sweeps: &[Sweep]) -> String {
     let mut parts = Vec::new();
     if !runs.is_empty() {
-        let running = runs.iter().filter(|run| !run.finished).count();
-        let running = if running > 0 { format!(" ({running} not finished)") } else { String::new() };
-        parts.push(counted(runs.len(), "run", "runs") + &running);
+        let diverged = runs.iter().filter(|run| run.diverged.is_some()).count();
+        let running = runs.iter().filter(|run| !run.finished).count() - diverged;
+        let states = [(running, "not finished"), (diverged, "diverged")].into_iter().filter(|(number, _)| *number > 0);
+        let states: Vec<String> = states.map(|(number, state)| format!("{number} {state}")).collect();
+        let states = if states.is_empty() { String::new() } else { format!(" ({})", states.join(", ")) };
+        parts.push(counted(runs.len(), "run", "runs") + &states);
     }
     if !sweeps.is_empty() {
         parts.push(counted(sweeps.len(), "random search", "random searches"));
@@ -156,22 +161,36 @@ fn lead(runs: &[Run], sweeps: &[Sweep]) -> String {
     )
 }
 
+/// What has a row in no table because every seed of it diverged.
+fn all_diverged(groups: &[Group], runs: &[Run]) -> Option<String> {
+    let mut lost: Vec<(String, usize)> = Vec::new();
+    for run in runs.iter().filter(|run| run.diverged.is_some() && !groups.iter().any(|group| group.is_of(run))) {
+        let name = format!("{} on {}", run.method().name(), Panel::of(&run.config, &run.data).title());
+        find_or_add(&mut lost, |(known, _)| *known == name, || (name.clone(), 0)).1 += 1;
+    }
+    let list: Vec<String> = lost.iter().map(|(name, number)| format!("{name} ({})", counted(*number, "run", "runs"))).collect();
+    (!list.is_empty()).then(|| format!("In no table, for every run of the experiment diverged: {}.", list.join("; ")))
+}
+
 /// Every run with its folder and how it was trained.
 fn list(groups: &[Group], runs: &[Run]) -> Vec<Block> {
     let titles = ["Folder", "Method", "Network", "Device", "Seed", "Steps", "Epochs", "State"];
     let columns = vec![(String::new(), titles.map(str::to_owned).to_vec())];
     let mut table = Table { name: "runs".to_owned(), columns, text_columns: 4, ..Table::default() };
-    let measured = groups.iter().flat_map(|group| group.runs.iter().map(|run| (*run, group.label.clone(), group.panel.title())));
-    let begun = runs.iter().filter(|run| !run.has_result());
-    let begun = begun.map(|run| (run, run.method().name(), Panel::of(&run.config, &run.data).title()));
+    let mut grouped: Vec<(&Run, String)> = Vec::new();
+    for group in groups {
+        grouped.extend(group.runs.iter().chain(&group.diverged).map(|run| (*run, group.label.clone())));
+    }
+    let is_grouped = |run: &Run| grouped.iter().any(|(known, _)| std::ptr::eq(*known, run));
+    let others = runs.iter().filter(|run| !run.has_result() && !is_grouped(run)).map(|run| (run, run.method().name()));
     let mut facts = Vec::new();
-    for (run, label, network) in measured.chain(begun) {
+    for (run, label) in grouped.iter().cloned().chain(others) {
         let kernels = run.about["kernels"].as_str().unwrap_or(ABSENT).to_owned();
         facts.push(Block::Facts(Facts { title: run.path.display().to_string(), facts: run.provenance(), text: run.config.to_toml() }));
         table.rows.push(Row::Cells(vec![
             run.path.display().to_string(),
             label,
-            network,
+            Panel::of(&run.config, &run.data).title(),
             kernels,
             run.config.experiment.seed.to_string(),
             run.step.to_string(),
@@ -184,10 +203,11 @@ fn list(groups: &[Group], runs: &[Run]) -> Vec<Block> {
 
 /// How far a run has come; whether it is still being trained its folder does not tell.
 fn state(run: &Run) -> String {
-    match run.planned_epochs() {
+    match (run.diverged, run.planned_epochs()) {
+        (Some(step), _) => format!("diverged at step {step}"),
         _ if run.finished => "finished".to_owned(),
         _ if !run.has_result() => "no result yet".to_owned(),
-        Some(planned) => format!("{} of {} epochs", results::count(run.epochs()), results::count(planned)),
-        None => "not finished".to_owned(),
+        (None, Some(planned)) => format!("{} of {} epochs", results::count(run.epochs()), results::count(planned)),
+        (None, None) => "not finished".to_owned(),
     }
 }

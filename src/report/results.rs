@@ -231,6 +231,9 @@ impl Remarks {
         for remark in group.runs[0].data.remarks() {
             signs.push(self.sign(&capitalised(&remark)));
         }
+        if let Some(remark) = group.divergence() {
+            signs.push(self.sign(&remark));
+        }
         if !group.repeated.is_empty() {
             let folders: Vec<String> = group.repeated.iter().map(|path| path.display().to_string()).collect();
             signs.push(self.sign(&format!("Without {}: another run of the same seed has come further, or as far", folders.join(", "))));

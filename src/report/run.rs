@@ -12,7 +12,7 @@ use super::paper::{Cell, Method};
 use crate::compute::Measure;
 use crate::config::Config;
 use crate::rules::is_built_in;
-use crate::training::{CONFIG, Checkpoints, RUN, Schedule, records};
+use crate::training::{CONFIG, Checkpoints, DIVERGED, RUN, Schedule, records};
 
 /// A run, finished or in progress.
 pub struct Run {
@@ -26,6 +26,8 @@ pub struct Run {
     /// From `run.json`, so that a folder whose checkpoints were cleared away still tells how far the run has come; else from a checkpoint.
     pub steps_per_epoch: Option<u64>,
     pub finished: bool,
+    /// The step at which a loss or a parameter was not finite, which ended the run.
+    pub diverged: Option<u64>,
     /// What `run.json` says; null where it is not there.
     pub about: Value,
 }
@@ -62,13 +64,15 @@ impl Run {
         let told = about["steps_per_epoch"].as_u64();
         let steps_per_epoch = told.or(state.as_ref().map(|state| state.steps_per_epoch)).map(|steps| steps.max(1));
         let step = history.last_step.max(state.map_or(0, |state| state.step));
-        let finished = steps_per_epoch.is_some_and(|steps| is_finished(&config, &history, step, steps));
-        Ok(Run { path: path.to_owned(), data: Data::of(&config, &about["data"]), config, history, step, steps_per_epoch, finished, about })
+        let diverged = about[DIVERGED].as_u64();
+        let finished = diverged.is_none() && steps_per_epoch.is_some_and(|steps| is_finished(&config, &history, step, steps));
+        let data = Data::of(&config, &about["data"]);
+        Ok(Run { path: path.to_owned(), data, config, history, step, steps_per_epoch, finished, diverged, about })
     }
 
-    /// Whether anything was measured yet.
+    /// Whether anything was measured yet that says how well it does: what one that diverged had reached before does not.
     pub fn has_result(&self) -> bool {
-        self.history.last_step > 0
+        self.history.last_step > 0 && self.diverged.is_none()
     }
 
     pub fn method(&self) -> Method {

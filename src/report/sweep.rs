@@ -1,6 +1,7 @@
 //! Random searches: how results spread over the hyperparameters that were drawn, as in the paper's Figure 5, and which came out best.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -12,6 +13,8 @@ use super::document::{ABSENT, Block, Content, Figure, Row, Table};
 use super::group::Panel;
 use super::history::find_or_add;
 use super::paper::Method;
+use super::results::count;
+use super::run::Run;
 use super::spread::figures;
 use crate::config::Config;
 use crate::search::Epochs;
@@ -24,6 +27,8 @@ const BEST_CONFIG: &str = "best.toml";
 /// Trials that the table shows.
 const BEST: usize = 5;
 const BINS: usize = 20;
+/// Rules that a title names, where a search draws them.
+const RULES: usize = 4;
 
 /// Images that a trial was judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +51,13 @@ impl Split {
     }
 }
 
-/// What all trials of a search share.
+/// What all trials of a search share, as far as the values drawn leave it the same.
 struct Subject {
-    panel: Panel,
-    method: Method,
+    /// "SDTP, parallel"; "DTP", where the schedule is drawn; "BP or DFA", where the rule is.
+    name: String,
+    /// "MNIST, fully connected".
+    place: String,
+    method: Option<Method>,
 }
 
 /// A random search's folder, read.
@@ -75,21 +83,27 @@ impl Sweep {
 
     /// Reads the search in `path`, which may be running, or have no result yet.
     pub fn read(path: &Path) -> Result<Sweep> {
-        Ok(Sweep { path: path.to_owned(), subject: subject(path), trials: results::read(path)? })
+        let mut trials = results::read(path)?;
+        let config = configuration(path);
+        if config.as_ref().is_some_and(|config| config.training.max_steps.is_some()) {
+            trials.iter_mut().for_each(|trial| trial.epochs = trained(path, trial));
+        }
+        let subject = config.map(|config| subject(&config, &trials));
+        Ok(Sweep { path: path.to_owned(), subject, trials })
     }
 
     fn name(&self) -> String {
-        self.subject.as_ref().map_or_else(|| self.path.display().to_string(), |subject| subject.method.name())
+        self.subject.as_ref().map_or_else(|| self.path.display().to_string(), |subject| subject.name.clone())
     }
 
     /// "SDTP, parallel on MNIST, fully connected".
     fn title(&self) -> String {
-        let place = self.subject.as_ref().map_or(String::new(), |subject| format!(" on {}", subject.panel.title()));
+        let place = self.subject.as_ref().map_or(String::new(), |subject| format!(" on {}", subject.place));
         self.name() + &place
     }
 
     fn method(&self) -> Option<Method> {
-        self.subject.as_ref().map(|subject| subject.method)
+        self.subject.as_ref()?.method
     }
 
     /// What trials are compared by: images set apart, where there are any.
@@ -119,21 +133,50 @@ impl Sweep {
     }
 }
 
-/// From the configuration of the first trial that has one, or of the best where no trial was kept.
-fn subject(path: &Path) -> Option<Subject> {
+/// That of the first trial that has one, or of the best where no trial was kept.
+fn configuration(path: &Path) -> Option<Config> {
     let trials = std::fs::read_dir(path.join(TRIALS)).into_iter().flatten();
     let mut written: Vec<PathBuf> = trials.filter_map(|entry| Some(entry.ok()?.path().join(CONFIG))).collect();
     written.sort();
     let written = written.into_iter().chain([path.join(BEST_CONFIG)]).find(|written| written.is_file())?;
-    let config = Config::load(&written, &[]).ok()?;
-    Some(Subject { panel: Panel::of(&config, &Data::of(&config, &Value::Null)), method: Method::of(&config) })
+    Config::load(&written, &[]).ok()
+}
+
+/// Of trials of a search like `config`, where what they drew makes no difference.
+fn subject(config: &Config, trials: &[Trial]) -> Subject {
+    let drawn = |key: &str| -> BTreeSet<String> { trials.iter().filter_map(|trial| Some(trial.values.get(key)?.to_string())).collect() };
+    let differs = |key: &str| drawn(key).len() > 1;
+    let within = |section: &str| trials.iter().flat_map(|trial| trial.values.keys()).any(|key| key.starts_with(section) && differs(key));
+    let networks = within("network.layers") || differs("network.output");
+    let method = Method { convolutional: Method::of(config).convolutional && !networks, ..Method::of(config) };
+    let rule = |name: &str| name.trim_matches('"').to_uppercase().replace('_', "-");
+    let rules: Vec<String> = drawn("learning.rule").iter().map(|name| rule(name)).collect();
+    let same = method.rule.trains_inverses() && differs("learning.schedule");
+    let name = match rules.as_slice() {
+        [first @ .., last] if !first.is_empty() && first.len() < RULES => format!("{} or {last}", first.join(", ")),
+        [_, _, ..] => format!("{} rules", rules.len()),
+        _ if same => rule(method.rule.name()),
+        _ => method.name(),
+    };
+    let panel = Panel::of(config, &Data::of(config, &Value::Null));
+    let data = if differs("data.train") { "several data sets".to_owned() } else { panel.data.clone() };
+    let network = if networks { "several networks".to_owned() } else { panel.network.clone() };
+    Subject { name, place: format!("{data}, {network}"), method: (rules.len() < 2).then_some(method) }
+}
+
+/// Passes over the data: a search counts the epochs that a trial began, and `training.max_steps` ends one within an epoch. What was kept
+/// of the trial tells how far it came.
+fn trained(path: &Path, trial: &Trial) -> Epochs {
+    let run = path.join(TRIALS).join(format!("{:03}", trial.trial));
+    let part = Run::read(&run).ok().filter(|run| run.steps_per_epoch.is_some() && run.step > 0).map(|run| run.epochs());
+    Epochs(part.unwrap_or(trial.epochs.0).min(trial.epochs.0))
 }
 
 /// Histograms, one figure for each network on a data set, and a table for each search.
 pub fn blocks(sweeps: &[Sweep]) -> Vec<Block> {
     let mut panels: Vec<((String, Split), Vec<&Sweep>)> = Vec::new();
     for sweep in sweeps {
-        let title = sweep.subject.as_ref().map_or_else(|| sweep.path.display().to_string(), |subject| subject.panel.title());
+        let title = sweep.subject.as_ref().map_or_else(|| sweep.path.display().to_string(), |subject| subject.place.clone());
         let key = (title, sweep.split());
         find_or_add(&mut panels, |(known, _)| *known == key, || (key.clone(), Vec::new())).1.push(sweep);
     }
@@ -190,8 +233,8 @@ fn bounds(accuracies: &[f64]) -> Option<(f64, f64)> {
 /// How long trials were trained: "3, 10 or 40 epochs".
 fn lengths(sweeps: &[&Sweep]) -> String {
     let trials = sweeps.iter().flat_map(|sweep| &sweep.trials).filter(|trial| trial.counts());
-    let lengths: std::collections::BTreeSet<Epochs> = trials.map(|trial| trial.epochs).collect();
-    let mut words: Vec<String> = lengths.iter().map(|epochs| epochs.0.to_string()).collect();
+    let lengths: BTreeSet<Epochs> = trials.map(|trial| trial.epochs).collect();
+    let mut words: Vec<String> = lengths.iter().map(|epochs| count(epochs.0)).collect();
     let last = words.pop().unwrap_or_default();
     let before = if words.is_empty() { String::new() } else { words.join(", ") + " or " };
     format!("{before}{last} {}", if before.is_empty() && last == "1" { "epoch" } else { "epochs" })
@@ -215,7 +258,7 @@ fn table(number: usize, sweep: &Sweep) -> Table {
     };
     let row = |trial: &&Trial| {
         let mut cells = vec![trial.trial.to_string(), trial.status.clone()];
-        cells.extend([measured(trial, Split::Validation), measured(trial, Split::Test), trial.epochs.0.to_string()]);
+        cells.extend([measured(trial, Split::Validation), measured(trial, Split::Test), count(trial.epochs.0)]);
         cells.extend(keys.iter().map(|key| trial.values.get(*key).map_or(ABSENT.to_owned(), value_text)));
         Row::Cells(cells)
     };
@@ -255,104 +298,4 @@ fn value_text(value: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sweep(lines: &str) -> Result<Sweep> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(results::FILE_NAME), lines).unwrap();
-        Sweep::read(folder.path())
-    }
-
-    #[test]
-    fn trials_are_ranked_by_validation() {
-        let sweep = sweep(
-            r#"{"trial":0,"values":{"learning.sigma":0.1,"optimizer.forward.beta1":0.9},"validation_error":0.5,"test_error":0.1,"epochs":3,"status":"done"}
-{"trial":2,"values":{"learning.sigma":0.3},"validation_error":0.2,"epochs":1,"status":"diverged"}
-{"trial":1,"values":{"learning.sigma":0.2,"optimizer.forward.beta1":0.9},"validation_error":0.25,"test_error":0.3,"epochs":3,"status":"done"}
-"#,
-        )
-        .unwrap();
-        // By the images set apart, of the trials that have a result.
-        assert_eq!(sweep.accuracies(), [50.0, 75.0]);
-        let table = table(1, &sweep);
-        let Row::Cells(best) = &table.rows[0] else { panic!("{table:?}") };
-        assert_eq!(best, &["1", "done", "25.00", "30.00", "3", "0.2"]);
-        assert_eq!(table.rows.len(), 2);
-        assert_eq!(lengths(&[&sweep]), "3 epochs");
-    }
-
-    #[test]
-    fn of_equal_errors_the_loss_decides_then_the_number() {
-        let line = |trial: usize, error: f64, loss: f64| {
-            format!(
-                "{{\"trial\":{trial},\"values\":{{}},\"validation_error\":{error},\"validation_loss\":{loss},\"epochs\":3,\"status\":\"done\"}}\n"
-            )
-        };
-        let lines = [line(3, 0.25, 0.5), line(0, 0.25, 0.75), line(2, 0.25, 0.5), line(1, 0.125, 9.0)].concat();
-        let sweep = sweep(&lines).unwrap();
-        assert_eq!(sweep.ranked().iter().map(|trial| trial.trial).collect::<Vec<_>>(), [1, 2, 3, 0]);
-    }
-
-    #[test]
-    fn one_result_has_an_axis_of_accuracies() {
-        for (values, expected) in [
-            (vec![97.0], Some((96.5, 97.5))),
-            (vec![100.0, 100.0], Some((99.5, 100.0))),
-            (vec![0.0], Some((0.0, 0.5))),
-            (vec![12.5, 99.0, 50.0], Some((12.5, 99.0))),
-            (vec![], None),
-        ] {
-            assert_eq!(bounds(&values), expected);
-            if let Some((low, high)) = expected {
-                let (first, last) = Axis::linear("", low, high).range();
-                let close = |value: f64| (value * 1e6).round() / 1e6;
-                assert!((0.0..=low).contains(&close(first)) && (high..=100.0).contains(&close(last)), "{first} to {last} of {values:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn autoencoders_are_ranked_by_loss() {
-        let sweep = sweep(
-            r#"{"trial":0,"values":{},"validation_loss":5.0,"epochs":3,"status":"done","rungs":[]}
-{"trial":1,"values":{},"validation_loss":4.0,"test_loss":4.25,"epochs":3,"status":"done","rungs":[]}
-"#,
-        )
-        .unwrap();
-        let Row::Cells(best) = &table(1, &sweep).rows[0] else { panic!() };
-        assert_eq!(best, &["1", "done", "4.000", "4.250", "3"]);
-        assert!(histogram(1, "", Split::Validation, &[&sweep]).is_none());
-    }
-
-    #[test]
-    fn the_best_configuration_names_a_search_whose_trials_are_gone() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(results::FILE_NAME), "{\"trial\":0,\"values\":{},\"epochs\":1,\"status\":\"done\"}\n").unwrap();
-        assert_eq!(Sweep::read(folder.path()).unwrap().name(), folder.path().display().to_string());
-        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-        let config = Config::load(&configs.join("mnist_fc_sdtp_alternating.toml"), &[]).unwrap();
-        std::fs::write(folder.path().join(BEST_CONFIG), config.to_toml()).unwrap();
-        assert_eq!(Sweep::read(folder.path()).unwrap().name(), "SDTP, alternating");
-    }
-
-    #[test]
-    fn a_search_that_has_just_begun_has_no_result_yet() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("sweep.json"), "{}").unwrap();
-        let sweep = Sweep::read(folder.path()).unwrap();
-        let blocks = blocks(&[sweep]);
-        assert!(matches!(&blocks[..], [Block::Text(text)] if text.contains("no result yet")));
-    }
-
-    #[test]
-    fn damage_is_named() {
-        for (lines, words) in [
-            ("{\"trial\":0}\n", "results.jsonl:1 is damaged"),
-            ("{\"trial\":0,\"values\":{},\"test_error\":43.5,\"epochs\":1,\"status\":\"done\"}\n", "43.5"),
-        ] {
-            let error = format!("{:#}", sweep(lines).err().unwrap());
-            assert!(error.contains(words) && error.contains(results::FILE_NAME), "{error}");
-        }
-    }
-}
+mod tests;

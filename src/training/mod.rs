@@ -24,7 +24,7 @@ pub use checkpoint::Checkpoints;
 pub use evaluate::{Evaluation, evaluate};
 pub use initial::Initial;
 pub use metrics::Sums;
-pub use run_folder::{CONFIG, RUN, RunFolder, about, holds_run};
+pub use run_folder::{CONFIG, DIVERGED, RUN, RunFolder, about, holds_run};
 pub use schedule::Schedule;
 pub use signals::StopRequest;
 pub use state::State;

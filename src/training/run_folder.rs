@@ -19,6 +19,8 @@ use crate::versions;
 
 pub use crate::config::find::OF_RUN as CONFIG;
 pub const RUN: &str = "run.json";
+/// Key of `run.json`: steps done when a loss, or a parameter, was not finite, which ended the run. Going on begins a `run.json` without it.
+pub const DIVERGED: &str = "diverged_at_step";
 
 /// What a run writes into its folder.
 const OWN: [&str; 5] = [CONFIG, RUN, records::FILE_NAME, best::FILE_NAME, checkpoint::FOLDER];
@@ -28,6 +30,20 @@ pub fn holds_run(path: &Path) -> bool {
     let about = read_regular(&path.join(RUN)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     about.is_some_and(|about| about["versions"]["biodist"].is_string())
         || Checkpoints::of(path).newest_state().is_ok_and(|state| state.is_some())
+}
+
+/// Records in the folder of a run that it diverged at `step`: what it measured before looks like a run in progress otherwise.
+pub fn record_divergence(run: &Path, step: u64) -> Result<()> {
+    let path = run.join(RUN);
+    let bytes = read_regular(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut about: Value = serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
+    about[DIVERGED] = step.into();
+    write_about(run, &about)
+}
+
+fn write_about(run: &Path, about: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(about).expect("text and numbers are JSON");
+    write_atomically(&run.join(RUN), (text + "\n").as_bytes())
 }
 
 /// A folder that a run has, or will have. On rank 0.
@@ -156,9 +172,8 @@ impl RunFolder {
             starts.push(Value::Object(earlier));
             about["earlier"] = starts.into();
         }
-        let text = serde_json::to_string_pretty(&about).expect("text and numbers are JSON");
         // First what makes the folder a run's: whatever ends the process here, --resume goes on.
-        write_atomically(&self.path.join(RUN), (text + "\n").as_bytes())?;
+        write_about(&self.path, &about)?;
         write_atomically(&self.path.join(CONFIG), config.to_toml().as_bytes())
     }
 
@@ -203,4 +218,28 @@ pub fn about() -> Value {
         "versions": { "biodist": versions::CRATE, "libtorch": versions::LIBTORCH, "mpi": versions::mpi() },
         "started_unix_seconds": started,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn going_on_takes_a_divergence_back() {
+        let run = tempfile::tempdir().unwrap();
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/mnist_fc_bp.toml");
+        let config = Config::load(&shipped, &[]).unwrap();
+        let told = || -> Value { serde_json::from_slice(&std::fs::read(run.path().join(RUN)).unwrap()).unwrap() };
+        let begin = || {
+            let (mut folder, _) = RunFolder::find(run.path(), true, &config).unwrap();
+            folder.begin(&config, about()).unwrap();
+        };
+        begin();
+        let before = told();
+        record_divergence(run.path(), 903).unwrap();
+        assert_eq!(told()[DIVERGED], 903);
+        assert_eq!(told()["versions"], before["versions"], "the rest stays");
+        begin();
+        assert_eq!((&told()[DIVERGED], &told()["earlier"][0][DIVERGED]), (&Value::Null, &json!(903)));
+    }
 }

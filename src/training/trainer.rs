@@ -2,6 +2,7 @@
 //!
 //! Everything that ranks must do together is decided from what all of them know: the step, or words that they have just exchanged.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::evaluate::evaluate;
 use super::identity::Identity;
 use super::metrics::{Clock, EvaluationLine, Tallied, Tally, TrainLine, has_evaluation};
 use super::recorder::Recorder;
-use super::run_folder::RunFolder;
+use super::run_folder::{RunFolder, holds_run, record_divergence};
 use super::schedule::Schedule;
 use super::signals::StopRequest;
 use super::state::State;
@@ -21,6 +22,7 @@ use crate::config::{Config, Output};
 use crate::data::{BatchPlan, DataSet, Loader, Position, evenly, plain_batch};
 use crate::exchange::Transport;
 use crate::exit::Exit;
+use crate::job::await_first_word;
 use crate::learner::Engine;
 use crate::learner::LayerDiagnostics;
 use crate::learner::replicas;
@@ -42,6 +44,8 @@ pub struct Run<'a> {
     pub splits: &'a Splits,
     /// On rank 0.
     pub folder: Option<RunFolder>,
+    /// The folder as it was named, where other ranks may find it too.
+    pub out: &'a Path,
     pub resumed: Option<&'a State>,
     /// Checksum of the parameters that the run was given to begin with.
     pub initial: Option<String>,
@@ -51,6 +55,7 @@ pub struct Trainer<'a> {
     config: &'a Config,
     schedule: Schedule,
     splits: &'a Splits,
+    out: &'a Path,
     identity: Identity,
     engine: Engine,
     transport: Arc<dyn Transport>,
@@ -88,6 +93,7 @@ impl<'a> Trainer<'a> {
             config: run.config,
             schedule: run.schedule,
             splits: run.splits,
+            out: run.out,
             identity: Identity::new(run.config, run.splits, run.initial, run.resumed),
             engine,
             transport,
@@ -111,7 +117,25 @@ impl<'a> Trainer<'a> {
             // What cannot be written because the folder is gone says less than that it is gone.
             record.follow()?;
         }
+        if let Err(error) = &result
+            && Exit::of(error) == Exit::NotFinite
+            && let Err(error) = self.record_divergence()
+        {
+            log::warn!("that the run diverged is not recorded: {error:#}");
+        }
         result
+    }
+
+    /// A rank whose samples alone have such losses ends the job without a word from rank 0, so it records it itself where it finds the folder.
+    fn record_divergence(&self) -> Result<()> {
+        let _span = observe::span(Doing::Checkpoint, None);
+        match &self.record {
+            Some(record) => record_divergence(record.folder.path(), self.step),
+            None => {
+                await_first_word();
+                if holds_run(self.out) { record_divergence(self.out, self.step) } else { Ok(()) }
+            }
+        }
     }
 
     fn run_to_end(&mut self) -> Result<()> {

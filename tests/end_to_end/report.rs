@@ -167,6 +167,56 @@ fn for_papers(site: &Site, error: f64, shown: &str) {
     assert!(text("tables/runs.csv").contains("\nbp-0,BP,"));
 }
 
+#[test]
+fn runs_that_diverged_are_in_no_mean() {
+    let site = site();
+    // Decay makes weights many times what they were in every step: epoch 1 is measured, and epoch 2 ends in numbers that are not finite.
+    let start = |out: &str, ranks: usize, sets: &[&str]| {
+        let bp = config("mnist_fc_bp.toml");
+        let mut arguments = vec!["train", &bp, "--out", out, "--resume", "--set", "data.train=\"mnist/train\""];
+        let always = ["data.test=\"mnist/test\"", "data.batch_size=20", "training.log_every_steps=2", "optimizer.forward.method=\"sgd\""];
+        always.iter().chain(sets).for_each(|set| arguments.extend(["--set", set]));
+        site.run(ranks, &arguments)
+    };
+    let grows = ["optimizer.forward.learning_rate=0.01", "optimizer.forward.weight_decay=7e2"];
+    let of_seed = |seed: usize, length: &str| {
+        let of_it = [format!("experiment.seed={seed}"), format!("training.{length}")];
+        start(&format!("seed-{seed}"), 1, &[grows[0], grows[1], &of_it[0], &of_it[1]])
+    };
+    for seed in 0..3 {
+        assert_eq!(of_seed(seed, "epochs=1").code, Some(0));
+        let written = site.path(&format!("seed-{seed}/config.toml"));
+        let text = std::fs::read_to_string(&written).unwrap();
+        std::fs::write(&written, text.replace("epochs = 1\n", "epochs = 2\n")).unwrap();
+    }
+    let diverged_at = |run: &str| -> Option<u64> {
+        let about: Value = serde_json::from_slice(&std::fs::read(site.path(run).join("run.json")).unwrap()).unwrap();
+        about["diverged_at_step"].as_u64()
+    };
+    let late = of_seed(3, "epochs=2");
+    let step = diverged_at("seed-3").unwrap_or_else(|| panic!("{late:?}"));
+    assert!(late.code == Some(77) && late.stderr.contains(&format!(" at step {step} ")) && (13..20).contains(&step), "{late:?}");
+    let at_once = start("wild", 2, &["optimizer.forward.learning_rate=1e36", "training.epochs=2"]);
+    assert!(at_once.code == Some(77) && diverged_at("wild").is_some_and(|step| step < 5), "{at_once:?}");
+
+    let (markdown, _) = report(&site, &["seed-0", "seed-1", "seed-2", "seed-3", "wild"]);
+    assert!(markdown.contains("5 runs (3 not finished, 2 diverged)"), "{markdown}");
+    let bp = row(&markdown, "Table 1 (a)", "BP");
+    let last = |seed: usize| 100.0 * measured(&site, &format!("seed-{seed}"), "test", "top1_error").last().unwrap().1;
+    let mean = (last(0) + last(1) + last(2)) / 3.0;
+    assert!(bp[4].starts_with(&format!("{mean:.2} ± ")) && bp[7..] == ["1 of 2", "3"], "{bp:?}, mean {mean}");
+    assert!(markdown.contains(" 3 of 4 seeds; 1 diverged."), "{markdown}");
+    assert_eq!(row(&markdown, "## Runs", "seed-3").last().unwrap(), &format!("diverged at step {step}"));
+    assert!(row(&markdown, "## Runs", "wild").last().unwrap().starts_with("diverged at step "), "{markdown}");
+    assert!(markdown.contains("every run of the experiment diverged: BP on MNIST, fully connected (1 run)"), "{markdown}");
+
+    // It goes on from before, and ends in time.
+    let outcome = of_seed(3, "max_steps=12");
+    assert!(outcome.code == Some(0) && diverged_at("seed-3").is_none(), "{outcome:?}");
+    let (markdown, _) = report(&site, &["seed-3"]);
+    assert_eq!(row(&markdown, "## Runs", "seed-3").last().unwrap(), "finished");
+}
+
 /// In Figures 2, 6 and 8 test and training are apart here, in Figure 3 top-1 and top-5; alternating schedules are dashed.
 #[test]
 fn curves_are_apart_where_they_mean_different_things() {

@@ -33,7 +33,8 @@ pub struct Paint {
     pub opacity: Option<f64>,
     /// Colour and width.
     pub stroke: Option<(Rgb, f64)>,
-    pub dashed: bool,
+    /// Lengths of strokes and gaps; empty for a whole line.
+    pub dashes: &'static str,
 }
 
 impl Paint {

@@ -27,9 +27,9 @@ impl Histogram {
         counts
     }
 
-    /// The chart, so wide.
-    pub fn draw(&self, width: f64) -> Drawing {
-        let area = Area { left: self.y.breadth(), right: width - 14.0, top: 10.0, bottom: 10.0 + 0.4 * width };
+    /// The chart, so wide, with so much room on the left, which [`Axis::breadth`] asks for.
+    pub fn draw(&self, width: f64, left: f64) -> Drawing {
+        let area = Area { left, right: width - 14.0, top: 10.0, bottom: 10.0 + 0.4 * width };
         let mut out = Drawing::new(width, area.bottom + 44.0);
         Axis::grid(&self.x, &self.y.rows(area), area, &mut out);
         for (bin, count) in Histogram::counts(&self.edges, &self.values).into_iter().enumerate().filter(|(_, count)| *count > 0) {

@@ -29,10 +29,9 @@ pub struct LineChart {
 }
 
 impl LineChart {
-    /// The chart, so wide.
-    pub fn draw(&self, width: f64) -> Drawing {
-        let area =
-            Area { left: self.y.breadth(), right: width - 14.0, top: 10.0, bottom: 10.0 + SHAPE * (width - 14.0 - self.y.breadth()) };
+    /// The chart, so wide, with so much room on the left, which [`Axis::breadth`] asks for.
+    pub fn draw(&self, width: f64, left: f64) -> Drawing {
+        let area = Area { left, right: width - 14.0, top: 10.0, bottom: 10.0 + SHAPE * (width - 14.0 - left) };
         let mut out = Drawing::new(width, area.bottom + 44.0);
         Axis::grid(&self.x, &self.y.rows(area), area, &mut out);
         self.x.below(area, &mut out);

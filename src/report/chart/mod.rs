@@ -75,10 +75,17 @@ impl Entry {
 }
 
 impl Plot {
-    fn draw(&self, width: f64) -> Drawing {
+    fn draw(&self, width: f64, left: f64) -> Drawing {
         match self {
-            Plot::Lines(chart) => chart.draw(width),
-            Plot::Histogram(chart) => chart.draw(width),
+            Plot::Lines(chart) => chart.draw(width, left),
+            Plot::Histogram(chart) => chart.draw(width, left),
+        }
+    }
+
+    fn breadth(&self) -> f64 {
+        match self {
+            Plot::Lines(chart) => chart.y.breadth(),
+            Plot::Histogram(chart) => chart.y.breadth(),
         }
     }
 
@@ -115,12 +122,17 @@ impl Chart {
         PANEL[usize::from(self.panels.len() > 2)]
     }
 
+    /// Room on the left of every plot: with as much as the widest marks take, all are equally wide and high, in whatever rows a page puts them.
+    fn left(&self) -> f64 {
+        self.panels.iter().map(|panel| panel.plot.breadth()).fold(0.0, f64::max)
+    }
+
     /// The plots, each with its panel.
     pub fn panels_svg(&self, title: &str) -> impl Iterator<Item = (&Panel, String)> {
-        let width = self.panel_width();
+        let (width, left) = (self.panel_width(), self.left());
         self.panels.iter().map(move |panel| {
             let name = if panel.title.is_empty() { title.to_owned() } else { format!("{title}: {}", panel.title) };
-            (panel, svg::write(&panel.plot.draw(width), &name, ""))
+            (panel, svg::write(&panel.plot.draw(width, left), &name, ""))
         })
     }
 
@@ -171,7 +183,7 @@ impl Chart {
                     out.heading((left + 10.0, y + 14.0), &panel.title);
                     y += 18.0;
                 }
-                let plot = panel.plot.draw(each);
+                let plot = panel.plot.draw(each, self.left());
                 let below = y + plot.height;
                 out.place(plot, left, y);
                 lowest = f64::max(lowest, legend(&panel.legend, left + 10.0, left + each, below, &mut out));
@@ -200,4 +212,40 @@ fn legend(entries: &[Entry], left: f64, right: f64, top: f64, out: &mut Drawing)
         x += width;
     }
     if entries.is_empty() { top } else { y + LEGEND_LINE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Spread;
+
+    #[test]
+    fn plots_of_a_row_stand_equally_high() {
+        let panel = |high: f64| {
+            let point = |x: f64, y: f64| (x, Spread { mean: y, deviation: None });
+            let lines = vec![Line { name: "a".into(), look: of_layer(0, 1), points: vec![point(0.0, 0.0), point(1.0, high)] }];
+            let (x, y) = (Axis::counting("Epoch", 0.0, 1.0), Axis::linear("Error", 0.0, high));
+            Panel {
+                title: "A".into(),
+                plot: Plot::Lines(LineChart { x, y, x_name: "epoch".into(), unit: String::new(), lines }),
+                legend: vec![],
+            }
+        };
+        let chart = Chart { panels: vec![panel(5.0), panel(1e6)], legend: vec![] };
+        let breadth = |at: usize| chart.panels[at].plot.breadth();
+        assert!(breadth(1) > breadth(0) + 20.0, "{} and {}", breadth(0), breadth(1));
+        let drawn = chart.compose(800.0);
+        let plots: Vec<[f64; 3]> = drawn
+            .shapes
+            .iter()
+            .filter_map(|shape| match shape {
+                Shape::Clip(area) => Some([area.top, area.bottom, area.right - area.left]),
+                _ => None,
+            })
+            .collect();
+        assert!(plots.len() == 2 && plots[0] == plots[1], "{plots:?}");
+        let sizes: Vec<String> =
+            chart.panels_svg("").map(|(_, svg)| svg.split("viewBox=").nth(1).unwrap().split('>').next().unwrap().to_owned()).collect();
+        assert_eq!(sizes[0], sizes[1]);
+    }
 }

@@ -2,13 +2,14 @@
 //!
 //! One hue and one shape for each rule, full and solid where its models learn in parallel, hollow and dashed where they alternate. The hues
 //! were chosen by computation, so that the closest two lie as far apart as can be for eyes of any kind, on white and on dark; shape, filling
-//! and dash alone tell all methods apart too, as on paper without colours. A test holds both.
+//! and dash alone tell all methods apart too, as on paper without colours. Variants of a method keep its hue, which says what they have in
+//! common, and have other shapes and dots. Tests hold all of it.
 
 use std::fmt;
 
 use super::drawing::{Drawing, PAPER, Paint, Shape};
 use crate::config::{Rule, Schedule};
-use crate::report::paper::Method;
+use crate::report::paper::{METHODS, Method};
 use crate::rules::definitions;
 
 /// A colour as it is on white.
@@ -99,12 +100,20 @@ pub struct Look {
     pub marker: Marker,
     pub filled: bool,
     pub dashed: bool,
+    /// Every second variant of a method.
+    pub dotted: bool,
 }
 
 impl Look {
     /// The line's own paint.
     pub(super) fn line(&self) -> Paint {
-        Paint { dashed: self.dashed, ..Paint::line(self.colour, 1.7) }
+        let dashes = match (self.dashed, self.dotted) {
+            (false, false) => "",
+            (true, false) => "6 3",
+            (false, true) => "1.6 2.4",
+            (true, true) => "9 2.4 1.6 2.4",
+        };
+        Paint { dashes, ..Paint::line(self.colour, 1.7) }
     }
 
     /// The marker at a place.
@@ -135,14 +144,18 @@ fn star(direction: f64) -> Vec<(f64, f64)> {
     (0..8).map(corner).collect()
 }
 
-/// Colours of lines that stand for no method of their own: variants of one, and rules from elsewhere.
-const OTHERS: [Rgb; 6] = [
+/// Colours of lines that stand for no method of the paper: one for each rule that came after it and is built in, and one more.
+const OTHERS: [Rgb; 10] = [
     Rgb(0x00, 0x83, 0x8f),
     Rgb(0xb0, 0x3a, 0x5b),
     Rgb(0x5e, 0x60, 0xce),
     Rgb(0x8d, 0x6e, 0x10),
     Rgb(0x60, 0x7d, 0x8b),
     Rgb(0x6d, 0x4c, 0x41),
+    Rgb(0xf0, 0x00, 0x8c),
+    Rgb(0x2d, 0x9a, 0x00),
+    Rgb(0xd5, 0x10, 0x10),
+    Rgb(0x2a, 0x1a, 0xe0),
 ];
 
 /// The look of a method; `variant` counts the lines of the same method before this one in its chart.
@@ -157,23 +170,31 @@ pub fn of_method(method: Method, variant: usize) -> Look {
         "dfa" => (DFA, Marker::TriangleDown),
         "bp" if method.convolutional => (CONVOLUTIONAL, Marker::Plus),
         "bp" => (BP, Marker::Cross),
-        // Rules from elsewhere, by their place among all.
+        // Rules from elsewhere, by their place among such.
         name => {
-            let place = definitions().position(|rule| rule.name == name).unwrap_or(0);
+            let mut elsewhere = definitions().filter(|rule| METHODS.iter().all(|method| method.rule.name() != rule.name));
+            let place = elsewhere.position(|rule| rule.name == name).unwrap_or(0);
             (OTHERS[place % OTHERS.len()], MARKERS[place % MARKERS.len()])
         }
     };
     // The paper's convolutional network has a look of its own, and those of other rules are hollow.
     let hollow = dashed || method.convolutional && method.rule != Rule::BP;
-    let own = Look { colour, marker, filled: !hollow, dashed };
-    // The first keeps the method's own look; with another number of markers than of colours, it takes dozens until two look alike.
-    if variant == 0 { own } else { Look { dashed, ..of_variant(variant) } }
+    let first = MARKERS.iter().position(|known| *known == marker).unwrap_or(0);
+    // Of an odd number of markers every second time round the other ones are dotted: twice as many until the filling changes too.
+    let rounds = variant / (2 * MARKERS.len());
+    Look {
+        colour,
+        marker: MARKERS[(first + variant) % MARKERS.len()],
+        filled: hollow != rounds.is_multiple_of(2),
+        dashed,
+        dotted: !variant.is_multiple_of(2),
+    }
 }
 
 /// The look of line `index` of those that differ in nothing that has a look.
 pub fn of_variant(index: usize) -> Look {
     let (colour, marker) = (OTHERS[index % OTHERS.len()], MARKERS[index % MARKERS.len()]);
-    Look { colour, marker, filled: !(index / OTHERS.len()).is_multiple_of(2), dashed: false }
+    Look { colour, marker, filled: !(index / OTHERS.len()).is_multiple_of(2), dashed: false, dotted: false }
 }
 
 /// The look of layer `index` of `count`: from dark at the bottom to light at the top.
@@ -186,7 +207,7 @@ pub fn of_layer(index: usize, count: usize) -> Look {
         let [from, to] = [STOPS[below][channel], STOPS[below + 1][channel]];
         (from + (at - below as f64) * (to - from)).round() as u8
     };
-    Look { colour: Rgb(mix(0), mix(1), mix(2)), marker: MARKERS[index % MARKERS.len()], filled: true, dashed: false }
+    Look { colour: Rgb(mix(0), mix(1), mix(2)), marker: MARKERS[index % MARKERS.len()], filled: true, dashed: false, dotted: false }
 }
 
 #[cfg(test)]
@@ -194,7 +215,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::report::paper::METHODS;
 
     /// Colours as people without one kind of cone see them, in linear light (Machado, Oliveira and Fernandes 2009, full severity).
     const EYES: [(&str, [[f64; 3]; 3]); 3] = [
@@ -255,10 +275,31 @@ mod tests {
         assert_eq!(convolutional.map(Method::name), ["FA ConvNet", "DFA ConvNet"]);
     }
 
+    /// As many as a panel may hold, of every rule that there is.
+    #[test]
+    fn lines_of_several_methods_with_several_variants_look_different() {
+        let mut methods: Vec<Method> = METHODS.to_vec();
+        let known = |rule: &str| METHODS.iter().any(|method| method.rule.name() == rule);
+        for rule in definitions().filter(|rule| !known(rule.name)) {
+            let rule: Rule = serde_json::from_str(&format!("{:?}", rule.name)).unwrap();
+            methods.push(Method { rule, schedule: Schedule::Parallel, convolutional: false });
+        }
+        assert_eq!(methods.len(), 21, "one line for each rule of the registry, and the paper's schedules and network");
+        let mut looks: HashSet<(Rgb, Marker, bool, &str)> = HashSet::new();
+        for method in &methods {
+            for variant in 0..10 {
+                let look = of_method(*method, variant);
+                assert!(looks.insert((look.colour, look.marker, look.filled, look.line().dashes)), "{} {variant}", method.name());
+                assert!(contrast(look.colour, PAPER) >= 3.0 && contrast(on_dark(look.colour), DARK) >= 3.5, "{}", look.colour);
+            }
+        }
+    }
+
     #[test]
     fn variants_and_layers_look_different() {
-        let variants: HashSet<Look> = (0..30).map(|variant| of_method(METHODS[0], variant)).collect();
-        assert_eq!(variants.len(), 30);
+        let variants: HashSet<Look> = (0..28).map(|variant| of_method(METHODS[0], variant)).collect();
+        assert_eq!(variants.len(), 28);
+        assert!(variants.iter().all(|look| look.colour == DTP), "the hue is the rule's");
         let layers: HashSet<Rgb> = (0..8).map(|index| of_layer(index, 8).colour).collect();
         assert_eq!(layers.len(), 8);
         for layer in layers {

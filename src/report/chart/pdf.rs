@@ -136,7 +136,7 @@ impl Page {
             let _ = write!(state, "{} rg ", number(colour));
         }
         if let Some((colour, width)) = paint.stroke {
-            let _ = write!(state, "{} RG {width} w {} d ", number(colour), if paint.dashed { "[6 3] 0" } else { "[] 0" });
+            let _ = write!(state, "{} RG {width} w [{}] 0 d ", number(colour), paint.dashes);
         }
         let operator = match (paint.fill.is_some(), paint.stroke.is_some()) {
             (true, true) => "B",

@@ -69,8 +69,8 @@ fn element(out: &mut String, shape: &str, paint: &Paint, tip: &str) {
     if let Some((colour, width)) = paint.stroke {
         let _ = write!(out, " stroke=\"{colour}\" stroke-width=\"{width}\" stroke-linejoin=\"round\"");
     }
-    if paint.dashed {
-        *out += " stroke-dasharray=\"6 3\"";
+    if !paint.dashes.is_empty() {
+        *out += &format!(" stroke-dasharray=\"{}\"", paint.dashes);
     }
     match tip {
         "" => *out += "/>\n",
