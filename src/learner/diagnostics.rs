@@ -22,6 +22,9 @@ pub struct LayerDiagnostics {
     /// Norm of the rule's gradient over the norm of back-propagation's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm_ratio: Option<f64>,
+    /// Between the layer's weights and the feedback weights that stand for them on the way back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feedback_angle_degrees: Option<f64>,
     /// Of the layer's inverse: `||g(f(h)) - h||^2 / ||h||^2`, both summed over the samples; without noise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconstruction_error: Option<f64>,
@@ -47,21 +50,27 @@ pub fn measure(
     comparisons: &[Option<Comparison>],
 ) -> Result<Vec<LayerDiagnostics>> {
     let mut one = |comparison: &Comparison| -> Result<LayerDiagnostics> {
-        let [product, rule, backprop] = device.products(comparison)?;
-        // This root of equals is exact: a gradient makes no angle with itself.
-        let cosine = finite(product / (rule * backprop).sqrt());
+        let inner @ [_, rule, backprop] = device.products(comparison)?;
         let of = |activity: Activity| -> Result<Values> { Ok((device.backend().read_activity(activity)?, samples)) };
         let both = |(one, other): (Activity, Activity)| -> Result<_> { Ok((of(one)?, of(other)?)) };
         let (inverted, targets) = (comparison.reconstruction.map(both).transpose()?, comparison.target.map(both).transpose()?);
         Ok(LayerDiagnostics {
-            angle_degrees: cosine.map(|cosine| cosine.clamp(-1.0, 1.0).acos().to_degrees()),
+            angle_degrees: angle(inner),
             norm_ratio: finite((rule / backprop).sqrt()),
             reconstruction_error: inverted.and_then(|(result, original)| reconstruction_error(transport, &result, &original)),
+            // Of parameters, which the engine reads.
+            feedback_angle_degrees: None,
             target_diversity: targets
                 .and_then(|(target, activity)| finite((variance(transport, &target) / variance(transport, &activity)).sqrt())),
         })
     };
     comparisons.iter().map(|layer| layer.as_ref().map_or(Ok(LayerDiagnostics::default()), &mut one)).collect()
+}
+
+/// In degrees, from the [products] of two vectors; none where one of them is 0.
+pub fn angle([product, ours, theirs]: [f64; 3]) -> Option<f64> {
+    // This root of equals is exact: a vector makes no angle with itself.
+    finite(product / (ours * theirs).sqrt()).map(|cosine| cosine.clamp(-1.0, 1.0).acos().to_degrees())
 }
 
 /// None of 0/0, and of what has overflowed.

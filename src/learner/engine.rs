@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::devices;
-use super::diagnostics::LayerDiagnostics;
+use super::diagnostics::{self, LayerDiagnostics};
 use super::executor::{self, Executor, Rates, StepInFlight};
 use super::optimizer;
 use crate::agreement::{Facts, agree};
@@ -226,7 +226,16 @@ impl Engine {
     pub fn diagnose(&mut self, batch: &Batch) -> Result<Vec<LayerDiagnostics>> {
         ensure!(batch.samples * self.transport.size() == self.global_batch, "diagnostics are measured on a whole batch");
         self.executor.backend().begin(batch)?;
-        self.executor.diagnose(&*self.rule)
+        let mut layers = self.executor.diagnose(&*self.rule)?;
+        let maps = self.maps.clone();
+        for ((layer, forward), feedback) in layers.iter_mut().zip(&maps.forward).zip(&maps.feedback) {
+            // Which has the weights' own order.
+            let layered = |feedback: &MapId| maps.get(*feedback).role == Role::Feedback && maps.get(*feedback).parameters() > 0;
+            let Some(feedback) = feedback.filter(layered) else { continue };
+            let [ours, theirs] = [*forward, feedback].map(|map| self.read(map, Part::Weight, Buffer::Weights));
+            layer.feedback_angle_degrees = diagnostics::angle(diagnostics::products(&ours, &theirs));
+        }
+        Ok(layers)
     }
 
     /// A measure of each sample of the last batch of this rank.

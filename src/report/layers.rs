@@ -75,6 +75,7 @@ fn definition(key: &str) -> Option<String> {
     let text = match key {
         "angle_degrees" => "between the rule's gradient and back-propagation's",
         "norm_ratio" => "norm of the rule's gradient over that of back-propagation's",
+        "feedback_angle_degrees" => "between a layer's weights and the feedback weights in their place",
         "reconstruction_error" => {
             "squared distance of what the layer's inverse makes of the layer's activity from the activity below, over \
              the square of that"

@@ -50,6 +50,36 @@ fn backprop_is_what_it_is_compared_with() {
 }
 
 #[test]
+fn feedback_makes_the_angle_that_its_weights_make() {
+    for network in ["dense", "local", "conv"] {
+        let samples = samples(network);
+        for rule in ["fa", "kp", "usf", "dfa", "dtp"].into_iter().filter(|rule| network != "conv" || *rule != "dtp") {
+            for (device, mut learner) in
+                on_both(&config(network, &[&format!("learning.rule={rule}"), "training.diagnostics=true"]), &samples)
+            {
+                learner.steps(2);
+                let layers = diagnose(&mut learner);
+                for (layer, found) in layers.iter().enumerate() {
+                    let feedback = format!("layers.{layer}.feedback.weight");
+                    let has = learner.tensors().iter().any(|(name, ..)| *name == feedback);
+                    assert_eq!(found.feedback_angle_degrees.is_some(), has, "{device}, {network}, {rule}, layer {layer}");
+                    let Some(angle) = found.feedback_angle_degrees else { continue };
+                    let [weights, feedback] = [format!("layers.{layer}.weight"), feedback].map(|name| {
+                        let values: Vec<f64> = learner.read(&name).into_iter().map(f64::from).collect();
+                        let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
+                        values.into_iter().map(move |value| value / norm).collect::<Vec<f64>>()
+                    });
+                    // By the chord between the two directions.
+                    let chord = distance(&weights, &feedback);
+                    let expected = 2.0 * (chord / 2.0).asin().to_degrees();
+                    assert!((angle - expected).abs() < 1e-4, "{device}, {network}, {rule}, layer {layer}: {angle}, {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn hybrid_targets_give_twice_the_gradient() {
     for network in ["dense", "local", "dense_autoencoder", "strides"] {
         let settings = [ON, "learning.rule=\"dtp\"", "learning.hybrid=1", "learning.alpha=1"];
