@@ -14,9 +14,9 @@ use crate::network::Group;
 use crate::plan::{DataFacts, Memory, Plan, StepCost};
 use crate::rules::Phase;
 use crate::text::{grouped, print, scaled, table};
-use crate::training::Initial;
+use crate::training::{Initial, doubts};
 
-/// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect
+/// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect, schedules that do not fit
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// Configuration: a file, the name of one that comes with the program, or the folder of a run
@@ -46,14 +46,19 @@ pub fn run(args: CheckArgs) -> Result<()> {
 pub fn describe(args: &CheckArgs) -> Result<String> {
     let purpose = if args.input.is_some() { Purpose::Shapes } else { Purpose::Training };
     let loaded = Loaded::read(&args.config, &args.overrides.all(), purpose)?;
-    let Loaded { config, unused } = if args.input.is_some() { loaded } else { loaded.with_absolute_paths()? };
+    let Loaded { config, unused, typed } = if args.input.is_some() { loaded } else { loaded.with_absolute_paths()? };
     let facts = match args.input {
         Some(shape) => shape.facts(&config, args.classes)?,
         None => train::facts(&train::open(&config)?),
     };
     let plan = Plan::new(&config, &facts, args.ranks as usize)?;
     Initial::open(&config, &plan.maps)?;
-    Ok(if args.json { format!("{}\n", to_json(&config, &facts, &plan, &unused)) } else { to_text(&config, &facts, &plan, &unused) })
+    let doubts = plan.epoch.map_or(Vec::new(), |epoch| doubts(&config, epoch.steps, &typed));
+    Ok(if args.json {
+        format!("{}\n", to_json(&config, &facts, &plan, &unused, &doubts))
+    } else {
+        to_text(&config, &facts, &plan, &unused, &doubts)
+    })
 }
 
 /// Parameters of the maps of one layer, or of all, by what becomes of them.
@@ -103,7 +108,7 @@ fn phase(cost: &StepCost) -> &'static str {
     }
 }
 
-fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -> String {
+fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused], doubts: &[String]) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
         out.push_str(&text);
@@ -176,18 +181,22 @@ fn to_text(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
             String::new()
         };
         line(format!(
-            "epoch      {} steps of {} on {} samples{left_out}",
+            "epoch      {} step{} of {} on {} samples{left_out}",
             grouped(epoch.steps as u64),
+            plural(epoch.steps),
             config.data.batch_size,
             grouped(epoch.samples as u64)
         ));
         let test = epoch.test.map_or("no test set".to_owned(), |test| format!("test on {} samples", grouped(test as u64)));
         let validation = if epoch.validation > 0 { format!(", validation on {}", grouped(epoch.validation as u64)) } else { String::new() };
-        let length = epoch.total_steps.map_or(String::new(), |steps| format!("{} steps in all, ", grouped(steps)));
+        let length = epoch.total_steps.map_or(String::new(), |steps| format!("{} step{} in all, ", grouped(steps), plural(steps as usize)));
         line(format!("run        {length}{test}{validation}"));
     }
     for unused in unused {
         line(format!("not used   {}: {}", unused.key, unused.reason));
+    }
+    for doubt in doubts {
+        line(format!("doubt      {doubt}"));
     }
     out
 }
@@ -241,7 +250,7 @@ fn lower(value: &impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }
 
-fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -> Value {
+fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused], doubts: &[String]) -> Value {
     let parameters = |sums: &LayerParameters| json!({ "forward": sums.forward, "inverse": sums.inverse, "feedback": sums.feedback, "fixed": sums.fixed });
     let layers: Vec<Value> = plan
         .network
@@ -308,6 +317,7 @@ fn to_json(config: &Config, facts: &DataFacts, plan: &Plan, unused: &[Unused]) -
         "exchange_between_gpus": between_gpus,
         "steps": steps,
         "unused_keys": unused,
+        "doubts": doubts,
     });
     if let Some(epoch) = plan.epoch {
         value["epoch"] = json!({
@@ -332,9 +342,11 @@ mod tests {
     /// Both forms of the plan of a configuration of the project, with `sets`, on `ranks` ranks.
     fn shown(sets: &[&str], facts: DataFacts, ranks: usize) -> (String, Value) {
         let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
-        let Loaded { config, unused } = Loaded::read("configs/mnist_fc_dtp_alternating.toml".as_ref(), &sets, Purpose::Shapes).unwrap();
+        let Loaded { config, unused, typed } =
+            Loaded::read("configs/mnist_fc_dtp_alternating.toml".as_ref(), &sets, Purpose::Shapes).unwrap();
         let plan = Plan::new(&config, &facts, ranks).unwrap();
-        (to_text(&config, &facts, &plan, &unused), to_json(&config, &facts, &plan, &unused))
+        let doubts = plan.epoch.map_or(Vec::new(), |epoch| doubts(&config, epoch.steps, &typed));
+        (to_text(&config, &facts, &plan, &unused, &doubts), to_json(&config, &facts, &plan, &unused, &doubts))
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod tests;
 pub(crate) mod text;
 mod unknown;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -47,6 +48,8 @@ pub struct Loaded {
     pub config: Config,
     /// Keys that were written and that change nothing.
     pub unused: Vec<Unused>,
+    /// Keys that were written on the command line.
+    pub typed: BTreeSet<String>,
 }
 
 impl Loaded {
@@ -56,12 +59,13 @@ impl Loaded {
     pub fn read(path: &Path, overrides: &[String], purpose: Purpose) -> Result<Loaded> {
         let source = source::Source::read(&find::find(path)?, overrides)?;
         let config = read::read(&source, purpose)?;
-        let written = source.given().into_iter();
-        let unused = written.filter_map(|key| {
+        let written = source.given();
+        let typed = written.iter().filter(|key| source.typed(key)).cloned().collect();
+        let unused = written.into_iter().filter_map(|key| {
             let reason = config.unused(&key)?;
             Some(Unused { reason, typed: source.typed(&key), key })
         });
-        Ok(Loaded { unused: unused.collect(), config })
+        Ok(Loaded { unused: unused.collect(), config, typed })
     }
 
     /// The same with data paths that mean the same in any working directory.
