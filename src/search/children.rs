@@ -207,6 +207,6 @@ fn how(status: ExitStatus, log: &Path) -> Ended {
 /// The last error that the process reported.
 fn last_words(log: &Path) -> String {
     let text = read_regular(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let said = text.lines().rev().find_map(|line| line.strip_prefix("biodist: "));
+    let said = text.lines().rev().filter_map(|line| line.strip_prefix("biodist: ")).find(|said| !said.starts_with("warn: "));
     said.map_or(format!("see {}", log.display()), str::to_owned)
 }
