@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use super::image::{ImageShape, parse_classes};
 use super::overrides::Overrides;
 use super::{memory, train};
-use crate::config::{Config, ExchangeChoice, Loaded, Purpose};
+use crate::config::{Config, ExchangeChoice, LeftBehind, Loaded, Purpose};
 use crate::exchange::Sharing;
 use crate::network::Group;
 use crate::plan::{DataFacts, Memory, Plan, StepCost};
 use crate::rules::Phase;
 use crate::text::{grouped, print, scaled, table};
-use crate::training::Initial;
+use crate::training::{self, Initial};
 
-/// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect
+/// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect, schedules that do not fit
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// Configuration: a file, the name of one that comes with the program, or the folder of a run
@@ -104,6 +104,12 @@ fn phase(cost: &StepCost) -> &'static str {
     }
 }
 
+/// What may not be meant.
+fn doubts(loaded: &Loaded, plan: &Plan) -> Vec<String> {
+    let of_length = plan.epoch.as_ref().map_or(Vec::new(), |epoch| training::doubts(&loaded.config, epoch.steps, &loaded.typed));
+    loaded.left_behind.iter().map(LeftBehind::to_string).chain(of_length).collect()
+}
+
 fn to_text(loaded: &Loaded, facts: &DataFacts, plan: &Plan) -> String {
     let config = &loaded.config;
     let mut out = String::new();
@@ -178,21 +184,22 @@ fn to_text(loaded: &Loaded, facts: &DataFacts, plan: &Plan) -> String {
             String::new()
         };
         line(format!(
-            "epoch      {} steps of {} on {} samples{left_out}",
+            "epoch      {} step{} of {} on {} samples{left_out}",
             grouped(epoch.steps as u64),
+            plural(epoch.steps),
             config.data.batch_size,
             grouped(epoch.samples as u64)
         ));
         let test = epoch.test.map_or("no test set".to_owned(), |test| format!("test on {} samples", grouped(test as u64)));
         let validation = if epoch.validation > 0 { format!(", validation on {}", grouped(epoch.validation as u64)) } else { String::new() };
-        let length = epoch.total_steps.map_or(String::new(), |steps| format!("{} steps in all, ", grouped(steps)));
+        let length = epoch.total_steps.map_or(String::new(), |steps| format!("{} step{} in all, ", grouped(steps), plural(steps as usize)));
         line(format!("run        {length}{test}{validation}"));
     }
     for unused in &loaded.unused {
         line(format!("not used   {}: {}", unused.key, unused.reason));
     }
-    for left_behind in &loaded.left_behind {
-        line(format!("left       {left_behind}"));
+    for doubt in doubts(loaded, plan) {
+        line(format!("doubt      {doubt}"));
     }
     out
 }
@@ -314,6 +321,7 @@ fn to_json(loaded: &Loaded, facts: &DataFacts, plan: &Plan) -> Value {
         "exchange_between_gpus": between_gpus,
         "steps": steps,
         "unused_keys": loaded.unused,
+        "doubts": doubts(loaded, plan),
     });
     if let Some(epoch) = plan.epoch {
         value["epoch"] = json!({

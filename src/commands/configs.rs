@@ -24,6 +24,12 @@ pub fn run(args: &ConfigsArgs) -> Result<()> {
     let typed = args.words.join("_");
     let found = find::all().into_iter().filter(|(name, _)| args.words.is_empty() || find::means(&typed, name));
     let rows: Vec<Vec<String>> = found.map(|(name, path)| vec![name, about(&path)]).collect();
+    if rows.is_empty() && find::all().is_empty() {
+        return Err(Exit::Usage.error(format!(
+            "no configurations were found in {}; start where a configs folder is, or name the file of one by its path",
+            find::places()
+        )));
+    }
     if rows.is_empty() {
         let typed = quote::part(&args.words.join(" "), 80);
         return Err(Exit::Usage.error(format!("no configuration has {typed:?} in its name; biodist configs shows all")));

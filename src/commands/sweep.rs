@@ -12,7 +12,7 @@ use super::eval::{self, Tested};
 use super::overrides::{Overrides, tell_unused};
 use crate::compute::{Measure, device};
 use crate::config::{Config, Loaded, Purpose};
-use crate::data::DataSet;
+use crate::data::{DataSet, batches_per_epoch};
 use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
@@ -20,7 +20,7 @@ use crate::search::{
     Children, Ended, Ending, Epochs, Fingerprints, Jobs, Reached, Results, Rungs, Space, SweepFolder, Values, assignment, describe,
     percent, summary,
 };
-use crate::training::{Best, Checkpoints, StopRequest, records};
+use crate::training::{Best, Checkpoints, Schedule, StopRequest, doubts, longer, records};
 
 /// A trial's configuration, in its folder: what the process that trains it is given.
 const TRIAL: &str = "trial.toml";
@@ -50,7 +50,7 @@ pub struct SweepArgs {
     /// configuration a domain, such as learning.alpha = { uniform = [0.01, 0.2] }, { log_uniform = [a, b] } or { choice = [...] }. Keys that the rule does not use are left out
     #[arg(long, default_value = "paper", value_name = "NAME|FILE")]
     space: String,
-    /// Number of trials, all trained as long as the configuration says
+    /// Number of trials, all trained as long as the configuration says; a search may be gone on with with more of them
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     trials: usize,
     /// Successive halving instead: EPOCHS:TRIALS,... trains that many trials to that many epochs, then the best of them on. 10:60,50:10,500:1
@@ -86,17 +86,24 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
         Loaded::read(&args.config, &[set.as_slice(), more].concat(), Purpose::Training)?.with_absolute_paths()
     };
     let load = |more: &[String]| read(more).map(|loaded| loaded.config);
-    let base = load(&[])?;
+    let Loaded { config: base, mut typed, .. } = read(&[])?;
     check(&base, args.rungs.is_some())?;
     let mut space = Space::named(&args.space)?;
-    let left_out = space.restrict(&base);
+    let left_out = space.restrict(&base, &typed);
     space.check(load)?;
     let rungs = args.rungs.clone().unwrap_or_else(|| Rungs::plain(args.trials));
     let drawn = (0..rungs.trials().min(LOOKED_AT)).map(|trial| read(&assignments(&space.draw(args.seed, trial))));
     let drawn: Vec<Loaded> = drawn.collect::<Result<_>>()?;
     let (data, samples) = data(&drawn[0].config)?;
+    let odd = drawn.iter().map(|trial| turns(&trial.config, &rungs, samples)).collect::<Result<Vec<_>>>()?.into_iter().find_map(|odd| odd);
     let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs, &data)?;
     tell_unused(&drawn, &*transport);
+    if args.rungs.is_some() && typed.remove("training.epochs") {
+        log::warn!("training.epochs was given and changes nothing: --rungs says how long trials are trained");
+    }
+    let (last, steps) = planned(&drawn[0].config, rungs.0.last().and_then(|rung| rung.epochs), samples);
+    let doubts = if steps > 0 && odd.is_none() { doubts(&last, steps, &typed) } else { Vec::new() };
+    odd.iter().chain(&doubts).for_each(|doubt| log::warn!("{doubt}"));
     left_out.iter().for_each(|(key, reason)| say(format_args!("{key} is not searched: {reason}")));
     let results = Results::open(folder.path(), &rungs, |trial| space.draw(args.seed, trial))?;
     let mut children = Children::new(args.jobs, device::shared(base.parallel.device, base.parallel.kernels));
@@ -126,6 +133,47 @@ fn check(base: &Config, rungs: bool) -> Result<()> {
     }
     Ok(())
 }
+
+/// The configuration of a trial that is trained to `epochs`, and the steps of an epoch; none where a batch takes more samples than there are.
+fn planned(trial: &Config, epochs: Option<Epochs>, samples: usize) -> (Config, usize) {
+    let mut config = trial.clone();
+    if let Some(epochs) = epochs {
+        epochs.give(&mut config, samples);
+    }
+    let steps = batches_per_epoch(samples, config.data.batch_size);
+    (config, steps)
+}
+
+/// Where the forward model learns every other epoch alone: refuses a first rung in which it does not, and returns what to say of a later one
+/// at whose end it stands as before.
+fn turns(trial: &Config, rungs: &Rungs, samples: usize) -> Result<Option<String>> {
+    let mut odd = None;
+    for (number, rung) in (1..).zip(&rungs.0) {
+        let (config, steps) = planned(trial, rung.epochs, samples);
+        let Some(before) = (steps > 0).then(|| Schedule::new(&config, steps).ends_with_inverses()).flatten() else { continue };
+        let instead = match rung.epochs {
+            None => longer(&config, steps, before + 2),
+            Some(_) => format!("--rungs {}", rungs.in_turns()),
+        };
+        if before == 0 {
+            let ends = rung.epochs.map_or("trials end with it".to_owned(), |epochs| format!("the first of --rungs ends after {epochs}"));
+            return Err(Exit::Usage.error(format!("{ALIKE}, and {ends}; {instead} trains both models")));
+        }
+        // Trials of one length are told what any other run is.
+        odd = odd.or(rung.epochs.map(|_| {
+            format!(
+                "rung {number} ends in epoch {}, which trains the inverses alone: its trials are compared by what they were after epoch \
+                 {before}; {instead} ends each rung with the forward model",
+                before + 1
+            )
+        }));
+    }
+    Ok(odd)
+}
+
+/// Why a first epoch tells nothing of a trial.
+const ALIKE: &str =
+    "learning.schedule is \"alternating\": the first epoch trains the inverses alone, after which all trials have the same error";
 
 /// What stands for the data of a trial's configuration, and the samples that it trains on. How they are read may be among the values that are drawn.
 fn data(trial: &Config) -> Result<(Fingerprints, usize)> {

@@ -1,7 +1,9 @@
 //! `biodist train`: from a configuration to a trained network, or from where an earlier start of the same run ended.
 
+mod axis;
 mod jobs;
 mod study;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +11,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde_json::json;
 
-use self::study::{Axis, Part, Study};
+use self::axis::{Axis, Seeds};
+use self::study::{Member, Part, Study};
+use self::told::Told;
 use super::memory;
 use super::overrides::{Overrides, tell_unused};
 use crate::agreement::{Facts, agree};
@@ -22,6 +26,7 @@ use crate::job::say;
 use crate::learner::Engine;
 use crate::network::Group;
 use crate::plan::{DataFacts, Plan};
+use crate::search::Ended;
 use crate::text::{grouped, scaled, table};
 use crate::training::{self, Best, Checkpoints, Initial, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
 use crate::watch::{self, Trace};
@@ -52,13 +57,16 @@ pub struct TrainArgs {
     /// `biodist train runs/a --resume` goes on with the run in runs/a.
     #[arg(long)]
     resume: bool,
-    /// Train with each of these seeds, in DIR/seed_N; then show mean and deviation of the test error
+    /// Train with each of these seeds, such as 0,1,2 or 0-4, in DIR/seed_N; then show mean and deviation of the test error
+    ///
+    /// One whose loss is not finite is shown as diverged, and the code is 77 when the others are done. (Under mpirun it ends them all.)
     #[arg(long, value_name = "SEED,...", value_delimiter = ',')]
-    seeds: Vec<u64>,
+    seeds: Vec<Seeds>,
     /// Train with each of these values of KEY, in DIR/NAME_VALUE; then show their test errors
     ///
-    /// NAME is the last part of KEY. For instance --vary learning.auxiliary_units=2,8,32,128 for Figure 4. Given several times, or with
-    /// --seeds, every combination is trained, in a folder within the folder of the first value.
+    /// NAME is the last part of KEY. For instance --vary learning.auxiliary_units=2,8,32,128 for Figure 4, or --vary
+    /// 'learning.sigma=[0.1,0.2],[0.3,0.4]', in DIR/sigma_0.1_0.2. Given several times, or with --seeds, every combination is trained, in a
+    /// folder within the folder of the first value. Those that diverge are told as with --seeds.
     #[arg(long, value_name = "KEY=VALUE,...")]
     vary: Vec<Axis>,
     /// Of --vary and --seeds: runs at a time, each a process of its own; they divide this machine's CPUs, or its GPUs
@@ -77,12 +85,17 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// The run's folder. A run that is itself given, and that is to go on, goes on where it is.
     fn folder(&self, config: &Config) -> PathBuf {
+        let own = self.given_run().filter(|_| self.resume).map(Path::to_owned);
+        let usual = || Path::new("runs").join(&config.experiment.name);
+        self.out.clone().or(own).unwrap_or_else(usual)
+    }
+
+    /// The folder of the run whose configuration is given.
+    fn given_run(&self) -> Option<&Path> {
         let parent = self.config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let given =
             if self.config.is_dir() { Some(self.config.as_path()) } else { self.config.ends_with(training::CONFIG).then_some(parent) };
-        let own = given.filter(|folder| self.resume && training::holds_run(folder)).map(Path::to_owned);
-        let usual = || Path::new("runs").join(&config.experiment.name);
-        self.out.clone().or(own).unwrap_or_else(usual)
+        given.filter(|folder| training::holds_run(folder))
     }
 
     /// What must be the same on all ranks for them to do the same.
@@ -123,7 +136,11 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     let result = match &study {
         None => {
             tell_unused(std::slice::from_ref(&loaded), &*transport);
-            train(config, &out, args.resume, stop, transport.clone())
+            if let Some(given) = args.given_run().filter(|given| transport.rank() == 0 && args.out.is_none() && **given != out) {
+                let (given, out) = (given.display(), out.display());
+                say(format_args!("a run like that in {given} begins in {out}; the same command with --resume goes on with that one"));
+            }
+            train(&loaded, &out, args.resume, &mut Told::default(), stop, transport.clone())
         }
         Some(study) => several(study, &out, load, &args, stop, transport.clone()),
     };
@@ -149,32 +166,54 @@ fn several(
     study.check(&all, &loaded)?;
     tell_unused(&loaded, &*transport);
     let members = study::part(all, args.array);
-    let configs: Vec<Config> = study::part(loaded, args.array).into_iter().map(|loaded| loaded.config).collect();
+    let loaded = study::part(loaded, args.array);
     // Whatever is refused is refused before hours of training.
-    for (member, config) in members.iter().zip(&configs) {
+    for (member, Loaded { config, .. }) in members.iter().zip(&loaded) {
         find(&member.folder, args.resume, config, &*transport)?;
     }
-    match args.jobs {
-        Some(jobs) => jobs::run(jobs, args, &members, &configs, &stop)?,
+    let ended = match args.jobs {
+        Some(jobs) => {
+            Told::default().tell_all(&loaded)?;
+            let configs: Vec<Config> = loaded.iter().map(|loaded| loaded.config.clone()).collect();
+            jobs::run(jobs, args, &members, &configs, &stop)?
+        }
         None => {
-            for (member, config) in members.iter().zip(&configs) {
-                train(config, &member.folder, args.resume, stop.clone(), transport.clone())?;
+            let mut told = Told::default();
+            let one = |(member, loaded): (&Member, &Loaded)| {
+                let trained = train(loaded, &member.folder, args.resume, &mut told, stop.clone(), transport.clone());
+                let ended = diverged(&member.folder, trained, &*transport)?;
                 // SAFETY: the engine is gone, and with it all that used this memory.
                 unsafe { transport.release_shared() };
-            }
+                Ok(ended)
+            };
+            members.iter().zip(&loaded).map(one).collect::<Result<_>>()?
         }
+    };
+    if let Some(Loaded { config, .. }) = loaded.first().filter(|_| transport.rank() == 0) {
+        study.report(config, &members, &ended)?;
     }
-    match configs.first().filter(|_| transport.rank() == 0) {
-        Some(config) => study.report(config, &members),
-        None => Ok(()),
+    study::settle(&members, &ended)
+}
+
+/// How one of several runs ended, where the next may follow. Of several ranks only those see a loss that is not finite whose samples have
+/// it: the others are in a collective call of that step, which nobody can call off, so there it ends the job as in a single run.
+fn diverged(folder: &Path, trained: Result<()>, transport: &dyn Transport) -> Result<Ended> {
+    match trained {
+        Err(error) if transport.size() == 1 && Exit::of(&error) == Exit::NotFinite => {
+            log::warn!("{}: {error:#}", folder.display());
+            Ok(Ended::Diverged)
+        }
+        trained => trained.map(|()| Ended::Done),
     }
 }
 
 /// Trains one run in `out`, from its beginning or from where it stopped. Collective.
-fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
+fn train(loaded: &Loaded, out: &Path, resume: bool, told: &mut Told, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
+    let config = &loaded.config;
     let Start { mut folder, resumed, over } = find(out, resume, config, &*transport)?;
     if over {
         if folder.is_some() {
+            resumed.iter().for_each(|state| told.tell(loaded, state.steps_per_epoch as usize));
             // It may have been killed between its last checkpoint and the removal of those before.
             let best = Best::read(out)?.map(|best| best.step);
             Checkpoints::of(out).prune(config.training.keep_checkpoints, best.as_slice());
@@ -189,6 +228,9 @@ fn train(config: &Config, out: &Path, resume: bool, stop: StopRequest, transport
     let plan = Plan::new(config, &facts, transport.size())?;
     memory::refuse_too_large(&plan, &*transport)?;
     let steps_per_epoch = batches_per_epoch(splits.train.len(), config.data.batch_size);
+    if folder.is_some() {
+        told.tell(loaded, steps_per_epoch);
+    }
     let schedule = Schedule::new(config, steps_per_epoch);
     let initial = if resumed.is_none() { Initial::open(config, &plan.maps)? } else { None };
     let fingerprint = initial.as_ref().map(|initial| initial.fingerprint.clone());
@@ -323,8 +365,8 @@ fn settings(
     row("parameters", parameters.join(", "));
     let data = &config.data;
     let (samples, batch, steps) = (splits.train.len(), data.batch_size, schedule.steps_per_epoch());
-    row("data", format!("{} samples, {} steps of {batch} an epoch", grouped(samples as u64), grouped(steps as u64)));
-    row("length", format!("{} steps", grouped(schedule.last_step())));
+    row("data", format!("{} samples, {} step{} of {batch} an epoch", grouped(samples as u64), grouped(steps as u64), plural(steps)));
+    row("length", format!("{} step{}", grouped(schedule.last_step()), plural(schedule.last_step() as usize)));
     let (ranks, threads) = (plan.ranks, engine.threads());
     let mut machines: Vec<&str> = hosts.iter().map(String::as_str).collect();
     machines.dedup();

@@ -23,11 +23,23 @@ pub fn all() -> BTreeMap<String, PathBuf> {
     configurations(&folders())
 }
 
+/// Where names are looked for, in words.
+pub fn places() -> String {
+    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.display().to_string())).unwrap_or_default();
+    let shipped = SHIPPED.map(|at| format!("{beside}/{at}"));
+    format!("{HERE}, {}", shipped.join(" or "))
+}
+
+/// Of the working directory.
+const HERE: &str = "configs";
+/// Beside the program: as it is installed, and as it is built.
+const SHIPPED: [&str; 2] = ["../share/biodist/configs", "../../configs"];
+
 /// Where names are looked for, the first to win at the front.
 fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![PathBuf::from("configs")];
+    let mut folders = vec![PathBuf::from(HERE)];
     if let Some(beside) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
-        folders.extend(["../share/biodist/configs", "../../configs"].iter().filter_map(|at| beside.join(at).canonicalize().ok()));
+        folders.extend(SHIPPED.iter().filter_map(|at| beside.join(at).canonicalize().ok()));
     }
     folders
 }

@@ -14,6 +14,7 @@ mod tests;
 pub(crate) mod text;
 mod unknown;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -65,6 +66,8 @@ pub struct Loaded {
     /// Keys that were written and that change nothing.
     pub unused: Vec<Unused>,
     pub left_behind: Vec<LeftBehind>,
+    /// Keys that were written on the command line.
+    pub typed: BTreeSet<String>,
 }
 
 impl Loaded {
@@ -83,12 +86,13 @@ impl Loaded {
             (left && config.unused(key.path).is_none()).then_some(LeftBehind { key: key.path, followed })
         };
         let left_behind = Config::keys().filter_map(left_behind).collect();
-        let written = source.given().into_iter();
-        let unused = written.filter_map(|key| {
+        let written = source.given();
+        let typed = written.iter().filter(|key| source.typed(key)).cloned().collect();
+        let unused = written.into_iter().filter_map(|key| {
             let reason = config.unused(&key)?;
             Some(Unused { reason, typed: source.typed(&key), key })
         });
-        Ok(Loaded { unused: unused.collect(), left_behind, config })
+        Ok(Loaded { unused: unused.collect(), left_behind, config, typed })
     }
 
     /// The same with data paths that mean the same in any working directory.

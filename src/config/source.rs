@@ -31,7 +31,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Origin::Override(text) => write!(f, "--set {}", quote::part(text, SHOWN)),
+            Origin::Override(text) => write!(f, "{}", quote::part(text, SHOWN)),
         }
     }
 }
@@ -114,7 +114,7 @@ impl Source {
     fn add_override(&mut self, text: &str) -> Result<()> {
         let origin = Origin::Override(Rc::from(text));
         let Some((key, value)) = text.split_once('=') else {
-            return Err(usage(format!("{origin}: expected key=value, for instance --set training.epochs=10")));
+            return Err(usage(format!("{origin}: expected key=value, for instance training.epochs=10")));
         };
         let key = key.trim();
         let parts: Vec<&str> = key.split('.').collect();

@@ -188,6 +188,21 @@ fn how(status: ExitStatus, log: &Path) -> Ended {
 /// The last error that the process reported.
 fn last_words(log: &Path) -> String {
     let text = read_regular(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let said = text.lines().rev().find_map(|line| line.strip_prefix("biodist: "));
+    let said = text.lines().rev().filter_map(|line| line.strip_prefix("biodist: ")).find(|said| !said.starts_with("warn: "));
     said.map_or(format!("see {}", log.display()), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_a_process_is_no_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("train.log");
+        std::fs::write(&log, "biodist: a disk is full\nbiodist: warn: a host is gone\nother\n").unwrap();
+        assert_eq!(last_words(&log), "a disk is full");
+        std::fs::write(&log, "biodist: warn: a host is gone\n").unwrap();
+        assert!(last_words(&log).starts_with("see "));
+    }
 }

@@ -18,6 +18,10 @@ use crate::versions;
 const JOB: &str = "sweep.json";
 /// The key of sweep.json that holds [`Fingerprints`].
 const DATA: &str = "data";
+/// The key that holds the domain of each key that is searched.
+const SPACE: &str = "space";
+/// The key that holds how long trials are trained, and how many.
+const RUNGS: &str = "rungs";
 const VERSION: u32 = 1;
 
 /// The data that trials learn and that the best of them is tested on, each by what stands for the content of its shards.
@@ -50,9 +54,13 @@ impl SweepFolder {
         if file.exists() {
             let bytes = read_regular(&file).with_context(|| format!("{} cannot be read", file.display()))?;
             let mut there: Value = serde_json::from_slice(&bytes).map_err(|error| anyhow!("{} is damaged: {error}", file.display()))?;
+            let grown = grows(&there, rungs);
+            if grown {
+                there[RUNGS] = job[RUNGS].clone();
+            }
             refuse_another(path, &there, &job)?;
             refuse_other_data(path, &there, data)?;
-            if there[DATA] != job[DATA] {
+            if grown || there[DATA] != job[DATA] {
                 // From now on a test set that came later counts too.
                 there[DATA] = job[DATA].clone();
                 write(&file, &there)?;
@@ -101,12 +109,23 @@ fn job(config: &Config, space: &Space, seed: u64, rungs: &Rungs, data: &Fingerpr
         "biodist": versions::CRATE,
         "commit": versions::COMMIT,
         "space_name": space.name,
-        "space": domains,
+        SPACE: domains,
         "seed": seed,
-        "rungs": rungs,
+        RUNGS: rungs,
         DATA: data,
         "configuration": config,
     })
+}
+
+/// How many trials the search has whose sweep.json is `job`, where all are trained as long as its configuration says.
+fn plain_trials(job: &Value) -> Option<usize> {
+    serde_json::from_value(job[RUNGS].clone()).ok().filter(Rungs::are_plain).map(|rungs| rungs.trials())
+}
+
+/// Whether `rungs` ask for the search that is there with more trials: those before them are what they were, as no trial's values depend on
+/// how many there are. With successive halving others might have gone on.
+fn grows(there: &Value, rungs: &Rungs) -> bool {
+    rungs.are_plain() && plain_trials(there).is_some_and(|before| before < rungs.trials())
 }
 
 /// Whether a key of sweep.json may differ from what the sweep began with: it changes no trial's result, or is no part of the job. Data may
@@ -123,18 +142,31 @@ fn refuse_another(path: &Path, there: &Value, here: &Value) -> Result<()> {
     let (theirs, ours) = (leaves(there), leaves(here));
     let keys: std::collections::BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
     let show = |values: &BTreeMap<String, Value>, key: &str| values.get(key).map_or("absent".to_owned(), Value::to_string);
+    // What the configuration says of a key that is searched, no trial is trained with.
+    let searched = |key: &str| {
+        let key = key.strip_prefix("configuration.");
+        key.is_some_and(|key| [there, here].iter().all(|job| job[SPACE].get(key).is_some()))
+    };
+    let differs = |key: &str| match (key, plain_trials(there), plain_trials(here)) {
+        (RUNGS, Some(theirs), Some(ours)) => format!("--trials is {theirs} there and {ours} here, and can only be raised"),
+        _ => format!("{} is {} there and {} here", key.trim_start_matches("configuration."), show(&theirs, key), show(&ours, key)),
+    };
     let different: Vec<String> = keys
         .into_iter()
-        .filter(|key| !may_change(key) && theirs.get(*key) != ours.get(*key))
-        .map(|key| format!("{} is {} there and {} here", key.trim_start_matches("configuration."), show(&theirs, key), show(&ours, key)))
+        .filter(|key| !may_change(key) && !searched(key) && theirs.get(*key) != ours.get(*key))
+        .map(|key| differs(key))
         .collect();
     if different.is_empty() {
         return Ok(());
     }
     let more = if different.len() > 3 { format!(" and {} more", different.len() - 3) } else { String::new() };
     let list = different[..different.len().min(3)].join(", ");
+    let known = there["space_name"] == here["space_name"];
+    let given =
+        there[SPACE].as_object().into_iter().flatten().map(|(key, _)| key).find(|key| known && here[SPACE].get(key.as_str()).is_none());
+    let searched = given.map_or(String::new(), |key| format!(" (without {key}, which is searched there)"));
     Err(Exit::Usage.error(format!(
-        "{} holds another sweep: {list}{more}; repeat its command line to go on with it, delete it, or choose another --out",
+        "{} holds another sweep: {list}{more}; repeat its command line{searched} to go on with it, delete it, or choose another --out",
         path.display()
     )))
 }
@@ -224,6 +256,8 @@ mod tests {
         open(&["parallel.device=cpu", "parallel.threads_per_rank=3", "parallel.kernels=portable", "training.log_every_steps=7"]).unwrap();
         refused(open(&["parallel.precision=bf16"]), &["another sweep", "parallel.precision is \"f32\" there and \"bf16\" here"]);
         refused(open(&["parallel.wire=bf16"]), &["parallel.wire"]);
-        refused(open(&["learning.alpha=0.5"]), &["learning.alpha"]);
+        refused(open(&["learning.hybrid=0.5"]), &["learning.hybrid"]);
+        // It is searched, so no trial is trained with what the configuration says.
+        open(&["learning.alpha=0.5"]).unwrap();
     }
 }

@@ -70,9 +70,37 @@ impl Rungs {
         Rungs(vec![Rung { epochs: None, trials }])
     }
 
+    /// The same, but that each ends in an epoch of even number: alternating, those that train the forward model are.
+    pub fn in_turns(&self) -> Rungs {
+        let mut before = 0.0;
+        let turned = self.0.iter().map(|rung| {
+            let epochs = rung.epochs.map(|Epochs(own)| {
+                let ends = own.ceil() + own.ceil() % 2.0;
+                before = if ends <= before { before + 2.0 } else { ends };
+                // One that ends within such an epoch stays as it is.
+                Epochs(if before == own.ceil() { own } else { before })
+            });
+            Rung { epochs, ..*rung }
+        });
+        Rungs(turned.collect())
+    }
+
+    /// Whether all trials are trained as long as the configuration says.
+    pub fn are_plain(&self) -> bool {
+        matches!(self.0[..], [Rung { epochs: None, .. }])
+    }
+
     /// Number of trials that begin.
     pub fn trials(&self) -> usize {
         self.0[0].trials
+    }
+}
+
+impl fmt::Display for Rungs {
+    /// As it is typed.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let rung = |rung: &Rung| format!("{}:{}", rung.epochs.map_or(String::new(), |epochs| epochs.0.to_string()), rung.trials);
+        f.write_str(&self.0.iter().map(rung).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -114,6 +142,20 @@ mod tests {
         let written = r#"[{"epochs":0.25,"trials":60},{"epochs":50,"trials":10},{"epochs":500,"trials":1}]"#;
         assert_eq!(serde_json::to_string(&rungs).unwrap(), written);
         assert_eq!(serde_json::from_str::<Rungs>(written).unwrap(), rungs);
+    }
+
+    #[test]
+    fn rungs_of_turns_end_with_the_forward_model() {
+        for (given, turned) in [
+            ("0.2:4,1:2,2:1", "2:4,4:2,6:1"),
+            ("10:60,500:1", "10:60,500:1"),
+            ("1.5:9,3:3,5:1", "1.5:9,4:3,6:1"),
+            ("2.5:9,3.5:3", "4:9,6:3"),
+        ] {
+            let rungs = given.parse::<Rungs>().unwrap().in_turns();
+            assert_eq!(rungs.to_string(), turned, "{given}");
+            assert_eq!(turned.parse::<Rungs>().unwrap(), rungs, "it can be typed");
+        }
     }
 
     #[test]

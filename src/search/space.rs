@@ -3,6 +3,7 @@
 //! A value depends on the seed, the trial's number and the key alone. So any trial can be made again, in any order, and taking a key out of the
 //! space leaves the values of the others as they were.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::Read;
 use std::path::Path;
@@ -58,10 +59,11 @@ impl Space {
         Ok(Space { name: name.to_owned(), domains })
     }
 
-    /// Takes out the keys that `config`'s rule does not use, and returns them with the reason.
-    pub fn restrict(&mut self, config: &Config) -> Vec<(String, String)> {
+    /// Takes out the keys that `config`'s rule does not use, and those in `typed`, which were given a value on the command line, and returns
+    /// them with the reason.
+    pub fn restrict(&mut self, config: &Config, typed: &BTreeSet<String>) -> Vec<(String, String)> {
         let mut out = Vec::new();
-        self.domains.retain(|(key, _)| match config.unused(key) {
+        self.domains.retain(|(key, _)| match config.unused(key).or_else(|| typed.contains(key).then(|| "it was given".to_owned())) {
             Some(reason) => {
                 out.push((key.clone(), reason));
                 false
@@ -83,12 +85,15 @@ impl Space {
                 let text = assignment(key, &value);
                 load(std::slice::from_ref(&text)).map_err(|error| {
                     let error = error.to_string();
-                    wrong(error.strip_prefix(&format!("--set {text}: {key}: ")).unwrap_or(&error))
+                    wrong(error.strip_prefix(&format!("{text}: {key}: ")).unwrap_or(&error))
                 })?;
             }
         }
         if self.domains.is_empty() {
-            return Err(Exit::Usage.error(format!("--space {}: it has no key that this configuration uses", self.name)));
+            return Err(Exit::Usage.error(format!(
+                "--space {}: no key of it is left to search: this configuration uses none, but for those that were given",
+                self.name
+            )));
         }
         Ok(())
     }

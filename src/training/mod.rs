@@ -4,6 +4,7 @@
 
 mod best;
 mod checkpoint;
+mod doubts;
 mod evaluate;
 mod identity;
 mod initial;
@@ -21,6 +22,7 @@ mod trainer;
 
 pub use best::Best;
 pub use checkpoint::Checkpoints;
+pub use doubts::{doubts, longer};
 pub use evaluate::{Evaluation, evaluate};
 pub use initial::Initial;
 pub use metrics::Sums;

@@ -109,7 +109,8 @@ impl Progress {
         self.finish();
         let result = self.result.as_ref().map_or(String::new(), |result| format!(", {result}"));
         let (folder, steps) = (folder.display(), self.schedule.last_step());
-        say(format_args!("done: {folder}, {steps} steps in {}{result}; biodist report {folder} shows it", duration(seconds)));
+        let plural = if steps == 1 { "" } else { "s" };
+        say(format_args!("done: {folder}, {steps} step{plural} in {}{result}; biodist report {folder} shows it", duration(seconds)));
     }
 
     /// A line of its own, above the bar.

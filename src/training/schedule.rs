@@ -67,6 +67,12 @@ impl Schedule {
         }
     }
 
+    /// Where the run ends in an epoch that trains the inverses alone, and so leaves what is tested as it was: the epochs before that one.
+    pub fn ends_with_inverses(&self) -> Option<u64> {
+        let epoch = self.position(self.last_step().checked_sub(1)?).epoch;
+        (self.phase(epoch) == Phase::Inverse).then_some(epoch)
+    }
+
     /// What learning rates are multiplied by in the step that follows `step` others.
     pub fn learning_rate(&self, step: u64) -> f64 {
         let Rates { schedule, warmup, step: (every, factor), end } = self.rates;
@@ -139,6 +145,7 @@ mod tests {
         assert!(phases[..10].iter().all(|phase| *phase == Phase::Inverse));
         assert!(phases[10..20].iter().all(|phase| *phase == Phase::Forward));
         assert!(phases[20..].iter().all(|phase| *phase == Phase::Inverse), "an odd number of epochs ends with an inverse one");
+        assert_eq!(schedule.ends_with_inverses(), Some(2));
     }
 
     #[test]

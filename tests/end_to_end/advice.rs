@@ -64,7 +64,7 @@ fn keys_and_values_that_are_advised_are_accepted() {
         (&["data.augment=[horizontal_flip]"], "[\"a\", \"b\"]", &[]),
         (&["data.crop=[9, 9]"], "choose a smaller crop", &["data.crop=[6, 6]"]),
         (&["data.batch_size=500"], "make the batch smaller", &["data.batch_size=180"]),
-        (&["training.epochs"], "for instance --set training.epochs=10", &[]),
+        (&["training.epochs"], "for instance training.epochs=10", &[]),
         (&["forward.beta1=0.5"], "belongs in", &[]),
     ];
     for (sets, words, instead) in cases {
@@ -147,6 +147,49 @@ fn commands_that_are_advised_are_accepted() {
     std::fs::write(&metrics, "{\n").unwrap();
     refused(&site, &["report", "many", "run", "--out", "report"], "leave the run out");
     site.succeed(1, &["report", "run", "--out", "report"]);
+}
+
+#[test]
+fn what_does_not_fit_a_run_is_said_and_can_be_mended() {
+    let site = Site::new();
+    let turns = site.configure("turns", "rule = \"sdtp\"\nsigma = 0.2\nschedule = \"alternating\"", "[training]\nepochs = 2");
+    let short = site.configure("short", "rule = \"bp\"", "[training]\nmax_steps = 11");
+    let cosine = "optimizer.learning_rate_schedule=cosine";
+    let cases: [(&str, &[&str], &str); 7] = [
+        (&short, &["training.epochs=3"], "training.max_steps=33"),
+        (&turns, &["training.max_steps=40"], "training.epochs=4"),
+        (&turns, &["training.epochs=3"], "training.epochs=4"),
+        (&turns, &[cosine, "optimizer.cosine_epochs=1"], "optimizer.cosine_epochs=2"),
+        (&turns, &[cosine, "optimizer.cosine_epochs=60"], "optimizer.cosine_epochs=2"),
+        (
+            &turns,
+            &[cosine, "optimizer.cosine_epochs=60", "optimizer.warmup_epochs=2"],
+            "optimizer.warmup_epochs=0 optimizer.cosine_epochs=2",
+        ),
+        (&turns, &["optimizer.learning_rate_schedule=step"], "optimizer.step_epochs=1"),
+    ];
+    for (number, (config, sets, instead)) in cases.into_iter().enumerate() {
+        let planned = site.succeed(1, &with(&["check", config], sets)).stdout;
+        let doubt = said(&planned, "\ndoubt      ", "\n");
+        assert!(doubt.contains(&format!("; {instead} ")) && !said(&planned, doubt, "").contains("doubt "), "{planned}");
+        let out = format!("run-{number}");
+        let trained = site.succeed(1, &with(&["train", config, "--out", &out], sets));
+        assert!(trained.stderr.lines().any(|line| line == format!("biodist: warn: {doubt}")), "{doubt}: {trained:?}");
+        let instead: Vec<&str> = instead.split(' ').collect();
+        let planned = site.succeed(1, &with(&with(&["check", config], sets), &instead)).stdout;
+        assert!(!planned.contains("\ndoubt"), "{planned}");
+    }
+    // Of many runs once, whoever trains them; and of one that is over.
+    for jobs in [&[][..], &["--jobs", "2"]] {
+        let out = format!("all-{}", jobs.len());
+        let outcome = site.succeed(1, &with(&["train", &short, "--out", &out, "--seeds", "0-2", "training.epochs=3"], jobs));
+        assert_eq!(outcome.stderr.matches("training.max_steps = 11 ends the run earlier").count(), 1, "{outcome:?}");
+    }
+    let over = ["train", "run-0", "--resume", "training.epochs=3"];
+    let outcome = site.succeed(1, &over);
+    assert!(outcome.stdout.contains("run-0 is finished"), "{outcome:?}");
+    site.succeed(1, &with(&over, &[said(&outcome.stderr, "ends the run earlier; ", " trains")]));
+    assert_eq!(site.metrics("run-0").last().unwrap()["step"], 33);
 }
 
 #[test]

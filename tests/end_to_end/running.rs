@@ -23,6 +23,14 @@ fn a_run_goes_on_by_its_folder() {
     // What changes nothing is said, whatever the command.
     let evaluated = site.succeed(1, &["eval", "runs/a", "learning.alpha=0.5"]);
     assert!(evaluated.stderr.contains("learning.alpha was given and changes nothing"), "{evaluated:?}");
+    // Without that another one begins, which is said.
+    let another = ["train", "runs/a", "training.epochs=4"];
+    let begun = site.succeed(1, &another);
+    let hint = "a run like that in runs/a begins in runs/short; the same command with --resume goes on with that one";
+    assert!(begun.stdout.starts_with(hint), "{begun:?}");
+    assert_eq!(site.checkpoint_names("runs/short").last().unwrap(), "00000044");
+    let more = site.succeed(1, &[&another[..], &["--resume"]].concat());
+    assert!(more.stdout.contains("runs/a, from step 33 on") && !more.stdout.contains("a run like that"), "{more:?}");
     let refused = site.run(1, &["train", "runs", "--resume"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("runs: a folder without config.toml"), "{refused:?}");
 }
@@ -35,6 +43,11 @@ fn keys_are_given_with_and_without_an_option() {
     assert!(config.contains("max_steps = 7") && config.contains("seed = 3"), "{config}");
     let refused = site.run(1, &["train", "short", "other.toml"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("expected key=value, for instance training.epochs=10"), "{refused:?}");
+    // A message repeats what was typed.
+    let refused = site.run(1, &["train", "short", "learning.alhpa=0.1"]);
+    assert!(refused.stderr.starts_with("biodist: learning.alhpa=0.1: learning.alhpa: unknown key; did you mean"), "{refused:?}");
+    let one = site.succeed(1, &["train", "short", "training.max_steps=1", "--out", "one"]);
+    assert!(one.stdout.contains(" 1 step\n") && one.stdout.contains("done: one, 1 step in "), "{one:?}");
     let planned = site.succeed(1, &["check", "short", "training.max_steps=5", "--json"]);
     assert!(planned.stdout.contains("\"total_steps\":5") || planned.stdout.contains("\"steps\":5"), "{planned:?}");
 }
@@ -51,6 +64,13 @@ fn configurations_and_keys_can_be_asked_for() {
     let refused = site.run(1, &["train", "mnist_dtp"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("biodist configs mnist_dtp shows 7 that it may mean"), "{refused:?}");
     assert_eq!(site.succeed(1, &["configs", "mnist_dtp"]).stdout, shown.stdout);
+    let elsewhere = site.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let program = elsewhere.join("biodist");
+    std::fs::copy(env!("CARGO_BIN_EXE_biodist"), &program).unwrap();
+    let nothing = site.run_of(&program, 1, &["configs"]);
+    assert!(nothing.code == Some(2) && nothing.stderr.contains("no configurations were found in configs, "), "{nothing:?}");
+    assert!(nothing.stderr.contains("elsewhere/../share/biodist/configs"), "{nothing:?}");
     let nothing = site.run(1, &["configs", "nonsense"]);
     assert!(nothing.code == Some(2) && nothing.stderr.contains("biodist configs shows all"), "{nothing:?}");
     let keys = site.succeed(1, &["keys", "padding"]);

@@ -48,7 +48,8 @@ fn values_of_a_key_are_trained_one_after_another() {
     assert!(!outcome.stdout.contains("mean"), "of other values there is no mean: {}", outcome.stdout);
     for (vary, expected) in [
         ("learning.auxiliary_unit=2", "auxiliary_unit"),
-        ("learning.auxiliary_units=2,", "numbers or plain words"),
+        ("learning.auxiliary_units=2,", "no value before or after one of the commas"),
+        ("learning.sigma=[0.1,0.2", "a bracket or a quote has no other"),
         ("learning.auxiliary_units=2,0", "auxiliary_units"),
         ("learning.auxiliary_units=2, 2", "2 is named twice"),
         ("learning.sigma=0.10,0.2,0.1", "0.10 and 0.1 are the same; name it once"),
@@ -60,6 +61,52 @@ fn values_of_a_key_are_trained_one_after_another() {
         assert!(refused.code == Some(2) && refused.stderr.contains(expected), "{vary}: {refused:?}");
     }
     assert!(!site.path("none").exists());
+}
+
+#[test]
+fn arrays_are_values_and_seeds_have_ranges() {
+    let site = Site::new();
+    let config = site.configure("sdtp", "rule = \"sdtp\"\nsigma = 0.2", "[training]\nmax_steps = 11");
+    let study = ["train", &config, "--vary", "learning.sigma=[0.1, 0.2],0.3", "--seeds", "5,0-1"];
+    let outcome = site.succeed(1, &[&study[..], &["--out", "all"]].concat());
+    site.succeed(1, &["train", &config, "--out", "alone", "learning.sigma=[0.1,0.2]", "experiment.seed=1"]);
+    site.assert_same("alone", "all/sigma_0.1_0.2/seed_1");
+    assert!([0, 1, 5].iter().all(|seed| site.path(&format!("all/sigma_0.3/seed_{seed}")).is_dir()));
+    assert!(outcome.stdout.lines().any(|line| line.starts_with("[0.1, 0.2]   3")), "{outcome:?}");
+    for (seeds, words) in [("0-4-5", "for instance 0,1,2 or 0-4"), ("x", "0-4"), ("4-0", "0-4"), ("0,0-1", "0 is named twice")] {
+        let refused = site.run(1, &["train", &config, "--out", "none", "--seeds", seeds]);
+        assert!(refused.code == Some(2) && refused.stderr.contains(words), "{seeds}: {refused:?}");
+    }
+}
+
+/// What one value does to its run is a result of the study, and no reason to train the others no more.
+#[test]
+fn runs_that_diverge_leave_the_others_and_the_table() {
+    let site = Site::new();
+    let config = site.configure("wild", "rule = \"bp\"", "method = \"sgd\"\n[training]\nmax_steps = 60");
+    let study = ["train", &config, "--vary", "optimizer.forward.learning_rate=1e-3,1e36,1e-2"];
+    for (out, jobs) in [("one", &[][..]), ("two", &["--jobs", "2"])] {
+        let outcome = site.run(1, &[&study[..], &["--out", out], jobs].concat());
+        assert_eq!(outcome.code, Some(77), "{outcome:?}");
+        let last = outcome.stderr.lines().rfind(|line| line.starts_with("biodist: ")).unwrap();
+        assert_eq!(last, format!("biodist: 1 of 3 runs came to no result: {out}/learning_rate_1e36 diverged"));
+        let row = |value: &str| {
+            let line = outcome.stdout.lines().rfind(|line| line.starts_with(&format!("{value} "))).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        assert_eq!(row("1e36"), "diverged");
+        for value in ["1e-3", "1e-2"] {
+            let lines = site.metrics(&format!("{out}/learning_rate_{value}"));
+            let error = lines.iter().rfind(|line| line["split"] == "test").unwrap()["top1_error"].as_f64().unwrap();
+            assert_eq!((row(value), &lines.last().unwrap()["step"]), (format!("{:.2}", 100.0 * error), &60.into()));
+        }
+    }
+    let seeds = ["train", &config, "--out", "seeds", "--seeds", "0-1", "optimizer.forward.learning_rate=1e36"];
+    let outcome = site.run(1, &seeds);
+    assert!(outcome.code == Some(77) && outcome.stderr.contains("2 of 2 runs came to no result"), "{outcome:?}");
+    // Ranks cannot call a step off together.
+    let outcome = site.run(2, &[&study[..], &["--out", "ranks"]].concat());
+    assert!(outcome.code == Some(77) && !site.path("ranks/learning_rate_1e-2").exists(), "{outcome:?}");
 }
 
 #[test]

@@ -257,3 +257,103 @@ fn an_autoencoder_is_chosen_by_its_loss() {
     assert!(found.values().all(|line| line.get("validation_error").is_none() && line.get("test_error").is_none()));
     assert!(best["test_loss"].as_f64().unwrap() > 0.0);
 }
+
+/// The command line `arguments` with what a message advises instead of the keys or options of the same names.
+fn advised<'a>(arguments: &[&'a str], message: &'a str) -> Vec<&'a str> {
+    let words = message.rsplit_once("; ").unwrap().1.split(" trains ").next().unwrap().split(" ends ").next().unwrap();
+    let words: Vec<&str> = words.split(' ').collect();
+    match words[..] {
+        ["--rungs", rungs] => {
+            let at = arguments.iter().position(|argument| *argument == "--rungs").unwrap();
+            [&arguments[..at], &["--rungs", rungs], &arguments[at + 2..]].concat()
+        }
+        _ => [arguments, &words].concat(),
+    }
+}
+
+/// The first epoch trains the inverses alone: whatever is drawn, the forward model is after it what it was before.
+#[test]
+fn trials_that_alternate_are_not_compared_before_the_forward_model_has_learnt() {
+    let site = Site::new();
+    let config = site.configure("turns", "rule = \"dtp\"\nschedule = \"alternating\"\nalpha = 0.1\nsigma = 0.2", SHORT);
+    let warnings = |outcome: &Outcome| -> Vec<String> {
+        outcome.stderr.lines().filter_map(|line| line.strip_prefix("biodist: warn: ")).map(str::to_owned).collect()
+    };
+    for (out, more) in [
+        ("halving", &["--rungs", "0.2:4,1:2,2:1"][..]),
+        ("plain", &["--trials", "4", "training.epochs=1"]),
+        ("steps", &["--trials", "4", "training.max_steps=11"]),
+    ] {
+        let command = [&["sweep", &config, "--out", out], more].concat();
+        let outcome = site.run(1, &command);
+        refused(&outcome, &["learning.schedule", "the first epoch trains the inverses alone", "trains both models"]);
+        assert!(!site.path(out).exists());
+        let mended = site.succeed(1, &advised(&command, outcome.stderr.lines().find(|line| line.contains("; ")).unwrap()));
+        assert!(warnings(&mended).is_empty(), "{mended:?}");
+        let losses: Vec<Value> = results(&site, out).values().map(|line| line["rungs"][0]["validation_loss"].clone()).collect();
+        assert!(losses.len() == 4 && losses[1..].iter().all(|loss| *loss != losses[0]), "{losses:?}");
+    }
+    let odd = ["sweep", &config, "--out", "odd", "--rungs", "2:3,3:1", "training.epochs=9"];
+    let said = warnings(&site.succeed(1, &odd));
+    assert!(said[0].starts_with("training.epochs was given and changes nothing: --rungs says"), "{said:?}");
+    assert!(said[1].starts_with("rung 2 ends in epoch 3") && said[1].contains("after epoch 2; --rungs 2:3,4:1 ends"), "{said:?}");
+    let line = results(&site, "odd").into_values().find(|line| line["status"] == "done").unwrap();
+    assert_eq!(line["rungs"][0]["validation_error"], line["rungs"][1]["validation_error"]);
+    let said = warnings(&site.succeed(1, &["sweep", &config, "--out", "three", "--trials", "1"]));
+    assert!(said.len() == 1 && said[0].contains("; training.epochs=4 ends with the forward model"), "{said:?}");
+}
+
+#[test]
+fn a_key_that_is_given_is_not_searched() {
+    let site = Site::new();
+    let config = configure(&site);
+    let given = "optimizer.forward.learning_rate=0.02";
+    let sweep = |out: &'static str, more: &[&str]| site.run(1, &[&["sweep", &config, "--out", out, "--trials", "2"], more].concat());
+    let outcome = sweep("given", &[given]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("optimizer.forward.learning_rate is not searched: it was given\n"), "{outcome:?}");
+    assert_eq!(sweep("searched", &[]).code, Some(0));
+    let (given_there, searched) = (results(&site, "given"), results(&site, "searched"));
+    let key = "optimizer.forward.learning_rate";
+    for trial in 0..2 {
+        let written = std::fs::read_to_string(site.path(&format!("given/trials/{trial:03}/config.toml"))).unwrap();
+        let written: toml::Table = written.parse().unwrap();
+        assert_eq!(written["optimizer"]["forward"]["learning_rate"].as_float(), Some(0.02));
+        // The others are drawn as they were.
+        let mut values = searched[&trial]["values"].as_object().unwrap().clone();
+        assert!(values.shift_remove(key).is_some());
+        assert_eq!(given_there[&trial]["values"].as_object(), Some(&values));
+    }
+    // A search of that key goes on without it alone.
+    refused(&sweep("given", &[]), &["another sweep", "space.optimizer.forward.learning_rate.log_uniform is absent there"]);
+    let outcome = sweep("searched", &[given]);
+    refused(&outcome, &["another sweep", "(without optimizer.forward.learning_rate, which is searched there)"]);
+    assert_eq!(sweep("searched", &[]).code, Some(0));
+    std::fs::write(site.path("alpha.toml"), "learning.alpha = { uniform = [0.1, 0.2] }").unwrap();
+    refused(&sweep("none", &["--space", "alpha.toml", "learning.alpha=0.1"]), &["no key of it is left to search"]);
+}
+
+#[test]
+fn a_search_can_be_made_larger() {
+    let site = Site::new();
+    let config = configure(&site);
+    let sweep = |out: &'static str, trials: &str| site.run(1, &["sweep", &config, "--out", out, "--trials", trials, "--seed", "3"]);
+    assert_eq!(sweep("whole", "5").code, Some(0));
+    // The best of the five is among the last, so that the choice changes.
+    let text = std::fs::read_to_string(site.path("whole/best.toml")).unwrap();
+    let best: u64 = text.split("trial ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(best > 0);
+    assert_eq!(sweep("grown", &best.to_string()).code, Some(0));
+    let grown = sweep("grown", "5");
+    assert_eq!(grown.code, Some(0), "{grown:?}");
+    let again: Vec<&str> = grown.stdout.lines().filter(|line| line.contains(" of 5  ")).collect();
+    assert_eq!(again.len(), 5 - best as usize, "what is finished stays: {grown:?}");
+    let read = |out: &str, file: &str| std::fs::read_to_string(site.path(out).join(file)).unwrap();
+    assert_eq!(read("grown", "results.jsonl"), read("whole", "results.jsonl"));
+    assert_eq!(read("grown", "best.toml").replace("grown", "whole"), text);
+    refused(&sweep("grown", "4"), &["another sweep", "--trials is 5 there and 4 here, and can only be raised"]);
+    // With rungs others might have gone on.
+    let rungs = |rungs: &str| site.run(1, &["sweep", &config, "--out", "rungs", "--rungs", rungs]);
+    assert_eq!(rungs("1:2,2:1").code, Some(0));
+    refused(&rungs("1:3,2:1"), &["another sweep", "rungs is "]);
+}

@@ -16,25 +16,24 @@ use crate::training::StopRequest;
 /// What the processes say, in their runs' folders.
 const LOG: &str = "train.log";
 
-/// Trains `members`, whose configurations are `configs`, `jobs` at a time. A run that fails leaves the others as they are.
-pub fn run(jobs: usize, args: &TrainArgs, members: &[Member], configs: &[Config], stop: &StopRequest) -> Result<()> {
+/// Trains `members`, whose configurations are `configs`, `jobs` at a time, and returns how each ended. A run that fails leaves the others as
+/// they are.
+pub fn run(jobs: usize, args: &TrainArgs, members: &[Member], configs: &[Config], stop: &StopRequest) -> Result<Vec<Ended>> {
     let gpus = configs.iter().map(|config| device::shared(config.parallel.device, config.parallel.kernels)).max();
     let mut children = Children::new(jobs, gpus.unwrap_or(0));
-    let mut runs = Runs { args, members, configs, failed: Vec::new() };
+    let mut runs = Runs { args, members, configs, ended: members.iter().map(|_| Ended::Stopped).collect() };
     if children.run(0..members.len(), stop, &mut runs)? {
         return Err(Exit::Stopped.error("stopped on request, checkpoints written; the same command with --resume goes on"));
     }
-    match runs.failed.as_slice() {
-        [] => Ok(()),
-        failed => Err(Exit::Failed.error(format!("{} of {} runs failed: {}", failed.len(), members.len(), failed.join("; ")))),
-    }
+    Ok(runs.ended)
 }
 
 struct Runs<'a> {
     args: &'a TrainArgs,
     members: &'a [Member],
     configs: &'a [Config],
-    failed: Vec<String>,
+    /// By member.
+    ended: Vec<Ended>,
 }
 
 impl Jobs for Runs<'_> {
@@ -54,17 +53,13 @@ impl Jobs for Runs<'_> {
 
     fn ended(&mut self, job: usize, ended: Ended) -> Result<()> {
         let folder = self.members[job].folder.display();
-        let why = match ended {
-            Ended::Stopped => return Ok(()),
-            Ended::Done => None,
-            Ended::Diverged => Some("its loss is not finite".to_owned()),
-            Ended::Refused(why) | Ended::Failed(why) => Some(why),
-        };
-        match &why {
-            None => say(format_args!("{folder} is done")),
-            Some(why) => say(format_args!("{folder}: {why}")),
+        match &ended {
+            Ended::Stopped => {}
+            Ended::Done => say(format_args!("{folder} is done")),
+            Ended::Diverged => say(format_args!("{folder}: its loss is not finite")),
+            Ended::Refused(why) | Ended::Failed(why) => say(format_args!("{folder}: {why}")),
         }
-        self.failed.extend(why.map(|why| format!("{folder}: {why}")));
+        self.ended[job] = ended;
         Ok(())
     }
 }

@@ -7,53 +7,15 @@ use std::str::FromStr;
 
 use anyhow::Result;
 
+use super::axis::{Axis, SEED, Seeds};
 use crate::compute::Measure;
 use crate::config::{Config, Loaded, Output};
 use crate::exit::Exit;
 use crate::job::say;
 use crate::report::Spread;
+use crate::search::Ended;
 use crate::text::table;
 use crate::training::{Best, records};
-
-const SEED: &str = "experiment.seed";
-
-/// A key, and the values that are trained with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Axis {
-    key: String,
-    values: Vec<String>,
-}
-
-impl Axis {
-    fn of_seeds(seeds: &[u64]) -> Axis {
-        Axis { key: SEED.to_owned(), values: seeds.iter().map(u64::to_string).collect() }
-    }
-
-    /// The last part of the key: `auxiliary_units` of `learning.auxiliary_units`.
-    fn name(&self) -> &str {
-        self.key.rsplit('.').next().expect("a text has a last part")
-    }
-}
-
-impl fmt::Display for Axis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.key, self.values.join(","))
-    }
-}
-
-impl FromStr for Axis {
-    type Err = String;
-
-    /// KEY=VALUE,VALUE,...
-    fn from_str(text: &str) -> Result<Axis, String> {
-        let (key, values) = text.split_once('=').ok_or("write KEY=VALUE,VALUE,..., for instance learning.auxiliary_units=8,32,128")?;
-        let values: Vec<String> = values.split(',').map(|value| value.trim().to_owned()).collect();
-        if let Some(value) = values.iter().find(|value| value.is_empty() || value.contains(['/', '[', ']', '"', '\\'])) {
-            return Err(format!("\"{value}\" cannot be a folder's name; values are numbers or plain words between commas"));
-        }
-        Ok(Axis { key: key.trim().to_owned(), values })
-    }
-}
 
 /// Part `index` of `of` parts of a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,17 +53,25 @@ pub struct Study {
 
 impl Study {
     /// Of the keys in `vary`, each with every seed where there are several; None of a single run.
-    pub fn new(vary: &[Axis], seeds: &[u64]) -> Result<Option<Study>> {
+    pub fn new(vary: &[Axis], seeds: &[Seeds]) -> Result<Option<Study>> {
         let mut axes = vary.to_vec();
         axes.extend((!seeds.is_empty()).then(|| Axis::of_seeds(seeds)));
         // Runs that differ in their seed alone follow each other.
         axes.sort_by_key(|axis| axis.key == SEED);
-        for (at, Axis { key, values }) in axes.iter().enumerate() {
+        for (at, axis @ Axis { key, values }) in axes.iter().enumerate() {
             if axes[..at].iter().any(|before| before.key == *key) {
                 return Err(Exit::Usage.error(format!("{key}: it is varied twice; name all its values together")));
             }
             if let Some((_, value)) = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value)) {
                 return Err(Exit::Usage.error(format!("{key}: {value} is named twice")));
+            }
+            let folders: Vec<String> = (0..values.len()).map(|value| axis.folder(value)).collect();
+            if let Some(second) = (0..folders.len()).find(|at| folders[..*at].contains(&folders[*at])) {
+                let (first, second, folder) =
+                    (&values[folders.iter().position(|folder| *folder == folders[second]).unwrap_or(0)], &values[second], &folders[second]);
+                return Err(
+                    Exit::Usage.error(format!("{key}: {first} and {second} would both be in {folder}; train them with an --out each"))
+                );
             }
         }
         Ok((!axes.is_empty()).then_some(Study { axes }))
@@ -111,12 +81,12 @@ impl Study {
     pub fn members(&self, out: &Path) -> Vec<Member> {
         let mut members = vec![Member { values: Vec::new(), assignments: Vec::new(), folder: out.to_owned() }];
         for axis in &self.axes {
-            let with = |member: &Member, value: &String| Member {
+            let with = |member: &Member, (at, value): (usize, &String)| Member {
                 values: [member.values.as_slice(), std::slice::from_ref(value)].concat(),
                 assignments: [member.assignments.as_slice(), &[format!("{}={value}", axis.key)]].concat(),
-                folder: member.folder.join(format!("{}_{value}", axis.name())),
+                folder: member.folder.join(axis.folder(at)),
             };
-            members = members.iter().flat_map(|member| axis.values.iter().map(move |value| with(member, value))).collect();
+            members = members.iter().flat_map(|member| axis.values.iter().enumerate().map(move |value| with(member, value))).collect();
         }
         members
     }
@@ -144,33 +114,37 @@ impl Study {
         Ok(())
     }
 
-    /// Says what `members` came to, those of this part. `config` is that of one of them.
-    pub fn report(&self, config: &Config, members: &[Member]) -> Result<()> {
+    /// Says what `members` came to, those of this part, which ended as `ended` says. `config` is that of one of them.
+    pub fn report(&self, config: &Config, members: &[Member], ended: &[Ended]) -> Result<()> {
         let Some(split) = config.data.test.as_ref().map(|_| "test").or((config.data.validation > 0).then_some("validation")) else {
             return Ok(());
         };
         let classifies = config.network.output == Output::Softmax;
         let mut columns = vec![(if classifies { format!("{split} error") } else { format!("{split} loss") }, Vec::new())];
         let mut best = Vec::new();
-        for member in members {
-            let (last, of_best) = reached(&member.folder, split, classifies)?;
+        for (member, ended) in members.iter().zip(ended) {
+            // What one that came to no end had reached before is no result to compare.
+            let (last, of_best) = if *ended == Ended::Done { reached(&member.folder, split, classifies)? } else { (None, None) };
             columns[0].1.push(last);
             best.push(of_best);
         }
         if best.iter().any(Option::is_some) {
             columns.push(("at the best checkpoint".to_owned(), best));
         }
-        say(format_args!("\n{}", table(&self.rows(members, &columns, classifies), self.axes.len()).trim_end()));
+        say(format_args!("\n{}", table(&self.rows(members, ended, &columns, classifies), self.axes.len()).trim_end()));
         Ok(())
     }
 
-    fn rows(&self, members: &[Member], columns: &[(String, Vec<Option<f64>>)], classifies: bool) -> Vec<Vec<String>> {
+    fn rows(&self, members: &[Member], ended: &[Ended], columns: &[(String, Vec<Option<f64>>)], classifies: bool) -> Vec<Vec<String>> {
         let show = |value: f64| if classifies { format!("{:.2} %", 100.0 * value) } else { format!("{value:.5}") };
         let cell = |value: Option<f64>| value.map_or("-".to_owned(), show);
         let with = |names: &[String], cells: Vec<String>| [names, &cells].concat();
         let mut names: Vec<String> = self.axes.iter().map(|axis| axis.name().to_owned()).collect();
         let heads: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
-        let each = |at: usize| with(&members[at].values, columns.iter().map(|(_, values)| cell(values[at])).collect());
+        let each = |at: usize| {
+            let cells = columns.iter().map(|(_, values)| word(&ended[at]).map_or_else(|| cell(values[at]), str::to_owned));
+            with(&members[at].values, cells.collect())
+        };
         let spreads = |alike: &[usize]| -> Vec<Option<Spread>> {
             let values = columns.iter().map(|(_, values)| alike.iter().filter_map(|at| values[*at]).collect::<Vec<f64>>());
             values.map(|values| Spread::of(&values)).collect()
@@ -197,13 +171,47 @@ impl Study {
             Some(spread) => spread.loss(),
         };
         let row = |group: &&[usize]| {
-            let count = group.len().to_string();
+            let words: Vec<&str> = group.iter().filter_map(|at| word(&ended[*at])).collect();
+            let mut count = (group.len() - words.len()).to_string();
+            for kind in ["diverged", "failed"] {
+                let number = words.iter().filter(|word| **word == kind).count();
+                count += &if number > 0 { format!(", {number} {kind}") } else { String::new() };
+            }
             [others(group[0]), &[count], &spreads(group).into_iter().map(text).collect::<Vec<_>>()].concat()
         };
         let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
         names.pop();
         [vec![[names, vec!["seeds".to_owned()], heads].concat()], rows].concat()
     }
+}
+
+/// What a table says of a run that did not come to its end.
+fn word(ended: &Ended) -> Option<&'static str> {
+    match ended {
+        Ended::Done => None,
+        Ended::Diverged => Some("diverged"),
+        Ended::Stopped | Ended::Refused(_) | Ended::Failed(_) => Some("failed"),
+    }
+}
+
+/// Names those of `members` that did not come to their end. Where all of these diverged, the error is what one run's would be.
+pub fn settle(members: &[Member], ended: &[Ended]) -> Result<()> {
+    let why = |(member, ended): (&Member, &Ended)| {
+        let folder = member.folder.display();
+        match ended {
+            Ended::Done => None,
+            Ended::Diverged => Some(format!("{folder} diverged")),
+            Ended::Stopped => Some(format!("{folder} was stopped")),
+            Ended::Refused(why) | Ended::Failed(why) => Some(format!("{folder}: {why}")),
+        }
+    };
+    let all: Vec<String> = members.iter().zip(ended).filter_map(why).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let diverged = ended.iter().all(|ended| matches!(ended, Ended::Done | Ended::Diverged));
+    let exit = if diverged { Exit::NotFinite } else { Exit::Failed };
+    Err(exit.error(format!("{} of {} runs came to no result: {}", all.len(), members.len(), all.join("; "))))
 }
 
 /// Those of `all` that one part has, or all.
@@ -235,14 +243,8 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    #[test]
-    fn an_axis_is_read_from_key_and_values() {
-        let axis: Axis = "learning.auxiliary_units=2, 8,32".parse().unwrap();
-        assert_eq!((axis.name(), axis.values.len()), ("auxiliary_units", 3));
-        assert_eq!("experiment.seed=0,3".parse::<Axis>(), Ok(Axis::of_seeds(&[0, 3])));
-        for wrong in ["learning.hybrid", "learning.hybrid=", "learning.hybrid=1,,2", "data.train=a/b,c", "data.crop=[28,28]"] {
-            assert!(wrong.parse::<Axis>().is_err(), "{wrong}");
-        }
+    fn seeds(texts: &[&str]) -> Vec<Seeds> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     #[test]
@@ -257,15 +259,29 @@ mod tests {
         for wrong in ["3/3", "1", "a/2", "-1/2", "0/0"] {
             assert!(wrong.parse::<Part>().is_err(), "{wrong}");
         }
-        assert!(Study::new(&axes(&["experiment.seed=0"]), &[1]).unwrap_err().to_string().contains("varied twice"));
+        assert!(Study::new(&axes(&["experiment.seed=0"]), &seeds(&["1"])).unwrap_err().to_string().contains("varied twice"));
         assert!(Study::new(&[], &[]).unwrap().is_none());
+        let same = Study::new(&axes(&["data.train=a/b,c,a_b"]), &[]).unwrap_err().to_string();
+        assert!(same.starts_with("data.train: a/b and a_b would both be in train_a_b"), "{same}");
     }
 
     #[test]
     fn seeds_of_the_same_values_have_a_mean() {
-        let study = Study::new(&axes(&["learning.rule=bp,fa"]), &[0, 1]).unwrap().unwrap();
+        let study = Study::new(&axes(&["learning.rule=bp,fa"]), &seeds(&["0-1"])).unwrap().unwrap();
+        let members = study.members(Path::new("runs"));
         let columns = [("test error".to_owned(), vec![Some(0.02), Some(0.04), Some(0.5), None])];
-        let rows = study.rows(&study.members(Path::new("runs")), &columns, true);
+        let mut ended = [Ended::Done, Ended::Done, Ended::Done, Ended::Done];
+        let rows = study.rows(&members, &ended, &columns, true);
         assert_eq!(rows, [["rule", "seeds", "test error"], ["bp", "2", "3.00 ± 1.41 %"], ["fa", "2", "50.00 %"]]);
+        assert!(settle(&members, &ended).is_ok());
+        ended[3] = Ended::Diverged;
+        assert_eq!(study.rows(&members, &ended, &columns, true)[2], ["fa", "1, 1 diverged", "50.00 %"]);
+        let error = settle(&members, &ended).unwrap_err();
+        assert_eq!(
+            (Exit::of(&error), error.to_string().as_str()),
+            (Exit::NotFinite, "1 of 4 runs came to no result: runs/rule_fa/seed_1 diverged")
+        );
+        ended[0] = Ended::Failed("killed".to_owned());
+        assert_eq!(Exit::of(&settle(&members, &ended).unwrap_err()), Exit::Failed);
     }
 }

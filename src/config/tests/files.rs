@@ -124,7 +124,7 @@ fn messages_show_a_part_of_what_is_long() {
     assert!(refused(MINIMAL, &[&named(256)]).contains("a name that a folder can have"));
     let set = format!("learning.rule={}", &long[..100_000]);
     let message = refused(MINIMAL, &[&set]);
-    assert!(message.len() < 1000 && message.starts_with("--set learning.rule=xxx"), "{message}");
+    assert!(message.len() < 1000 && message.starts_with("learning.rule=xxx"), "{message}");
 }
 
 #[test]

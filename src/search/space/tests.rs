@@ -83,7 +83,7 @@ fn the_wide_space_holds_what_every_configuration_has() {
         // The paper searched nothing for tp.
         for (name, must) in [("wide", config.learning.rule != RuleChoice::TP), ("paper", false)] {
             let mut space = Space::named(name).unwrap();
-            space.restrict(&config);
+            space.restrict(&config, &BTreeSet::new());
             for (key, domain) in &space.domains {
                 let value = key.split('.').fold(&tree, |value, part| &value[part]);
                 assert!(!must || domain.contains(value), "{}: {key} = {value}", path.display());
@@ -99,7 +99,7 @@ fn only_keys_that_the_rule_uses_are_searched() {
     let keys = |config: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(config);
         let mut space = Space::named("paper").unwrap();
-        let out = space.restrict(&Config::load(&path, &[]).unwrap());
+        let out = space.restrict(&Config::load(&path, &[]).unwrap(), &BTreeSet::new());
         assert_eq!(out.len() + space.domains.len(), 10);
         space.domains.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
     };
