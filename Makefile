@@ -21,6 +21,9 @@ setup: ## install what a build needs: a C compiler, Open MPI, libclang, nasm; wh
 build: setup ## compile biodist, biodist-launch and data-prep into target/release
 	cargo build --release --workspace --locked $$(. scripts/common.sh; features)
 
+# Twice as many tests at a time as there are cores: jobs of several ranks take turns, and others compute while they wait.
+test test-cluster: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
 # Every test of the program without libtorch, and with it those that could tell the difference.
 test: ## install what tests need, libtorch too, check formatting and lints, run every test
 	@scripts/setup tests

@@ -32,7 +32,11 @@ echo "rank $rank done"
 const AGENT: &str = r#"#!/bin/sh
 host=$1
 shift
-if [ -e "$(dirname "$0")/gone-$host" ]; then echo "no route to $host" >&2; exit 255; fi
+folder=$(dirname "$0")
+if [ -e "$folder/gone-$host" ]; then echo "no route to $host" >&2; exit 255; fi
+# Hosts share no folder for temporary files: two of Open MPI's daemons that make one at the same moment fail.
+mkdir -p "$folder/tmp-$host"
+export TMPDIR="$folder/tmp-$host"
 exec sh -c "$*"
 "#;
 
