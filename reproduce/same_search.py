@@ -49,7 +49,7 @@ def names(network, rule, seeds):
 
 def run(network, rules, trained, overrides):
     rungs, validation, epochs, seeds, differing = BUDGETS[network]
-    shared = [*differing, f"training.epochs={epochs}", *overrides]
+    shared = [*differing, *overrides]
     for rule in rules:
         search, runs = names(network, rule, seeds)
         sweep = ["biodist", "sweep", *configuration(network, rule), "--out", trained / search]
@@ -57,7 +57,7 @@ def run(network, rules, trained, overrides):
         subprocess.run(sweep, check=True)
         for seed, out in zip(seeds, runs):
             # The angles of one run tell enough, and cost as much as a few epochs.
-            own = ["data.validation=0", f"experiment.seed={seed}", f"training.diagnostics={str(seed == 0).lower()}"]
+            own = ["data.validation=0", f"training.epochs={epochs}", f"experiment.seed={seed}", f"training.diagnostics={str(seed == 0).lower()}"]
             begun = ["--resume"] if (trained / out).exists() else []
             train = ["biodist", "train", trained / search / "best.toml", "--out", trained / out]
             subprocess.run([*train, *begun, *shared, *own], check=True)

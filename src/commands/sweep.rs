@@ -125,7 +125,7 @@ fn check(base: &Config, rungs: bool) -> Result<()> {
              --validation N, for instance 10000 of MNIST's 60000",
         ));
     }
-    if base.training.eval_every_epochs == 0 {
+    if base.training.eval_every_epochs == 0 && base.training.eval_every_steps == 0 {
         return Err(Exit::Usage.error("training.eval_every_epochs is 0, so no trial would be evaluated; set it to 1 or more"));
     }
     if rungs && base.training.max_steps.is_some() {

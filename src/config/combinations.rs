@@ -241,11 +241,12 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "data.crop_padding" => {
             (!config.data.augment.contains(&Augment::RandomCrop)).then(|| "images are padded for random_crop alone".to_owned())
         }
-        "training.eval_every_epochs" => {
+        "training.eval_every_epochs" | "training.eval_every_steps" => {
             (config.data.test.is_none() && config.data.validation == 0).then(|| "neither data.test nor data.validation is set".to_owned())
         }
         "training.diagnostics" if config.training.diagnostics => {
-            let evaluated = config.training.eval_every_epochs > 0 && (config.data.test.is_some() || config.data.validation > 0);
+            let Training { eval_every_epochs, eval_every_steps, .. } = config.training;
+            let evaluated = eval_every_epochs + eval_every_steps > 0 && (config.data.test.is_some() || config.data.validation > 0);
             (!evaluated).then(|| "diagnostics are part of evaluations, and there are none".to_owned())
         }
         _ => {

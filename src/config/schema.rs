@@ -272,7 +272,9 @@ settings! {
         max_steps: Option<u64>, Kind::Whole(0), Absent, Course,
             "steps after which training ends";
         eval_every_epochs: u64, Kind::Whole(0), Is("1"), Watching,
-            "epochs between evaluations; 0: never";
+            "epochs between evaluations; 0: not by epochs";
+        eval_every_steps: u64, Kind::Whole(0), Is("0"), Watching,
+            "steps between evaluations, the first before any training; 0: not by steps. A report shows the last of each epoch";
         checkpoint_every_epochs: u64, Kind::Whole(0), Is("1"), Watching,
             "epochs between checkpoints, beside those of step 0 and of the end; 0: not by epochs";
         checkpoint_every_steps: u64, Kind::Whole(0), Is("0"), Watching,

@@ -65,8 +65,8 @@ impl History {
                     epochs.add(&point);
                     history.lines.push(point);
                 }
-                "validation" => history.validation.push(point),
-                "test" => history.test.push(point),
+                "validation" => replace(&mut history.validation, point),
+                "test" => replace(&mut history.test, point),
                 other => bail!("line {number} is of split {other:?}, expected train, validation or test"),
             }
             // Where both splits are evaluated, the first of them is enough.
@@ -113,6 +113,12 @@ pub fn find_or_add<T>(list: &mut Vec<T>, is: impl Fn(&T) -> bool, new: impl FnOn
         list.len() - 1
     });
     &mut list[at]
+}
+
+/// Adds a point. What was measured within its epoch gives way to it.
+fn replace(points: &mut Vec<Point>, point: Point) {
+    points.pop_if(|last| last.epoch == point.epoch);
+    points.push(point);
 }
 
 /// Lines of training gathered by epoch. A line is the mean over the steps since the one before it, so it counts for that many; one that
@@ -198,6 +204,8 @@ mod tests {
         let text = line("validation", 468, 1, 90.0) + &inside + &line("validation", 936, 2, 70.0) + &line("test", 936, 2, 71.0);
         let history = History::parse(&text).unwrap();
         assert_eq!(history.diagnostics[0].layers, [("layers.2".to_owned(), vec![(1.0, 90.0), (2.0, 70.0)])]);
+        let steps = |points: &[Point]| points.iter().map(|point| point.step).collect::<Vec<u64>>();
+        assert_eq!((steps(&history.validation), steps(&history.test)), (vec![468, 936], vec![936]));
     }
 
     #[test]

@@ -132,7 +132,7 @@ fn grows(there: &Value, rungs: &Rungs) -> bool {
 /// be in another place, and are compared by what they hold.
 fn may_change(key: &str) -> bool {
     // Which evaluation is a trial's best depends on when evaluations are.
-    let free = |path: &str| !touches(path).tells_runs_apart() && path != "training.eval_every_epochs";
+    let free = |path: &str| !touches(path).tells_runs_apart() && !path.starts_with("training.eval_every_");
     matches!(key, "biodist" | "commit" | "space_name")
         || key.strip_prefix(DATA).is_some_and(|key| key.starts_with('.'))
         || key.strip_prefix("configuration.").is_some_and(free)

@@ -10,7 +10,8 @@ pub struct Schedule {
     steps_per_epoch: usize,
     epochs: Option<u64>,
     max_steps: Option<u64>,
-    eval_every_epochs: u64,
+    /// Epochs and steps.
+    eval_every: (u64, u64),
     rates: Rates,
 }
 
@@ -44,7 +45,7 @@ impl Schedule {
             steps_per_epoch,
             epochs: config.training.epochs,
             max_steps: config.training.max_steps,
-            eval_every_epochs: config.training.eval_every_epochs,
+            eval_every: (config.training.eval_every_epochs, config.training.eval_every_steps),
             rates: Rates::new(&config.optimizer),
         }
     }
@@ -95,9 +96,11 @@ impl Schedule {
         [of_epochs, self.max_steps].into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
-    /// Whether the network is evaluated after `step` steps: every so many epochs, and at the end.
+    /// Whether the network is evaluated after `step` steps: every so many epochs or steps, and at the end.
     pub fn evaluates(&self, step: u64) -> bool {
-        self.every_epochs(self.eval_every_epochs, step) || self.eval_every_epochs > 0 && step == self.last_step()
+        let (epochs, steps) = self.eval_every;
+        let by_steps = steps > 0 && step.is_multiple_of(steps);
+        by_steps || self.every_epochs(epochs, step) || (epochs, steps) != (0, 0) && step == self.last_step()
     }
 
     /// Whether something that is due every so many epochs (0: never) is due after `step` steps.
@@ -113,7 +116,7 @@ mod tests {
 
     fn schedule(alternating: bool, epochs: Option<u64>, max_steps: Option<u64>) -> Schedule {
         let rates = Rates { schedule: LearningRateSchedule::Constant, warmup: 0.0, step: (30, 0.1), end: f64::INFINITY };
-        Schedule { alternating, steps_per_epoch: 10, epochs, max_steps, eval_every_epochs: 2, rates }
+        Schedule { alternating, steps_per_epoch: 10, epochs, max_steps, eval_every: (2, 0), rates }
     }
 
     #[test]
@@ -155,6 +158,18 @@ mod tests {
         assert_eq!(schedule(false, Some(3), Some(40)).last_step(), 30);
         assert_eq!(schedule(false, None, Some(40)).last_step(), 40);
         assert_eq!(schedule(false, Some(0), None).last_step(), 0);
+    }
+
+    #[test]
+    fn evaluations_come_by_epochs_by_steps_and_at_the_end() {
+        let of = |eval_every| {
+            let schedule = Schedule { eval_every, ..schedule(false, None, Some(25)) };
+            (0..=25).filter(|step| schedule.evaluates(*step)).collect::<Vec<u64>>()
+        };
+        assert_eq!(of((1, 0)), [10, 20, 25]);
+        assert_eq!(of((0, 8)), [0, 8, 16, 24, 25]);
+        assert_eq!(of((2, 15)), [0, 15, 20, 25]);
+        assert_eq!(of((0, 0)), [] as [u64; 0]);
     }
 
     #[test]

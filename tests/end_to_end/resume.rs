@@ -28,6 +28,28 @@ fn in_the_middle_of_an_epoch_on_another_number_of_ranks() {
 }
 
 #[test]
+fn between_evaluations_within_an_epoch() {
+    let site = Site::new();
+    let config = site.configure("turns", ALTERNATING, "[training]\nepochs = 2\nlog_every_steps = 4\ndiagnostics = true");
+    site.succeed(1, &["train", &config, "--out", "plain"]);
+    let often = ["train", &config, "training.eval_every_steps=5", "training.eval_every_epochs=0"];
+    site.succeed(2, &[&often[..], &["--out", "whole"]].concat());
+    for steps in ["training.max_steps=7", "training.max_steps=22"] {
+        site.succeed(1, &[&often[..], &["--out", "parts", "--resume", steps]].concat());
+    }
+    let of = |run: &str, split: &str| -> Vec<_> { site.metrics(run).into_iter().filter(|line| line["split"] == split).collect() };
+    let whole = of("whole", "test");
+    let steps: Vec<u64> = whole.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [0, 5, 10, 15, 20, 22]);
+    // The first is of parameters as they were drawn.
+    assert_eq!((&whole[0]["epoch"], &whole[1]["epoch"], &whole[5]["epoch"]), (&0.into(), &1.into(), &2.into()));
+    assert!(of("whole", "validation").iter().all(|line| line["diagnostics"]["layers.0"]["angle_degrees"].is_number()));
+    let parts: Vec<_> = of("parts", "test").into_iter().filter(|line| line["step"] != 7).collect();
+    assert_eq!((&parts, parts.last()), (&whole, of("plain", "test").last()));
+    assert_eq!((of("whole", "train"), of("parts", "train")), (of("plain", "train"), of("plain", "train")));
+}
+
+#[test]
 fn after_being_killed_at_any_moment() {
     let site = Site::new();
     // Far more epochs than the kills let it train.

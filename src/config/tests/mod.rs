@@ -138,6 +138,7 @@ fn defaults_are_the_documented_ones() {
         epochs: Some(3),
         max_steps: None,
         eval_every_epochs: 1,
+        eval_every_steps: 0,
         checkpoint_every_epochs: 1,
         checkpoint_every_steps: 0,
         checkpoint_every_minutes: 0.0,
