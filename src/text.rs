@@ -13,6 +13,11 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// The ending of a noun that so many things have: "1 step", "2 steps".
+pub fn plural(number: usize) -> &'static str {
+    if number == 1 { "" } else { "s" }
+}
+
 /// 1234567 as "1,234,567".
 pub fn grouped(number: u64) -> String {
     HumanCount(number).to_string()

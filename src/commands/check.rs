@@ -13,7 +13,7 @@ use crate::exchange::Sharing;
 use crate::network::Group;
 use crate::plan::{DataFacts, Memory, Plan, StepCost};
 use crate::rules::Phase;
-use crate::text::{grouped, print, scaled, table};
+use crate::text::{grouped, plural, print, scaled, table};
 use crate::training::{self, Initial};
 
 /// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect, schedules that do not fit
@@ -243,10 +243,6 @@ fn exchange(config: &Config, plan: &Plan, cost: &StepCost) -> String {
         plan.ranks,
         plan.ways_between_gpus()
     )
-}
-
-fn plural(number: usize) -> &'static str {
-    if number == 1 { "" } else { "s" }
 }
 
 fn lower(value: &impl std::fmt::Debug) -> String {

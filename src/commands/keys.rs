@@ -96,7 +96,12 @@ fn text(entries: &[Entry]) -> String {
     let rows = table(&rows, 3);
     let meanings = entries.iter().map(|entry| &entry.meaning);
     let heads = rows.lines().step_by(2);
-    heads.zip(meanings).map(|(head, meaning)| format!("{head}\n    {meaning}\n")).collect()
+    heads.zip(meanings).map(|(head, meaning)| format!("{head}\n    {}\n", without_links(meaning))).collect()
+}
+
+/// As a terminal shows it: `[parameters](reading_runs.md)` is "parameters (docs/reading_runs.md)".
+fn without_links(meaning: &str) -> String {
+    if meaning.contains("](") { meaning.replace("](", " (docs/").replace('[', "") } else { meaning.to_owned() }
 }
 
 fn markdown(entries: &[Entry]) -> String {
@@ -133,6 +138,8 @@ mod tests {
         assert_eq!(found("batch_si"), ["data.batch_size"]);
         assert_eq!(found("tensorflow"), ["optimizer.epsilon_form"]);
         assert_eq!(found("nccl"), ["parallel.backend"]);
+        let shown = text(&entries().collect::<Vec<_>>());
+        assert!(shown.contains("a safetensors file of parameters (docs/reading_runs.md) to begin") && !shown.contains("]("));
         assert!(nothing_of("alhpa").ends_with("did you mean alpha?"), "{}", nothing_of("alhpa"));
     }
 }

@@ -20,6 +20,7 @@ use crate::search::{
     Children, Ended, Ending, Epochs, Fingerprints, Jobs, Reached, Results, Rungs, Space, SweepFolder, Values, assignment, describe,
     percent, summary,
 };
+use crate::text::plural;
 use crate::training::{Best, Checkpoints, Schedule, StopRequest, doubts, longer, records};
 
 /// A trial's configuration, in its folder: what the process that trains it is given.
@@ -206,8 +207,7 @@ impl Sweep<'_> {
         let total = pending.len();
         if total > 0 && self.rungs.0.len() > 1 {
             let epochs = self.rungs.0[rung].epochs.unwrap_or(Epochs(0.0));
-            let plural = if total == 1 { "" } else { "s" };
-            say(format_args!("rung {} of {}: {total} trial{plural} to {epochs}", rung + 1, self.rungs.0.len()));
+            say(format_args!("rung {} of {}: {total} trial{} to {epochs}", rung + 1, self.rungs.0.len(), plural(total)));
         }
         let stop = self.stop.clone();
         if children.run(pending, &stop, &mut Climb { sweep: self, rung })? {

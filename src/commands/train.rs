@@ -27,7 +27,7 @@ use crate::learner::Engine;
 use crate::network::Group;
 use crate::plan::{DataFacts, Plan};
 use crate::search::Ended;
-use crate::text::{grouped, scaled, table};
+use crate::text::{grouped, plural, scaled, table};
 use crate::training::{self, Best, Checkpoints, Initial, Run, RunFolder, Schedule, Splits, State, StopRequest, Trainer};
 use crate::watch::{self, Trace};
 
@@ -337,7 +337,6 @@ fn settings(
     out: &Path,
     resumed: Option<&State>,
 ) -> String {
-    let plural = |number: usize| if number == 1 { "" } else { "s" };
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     let from = resumed.map_or(String::new(), |state| format!(", from step {} on", state.step));

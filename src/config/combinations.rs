@@ -13,14 +13,14 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.learning.schedule == Schedule::Alternating && !config.trains_inverses() {
         let why = if config.has_inverses() {
             "learning.inverses is \"fixed\"".to_owned()
-        } else if rule.trains_inverses() {
+        } else if rule.has_inverses() {
             format!("{name} has no inverse in a network of {} hidden layers", config.network.layers.len())
         } else {
             format!("{name} trains no inverses")
         };
         return Err(("learning.schedule", format!("nothing to alternate with: {why}; use \"parallel\"")));
     }
-    if rule.trains_inverses() && !rule.uses(Setting::Hybrid) && config.learning.hybrid > 0.0 {
+    if rule.has_inverses() && !rule.uses(Setting::Hybrid) && config.learning.hybrid > 0.0 {
         let able = able(|rule| rule.uses(Setting::Hybrid));
         return Err(("learning.hybrid", format!("{name} has no difference of inverses to mix with; use hybrid = 0, or one of {able}")));
     }
@@ -45,7 +45,7 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         }
     }
     // What learns under noise leads down from a layer.
-    let noisy = if rule.trains_inverses() { config.inverses() } else { config.network.layers.len() };
+    let noisy = if rule.has_inverses() { config.inverses() } else { config.network.layers.len() };
     if let Some(ByLayer::Each(values)) = &config.learning.sigma
         && rule.uses(Setting::Sigma)
         && noisy > 0
@@ -168,7 +168,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
     let hidden = config.network.layers.len();
     let by_rule = |used: bool| (!used).then(|| format!("rule \"{}\" does not use it", rule.name()));
     let by_inverses = || {
-        by_rule(rule.trains_inverses()).or_else(|| {
+        by_rule(rule.has_inverses()).or_else(|| {
             (!config.has_inverses()).then(|| format!("\"{}\" has no inverse in a network of {hidden} hidden layers", rule.name()))
         })
     };
@@ -213,7 +213,7 @@ fn reason(config: &Config, key: &str) -> Option<String> {
         "learning.inverse_growth" => by_inverses().or_else(no_fields).or_else(|| {
             (config.learning.inverse_fields == InverseFields::Dense).then(|| "learning.inverse_fields is \"dense\"".to_owned())
         }),
-        "learning.sigma" if rule.uses(Setting::Sigma) && !rule.trains_inverses() => None,
+        "learning.sigma" if rule.uses(Setting::Sigma) && !rule.has_inverses() => None,
         "learning.sigma" | "learning.schedule" | "learning.inverse_iterations" => by_training(),
         "learning.label_smoothing" => (config.network.output == Output::Linear).then(|| "a linear output has no labels".to_owned()),
         "learning.hybrid" => by_rule(rule.uses(Setting::Hybrid))

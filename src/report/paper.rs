@@ -151,7 +151,7 @@ pub struct Method {
 impl Method {
     pub fn of(config: &Config) -> Method {
         let rule = config.learning.rule;
-        let schedule = if rule.trains_inverses() { config.learning.schedule } else { Schedule::Parallel };
+        let schedule = if rule.has_inverses() { config.learning.schedule } else { Schedule::Parallel };
         Method { rule, schedule, convolutional: config.network.layers.iter().any(|layer| matches!(layer, Layer::Conv { .. })) }
     }
 
@@ -159,7 +159,7 @@ impl Method {
         let rule = self.rule.name().to_uppercase().replace('_', "-");
         match self.schedule {
             _ if self.convolutional => format!("{rule} ConvNet"),
-            _ if !self.rule.trains_inverses() => rule,
+            _ if !self.rule.has_inverses() => rule,
             Schedule::Parallel => format!("{rule}, parallel"),
             Schedule::Alternating => format!("{rule}, alternating"),
         }
@@ -267,7 +267,7 @@ impl Cell {
             (false, _, Network::LocallyConnected) => "_lc",
         };
         let schedule = match schedule {
-            _ if !rule.trains_inverses() => "",
+            _ if !rule.has_inverses() => "",
             Schedule::Alternating => "_alternating",
             Schedule::Parallel if self.data == DataSet::ImageNet => "",
             Schedule::Parallel => "_parallel",

@@ -151,7 +151,7 @@ fn subject(config: &Config, trials: &[Trial]) -> Subject {
     let method = Method { convolutional: Method::of(config).convolutional && !networks, ..Method::of(config) };
     let rule = |name: &str| name.trim_matches('"').to_uppercase().replace('_', "-");
     let rules: Vec<String> = drawn("learning.rule").iter().map(|name| rule(name)).collect();
-    let same = method.rule.trains_inverses() && differs("learning.schedule");
+    let same = method.rule.has_inverses() && differs("learning.schedule");
     let name = match rules.as_slice() {
         [first @ .., last] if !first.is_empty() && first.len() < RULES => format!("{} or {last}", first.join(", ")),
         [_, _, ..] => format!("{} rules", rules.len()),

@@ -28,8 +28,8 @@ impl RuleChoice {
         self.0.name
     }
 
-    /// Whether the rule makes its targets with trained inverses: the target propagation family.
-    pub fn trains_inverses(self) -> bool {
+    /// Whether the rule makes its targets with inverses, trained or fixed: the target propagation family.
+    pub fn has_inverses(self) -> bool {
         self.0.inverses != Inverses::None
     }
 

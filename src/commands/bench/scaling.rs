@@ -19,7 +19,7 @@ use crate::job::say;
 use crate::plan::Plan;
 use crate::report::Spread;
 use crate::report::chart::{Axis, Chart, Entry, Line, LineChart, Look, Panel, Plot, of_variant};
-use crate::text::table;
+use crate::text::{plural, table};
 
 /// Time training steps on several numbers of ranks
 ///
@@ -27,7 +27,6 @@ use crate::text::table;
 /// that the global batch grows with the ranks; strong scaling divides that batch among them. Efficiency is the speed divided by that of
 /// as many times the first number of ranks. To reach several hosts, give Open MPI its host file: OMPI_MCA_orte_default_hostfile=FILE.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub struct ScalingArgs {
     #[command(flatten)]
     training: Training,
@@ -169,7 +168,6 @@ fn machine(args: &ScalingArgs, config: &Config) -> Machine {
 impl Machine {
     /// What is short for so many ranks. Those that mpirun sends to other hosts are not counted: only it knows where.
     fn shared(&self, ranks: usize) -> Option<String> {
-        let plural = |number: usize| if number == 1 { "" } else { "s" };
         let (here, what) = match self.gpus {
             0 => (self.cpus / self.threads_per_rank, format!("{} CPU{}", self.cpus, plural(self.cpus))),
             gpus => (gpus, format!("{gpus} GPU{}", plural(gpus))),

@@ -21,7 +21,7 @@ use crate::learner::{Engine, Rates};
 use crate::observe::Doing;
 use crate::plan::Plan;
 use crate::rules::Phase;
-use crate::text::{scaled, table};
+use crate::text::{plural, scaled, table};
 use crate::watch;
 
 /// Steps between attempts of the link: few of them find caches that an attempt has emptied.
@@ -261,7 +261,6 @@ impl Report {
         }
         let floor: f64 = phases.iter().map(|phase| phase.floor).sum();
         rows.push(vec!["step".to_owned(), milliseconds(self.step_seconds()), milliseconds(floor)]);
-        let plural = |number: usize| if number == 1 { "" } else { "s" };
         let threads = engine.threads();
         let waiting = match self.ranks {
             1 => String::new(),

@@ -160,7 +160,7 @@ const OTHERS: [Rgb; 10] = [
 
 /// The look of a method; `variant` counts the lines of the same method before this one in its chart.
 pub fn of_method(method: Method, variant: usize) -> Look {
-    let dashed = method.rule.trains_inverses() && method.schedule == Schedule::Alternating;
+    let dashed = method.rule.has_inverses() && method.schedule == Schedule::Alternating;
     let (colour, marker) = match method.rule.name() {
         "dtp" => (DTP, Marker::Circle),
         "sdtp" => (SDTP, Marker::Square),
