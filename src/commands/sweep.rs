@@ -96,7 +96,7 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     let drawn = (0..rungs.trials().min(LOOKED_AT)).map(|trial| read(&assignments(&space.draw(args.seed, trial))));
     let drawn: Vec<Loaded> = drawn.collect::<Result<_>>()?;
     let (data, samples) = data(&drawn[0].config)?;
-    let odd = drawn.iter().map(|trial| turns(&trial.config, &rungs, samples)).collect::<Result<Vec<_>>>()?.into_iter().find_map(|odd| odd);
+    let odd = drawn.iter().map(|trial| turns(&trial.config, &rungs, samples)).collect::<Result<Vec<_>>>()?.into_iter().flatten().next();
     let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs, &data)?;
     tell_unused(&drawn, &*transport);
     if args.rungs.is_some() && typed.remove("training.epochs") {

@@ -154,6 +154,13 @@ impl Config {
         reason(self, key)
     }
 
+    /// Gains of initial weights that have an effect and are not Glorot's, by the names of their keys.
+    pub fn gains(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let Learning { forward_gain, feedback_gain, inverse_gain, .. } = self.learning;
+        let all = [("forward_gain", forward_gain), ("feedback_gain", feedback_gain), ("inverse_gain", inverse_gain)];
+        all.into_iter().filter(|(name, gain)| *gain != 1.0 && self.unused(&format!("learning.{name}")).is_none())
+    }
+
     /// Whether inverses read more than their layers' kernels join.
     pub fn widens_inverses(&self) -> bool {
         self.learning.needs().fields != Fields::Larger(0) && self.unused("learning.inverse_fields").is_none()

@@ -75,13 +75,11 @@ impl Loaded {
     ///
     /// Every error is one of [`crate::exit::Exit::Usage`] that names the file, the key, and what to do.
     pub fn read(path: &Path, overrides: &[String], purpose: Purpose) -> Result<Loaded> {
-        let path = find::find(path)?;
-        let source = source::Source::read(&path, overrides)?;
+        let source = source::Source::read(&find::find(path)?, overrides)?;
         let config = read::read(&source, purpose)?;
-        let file = if overrides.is_empty() { None } else { Some(source::Source::read(&path, &[])?) };
         let left_behind = |key: &Key| {
             let Default::Of { path: followed, .. } = key.default else { return None };
-            let (before, after) = (file.as_ref()?.value(followed)?, source.value(followed)?);
+            let (before, after) = (source.value_of_files(followed)?, source.value(followed)?);
             let left = before != after && source.value(key.path) == Some(before) && !source.typed(key.path);
             (left && config.unused(key.path).is_none()).then_some(LeftBehind { key: key.path, followed })
         };

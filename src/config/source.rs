@@ -41,17 +41,20 @@ impl fmt::Display for Origin {
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) table: Table,
+    /// The same without what the command line says.
+    files: Table,
     origins: HashMap<String, Origin>,
 }
 
 impl Source {
     /// Reads `path` with its includes, then applies `overrides` (`key=value`) in order.
     pub(super) fn read(path: &Path, overrides: &[String]) -> Result<Source> {
-        let mut source = Source { path: path.to_path_buf(), table: Table::new(), origins: HashMap::new() };
+        let mut source = Source { path: path.to_path_buf(), table: Table::new(), files: Table::new(), origins: HashMap::new() };
         for File { table, origins } in files::read(path)? {
             source.origins.extend(origins);
             merge(&mut source.table, table);
         }
+        source.files = source.table.clone();
         for text in overrides {
             source.add_override(text)?;
         }
@@ -71,6 +74,11 @@ impl Source {
     /// The value at dotted `path`, where one is written.
     pub(super) fn value(&self, path: &str) -> Option<&Value> {
         at(&self.table, path)
+    }
+
+    /// The value that the files write at dotted `path`, where one does.
+    pub(super) fn value_of_files(&self, path: &str) -> Option<&Value> {
+        at(&self.files, path)
     }
 
     /// Whether `key`, which was written, was written on the command line.

@@ -65,8 +65,8 @@ impl History {
                     epochs.add(&point);
                     history.lines.push(point);
                 }
-                "validation" => replace(&mut history.validation, point),
-                "test" => replace(&mut history.test, point),
+                "validation" => replace(&mut history.validation, point, |point| point.epoch),
+                "test" => replace(&mut history.test, point, |point| point.epoch),
                 other => bail!("line {number} is of split {other:?}, expected train, validation or test"),
             }
             // Where both splits are evaluated, the first of them is enough.
@@ -96,11 +96,7 @@ impl History {
                     || Diagnostic { quantity: quantity.clone(), layers: Vec::new() },
                 );
                 let (_, values) = find_or_add(&mut diagnostic.layers, |known| known.0 == *layer, || (layer.clone(), Vec::new()));
-                match values.last_mut() {
-                    // What was measured within the epoch gives way to its end.
-                    Some((last, known)) if *last == epoch as f64 => *known = value,
-                    _ => values.push((epoch as f64, value)),
-                }
+                replace(values, (epoch as f64, value), |(epoch, _)| *epoch);
             }
         }
     }
@@ -116,8 +112,8 @@ pub fn find_or_add<T>(list: &mut Vec<T>, is: impl Fn(&T) -> bool, new: impl FnOn
 }
 
 /// Adds a point. What was measured within its epoch gives way to it.
-fn replace(points: &mut Vec<Point>, point: Point) {
-    points.pop_if(|last| last.epoch == point.epoch);
+fn replace<P, E: PartialEq>(points: &mut Vec<P>, point: P, epoch: impl Fn(&P) -> E) {
+    points.pop_if(|last| epoch(last) == epoch(&point));
     points.push(point);
 }
 

@@ -80,10 +80,7 @@ fn variant(config: &Config) -> Vec<Setting> {
             settings.push((key.to_owned(), "transposed".to_owned()));
         }
     }
-    let gains = [("forward", learning.forward_gain), ("feedback", learning.feedback_gain), ("inverse", learning.inverse_gain)];
-    for (of, gain) in gains.into_iter().filter(|(of, gain)| *gain != 1.0 && used(&format!("learning.{of}_gain"))) {
-        settings.push((format!("{of}_gain"), shown(&gain.to_string())));
-    }
+    settings.extend(config.gains().map(|(name, gain)| (name.to_owned(), shown(&gain.to_string()))));
     if learning.inverse_fields == InverseFields::Dense && used("learning.inverse_fields") {
         settings.push(("inverse_fields".to_owned(), "dense".to_owned()));
     }

@@ -243,8 +243,7 @@ impl Cell {
         let drawn = backward.into_iter().all(|(key, weights)| weights == BackwardWeights::Random || !used(key));
         let mixed = learning.hybrid != 0.0 && used("learning.hybrid")
             || learning.inverse_regularizer != 0.0 && used("learning.inverse_regularizer");
-        let gains = [("forward", learning.forward_gain), ("feedback", learning.feedback_gain), ("inverse", learning.inverse_gain)];
-        let gained = gains.into_iter().any(|(of, gain)| gain != 1.0 && used(&format!("learning.{of}_gain")));
+        let gained = config.gains().next().is_some();
         if !classifies || !auxiliary || !drawn || gained || mixed || config.widens_inverses() || learning.rule == Rule::TP {
             return None;
         }

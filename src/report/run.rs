@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use biodist_process::files::read_regular;
+use biodist_process::files::read_if_there;
 use serde_json::Value;
 
 use super::data::Data;
@@ -56,10 +56,9 @@ impl Run {
         let history = History::read(path)?;
         let state = Checkpoints::of(path).newest_state()?;
         let about_path = path.join(RUN);
-        let about = match read_regular(&about_path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
-            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", about_path.display())),
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", about_path.display()))?,
+        let about = match read_if_there(&about_path).with_context(|| format!("{} cannot be read", about_path.display()))? {
+            None => Value::Null,
+            Some(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", about_path.display()))?,
         };
         let told = about["steps_per_epoch"].as_u64();
         let steps_per_epoch = told.or(state.as_ref().map(|state| state.steps_per_epoch)).map(|steps| steps.max(1));

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use biodist_process::files::{read_regular, write_atomically};
+use biodist_process::files::{read_if_there, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -173,11 +173,8 @@ impl Line {
 /// Names the file, and the first line that is none.
 pub fn read(folder: &Path) -> Result<Vec<Line>> {
     let path = folder.join(FILE_NAME);
-    let bytes = match read_regular(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        bytes => bytes.with_context(|| format!("{} cannot be read", path.display()))?,
-    };
-    let text = String::from_utf8(bytes).with_context(|| format!("{} is damaged: it is not text", path.display()))?;
+    let bytes = read_if_there(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = String::from_utf8(bytes.unwrap_or_default()).with_context(|| format!("{} is damaged: it is not text", path.display()))?;
     let read = |(number, line): (usize, &str)| -> Result<Line> {
         let damaged =
             |what: String| anyhow!("{}:{number} is damaged: {what}; without that line its trial is trained again", path.display());

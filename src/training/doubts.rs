@@ -11,7 +11,7 @@ const STEPS: &str = "training.max_steps";
 
 /// Each with the keys, their values, and what to type instead. `typed` holds the keys of the command line.
 pub fn doubts(config: &Config, steps_per_epoch: usize, typed: &BTreeSet<String>) -> Vec<String> {
-    let run = Length { training: &config.training, schedule: Schedule::new(config, steps_per_epoch) };
+    let run = Length::new(config, steps_per_epoch);
     if run.schedule.last_step() == 0 {
         return Vec::new();
     }
@@ -20,7 +20,7 @@ pub fn doubts(config: &Config, steps_per_epoch: usize, typed: &BTreeSet<String>)
 
 /// What to type for a run of `config` to last for `epochs` epochs, where it is shorter.
 pub fn longer(config: &Config, steps_per_epoch: usize, epochs: u64) -> String {
-    Length { training: &config.training, schedule: Schedule::new(config, steps_per_epoch) }.longer(epochs)
+    Length::new(config, steps_per_epoch).longer(epochs)
 }
 
 struct Length<'a> {
@@ -28,7 +28,11 @@ struct Length<'a> {
     schedule: Schedule,
 }
 
-impl Length<'_> {
+impl<'a> Length<'a> {
+    fn new(config: &'a Config, steps_per_epoch: usize) -> Length<'a> {
+        Length { training: &config.training, schedule: Schedule::new(config, steps_per_epoch) }
+    }
+
     fn steps(&self, epochs: u64) -> u64 {
         epochs.saturating_mul(self.schedule.steps_per_epoch() as u64)
     }

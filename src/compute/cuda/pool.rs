@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::failure::Failure;
 use super::gpu::{Address, Gpu};
 use crate::exit::Exit;
+use crate::text::plural;
 
 /// Of which kernels read whole lines.
 const ALIGNMENT: usize = 256;
@@ -46,7 +47,7 @@ impl Pool {
                 "the GPU's memory is full: this network needs {} for {samples} sample{} a GPU, and {} of {} are free; \
                  make data.batch_size smaller, or use more GPUs",
                 gib(needed),
-                if samples == 1 { "" } else { "s" },
+                plural(samples),
                 gib(free),
                 gib(total)
             ))

@@ -385,10 +385,9 @@ impl Executor for OnGpu {
     fn rates(&self) -> Result<Option<Rates>> {
         let (gpu, stream) = (&*self.backend.gpu, self.backend.stream);
         let products = |precision| product_rate(gpu, stream, precision, PRODUCTS);
-        Ok(Some(Rates {
-            bytes: memory_rate(gpu, stream, COPIED)?,
-            operations: products(self.precision)?,
-            inverse_operations: products(self.precision.of_passes(Role::Inverse))?,
-        }))
+        let (bytes, operations) = (memory_rate(gpu, stream, COPIED)?, products(self.precision)?);
+        let of_inverses = self.precision.of_passes(Role::Inverse);
+        let inverse_operations = if of_inverses == self.precision { operations } else { products(of_inverses)? };
+        Ok(Some(Rates { bytes, operations, inverse_operations }))
     }
 }
