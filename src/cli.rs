@@ -21,6 +21,7 @@ use crate::{job, versions};
 /// `rules` are known to every command beside those that are built in; docs/own_rules.md shows a program with one of its own.
 pub fn main(rules: &'static [&'static Definition]) -> ExitCode {
     rules::add(rules);
+    shards::install_fault_handler("biodist");
     match Cli::read() {
         Ok(cli) => job::end(cli.run()),
         Err(code) => code,

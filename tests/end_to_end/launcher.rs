@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::site::{Job, Site, children, lines, prepare, wait_for};
+use crate::site::{Job, Site, children, lines, prepare, wait_for, write_samples};
 
 /// The launcher that was built beside the program.
 pub fn launcher(site: &Site, arguments: &[&str]) -> Job {
@@ -141,18 +141,39 @@ fn children_of_children(process: i32) -> Vec<i32> {
 #[test]
 fn data_that_vanishes_under_way_is_one_clear_error() {
     let site = Site::new();
-    let config = site.configure("cut", "rule = \"bp\"", "[training]\nmax_steps = 100000000\nlog_every_steps = 100");
-    for ranks in [1, 2] {
-        let shard = site.path("train/00000.shard");
-        let whole = std::fs::read(&shard).unwrap();
-        let run = format!("run-{ranks}");
-        let job = site.start(ranks, &["train", &config, "--out", &run]);
-        wait_for("metrics", || lines(&site.path(&run).join("metrics.jsonl")) > 0);
-        std::fs::OpenOptions::new().write(true).open(&shard).unwrap().set_len(100).unwrap();
-        let outcome = job.wait();
-        assert!(!matches!(outcome.code, None | Some(0)), "{outcome:?}");
-        assert!(outcome.stderr.contains("00000.shard"), "{outcome:?}");
-        assert!(!outcome.stderr.contains("panicked") && !outcome.stderr.contains("Bus error"), "{outcome:?}");
-        std::fs::write(&shard, whole).unwrap();
+    // Large images, all of whose pixels are looked at: the shard is cut while one of them is being read, after its length was compared.
+    let [height, width] = [1000, 1000];
+    let large: Vec<_> = (0..8).map(|sample| (sample % 2, vec![40 * sample as u8; height * width])).collect();
+    write_samples(&site.path("large"), [height, width, 1], 2, &large);
+    let text = "
+        [data]
+        train = \"large\"
+        batch_size = 4
+        augment = [\"random_resized_crop\"]
+        crop = [6, 6]
+        [learning]
+        rule = \"bp\"
+        [optimizer.forward]
+        learning_rate = 0.001
+        [training]
+        max_steps = 100000000
+        checkpoint_every_epochs = 0
+        log_every_steps = 10";
+    std::fs::write(site.path("large.toml"), text).unwrap();
+    let small = site.configure("small", "rule = \"bp\"", "[training]\nmax_steps = 100000000\nlog_every_steps = 100");
+    for (config, data) in [("large.toml", "large"), (small.as_str(), "train")] {
+        for ranks in [1, 2] {
+            let shard = site.path(data).join("00000.shard");
+            let whole = std::fs::read(&shard).unwrap();
+            let run = format!("{data}-{ranks}");
+            let job = site.start(ranks, &["train", config, "--out", &run]);
+            wait_for("metrics", || lines(&site.path(&run).join("metrics.jsonl")) > 0);
+            std::fs::OpenOptions::new().write(true).open(&shard).unwrap().set_len(100).unwrap();
+            let outcome = job.wait();
+            assert_eq!(outcome.code, Some(1), "{outcome:?}");
+            assert!(outcome.stderr.contains("00000.shard"), "{outcome:?}");
+            assert!(!outcome.stderr.contains("panicked") && !outcome.stderr.contains("Bus error"), "{outcome:?}");
+            std::fs::write(&shard, whole).unwrap();
+        }
     }
 }
