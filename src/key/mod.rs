@@ -75,6 +75,14 @@ impl Key {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
     }
 
+    /// The default, where it is a value of its own.
+    pub fn default_value(&self) -> Option<toml::Value> {
+        match self.default {
+            Default::Is(value) => Some(value.parse().expect("a default is TOML")),
+            _ => None,
+        }
+    }
+
     /// The default as a person reads it.
     pub fn default_words(&self) -> String {
         match self.default {

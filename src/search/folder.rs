@@ -13,6 +13,7 @@ use super::rungs::Rungs;
 use super::space::Space;
 use crate::config::{Config, touches};
 use crate::exit::Exit;
+use crate::key::Key;
 use crate::versions;
 
 const JOB: &str = "sweep.json";
@@ -147,13 +148,18 @@ fn refuse_another(path: &Path, there: &Value, here: &Value) -> Result<()> {
         let key = key.strip_prefix("configuration.");
         key.is_some_and(|key| [there, here].iter().all(|job| job[SPACE].get(key).is_some()))
     };
+    // A sweep that an older program began does not know keys that came later, and had what is their default now.
+    let came_later = |key: &str| {
+        let default = key.strip_prefix("configuration.").and_then(Config::key).and_then(Key::default_value);
+        default.is_some_and(|default| !theirs.contains_key(key) && ours.get(key) == Some(&json!(default)))
+    };
     let differs = |key: &str| match (key, plain_trials(there), plain_trials(here)) {
         (RUNGS, Some(theirs), Some(ours)) => format!("--trials is {theirs} there and {ours} here, and can only be raised"),
         _ => format!("{} is {} there and {} here", key.trim_start_matches("configuration."), show(&theirs, key), show(&ours, key)),
     };
     let different: Vec<String> = keys
         .into_iter()
-        .filter(|key| !may_change(key) && !searched(key) && theirs.get(*key) != ours.get(*key))
+        .filter(|key| !may_change(key) && !searched(key) && !came_later(key) && theirs.get(*key) != ours.get(*key))
         .map(|key| differs(key))
         .collect();
     if different.is_empty() {

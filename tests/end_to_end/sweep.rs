@@ -352,6 +352,14 @@ fn a_search_can_be_made_larger() {
     assert_eq!(read("grown", "results.jsonl"), read("whole", "results.jsonl"));
     assert_eq!(read("grown", "best.toml").replace("grown", "whole"), text);
     refused(&sweep("grown", "4"), &["another sweep", "--trials is 5 there and 4 here, and can only be raised"]);
+    // An older program did not know every key of today's.
+    let file = site.path("grown/sweep.json");
+    let today = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, today.replace("      \"label_smoothing\": 0.0,\n", "")).unwrap();
+    assert!(std::fs::read_to_string(&file).unwrap().len() < today.len());
+    assert_eq!(sweep("grown", "5").code, Some(0));
+    let smoothed = site.run(1, &["sweep", &config, "--out", "grown", "--trials", "5", "--seed", "3", "learning.label_smoothing=0.1"]);
+    refused(&smoothed, &["another sweep", "label_smoothing is absent there and 0.1 here"]);
     // With rungs others might have gone on.
     let rungs = |rungs: &str| site.run(1, &["sweep", &config, "--out", "rungs", "--rungs", rungs]);
     assert_eq!(rungs("1:2,2:1").code, Some(0));
