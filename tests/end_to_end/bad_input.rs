@@ -1,18 +1,8 @@
 //! What cannot work is refused with one message that says why, the exit code that belongs to it, and no run's folder left behind.
 
-use crate::site::{Outcome, Site, write_images};
+use crate::site::{Site, refused, write_images};
 
 const SHORT: &str = "[training]\nmax_steps = 3";
-
-fn refused(outcome: &Outcome, code: i32, words: &[&str]) {
-    assert_eq!(outcome.code, Some(code), "{outcome:?}");
-    let said: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("biodist: ")).collect();
-    assert_eq!(said.len(), 1, "{outcome:?}");
-    for word in words {
-        assert!(said[0].contains(word), "{word:?} in {:?}", said[0]);
-    }
-    assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
-}
 
 #[test]
 fn configurations_and_shapes() {

@@ -5,15 +5,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::site::{Job, Outcome, Site, images, lines, wait_for, write_samples};
+use crate::site::{Job, Site, images, lines, refused, wait_for, write_samples};
 
 const STANDARDIZED: &str = "rule = \"bp\"";
 const SHORT: &str = "[training]\nepochs = 2\nlog_every_steps = 5";
-
-fn refused(outcome: &Outcome, code: i32, parts: &[&str]) {
-    assert_eq!(outcome.code, Some(code), "{outcome:?}");
-    parts.iter().for_each(|part| assert!(outcome.stderr.contains(part), "{part} in {outcome:?}"));
-}
 
 /// Writes data of the site's shape whose pixels are a quarter as bright.
 fn write_dark(site: &Site, name: &str, samples: usize) {

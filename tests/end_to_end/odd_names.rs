@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::site::{Job, Outcome, Site, turn};
+use crate::site::{Job, Outcome, Site, refused, turn};
 
 const SHORT: &str = "[training]\nepochs = 2";
 
@@ -19,12 +19,6 @@ fn run(site: &Site, at: &Path, arguments: &[&OsStr]) -> Outcome {
     let mut command = site.command(1, &[]);
     command.args(arguments).current_dir(site.path(".").join(at));
     Job::start(command, turn(1)).wait()
-}
-
-fn refused(outcome: &Outcome, code: i32, words: &[&str]) {
-    assert_eq!(outcome.code, Some(code), "{outcome:?}");
-    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
-    words.iter().for_each(|word| assert!(outcome.stderr.contains(word), "{word:?} in {outcome:?}"));
 }
 
 fn words<'a>(text: &'a str, last: &[&'a OsStr]) -> Vec<&'a OsStr> {

@@ -47,6 +47,16 @@ pub struct Outcome {
     pub stderr: String,
 }
 
+/// The job was refused with one message of its own, which has all these words.
+pub fn refused(outcome: &Outcome, code: i32, words: &[&str]) {
+    assert_eq!(outcome.code, Some(code), "{outcome:?}");
+    let said: Vec<&str> = outcome.stderr.lines().filter_map(|line| line.strip_prefix("biodist: ")).collect();
+    let said: Vec<&str> = said.into_iter().filter(|said| !said.starts_with("warn: ")).collect();
+    assert_eq!(said.len(), 1, "{outcome:?}");
+    words.iter().for_each(|word| assert!(said[0].contains(word), "{word:?} in {outcome:?}"));
+    assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
+}
+
 impl Site {
     /// In memory where that has room: every checkpoint is made sure of on its disk, which short runs would mostly wait for.
     pub fn new() -> Site {
