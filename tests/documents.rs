@@ -190,3 +190,46 @@ fn the_tables_of_the_same_search_are_of_what_is_kept() {
     }
     assert!(rows > 15, "{rows} rows");
 }
+
+/// The top-1 errors of a kept run after each epoch up to `epochs`, in per cent, of one split.
+fn errors(run: &str, split: &str, epochs: u64) -> Vec<f64> {
+    let path = Path::new(SOURCES).join("reproduce").join(run).join("metrics.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let of_split = lines.filter(|line| line["split"] == split && line["epoch"].as_u64().unwrap() <= epochs);
+    of_split.map(|line| 100.0 * line["top1_error"].as_f64().unwrap()).collect()
+}
+
+fn last(run: &str, split: &str, epochs: u64) -> String {
+    format!("{:.2}", errors(run, split, epochs).last().unwrap())
+}
+
+fn least(run: &str, epochs: u64) -> String {
+    format!("{:.2}", errors(run, "test", epochs).into_iter().fold(f64::INFINITY, f64::min))
+}
+
+#[test]
+fn tables_that_are_written_by_hand_are_of_what_is_kept() {
+    let readme = std::fs::read_to_string(Path::new(SOURCES).join("reproduce/README.md")).unwrap();
+    let has = |row: String| assert!(readme.contains(&row), "reproduce/README.md lacks this row: {row}");
+
+    for rule in ["bp", "frsf", "wm", "usf", "kp", "l_drl", "brsf", "dkp", "dfa", "fa", "pepita", "drtp"] {
+        let [first, second] = [0, 1].map(|seed| format!("runs_beyond/mnist_fc_{rule}/seed_{seed}"));
+        let numbers = format!("| {}, {} | {} |", least(&first, 20), least(&second, 20), last(&first, "train", 20));
+        let row = readme.lines().find(|line| line.starts_with(&format!("| {rule} |")) && line.ends_with(&numbers));
+        assert!(row.is_some(), "reproduce/README.md lacks a row of {rule} that ends with {numbers}");
+    }
+
+    for (words, run) in [
+        ("sdtp, Table 5's values", "sdtp_parallel_diagnosed"),
+        ("sdtp, fixed inverses", "sdtp_parallel_still"),
+        ("sdtp, fixed inverses, 0.3 of the way, seed 0", "sdtp_parallel_step_0.3_still"),
+        ("seed 1", "sdtp_parallel_step_0.3_still_seed_1"),
+        ("seed 2", "sdtp_parallel_step_0.3_still_seed_2"),
+        ("ao_sdtp, fixed inverses", "ao_sdtp_parallel_still"),
+        ("ao_sdtp, fixed inverses, 0.3 of the way", "ao_sdtp_parallel_step_0.3_still"),
+    ] {
+        let run = format!("studies/cifar_fc_{run}");
+        has(format!("| {words} | {} | {} | {} |", last(&run, "train", 20), last(&run, "test", 20), least(&run, 20)));
+    }
+}
