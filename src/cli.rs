@@ -22,6 +22,7 @@ use crate::{job, versions};
 pub fn main(rules: &'static [&'static Definition]) -> ExitCode {
     rules::add(rules);
     shards::install_fault_handler("biodist");
+    biodist_process::signals::survive_limit_on_files();
     match Cli::read() {
         Ok(cli) => job::end(cli.run()),
         Err(code) => code,

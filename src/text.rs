@@ -66,7 +66,10 @@ pub fn table(rows: &[Vec<String>], left: usize) -> String {
             .iter()
             .zip(&widths)
             .enumerate()
-            .map(|(column, (cell, &width))| if column < left { format!("{cell:width$}") } else { format!("{cell:>width$}") })
+            .map(|(column, (cell, &width))| {
+                let space = " ".repeat(width - cell.chars().count());
+                if column < left { format!("{cell}{space}") } else { format!("{space}{cell}") }
+            })
             .collect();
         out.push_str(cells.join("   ").trim_end());
         out.push('\n');

@@ -1,6 +1,7 @@
 //! A launch from its first start to its last report: what is started, what a failure leads to, and on which hosts it goes on.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
@@ -53,7 +54,8 @@ pub fn run(cli: &Cli) -> Result<u8> {
         command::refuse_unknown(&job.program, &job.arguments)?;
         let left_over: String = ranks::variables().iter().map(|name| format!(" -u {name}")).collect();
         let without = if left_over.is_empty() { String::new() } else { format!("env{left_over} ") };
-        println!("{without}{}", mpirun::quoted(&variables, &mpirun::command_line(&job, &environment())));
+        let line = mpirun::quoted(&variables, &mpirun::command_line(&job, &environment()));
+        writeln!(std::io::stdout(), "{without}{line}").context("the standard output cannot be written")?;
         return Ok(0);
     }
     leftovers::remove();

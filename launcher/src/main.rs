@@ -29,6 +29,7 @@ mod slurm;
 mod speech;
 
 fn main() -> ExitCode {
+    biodist_process::signals::survive_limit_on_files();
     // Where it was started several times, which is refused, one answer is enough.
     let speaks = ranks::told_rank() == 0;
     let cli = match cli::Cli::try_parse() {

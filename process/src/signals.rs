@@ -1,9 +1,15 @@
 //! The signals that ask a program for its end, and which of them it was told to ignore.
 
-use libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, c_int};
+use libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ, c_int};
 
-/// Requests to stop: of batch systems and people, of the terminal, and of a terminal that is closed.
-const REQUESTS: [c_int; 4] = [SIGUSR1, SIGTERM, SIGINT, SIGHUP];
+/// Requests to stop: of batch systems and people, of a limit on time, of the terminal, and of a terminal that is closed.
+const REQUESTS: [c_int; 6] = [SIGUSR1, SIGUSR2, SIGXCPU, SIGTERM, SIGINT, SIGHUP];
+
+/// Has a file that grows beyond the limit on sizes (`ulimit -f`) be an error of its writing, which says so, and not the process's death.
+pub fn survive_limit_on_files() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(SIGXFSZ, libc::SIG_IGN) };
+}
 
 /// The requests to listen to: those that this process's parent did not have it ignore, as `nohup` does of SIGHUP and a shell of a
 /// background job's SIGINT. To SIGUSR1 always: it is nobody's but ours, and a script that ignores it to outlive it itself does not mean

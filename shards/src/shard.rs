@@ -183,7 +183,8 @@ impl Shard {
         let stored = u32::from_le_bytes(self.map[at..at + 4].try_into().expect("four bytes"));
         ensure!(
             computed == stored,
-            "shard {} is altered in bytes {} to {}: checksum {computed:08x}, where {stored:08x} is stored; prepare the data set again",
+            "shard {} is altered in bytes {} to {}: checksum {computed:08x}, where {stored:08x} is stored; restore it, or delete the data \
+             set's folder and prepare it again",
             self.path.display(),
             HEADER_LENGTH + start,
             HEADER_LENGTH + end

@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use crate::job::say;
 use crate::learner::Engine;
 use crate::plan::{self, DataFacts};
+use crate::text::print;
 use crate::training::{self, Best, Checkpoints, Evaluation, State, Sums, evaluate};
 use crate::watch;
 
@@ -102,8 +103,7 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
             }
         }
         line["seconds"] = json!(seconds);
-        say(line);
-        return Ok(());
+        return print(&format!("{line}\n"));
     }
     say(format_args!("{}, checkpoint {}, on {} test samples:", args.run.display(), step, sums.samples));
     say(format_args!("loss         {:.6}", sums.mean(Measure::Loss)));
@@ -154,15 +154,9 @@ pub fn on_test(mut config: Config, run: &Path, state: &State, own: bool, transpo
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &network, transport.clone(), share.threads)?;
     Checkpoints::of(run).load_model(state.step, &mut engine, &*transport)?;
-    let Evaluation { sums, seconds } = evaluate(&mut engine, &test, &*transport, || false)?.expect("nothing stops it");
-    let loss = sums.mean(Measure::Loss);
-    if !loss.is_finite() {
-        return Err(Exit::NotFinite.error(format!(
-            "the loss of checkpoint {} in {} on the test set is {loss}, so its errors mean nothing; an earlier checkpoint may do              (eval --checkpoint STEP)",
-            state.step,
-            run.display()
-        )));
-    }
+    let evaluation = evaluate(&mut engine, &test, &*transport, || false)?.expect("nothing stops it");
+    let data = format_args!("the test set, of checkpoint {} in {},", state.step, run.display());
+    let Evaluation { sums, seconds } = evaluation.of_finite_loss(data, "an earlier checkpoint may do (eval --checkpoint STEP)")?;
     Ok(Tested { sums, seconds, classifies: config.network.output == Output::Softmax, data: test.fingerprint() })
 }
 

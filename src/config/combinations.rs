@@ -44,8 +44,8 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             return Err((key, format!("{}, of which there are {count}; found {} numbers", learns(what), values.len())));
         }
     }
-    // What learns under noise leads down from a layer.
-    let noisy = if rule.has_inverses() { config.inverses() } else { config.network.layers.len() };
+    // What learns under noise leads down from a layer: an inverse, or wm's feedback.
+    let noisy = if rule.has_inverses() { config.inverses() } else { with_feedback };
     if let Some(ByLayer::Each(values)) = &config.learning.sigma
         && rule.uses(Setting::Sigma)
         && noisy > 0

@@ -16,8 +16,17 @@ pub struct Bound {
 
 impl Bound {
     fn takes(&self, value: &Value) -> bool {
-        value.as_float().or(value.as_integer().map(|number| number as f64)).is_some_and(self.holds)
+        number(value).is_some_and(|number| (self.holds)(number) && (self.holds)(f64::from(number as f32)))
     }
+
+    /// Whether `value` holds, and what float32 makes of it does not.
+    fn is_lost(&self, value: &Value) -> bool {
+        number(value).is_some_and(self.holds) && !self.takes(value)
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_float().or(value.as_integer().map(|number| number as f64))
 }
 
 pub const FINITE: Bound = Bound { words: "a finite number", holds: f64::is_finite };
@@ -106,7 +115,14 @@ impl Kind {
             },
             Kind::Layers => value.is_array(),
         };
-        if holds { Ok(()) } else { Err(format!("expected {}, found {}", self.words(), describe(value))) }
+        let rounded = match self {
+            Kind::Number(bound) | Kind::Numbers(bound) => {
+                value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter().any(|value| bound.is_lost(value))
+            }
+            _ => false,
+        };
+        let as_float32 = if rounded { " as float32" } else { "" };
+        if holds { Ok(()) } else { Err(format!("expected {}{as_float32}, found {}", self.words(), describe(value))) }
     }
 }
 

@@ -232,7 +232,8 @@ impl Engine {
             // Which has the weights' own order.
             let layered = |feedback: &MapId| maps.get(*feedback).role == Role::Feedback && maps.get(*feedback).parameters() > 0;
             let Some(feedback) = feedback.filter(layered) else { continue };
-            let [ours, theirs] = [*forward, feedback].map(|map| self.read(map, Part::Weight, Buffer::Weights));
+            let linked = |map| maps.get(*forward).linked(&self.read(map, Part::Weight, Buffer::Weights));
+            let [ours, theirs] = [*forward, feedback].map(linked);
             layer.feedback_angle_degrees = diagnostics::angle(diagnostics::products(&ours, &theirs));
         }
         Ok(layers)

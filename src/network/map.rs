@@ -134,6 +134,15 @@ impl Map {
         Ok(())
     }
 
+    /// Of the weights in `tensor`, laid out as this map's, those that read or write something: a window that reaches out of the image has
+    /// others, which stay as they were drawn.
+    pub fn linked(&self, tensor: &[f32]) -> Vec<f32> {
+        let Connectivity { blocks, rows, columns, ref by_block, .. } = self.connectivity;
+        let linked = (0..blocks).filter(|block| !by_block.of(*block).is_empty());
+        let within = |block| (0..rows).flat_map(move |row| (0..columns).map(move |column| (block, row, column)));
+        linked.flat_map(within).map(|(block, row, column)| tensor[self.weight.index(block, row, column)]).collect()
+    }
+
     /// Bound of the uniform initialisation (Glorot & Bengio): gain * sqrt(6 / (fan_in + fan_out)).
     pub fn bound(&self) -> f64 {
         self.gain * (6.0 / (self.fans.0 + self.fans.1) as f64).sqrt()

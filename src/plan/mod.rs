@@ -207,6 +207,12 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
     let top = network.layers.len() - 1;
     let classes = network.layers[top].output.units() as f64;
     for (index, layer) in network.layers.iter().enumerate() {
+        if layer.normalization().is_some() && layer.output.positions() * config.data.batch_size == 1 {
+            return Err(Exit::Usage.error(format!(
+                "network.layers[{index}] is normalised over batches of one value a channel, which is 0 whatever the value; raise \
+                 data.batch_size, or leave out this layer's normalization"
+            )));
+        }
         let (inputs, outputs) = (layer.input.units() as f64, layer.output.units() as f64);
         let (weights, offsets, places) = match layer.kind {
             LayerSpec::Dense { .. } => (inputs * outputs, layer.input.positions() as f64, 0.0),

@@ -191,6 +191,14 @@ fn impossible_plans_are_refused() {
         (vec!["network.layers=[{kind = \"dense\", units = 1000000000}]".into()], image(32), 1, "weights; make it smaller"),
         (vec!["data.batch_size=1000000000".into()], image(32), 1, "activities in a batch"),
         (
+            ["network.layers=[{kind = \"dense\", units = 3, normalization = \"batch\"}]", "learning.rule=bp", "data.batch_size=1"]
+                .map(String::from)
+                .to_vec(),
+            SMALL,
+            1,
+            "network.layers[0] is normalised over batches of one value a channel",
+        ),
+        (
             vec!["learning.rule=ao_sdtp".into(), "learning.auxiliary_units=1000000000".into(), "network.layers=[]".into()],
             image(2000),
             1,

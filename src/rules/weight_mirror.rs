@@ -55,17 +55,19 @@ struct Lesson {
 
 impl WeightMirror {
     fn new(sigma: &ByLayer, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<WeightMirror> {
-        let mirror = |index: usize| {
+        let mut lessons = 0;
+        let mut mirror = |index: usize| {
             let Layer { input, output, .. } = network.layers[index];
             let feedback = maps.feedback[index].context("every layer but the first has feedback")?;
             let lesson = maps.get(forward.maps[index]).pool.is_none().then(|| {
+                lessons += 1;
                 let [silence, noise, opposite] = [(); 3].map(|()| backend.activity(input));
                 let response = backend.activity_of(output, network.nonlinearity(index + 1));
-                Lesson { sigma: sigma.at(index - 1) as f32, silence, noise, opposite, response }
+                Lesson { sigma: sigma.at(lessons - 1) as f32, silence, noise, opposite, response }
             });
             Ok(Mirror { feedback, lesson })
         };
-        let mirrors = (1..network.depth()).map(mirror).collect::<Result<_>>()?;
+        let mirrors = (1..network.depth()).map(&mut mirror).collect::<Result<_>>()?;
         let errors = Errors::new(&forward, network, backend);
         Ok(WeightMirror { forward, errors, mirrors })
     }

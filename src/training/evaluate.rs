@@ -1,5 +1,6 @@
 //! Evaluation: every sample once, each rank its part, the same bits on any number of ranks.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use super::metrics::Sums;
 use crate::compute::{Batch, Measure, Of};
 use crate::data::{DataSet, evaluation_batches, evaluation_part};
 use crate::exchange::Transport;
+use crate::exit::Exit;
 use crate::learner::Engine;
 use crate::observe::{Doing, span};
 
@@ -17,6 +19,17 @@ use crate::observe::{Doing, span};
 pub struct Evaluation {
     pub sums: Sums,
     pub seconds: f64,
+}
+
+impl Evaluation {
+    /// Refuses errors that were counted where the loss on `data` is not finite; `advice` ends the message.
+    pub fn of_finite_loss(self, data: impl Display, advice: &str) -> Result<Evaluation> {
+        let loss = self.sums.mean(Measure::Loss);
+        if loss.is_finite() {
+            return Ok(self);
+        }
+        Err(Exit::NotFinite.error(format!("the loss on {data} is {loss}, so its errors mean nothing; {advice}")))
+    }
 }
 
 /// Runs the network on all of `data`. Collective.

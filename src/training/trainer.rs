@@ -328,6 +328,10 @@ impl<'a> Trainer<'a> {
                 self.save()?;
                 return Err(self.stopped());
             };
+            let evaluation = evaluation.of_finite_loss(
+                format_args!("the {split} set after step {}", self.step),
+                "a checkpoint from before may do. A smaller learning rate usually helps",
+            )?;
             // With the first of the splits.
             let diagnostics = if split == "validation" || self.splits.validation.is_none() { self.diagnose()? } else { None };
             self.engine.reset_profile();

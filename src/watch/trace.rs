@@ -4,7 +4,7 @@
 //! hosts' clocks, which NTP keeps within a millisecond or so of each other.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ use crate::exit::Exit;
 use crate::observe::Row;
 use crate::observe::trace::{self, Event};
 
+const BEGINNING: &str = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
+
 /// A trace that is being recorded.
 pub struct Trace {
     path: PathBuf,
@@ -25,12 +27,21 @@ pub struct Trace {
     pipe: Option<File>,
 }
 
+/// Whether the file may be a trace of before, which a new one replaces.
+fn begins_as_a_trace(path: &Path) -> bool {
+    let mut beginning = vec![0; BEGINNING.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok() && beginning == BEGINNING.as_bytes()
+}
+
 impl Trace {
     /// Records from now on, for a file at `path`; fails at once on rank 0 where there can be none.
     pub fn begin(path: &Path, rank: usize) -> Result<Trace> {
         let there = std::fs::metadata(path).ok();
         if there.as_ref().is_some_and(std::fs::Metadata::is_dir) {
             return Err(Exit::Usage.error(format!("--trace {} is a folder; name a file in it", path.display())));
+        }
+        if there.as_ref().is_some_and(|there| there.is_file() && there.len() > 0) && !begins_as_a_trace(path) {
+            return Err(Exit::Usage.error(format!("--trace {} is a file that holds no trace; name another", path.display())));
         }
         let is_pipe = there.as_ref().is_some_and(|there| there.file_type().is_fifo());
         let in_place = there.is_some_and(|there| !there.is_file()) || path.is_symlink();
@@ -128,7 +139,7 @@ struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     fn begin(out: W) -> Writer<W> {
-        Writer { out, separator: "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n" }
+        Writer { out, separator: BEGINNING }
     }
 
     fn put(&mut self, event: &serde_json::Value) -> std::io::Result<()> {

@@ -79,6 +79,22 @@ fn arrays_are_values_and_seeds_have_ranges() {
     }
 }
 
+/// A loss that only an evaluation finds to be infinite leaves no errors behind that a mean could take.
+#[test]
+fn a_run_that_its_last_step_ruins_is_no_result() {
+    let site = Site::new();
+    let config = site.configure("ruined", "rule = \"bp\"", "method = \"sgd\"\n[training]\nmax_steps = 1");
+    for (run, ranks) in [("alone", 1), ("two", 2)] {
+        let train = ["train", &config, "--out", run, "optimizer.forward.learning_rate=1e25", "network.nonlinearity=relu"];
+        let outcome = site.run(ranks, &train);
+        assert!(outcome.code == Some(77) && outcome.stderr.contains("the loss on the validation set after step 1 is"), "{outcome:?}");
+        assert!(site.metrics(run).iter().all(|line| line["split"] == "train"), "{outcome:?}");
+        let about = std::fs::read_to_string(site.path(run).join("run.json")).unwrap();
+        assert!(about.contains("\"diverged_at_step\": 1"), "{about}");
+        assert_eq!(site.run(ranks, &[&train[..], &["--resume"]].concat()).code, Some(77));
+    }
+}
+
 /// What one value does to its run is a result of the study, and no reason to train the others no more.
 #[test]
 fn runs_that_diverge_leave_the_others_and_the_table() {

@@ -82,6 +82,8 @@ fn read_files(file: File) -> Result<(Vec<u8>, Vec<u8>)> {
         entry.take(MAX_FILE).read_to_end(&mut bytes)?;
         *wanted = Some(bytes);
     }
+    // gzip's checksum lies behind tar's end.
+    std::io::copy(&mut archive.into_inner(), &mut std::io::sink())?;
     Ok((meta.with_context(|| format!("it has no {META}"))?, truth.with_context(|| format!("it has no {TRUTH}"))?))
 }
 

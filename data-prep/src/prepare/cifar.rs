@@ -314,7 +314,8 @@ fn unpacked(path: &Path, names: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
     let unpacking = MultiGzDecoder::new(BufReader::with_capacity(1 << 20, file)).take(MAX_ARCHIVE);
     let mut found = HashMap::new();
     let read = || -> std::io::Result<()> {
-        for member in tar::Archive::new(unpacking).entries()? {
+        let mut archive = tar::Archive::new(unpacking);
+        for member in archive.entries()? {
             let member = member?;
             let name = member.path()?.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if member.header().entry_type().is_file() && names.contains(&name.as_str()) && member.size() <= MAX_FILE {
@@ -326,7 +327,8 @@ fn unpacked(path: &Path, names: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
                 found.insert(name, bytes);
             }
         }
-        Ok(())
+        // gzip's checksum lies behind tar's end.
+        std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).map(drop)
     };
     read().with_context(|| format!("{} is no whole .tar.gz; get it again", path.display()))?;
     Ok(found)

@@ -22,7 +22,7 @@ use crate::exchange::{self, NCCL_WITHOUT_GPU, Transport, equal_ranges};
 use crate::exit::Exit;
 use crate::job::say;
 use crate::learner::choose_device;
-use crate::text::{scaled, table};
+use crate::text::{print, scaled, table};
 use crate::watch;
 
 /// Measure the collective operations that ranks exchange by
@@ -193,7 +193,7 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
         hosts.dedup();
         say(to_text(&results, size, place.by(), &hosts));
         if args.json {
-            say(to_json(&results, size, place.by(), &hosts));
+            print(&format!("{}\n", to_json(&results, size, place.by(), &hosts)))?;
         }
     }
     Ok(())

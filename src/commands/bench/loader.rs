@@ -17,8 +17,7 @@ use crate::config::{Augment, Data, Scaling};
 use crate::data::{BatchPlan, DataSet, Form, Loader, Position};
 use crate::exchange::Transport;
 use crate::exit::Exit;
-use crate::job::say;
-use crate::text::{scaled, table};
+use crate::text::{print, scaled, table};
 use crate::training::StopRequest;
 
 /// Crops of a batch.
@@ -98,7 +97,8 @@ pub fn run(args: LoaderArgs, transport: &dyn Transport) -> Result<()> {
             }
         }
     }
-    say(if args.json { json!({ "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>() }).to_string() } else { to_text(&rows) });
+    let text = if args.json { json!({ "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>() }).to_string() } else { to_text(&rows) };
+    print(&(text + "\n"))?;
     Ok(())
 }
 

@@ -144,6 +144,8 @@ fn required_keys_are_asked_for_by_name() {
 fn combinations_without_meaning_are_refused() {
     const DENSE: &str = "network.layers=[{kind = \"dense\", units = 8}]";
     const POOL: &str = "network.layers=[{kind = \"max_pool\", kernel = 2, stride = 2}]";
+    const MIRRORED: &str = "network.layers=[{kind = \"conv\", kernel = 3, channels = 8}, \
+                            {kind = \"max_pool\", kernel = 2, stride = 2}, {kind = \"dense\", units = 8}]";
     const SHORTCUT: &str =
         "network.layers=[{kind = \"dense\", units = 8}, {kind = \"dense\", units = 8}, {kind = \"dense\", units = 8, shortcut = 0}]";
     const CONV: &str = "network.layers=[{kind = \"conv\", kernel = 3, channels = 8}]";
@@ -171,6 +173,9 @@ fn combinations_without_meaning_are_refused() {
         ),
         (&["learning.rule=sdtp", "learning.sigma=[0.1, 0.2]"], None),
         (&["learning.rule=bp", "learning.sigma=[0.1, 0.2, 0.3]"], None),
+        // A pool has no mirror, and the output layer has one.
+        (&["learning.rule=wm", MIRRORED, "learning.sigma=[0.1, 0.2]"], None),
+        (&["learning.rule=wm", MIRRORED, "learning.sigma=[0.1, 0.2, 0.3]"], Some("of which wm has 2 here; found 3 numbers")),
         (&[LOCAL, TRANSPOSED, "learning.inverse_fields=dense"], Some(FIELDS)),
         (&[LOCAL, TRANSPOSED, "learning.inverse_growth=2"], Some(FIELDS)),
         (&[LOCAL, TRANSPOSED], None),

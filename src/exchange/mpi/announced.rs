@@ -3,6 +3,7 @@
 //! Launchers tell a process by variables that it is a rank. These outlive the job: where it has ended, MPI would end this process with words
 //! of its own, or find it alone.
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -97,7 +98,8 @@ fn tasks_of_slurm() -> Option<usize> {
 
 /// The server of a job that has ended: a variable and the address in it, where none of those that are named listens any more.
 fn server_that_is_gone() -> Option<(String, SocketAddr)> {
-    let named = std::env::vars().filter(|(name, _)| name.starts_with(SERVER));
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let named = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with(SERVER));
     let mut servers: Vec<(String, SocketAddr)> = named.map(|(name, uri)| Some((name, address(&uri)?))).collect::<Option<_>>()?;
     servers.sort();
     servers.dedup_by_key(|(_, address)| *address);
