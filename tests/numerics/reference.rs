@@ -99,6 +99,13 @@ const OPTIMIZERS: [Case; 4] = [
     ("bp_smooth", &["learning.label_smoothing=0.1"]),
 ];
 
+/// Of dense networks, whose wanted output is a target, or goes down itself.
+const SMOOTH: [Case; 3] = [
+    ("sdtp_smooth", &["learning.rule=sdtp", "learning.label_smoothing=0.1"]),
+    ("l_drl_smooth", &["learning.rule=l_drl", "learning.target_step=0.7", "learning.label_smoothing=0.1"]),
+    ("drtp_smooth", &["learning.rule=drtp", "learning.label_smoothing=0.1"]),
+];
+
 const BP_HAT: Case = ("bp_hat", &["optimizer.epsilon_form=hat"]);
 
 /// Of the distance that a tensor travels. Float32 itself leaves about 1e-5.
@@ -245,6 +252,7 @@ fn dense_networks_agree_with_the_reference() {
             .chain(&LOCAL_DIFFERENCES)
             .chain(&LATER)
             .chain(&OPTIMIZERS)
+            .chain(&SMOOTH)
             .chain([&BP_HAT]),
     );
     stored.check("dtp_small_epsilon", &["learning.rule=dtp", "optimizer.forward.epsilon=1e-8", "optimizer.inverse.epsilon=1e-8"]);
@@ -312,22 +320,23 @@ fn convolutions_agree_with_the_reference() {
     stored.check_all(RULES[..3].iter().chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]));
 }
 
-#[test]
-fn pools_agree_with_the_reference() {
-    Stored::open("pools").check_all(&RULES[..3]);
+/// Of rules without inverses.
+fn named(names: &[&str]) -> impl Iterator<Item = &'static Case> {
+    RULES.iter().chain(&LATER).filter(|case| names.contains(&case.0))
 }
 
-/// Of rules without inverses.
-fn residual_cases() -> impl Iterator<Item = &'static Case> {
-    RULES[..3].iter().chain(LATER.iter().filter(|(name, _)| ["kp", "usf", "wm"].contains(name)))
+#[test]
+fn pools_agree_with_the_reference() {
+    Stored::open("pools").check_all(named(&["bp", "fa", "dfa", "kp", "brsf", "wm", "dkp", "drtp", "pepita"]));
 }
 
 #[test]
 fn shortcuts_agree_with_the_reference() {
-    Stored::open("residual").check_all(residual_cases());
+    Stored::open("residual").check_all(named(&["bp", "dfa", "usf"]));
 }
 
+/// With the shortcuts of `residual`.
 #[test]
 fn normalized_layers_agree_with_the_reference() {
-    Stored::open("normalized").check_all(residual_cases());
+    Stored::open("normalized").check_all(named(&["bp", "fa", "dfa", "kp", "frsf", "brsf", "wm", "dkp", "drtp"]));
 }
