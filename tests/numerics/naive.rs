@@ -33,6 +33,8 @@ type Through = fn(f64) -> f64;
 pub struct Naive {
     layers: Vec<Layer>,
     linear: bool,
+    /// What the output layer's inverse is given: softmax of the pre-activation, or that itself; with random features of what is below.
+    pub inverts_softmax: bool,
     pub auxiliary: bool,
 }
 
@@ -179,7 +181,7 @@ impl Naive {
                 shortcut,
             });
         }
-        Naive { layers, linear, auxiliary: false }
+        Naive { layers, linear, inverts_softmax: !linear, auxiliary: false }
     }
 
     pub fn depth(&self) -> usize {
@@ -212,7 +214,7 @@ impl Naive {
     pub fn inverse_loss(&self, parameters: &Parameters, h: &[Vec<f64>], layer: usize) -> f64 {
         let mut up = h[layer + 1].clone();
         if layer + 1 == self.depth() {
-            if !self.linear {
+            if self.inverts_softmax {
                 let sum: f64 = up.iter().map(|a| a.exp()).sum();
                 up.iter_mut().for_each(|a| *a = a.exp() / sum);
             }

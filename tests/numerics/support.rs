@@ -11,7 +11,7 @@ use biodist::compute::{Batch, Buffer, Measure, Part};
 #[cfg(feature = "torch")]
 use biodist::compute::{device, settings::KernelChoice};
 use biodist::config::{self, Config, Rule, Schedule};
-use biodist::exchange::Single;
+use biodist::exchange::{Single, Transport};
 use biodist::learner::Engine;
 use biodist::network::{MapId, Network};
 use biodist::rules::Phase;
@@ -89,10 +89,11 @@ impl Samples {
     }
 }
 
-/// An engine alone, with the samples that it learns.
+/// An engine alone, or one of several, with the samples that it learns.
 pub struct Learner {
     pub engine: Engine,
     pub samples: Samples,
+    transport: Arc<dyn Transport>,
     batch: usize,
     schedule: Schedule,
     /// Steps taken: the next one's number.
@@ -102,10 +103,16 @@ pub struct Learner {
 impl Learner {
     /// On the CPU's kernels, also where there is a GPU; with the initial parameters that the seed gives.
     pub fn new(config: &Config, samples: &Samples, threads: usize) -> Learner {
+        Learner::of_rank(config, samples, threads, Arc::new(Single))
+    }
+
+    /// [`Learner::new`] of one of several ranks, which each take a part of every batch.
+    pub fn of_rank(config: &Config, samples: &Samples, threads: usize, transport: Arc<dyn Transport>) -> Learner {
         let network = Network::new(samples.shape, samples.classes, &config.network).expect("the network can be made");
         let mut config = config.clone();
         config.parallel.device = config::Device::Cpu;
-        Learner::with(Engine::new(&config, &network, Arc::new(Single), threads).expect("the engine can be made"), &config, samples)
+        let engine = Engine::new(&config, &network, transport.clone(), threads).expect("the engine can be made");
+        Learner { transport, ..Learner::with(engine, &config, samples) }
     }
 
     /// [`Learner::new`] on tensors of every device that libtorch has here; on none where the program is built without it.
@@ -144,7 +151,8 @@ impl Learner {
 
     fn with(mut engine: Engine, config: &Config, samples: &Samples) -> Learner {
         engine.initialize().expect("parameters can be set");
-        Learner { engine, samples: samples.clone(), batch: config.data.batch_size, schedule: config.learning.schedule, step: 0 }
+        let (samples, transport, schedule) = (samples.clone(), Arc::new(Single), config.learning.schedule);
+        Learner { engine, samples, transport, batch: config.data.batch_size, schedule, step: 0 }
     }
 
     /// One step on the next batch of the samples, in order and round again. Alternating phases last two steps, inverse first.
@@ -156,18 +164,15 @@ impl Learner {
             (Schedule::Alternating, _) => Phase::Forward,
         };
         let batches = self.samples.labels.len() / self.batch;
-        let from = self.step as usize % batches * self.batch;
+        let samples = self.batch / self.transport.size();
+        let first = self.transport.rank() * samples;
+        let from = self.step as usize % batches * self.batch + first;
         let units = self.samples.units();
-        let batch = Batch {
-            pixels: (&self.samples.pixels[from * units..(from + self.batch) * units]).into(),
-            labels: &self.samples.labels[from..from + self.batch],
-            samples: self.batch,
-            first: 0,
-            step: self.step,
-        };
+        let pixels = (&self.samples.pixels[from * units..(from + samples) * units]).into();
+        let batch = Batch { pixels, labels: &self.samples.labels[from..from + samples], samples, first, step: self.step };
         self.engine.learn(&batch, phase, 1.0).expect("the step succeeds");
         self.step += 1;
-        [Measure::Loss, Measure::InverseLoss].map(|measure| mean(self.engine.measure(measure)))
+        [Measure::Loss, Measure::InverseLoss].map(|measure| mean(&self.transport.all_of(self.engine.measure(measure))))
     }
 
     pub fn steps(&mut self, count: usize) -> Vec<[f64; 2]> {
