@@ -58,6 +58,9 @@ fn feedback_makes_the_angle_that_its_weights_make() {
             for (device, mut learner) in
                 on_both(&config(network, &[&format!("learning.rule={rule}"), "training.diagnostics=true"]), &samples)
             {
+                let of_layer = |layer: usize| format!("layers.{layer}.weight");
+                let depth = learner.engine.maps().forward.len();
+                let begun: Vec<Vec<f32>> = (0..depth).map(|layer| learner.read(&of_layer(layer))).collect();
                 learner.steps(2);
                 let layers = diagnose(&mut learner);
                 for (layer, found) in layers.iter().enumerate() {
@@ -65,8 +68,14 @@ fn feedback_makes_the_angle_that_its_weights_make() {
                     let has = learner.tensors().iter().any(|(name, ..)| *name == feedback);
                     assert_eq!(found.feedback_angle_degrees.is_some(), has, "{device}, {network}, {rule}, layer {layer}");
                     let Some(angle) = found.feedback_angle_degrees else { continue };
-                    let [weights, feedback] = [format!("layers.{layer}.weight"), feedback].map(|name| {
-                        let values: Vec<f64> = learner.read(&name).into_iter().map(f64::from).collect();
+                    // What reads padding alone stays as it was drawn: all weights of a place in a window of the local layers.
+                    let now = learner.read(&of_layer(layer));
+                    let of_place = if network == "local" { [0, 5 * 6, 6 * 3, now.len(), now.len()][layer] } else { now.len() };
+                    let places = now.chunks(of_place).zip(begun[layer].chunks(of_place));
+                    let linked: Vec<bool> = places.flat_map(|(now, then)| vec![now != then; now.len()]).collect();
+                    let [weights, feedback] = [of_layer(layer), feedback].map(|name| {
+                        let values = learner.read(&name).into_iter().zip(&linked).filter(|(_, linked)| **linked);
+                        let values: Vec<f64> = values.map(|(value, _)| f64::from(value)).collect();
                         let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
                         values.into_iter().map(move |value| value / norm).collect::<Vec<f64>>()
                     });
