@@ -34,6 +34,18 @@ impl Drop for Mount {
     }
 }
 
+/// A limit on the sizes of files is as a full disk, and no signal that ends everything without a word.
+#[test]
+fn a_limit_on_the_size_of_files_is_told() {
+    let site = Site::new();
+    let config = site.configure("limited", "rule = \"bp\"", "[training]\nmax_steps = 4");
+    let mut train = std::process::Command::new("bash");
+    train.args(["-c", "ulimit -f 4; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_biodist"), "train", &config, "--out", "run"]);
+    let outcome = train.current_dir(site.path("")).output().unwrap();
+    let said = String::from_utf8_lossy(&outcome.stderr);
+    assert!(outcome.status.code() == Some(1) && said.contains("File too large"), "{outcome:?}");
+}
+
 #[test]
 fn a_full_disk_leaves_the_last_checkpoint_whole() {
     let site = Site::new();

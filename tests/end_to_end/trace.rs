@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::site::Site;
+use crate::site::{Site, refused};
 use crate::spans::{Event, events};
 
 /// Steps of a traced run.
@@ -132,6 +132,8 @@ fn a_stopped_run_is_traced_and_a_place_that_cannot_be_written_is_refused_at_once
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains("--trace nowhere/trace.json cannot be written"), "{outcome:?}");
     assert!(!site.path("run").exists());
+    refused(&site.run(1, &["train", &config, "--out", "run", "--trace", &config]), 2, &["is a file that holds no trace; name another"]);
+    assert!(!site.path("run").exists() && std::fs::read_to_string(site.path(&config)).unwrap().contains("max_steps"));
 
     let job = site.start(2, &["train", &config, "--out", "other", "--trace", "trace.json"]);
     crate::site::wait_for("a line of metrics", || crate::site::lines(&site.path("other/metrics.jsonl")) > 2);

@@ -164,6 +164,12 @@ fn bad_batches_are_named() {
     }
     put(path, "half.tar.gz", &gzip(&tar(&[("x/data_batch_1".to_owned(), vec![7; 5000])]))[..60]);
     refused("half.tar.gz", 1, &["half.tar.gz is no whole .tar.gz"]);
+    // Whole, but for the checksum that gzip has behind it.
+    let mut altered = gzip(&tar(&[("x/data_batch_1.bin".to_owned(), vec![7; 3073])]));
+    let checksum = altered.len() - 8;
+    altered[checksum] ^= 1;
+    put(path, "altered.tar.gz", &altered);
+    refused("altered.tar.gz", 1, &["altered.tar.gz is no whole .tar.gz; get it again"]);
     put(path, "lacks.tar.gz", &gzip(&tar(&[("x/data_batch_1.bin".to_owned(), vec![7; 3073])])));
     refused("lacks.tar.gz", 1, &["batches.meta.txt in lacks.tar.gz is missing"]);
 
