@@ -197,6 +197,31 @@ fn trials_that_diverge_end_nothing_else() {
     assert!(!site.path("wild/best.toml").exists());
 }
 
+/// Each draw trains by its own method, whichever the configuration has.
+#[test]
+fn methods_and_what_only_one_of_them_uses_are_searched_together() {
+    let site = Site::new();
+    let config = configure(&site);
+    std::fs::write(
+        site.path("space.toml"),
+        "[optimizer.forward]\nmethod = { choice = [\"adam\", \"sgd\"] }\nmomentum = { choice = [0.0, 0.9] }\n",
+    )
+    .unwrap();
+    let outcome = site.succeed(1, &["sweep", &config, "--out", "sweep", "--trials", "16", "--space", "space.toml"]);
+    assert!(!outcome.stdout.contains("is not searched") && !outcome.stderr.contains("changes nothing"), "{outcome:?}");
+    let mut reached = BTreeMap::new();
+    for (trial, line) in results(&site, "sweep") {
+        assert_eq!(line["status"], "done", "{line}");
+        let text = |key: &str| line["values"][key].to_string();
+        let [method, momentum] = ["method", "momentum"].map(|key| text(&format!("optimizer.forward.{key}")));
+        let used = if method.contains("adam") { "none".to_owned() } else { momentum };
+        let loss = site.metrics(&format!("sweep/trials/{trial:03}")).last().unwrap()["loss"].to_string();
+        assert_eq!(*reached.entry((method, used)).or_insert_with(|| loss.clone()), loss, "alike where what is used is");
+    }
+    let losses: std::collections::BTreeSet<&String> = reached.values().collect();
+    assert_eq!((reached.len(), losses.len()), (3, 3), "{reached:?}");
+}
+
 #[test]
 fn a_trial_whose_process_is_killed_fails_and_is_tried_again() {
     let site = Site::new();
