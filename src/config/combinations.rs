@@ -10,10 +10,8 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let rule = config.learning.rule;
     let name = rule.name();
     layers(&config.network, rule)?;
-    if config.learning.schedule == Schedule::Alternating && !config.trains_inverses() {
-        let why = if config.has_inverses() {
-            "learning.inverses is \"fixed\"".to_owned()
-        } else if rule.has_inverses() {
+    if config.learning.schedule == Schedule::Alternating && !config.has_inverses() {
+        let why = if rule.has_inverses() {
             format!("{name} has no inverse in a network of {} hidden layers", config.network.layers.len())
         } else {
             format!("{name} trains no inverses")

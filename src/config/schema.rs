@@ -49,6 +49,11 @@ impl Config {
         self.has_inverses() && self.learning.inverses == InverseChoice::Trained
     }
 
+    /// The schedule in force: where nothing is trained in the inverses' epochs, every epoch trains the forward model.
+    pub fn schedule(&self) -> Schedule {
+        if self.trains_inverses() { self.learning.schedule } else { Schedule::Parallel }
+    }
+
     /// Times that inverses learn from a batch.
     pub fn inverse_iterations(&self) -> usize {
         if self.trains_inverses() { self.learning.inverse_iterations } else { 1 }

@@ -17,7 +17,7 @@ settings! {
         rule: RuleChoice, Kind::Choice(names_of::<RuleChoice>), Required, Result,
             "one of these, or one of [your own](own_rules.md)";
         schedule: Schedule, Kind::Choice(names_of::<Schedule>), Is("\"parallel\""), Result,
-            "\"parallel\": forward model and inverses learn in every step; \"alternating\": in turns of an epoch, inverses first";
+            "\"parallel\": forward model and inverses learn in every step; \"alternating\": in turns of an epoch, inverses first, and as \"parallel\" where these are fixed";
         alpha: Option<f64>, Kind::Number(NOT_NEGATIVE), Absent, Result,
             "step from the penultimate activity towards a lower loss, which is its target";
         sigma: Option<ByLayer>, Kind::Numbers(NOT_NEGATIVE), Absent, Result,

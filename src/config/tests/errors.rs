@@ -207,7 +207,8 @@ fn combinations_without_meaning_are_refused() {
             &["optimizer.learning_rate_schedule=cosine", "optimizer.cosine_epochs=2", "optimizer.warmup_epochs=2"],
             Some("optimizer.cosine_epochs"),
         ),
-        (&["learning.inverses=fixed", "learning.schedule=alternating"], Some("learning.inverses is \"fixed\"")),
+        (&["learning.inverses=fixed", "learning.schedule=alternating"], None),
+        (&["learning.inverses=fixed", "learning.schedule=alternating", DENSE], Some("dtp has no inverse in a network of 1 ")),
         (&[CONV], Some("network.layers: layer 0 is conv, which rule \"dtp\" cannot train")),
         (
             &[CONV, "learning.rule=sdtp"],
