@@ -101,7 +101,8 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     let odd = drawn.iter().map(|trial| turns(&trial.config, &rungs, samples)).collect::<Result<Vec<_>>>()?.into_iter().flatten().next();
     let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs, &data)?;
     tell_unused(&drawn, &*transport);
-    if args.rungs.is_some() && typed.remove("training.epochs") {
+    let fall = |trial: &Loaded| trial.config.optimizer.cosine_epochs == base.training.epochs.map(|epochs| epochs as f64);
+    if args.rungs.is_some() && typed.remove("training.epochs") && !drawn.iter().any(fall) {
         log::warn!("training.epochs was given and changes nothing: --rungs says how long trials are trained");
     }
     let (last, steps) = planned(&drawn[0].config, rungs.0.last().and_then(|rung| rung.epochs), samples);

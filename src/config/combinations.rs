@@ -60,11 +60,9 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     crops(&config.data)?;
     let Optimizer { learning_rate_schedule, cosine_epochs, warmup_epochs, .. } = &config.optimizer;
     if *learning_rate_schedule == LearningRateSchedule::Cosine && !cosine_epochs.is_some_and(|end| end > *warmup_epochs) {
-        return Err((
-            "optimizer.cosine_epochs",
-            "a \"cosine\" schedule needs the epochs to its end, more than optimizer.warmup_epochs; the length of the run is usual"
-                .to_owned(),
-        ));
+        let why = "a \"cosine\" schedule needs the epochs to its end, more than optimizer.warmup_epochs; they are training.epochs where that is \
+                   given and this is not";
+        return Err(("optimizer.cosine_epochs", why.to_owned()));
     }
     for (key, group) in config.optimizer.groups() {
         if group.method == OptimizerMethod::Sgd && group.nesterov && group.momentum == 0.0 {

@@ -144,6 +144,14 @@ fn successive_halving_goes_on_with_the_best() {
         let last = site.checkpoint_names(&run).pop();
         assert_eq!(last, (rung == 2).then(|| format!("{steps:08}")));
     }
+    // Every rung's trials follow the curve of the configuration, whose length is typed for it here.
+    let cosine = ["training.epochs=4", "optimizer.learning_rate_schedule=cosine"];
+    let curved = site.succeed(1, &[&["sweep", &config, "--out", "curved", "--rungs", "1:2,2:1"][..], &cosine].concat());
+    assert!(!curved.stderr.contains("changes nothing") && curved.stderr.contains("optimizer.cosine_epochs = 4 is after"), "{curved:?}");
+    for trial in 0..2 {
+        let written = std::fs::read_to_string(site.path(&format!("curved/trials/{trial:03}/config.toml"))).unwrap();
+        assert!(written.contains("\ncosine_epochs = 4.0\n"), "{written}");
+    }
     let loser = format!("sweep/trials/{:03}", second[1]);
     site.succeed(1, &["train", &loser, "--out", "again"]);
     assert_eq!(site.metrics("again").last(), site.metrics(&loser).last());

@@ -202,7 +202,9 @@ fn combinations_without_meaning_are_refused() {
             &["learning.rule=wm", CONV, "optimizer.feedback.nesterov=true", "optimizer.feedback.method=sgd"],
             Some("optimizer.feedback.momentum: "),
         ),
-        (&["optimizer.learning_rate_schedule=cosine"], Some("optimizer.cosine_epochs: a \"cosine\" schedule needs")),
+        (&["optimizer.learning_rate_schedule=cosine"], None),
+        (&["optimizer.learning_rate_schedule=cosine", "training.epochs=0"], Some("optimizer.cosine_epochs: a \"cosine\" schedule needs")),
+        (&["optimizer.learning_rate_schedule=cosine", "optimizer.warmup_epochs=3"], Some("optimizer.cosine_epochs")),
         (
             &["optimizer.learning_rate_schedule=cosine", "optimizer.cosine_epochs=2", "optimizer.warmup_epochs=2"],
             Some("optimizer.cosine_epochs"),
