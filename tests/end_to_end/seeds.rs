@@ -79,6 +79,23 @@ fn arrays_are_values_and_seeds_have_ranges() {
     }
 }
 
+/// A control: of no step nothing is learnt.
+#[test]
+fn targets_may_stay_where_activities_are() {
+    let site = Site::new();
+    let config = site.configure("still", "rule = \"l_drl\"\nsigma = 0.2", "[training]\nepochs = 2\nlog_every_steps = 4");
+    site.succeed(1, &["train", &config, "--out", "run", "--vary", "learning.target_step=0,1"]);
+    for (run, same) in [("run/target_step_0", true), ("run/target_step_1", false)] {
+        let lines = site.metrics(run);
+        let of = |split: &str, measure: &str| -> Vec<f64> {
+            lines.iter().filter(|line| line["split"] == split).map(|line| line[measure].as_f64().unwrap()).collect()
+        };
+        let [tested, inverse] = [of("test", "loss"), of("train", "inverse_loss")];
+        assert!(tested.len() == 2 && (tested[0] == tested[1]) == same, "{run}: {tested:?}");
+        assert!(inverse.first() != inverse.last(), "inverses learn");
+    }
+}
+
 /// Fixed inverses leave nothing to alternate with, and are the control of a study of trained ones.
 #[test]
 fn an_alternating_configuration_is_trained_with_fixed_inverses_too() {

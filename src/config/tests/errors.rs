@@ -41,6 +41,7 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("learning.alpha=nan", &["learning.alpha", "finite", "found nan"]),
         ("learning.hybrid=1.5", &["learning.hybrid", "from 0 to 1", "found 1.5"]),
         ("learning.auxiliary_units=0", &["learning.auxiliary_units", "found 0"]),
+        ("learning.target_step=-0.1", &["learning.target_step", "0 or more"]),
         ("data.batch_size=0", &["data.batch_size", "from 1", "found 0"]),
         ("data.batch_size=12.5", &["data.batch_size", "whole number", "found 12.5"]),
         ("data.batch_size=12a", &["data.batch_size", "found the text \"12a\""]),
@@ -178,6 +179,7 @@ fn combinations_without_meaning_are_refused() {
         (&["learning.rule=tp", "learning.hybrid=0.5"], Some("learning.hybrid: tp has no difference")),
         (&["learning.rule=tp", "learning.hybrid=0"], None),
         (&["learning.hybrid=0.5"], None),
+        (&["learning.rule=sdtp", "learning.target_step=0"], None),
         (&["learning.schedule=alternating"], None),
         (
             &["learning.schedule=alternating", DENSE],
