@@ -118,7 +118,7 @@ fn to_text(loaded: &Loaded, facts: &DataFacts, plan: &Plan) -> String {
         out.push('\n');
     };
     let learning = &config.learning;
-    let schedule = if config.trains_inverses() { format!(", {}", lower(&learning.schedule)) } else { String::new() };
+    let schedule = if config.trains_inverses() { format!(", {}", lower(&config.schedule())) } else { String::new() };
     let [height, width, channels] = facts.input;
     line(format!(
         "{}: {}{schedule}, on images of {height}x{width}x{channels}, {} rank{} of {} samples a step",

@@ -48,7 +48,7 @@ pub struct SweepArgs {
     #[command(flatten)]
     overrides: Overrides,
     /// What is searched: "paper" (Table 4), "wide" (which holds every value of Table 5 too), or a TOML file that gives keys of the
-    /// configuration a domain, such as learning.alpha = { uniform = [0.01, 0.2] }, { log_uniform = [a, b] } or { choice = [...] }. Keys that the rule does not use are left out
+    /// configuration a domain, such as learning.alpha = { uniform = [0.01, 0.2] }, { log_uniform = [a, b] } or { choice = [...] }. Keys that no draw uses are left out
     #[arg(long, default_value = "paper", value_name = "NAME|FILE")]
     space: String,
     /// Number of trials, all trained as long as the configuration says; a search may be gone on with with more of them
@@ -90,16 +90,19 @@ pub fn run(args: SweepArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
     let Loaded { config: base, mut typed, .. } = read(&[])?;
     check(&base, args.rungs.is_some())?;
     let mut space = Space::named(&args.space)?;
-    let left_out = space.restrict(&base, &typed);
+    let left_out = space.restrict(&base, &typed, load);
     space.check(load)?;
     let rungs = args.rungs.clone().unwrap_or_else(|| Rungs::plain(args.trials));
     let drawn = (0..rungs.trials().min(LOOKED_AT)).map(|trial| read(&assignments(&space.draw(args.seed, trial))));
-    let drawn: Vec<Loaded> = drawn.collect::<Result<_>>()?;
+    let mut drawn: Vec<Loaded> = drawn.collect::<Result<_>>()?;
+    // A draw may leave another unused, which nobody typed.
+    drawn.iter_mut().for_each(|trial| trial.unused.retain(|unused| typed.contains(&unused.key)));
     let (data, samples) = data(&drawn[0].config)?;
     let odd = drawn.iter().map(|trial| turns(&trial.config, &rungs, samples)).collect::<Result<Vec<_>>>()?.into_iter().flatten().next();
     let folder = SweepFolder::open(&args.out, &base, &space, args.seed, &rungs, &data)?;
     tell_unused(&drawn, &*transport);
-    if args.rungs.is_some() && typed.remove("training.epochs") {
+    let fall = |trial: &Loaded| trial.config.optimizer.cosine_epochs == base.training.epochs.map(|epochs| epochs as f64);
+    if args.rungs.is_some() && typed.remove("training.epochs") && !drawn.iter().any(fall) {
         log::warn!("training.epochs was given and changes nothing: --rungs says how long trials are trained");
     }
     let (last, steps) = planned(&drawn[0].config, rungs.0.last().and_then(|rung| rung.epochs), samples);

@@ -344,7 +344,7 @@ fn settings(
     let layers: Vec<String> = (0..plan.network.depth()).map(|layer| plan.network.describe(layer)).collect();
     let output = if config.network.output == Output::Softmax { "softmax" } else { "linear" };
     row("network", format!("{} | {} | {output}", plan.network.input, layers.join(" | ")));
-    let turns = match (config.trains_inverses(), config.learning.schedule) {
+    let turns = match (config.trains_inverses(), config.schedule()) {
         (false, _) => "",
         (true, Turns::Parallel) => ", parallel",
         (true, Turns::Alternating) => ", alternating",

@@ -10,10 +10,8 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let rule = config.learning.rule;
     let name = rule.name();
     layers(&config.network, rule)?;
-    if config.learning.schedule == Schedule::Alternating && !config.trains_inverses() {
-        let why = if config.has_inverses() {
-            "learning.inverses is \"fixed\"".to_owned()
-        } else if rule.has_inverses() {
+    if config.learning.schedule == Schedule::Alternating && !config.has_inverses() {
+        let why = if rule.has_inverses() {
             format!("{name} has no inverse in a network of {} hidden layers", config.network.layers.len())
         } else {
             format!("{name} trains no inverses")
@@ -62,11 +60,9 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
     crops(&config.data)?;
     let Optimizer { learning_rate_schedule, cosine_epochs, warmup_epochs, .. } = &config.optimizer;
     if *learning_rate_schedule == LearningRateSchedule::Cosine && !cosine_epochs.is_some_and(|end| end > *warmup_epochs) {
-        return Err((
-            "optimizer.cosine_epochs",
-            "a \"cosine\" schedule needs the epochs to its end, more than optimizer.warmup_epochs; the length of the run is usual"
-                .to_owned(),
-        ));
+        let why = "a \"cosine\" schedule needs the epochs to its end, more than optimizer.warmup_epochs; they are training.epochs where that is \
+                   given and this is not";
+        return Err(("optimizer.cosine_epochs", why.to_owned()));
     }
     for (key, group) in config.optimizer.groups() {
         if group.method == OptimizerMethod::Sgd && group.nesterov && group.momentum == 0.0 {

@@ -25,7 +25,10 @@ pub(super) fn read(source: &Source, purpose: Purpose) -> Result<Config> {
     let layers = layers(source, &values)?;
     put(&mut values, "network.layers", layers);
     own_keys(source, &mut values)?;
-    let config: Config = values.try_into().map_err(|error| source.error("", error))?;
+    let mut config: Config = values.try_into().map_err(|error| source.error("", error))?;
+    if config.optimizer.cosine_epochs.is_none() && config.unused("optimizer.cosine_epochs").is_none() {
+        config.optimizer.cosine_epochs = config.training.epochs.map(|epochs| epochs as f64);
+    }
     if purpose == Purpose::Training && config.training.epochs.is_none() && config.training.max_steps.is_none() {
         let how = "training.epochs is required: how long to train (or training.max_steps, or both: whichever comes first)";
         return Err(source.error("", how));
@@ -42,7 +45,7 @@ fn checked(source: &Source, path: &str, kind: &Kind, value: &Value) -> Result<Va
 /// The value of a key that is not written, after those of `values`.
 fn default(source: &Source, key: &Key, values: &Table, purpose: Purpose) -> Result<Option<Value>> {
     Ok(Some(match key.default {
-        Default::Absent => return Ok(None),
+        Default::Absent | Default::Epochs => return Ok(None),
         Default::Is(value) => value.parse::<Value>().map_err(|error| source.error(key.path, error))?,
         Default::Of { path, .. } => known(values, path).clone(),
         Default::FileName => {

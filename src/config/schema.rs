@@ -14,7 +14,7 @@ pub use crate::compute::settings::{DeviceChoice as Device, KernelChoice, Precisi
 use crate::exchange::settings::Settings;
 pub use crate::exchange::settings::{ExchangeChoice, TransportChoice, Wire};
 use crate::exit::Exit;
-use crate::key::Default::{Absent, FileName, Is, Of, Required};
+use crate::key::Default::{Absent, Epochs, FileName, Is, Of, Required};
 use crate::key::{DECAY, FRACTION, Key, Kind, NOT_NEGATIVE, POSITIVE_SPAN, SPAN, names_of, settings};
 use crate::network::{Inverses, Role};
 pub use crate::network::{LayerSpec as Layer, Nonlinearity, Output, Spec as Network};
@@ -47,6 +47,11 @@ impl Config {
     /// Whether this network has an inverse to train under its rule.
     pub fn trains_inverses(&self) -> bool {
         self.has_inverses() && self.learning.inverses == InverseChoice::Trained
+    }
+
+    /// The schedule in force: where nothing is trained in the inverses' epochs, every epoch trains the forward model.
+    pub fn schedule(&self) -> Schedule {
+        if self.trains_inverses() { self.learning.schedule } else { Schedule::Parallel }
     }
 
     /// Times that inverses learn from a batch.
@@ -156,7 +161,7 @@ settings! {
             "epochs from one step of a \"step\" schedule to the next";
         step_factor: f64, Kind::Number(FRACTION), Is("0.1"), Result,
             "what learning rates are multiplied by at each step of a \"step\" schedule";
-        cosine_epochs: Option<f64>, Kind::Number(POSITIVE_SPAN), Absent, Result,
+        cosine_epochs: Option<f64>, Kind::Number(POSITIVE_SPAN), Epochs, Result,
             "epochs from the start to the end of a \"cosine\" schedule, the warm-up included; afterwards learning rates are 0";
     }
     plus {

@@ -34,6 +34,8 @@ pub enum Default {
     },
     /// The configuration file's name, without its ending.
     FileName,
+    /// `training.epochs`, where the key is used: another length leaves what does not use it as it is.
+    Epochs,
 }
 
 /// What another value of a key makes different.
@@ -91,6 +93,7 @@ impl Key {
             Default::Is(value) => value,
             Default::Of { words, .. } => words,
             Default::FileName => "the file's name",
+            Default::Epochs => "training.epochs",
         }
         .to_owned()
     }

@@ -109,7 +109,7 @@ fn compare(config: &Config, network: &Network, gpu: &Rc<dyn Gpu>, threads: usize
     let comparison = Comparison { config, gpu: gpu.name()? };
     let initial = parameters(&cpu);
     let mut images = Images::new(network, config.data.batch_size);
-    for phase in config.learning.schedule.phases() {
+    for phase in config.schedule().phases() {
         for _ in 0..STEPS {
             images.draw();
             cpu.learn(&images.batch(Pixels::Floats(&images.pixels().scaled())), *phase, RATE)?;

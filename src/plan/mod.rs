@@ -105,7 +105,7 @@ impl Plan {
         let network = network(config, facts)?;
         let maps = Arc::new(Maps::new(&network, &config.learning.needs()));
         let mut counted = Counted::new(config, &network, &maps, samples)?;
-        let (phases, iterations) = (config.learning.schedule.phases(), config.inverse_iterations());
+        let (phases, iterations) = (config.schedule().phases(), config.inverse_iterations());
         let exchange = match config.parallel.exchange {
             _ if ranks == 1 => Sharing::None,
             ExchangeChoice::Gradients => Sharing::Gradients,

@@ -150,9 +150,8 @@ pub struct Method {
 
 impl Method {
     pub fn of(config: &Config) -> Method {
-        let rule = config.learning.rule;
-        let schedule = if rule.has_inverses() { config.learning.schedule } else { Schedule::Parallel };
-        Method { rule, schedule, convolutional: config.network.layers.iter().any(|layer| matches!(layer, Layer::Conv { .. })) }
+        let convolutional = config.network.layers.iter().any(|layer| matches!(layer, Layer::Conv { .. }));
+        Method { rule: config.learning.rule, schedule: config.schedule(), convolutional }
     }
 
     pub fn name(self) -> String {

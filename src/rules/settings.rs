@@ -17,14 +17,15 @@ settings! {
         rule: RuleChoice, Kind::Choice(names_of::<RuleChoice>), Required, Result,
             "one of these, or one of [your own](own_rules.md)";
         schedule: Schedule, Kind::Choice(names_of::<Schedule>), Is("\"parallel\""), Result,
-            "\"parallel\": forward model and inverses learn in every step; \"alternating\": in turns of an epoch, inverses first";
+            "\"parallel\": forward model and inverses learn in every step; \"alternating\": in turns of an epoch, inverses first, and as \"parallel\" where these are fixed";
         alpha: Option<f64>, Kind::Number(NOT_NEGATIVE), Absent, Result,
             "step from the penultimate activity towards a lower loss, which is its target";
         sigma: Option<ByLayer>, Kind::Numbers(NOT_NEGATIVE), Absent, Result,
-            "deviation of the noise that inverses learn under; an array has one for each inverse, or mirror, from the lowest";
-        target_step: f64, Kind::Number(POSITIVE), Is("1.0"), Result,
+            "deviation of the noise that inverses learn under, or that wm shows to layers; an array has one for each inverse, or mirror, from the \
+             lowest";
+        target_step: f64, Kind::Number(NOT_NEGATIVE), Is("1.0"), Result,
             "of sdtp and ao_sdtp: how much of the way to the inverse of what is wanted the first target goes, 1 in the paper; of l_drl: how \
-             much of the output's error";
+             much of the output's error; 0 as a control";
         inverse_iterations: usize, Kind::Size(1), Is("1"), Result,
             "times that inverses learn from a batch, each time under other noise; the last time is the forward model's too";
         inverses: InverseChoice, Kind::Choice(names_of::<InverseChoice>), Is("\"trained\""), Result,
@@ -46,7 +47,7 @@ settings! {
         forward_gain: f64, Kind::Number(NOT_NEGATIVE), Is("1.0"), Result,
             "what multiplies the initial weights of layers, which are Glorot's at 1; 1.414 gives He's to relu layers of equal fans";
         feedback_gain: f64, Kind::Number(NOT_NEGATIVE), Is("1.0"), Result,
-            "the same of feedback weights that are drawn";
+            "the same of feedback weights that are drawn, and of usf's magnitudes; pepita's projection has modulation for it";
         inverse_gain: f64, Kind::Number(NOT_NEGATIVE), Is("1.0"), Result,
             "the same of inverses that are drawn";
         inverse_fields: InverseFields, Kind::Choice(names_of::<InverseFields>), Is("\"own\""), Result,

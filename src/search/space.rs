@@ -3,7 +3,7 @@
 //! A value depends on the seed, the trial's number and the key alone. So any trial can be made again, in any order, and taking a key out of the
 //! space leaves the values of the others as they were.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::Read;
 use std::path::Path;
@@ -16,7 +16,7 @@ use toml::{Table, Value};
 
 use crate::config::{Config, text, touches};
 use crate::exit::Exit;
-use crate::key::{Touches, describe};
+use crate::key::{Kind, Touches, describe};
 
 /// The values that a key may take, and how likely they are.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,6 +42,9 @@ pub struct Space {
 /// Bytes of a file that gives a space.
 const MOST_BYTES: u64 = 4 << 20;
 
+/// Combinations of names that are looked at for keys that none of them uses: in a space with more of them no key counts as such.
+const MOST_COMBINATIONS: usize = 4096;
+
 /// How a domain is written, for messages.
 const FORMS: &str = "{ log_uniform = [a, b] }, { uniform = [a, b] } or { choice = [...] }";
 
@@ -59,18 +62,56 @@ impl Space {
         Ok(Space { name: name.to_owned(), domains })
     }
 
-    /// Takes out the keys that `config`'s rule does not use, and those in `typed`, which were given a value on the command line, and returns
-    /// them with the reason.
-    pub fn restrict(&mut self, config: &Config, typed: &BTreeSet<String>) -> Vec<(String, String)> {
-        let mut out = Vec::new();
-        self.domains.retain(|(key, _)| match config.unused(key).or_else(|| typed.contains(key).then(|| "it was given".to_owned())) {
-            Some(reason) => {
-                out.push((key.clone(), reason));
-                false
+    /// Takes out the keys that no trial uses, whatever else is drawn, and those in `typed`, which were given a value on the command line, and
+    /// returns them with the reason. `load` makes `base`, with overrides.
+    pub fn restrict(
+        &mut self,
+        base: &Config,
+        typed: &BTreeSet<String>,
+        load: impl Fn(&[String]) -> Result<Config>,
+    ) -> Vec<(String, String)> {
+        let unused = |(key, _): &(String, Domain)| Some((key.clone(), base.unused(key)?));
+        let mut idle: BTreeMap<String, String> = self.domains.iter().filter_map(unused).collect();
+        let combinations = self.combinations(typed);
+        if combinations.len() > MOST_COMBINATIONS {
+            idle.clear();
+        }
+        for (names, others) in combinations {
+            if idle.is_empty() {
+                break;
             }
-            None => true,
-        });
-        out
+            // What cannot be trained is refused later.
+            let Ok(config) = load(&[others, names.clone()].concat()).or_else(|_| load(&names)) else { continue };
+            idle.retain(|key, _| config.unused(key).is_some());
+        }
+        for key in typed {
+            idle.entry(key.clone()).or_insert_with(|| "it was given".to_owned());
+        }
+        let out = self.domains.extract_if(.., |(key, _)| idle.contains_key(key));
+        out.map(|(key, _)| (key.clone(), idle[&key].clone())).collect()
+    }
+
+    /// Every combination of values that are names, of keys that are not in `typed`: they decide which other keys are used. With each come
+    /// values of the others.
+    fn combinations(&self, typed: &BTreeSet<String>) -> impl ExactSizeIterator<Item = (Vec<String>, Vec<String>)> {
+        let named = |key: &str| {
+            let kind = Config::key(key).map(|key| key.kind);
+            matches!(kind, Some(Kind::Flag | Kind::Choice(_) | Kind::Choices(_) | Kind::Layers))
+        };
+        let free = self.domains.iter().filter(|(key, _)| !typed.contains(key));
+        let values = |(key, domain): &(String, Domain)| domain.ends().iter().map(|value| assignment(key, value)).collect();
+        let (names, others): (Vec<_>, Vec<_>) = free.partition(|(key, _)| named(key));
+        let names: Vec<Vec<String>> = names.into_iter().map(values).collect();
+        let others: Vec<String> = others.into_iter().map(values).filter_map(|values: Vec<String>| values.last().cloned()).collect();
+        let count = names.iter().fold(1_usize, |count, values| count.saturating_mul(values.len()));
+        (0..count).map(move |mut number| {
+            let mut digit = |values: &Vec<String>| {
+                let value = values[number % values.len()].clone();
+                number /= values.len();
+                value
+            };
+            (names.iter().map(&mut digit).collect(), others.clone())
+        })
     }
 
     /// Refuses keys that trials cannot differ in, and values that `load` (a configuration with overrides) refuses.

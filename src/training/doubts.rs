@@ -15,7 +15,17 @@ pub fn doubts(config: &Config, steps_per_epoch: usize, typed: &BTreeSet<String>)
     if run.schedule.last_step() == 0 {
         return Vec::new();
     }
-    [run.cut(typed), run.ends_with_inverses(), run.rates(config)].into_iter().flatten().collect()
+    [run.cut(typed), no_turns(config, typed), run.ends_with_inverses(), run.rates(config)].into_iter().flatten().collect()
+}
+
+/// Who types the schedule is told that it changes nothing, as of any key.
+fn no_turns(config: &Config, typed: &BTreeSet<String>) -> Option<String> {
+    let wanted = config.learning.schedule != config.schedule() && !typed.contains("learning.schedule");
+    wanted.then(|| {
+        "learning.schedule is \"alternating\" and learning.inverses \"fixed\": nothing is trained in epochs of inverses, so every epoch trains \
+         the forward model, as under \"parallel\""
+            .to_owned()
+    })
 }
 
 /// What to type for a run of `config` to last for `epochs` epochs, where it is shorter.
@@ -145,6 +155,10 @@ mod tests {
 
     #[test]
     fn a_run_that_ends_with_its_inverses_is_told_how_to_end_otherwise() {
+        let fixed = "learning.inverses=fixed";
+        let [doubt] = &said(&["learning.schedule=alternating", "training.epochs=3"], &[fixed])[..] else { panic!("one doubt") };
+        assert!(doubt.contains("every epoch trains the forward model"), "{doubt}");
+        assert!(said(&[fixed, "training.epochs=3"], &["learning.schedule=alternating"]).is_empty(), "it is said to change nothing");
         let of = |length: &[&str]| said(&["learning.schedule=alternating"], length);
         for (length, stays, instead) in [
             (&["training.epochs=1"][..], "stays as it began", "; training.epochs=2 ends"),

@@ -41,7 +41,7 @@ impl Schedule {
     pub fn new(config: &Config, steps_per_epoch: usize) -> Schedule {
         assert!(steps_per_epoch > 0, "an epoch has at least one batch");
         Schedule {
-            alternating: config.learning.schedule == config::Schedule::Alternating,
+            alternating: config.schedule() == config::Schedule::Alternating,
             steps_per_epoch,
             epochs: config.training.epochs,
             max_steps: config.training.max_steps,

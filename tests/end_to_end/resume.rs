@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{Site, lines, wait_for};
+use crate::site::{Site, lines, refused, wait_for};
 
 /// An alternating run of 44 steps: an epoch has 11, so most checkpoints lie within an epoch, and inverse epochs are interrupted too.
 const ALTERNATING: &str = "rule = \"sdtp\"\nschedule = \"alternating\"\nsigma = 0.2";
@@ -25,6 +25,24 @@ fn in_the_middle_of_an_epoch_on_another_number_of_ranks() {
     // The ends in between were evaluated, which the whole run had no reason to be.
     let lines: Vec<_> = site.metrics("parts").into_iter().filter(|line| ![6, 17, 29].contains(&line["step"].as_u64().unwrap())).collect();
     assert_eq!(lines, site.metrics("whole"));
+}
+
+/// The end of the cosine is the run's first length, where no key says otherwise; a run keeps what it began with.
+#[test]
+fn with_more_epochs_and_the_cosine_that_it_began_with() {
+    let site = Site::new();
+    let config = site.configure("cosine", "rule = \"bp\"", "[training]\nepochs = 2");
+    let cosine = "optimizer.learning_rate_schedule=cosine";
+    let begun = site.succeed(1, &["train", &config, cosine, "--out", "run"]);
+    assert!(!begun.stderr.contains("cosine_epochs"), "it ends with the run: {begun:?}");
+    let written: toml::Table = std::fs::read_to_string(site.path("run/config.toml")).unwrap().parse().unwrap();
+    assert_eq!(written["optimizer"]["cosine_epochs"].as_float(), Some(2.0));
+    let longer = site.run(1, &["train", &config, cosine, "--out", "run", "--resume", "training.epochs=4"]);
+    refused(&longer, 2, &["optimizer.cosine_epochs", "2.0", "4.0"]);
+    let said = site.succeed(1, &["train", "run", "--resume", "training.epochs=4"]).stderr;
+    assert!(said.contains("optimizer.cosine_epochs = 2 is before the run ends") && said.contains("(training.epochs = 4)"), "{said}");
+    site.succeed(1, &["train", &config, cosine, "--out", "whole", "optimizer.cosine_epochs=2", "training.epochs=4"]);
+    assert_eq!(site.metrics("run").last(), site.metrics("whole").last());
 }
 
 #[test]

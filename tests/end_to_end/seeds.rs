@@ -95,6 +95,44 @@ fn a_run_that_its_last_step_ruins_is_no_result() {
     }
 }
 
+/// A control: of no step nothing is learnt.
+#[test]
+fn targets_may_stay_where_activities_are() {
+    let site = Site::new();
+    let config = site.configure("still", "rule = \"l_drl\"\nsigma = 0.2", "[training]\nepochs = 2\nlog_every_steps = 4");
+    site.succeed(1, &["train", &config, "--out", "run", "--vary", "learning.target_step=0,1"]);
+    for (run, same) in [("run/target_step_0", true), ("run/target_step_1", false)] {
+        let lines = site.metrics(run);
+        let of = |split: &str, measure: &str| -> Vec<f64> {
+            lines.iter().filter(|line| line["split"] == split).map(|line| line[measure].as_f64().unwrap()).collect()
+        };
+        let [tested, inverse] = [of("test", "loss"), of("train", "inverse_loss")];
+        assert!(tested.len() == 2 && (tested[0] == tested[1]) == same, "{run}: {tested:?}");
+        assert!(inverse.first() != inverse.last(), "inverses learn");
+    }
+}
+
+/// Fixed inverses leave nothing to alternate with, and are the control of a study of trained ones.
+#[test]
+fn an_alternating_configuration_is_trained_with_fixed_inverses_too() {
+    let site = Site::new();
+    let config = site.configure("turns", "rule = \"sdtp\"\nschedule = \"alternating\"\nsigma = 0.2", "[training]\nepochs = 2");
+    let study = ["train", &config, "--out", "both", "--vary", "learning.inverses=trained,fixed", "--seeds", "0,1"];
+    let said = site.succeed(1, &study).stderr;
+    assert_eq!(said.matches("every epoch trains the forward model, as under \"parallel\"").count(), 1, "{said}");
+    site.succeed(1, &["train", &config, "--out", "parallel", "learning.inverses=fixed", "learning.schedule=parallel", "experiment.seed=1"]);
+    let [fixed, parallel] = ["both/inverses_fixed/seed_1", "parallel"].map(|run| {
+        let mut tensors = site.checkpoints(run);
+        tensors.retain(|file, _| file.extension().is_some_and(|extension| extension == "safetensors"));
+        (site.metrics(run), tensors)
+    });
+    assert!(!parallel.1.is_empty() && fixed == parallel, "the same bits");
+    let first = site.metrics("both/inverses_trained/seed_1");
+    assert_ne!(first, fixed.0);
+    assert!(site.succeed(1, &["check", &config, "learning.inverses=fixed"]).stdout.contains("turns: sdtp, on images"));
+    site.succeed(1, &["bench", "step", &config, "learning.inverses=fixed", "--input", "8x8x1", "--classes", "3", "--steps", "1"]);
+}
+
 /// What one value does to its run is a result of the study, and no reason to train the others no more.
 #[test]
 fn runs_that_diverge_leave_the_others_and_the_table() {

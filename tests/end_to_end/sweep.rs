@@ -144,6 +144,14 @@ fn successive_halving_goes_on_with_the_best() {
         let last = site.checkpoint_names(&run).pop();
         assert_eq!(last, (rung == 2).then(|| format!("{steps:08}")));
     }
+    // Every rung's trials follow the curve of the configuration, whose length is typed for it here.
+    let cosine = ["training.epochs=4", "optimizer.learning_rate_schedule=cosine"];
+    let curved = site.succeed(1, &[&["sweep", &config, "--out", "curved", "--rungs", "1:2,2:1"][..], &cosine].concat());
+    assert!(!curved.stderr.contains("changes nothing") && curved.stderr.contains("optimizer.cosine_epochs = 4 is after"), "{curved:?}");
+    for trial in 0..2 {
+        let written = std::fs::read_to_string(site.path(&format!("curved/trials/{trial:03}/config.toml"))).unwrap();
+        assert!(written.contains("\ncosine_epochs = 4.0\n"), "{written}");
+    }
     let loser = format!("sweep/trials/{:03}", second[1]);
     site.succeed(1, &["train", &loser, "--out", "again"]);
     assert_eq!(site.metrics("again").last(), site.metrics(&loser).last());
@@ -195,6 +203,31 @@ fn trials_that_diverge_end_nothing_else() {
     );
     assert!(all.code == Some(1) && all.stderr.contains("no trial was trained to the end"), "{all:?}");
     assert!(!site.path("wild/best.toml").exists());
+}
+
+/// Each draw trains by its own method, whichever the configuration has.
+#[test]
+fn methods_and_what_only_one_of_them_uses_are_searched_together() {
+    let site = Site::new();
+    let config = configure(&site);
+    std::fs::write(
+        site.path("space.toml"),
+        "[optimizer.forward]\nmethod = { choice = [\"adam\", \"sgd\"] }\nmomentum = { choice = [0.0, 0.9] }\n",
+    )
+    .unwrap();
+    let outcome = site.succeed(1, &["sweep", &config, "--out", "sweep", "--trials", "16", "--space", "space.toml"]);
+    assert!(!outcome.stdout.contains("is not searched") && !outcome.stderr.contains("changes nothing"), "{outcome:?}");
+    let mut reached = BTreeMap::new();
+    for (trial, line) in results(&site, "sweep") {
+        assert_eq!(line["status"], "done", "{line}");
+        let text = |key: &str| line["values"][key].to_string();
+        let [method, momentum] = ["method", "momentum"].map(|key| text(&format!("optimizer.forward.{key}")));
+        let used = if method.contains("adam") { "none".to_owned() } else { momentum };
+        let loss = site.metrics(&format!("sweep/trials/{trial:03}")).last().unwrap()["loss"].to_string();
+        assert_eq!(*reached.entry((method, used)).or_insert_with(|| loss.clone()), loss, "alike where what is used is");
+    }
+    let losses: std::collections::BTreeSet<&String> = reached.values().collect();
+    assert_eq!((reached.len(), losses.len()), (3, 3), "{reached:?}");
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let samples = engine.capacity();
     let random = RandomBatch::new(samples, facts.input.iter().product(), facts.classes, transport.rank());
     let random = if engine.form() == Form::Bytes { random.in_bytes(facts.input[2]) } else { random };
-    let turns = config.learning.schedule.phases();
+    let turns = config.schedule().phases();
     let mut run = Run { engine, random, config: &config, transport: &*transport, step: 0 };
     for phase in turns {
         run.step(*phase)?;

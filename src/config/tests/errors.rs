@@ -43,6 +43,7 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("optimizer.forward.beta1=0.99999999", &["optimizer.forward.beta1", "to below 1 as float32, found 0.99999999"]),
         ("learning.hybrid=1.5", &["learning.hybrid", "from 0 to 1", "found 1.5"]),
         ("learning.auxiliary_units=0", &["learning.auxiliary_units", "found 0"]),
+        ("learning.target_step=-0.1", &["learning.target_step", "0 or more"]),
         ("data.batch_size=0", &["data.batch_size", "from 1", "found 0"]),
         ("data.batch_size=12.5", &["data.batch_size", "whole number", "found 12.5"]),
         ("data.batch_size=12a", &["data.batch_size", "found the text \"12a\""]),
@@ -185,6 +186,7 @@ fn combinations_without_meaning_are_refused() {
         (&["learning.rule=tp", "learning.hybrid=0.5"], Some("learning.hybrid: tp has no difference")),
         (&["learning.rule=tp", "learning.hybrid=0"], None),
         (&["learning.hybrid=0.5"], None),
+        (&["learning.rule=sdtp", "learning.target_step=0"], None),
         (&["learning.schedule=alternating"], None),
         (
             &["learning.schedule=alternating", DENSE],
@@ -209,12 +211,15 @@ fn combinations_without_meaning_are_refused() {
             &["learning.rule=wm", CONV, "optimizer.feedback.nesterov=true", "optimizer.feedback.method=sgd"],
             Some("optimizer.feedback.momentum: "),
         ),
-        (&["optimizer.learning_rate_schedule=cosine"], Some("optimizer.cosine_epochs: a \"cosine\" schedule needs")),
+        (&["optimizer.learning_rate_schedule=cosine"], None),
+        (&["optimizer.learning_rate_schedule=cosine", "training.epochs=0"], Some("optimizer.cosine_epochs: a \"cosine\" schedule needs")),
+        (&["optimizer.learning_rate_schedule=cosine", "optimizer.warmup_epochs=3"], Some("optimizer.cosine_epochs")),
         (
             &["optimizer.learning_rate_schedule=cosine", "optimizer.cosine_epochs=2", "optimizer.warmup_epochs=2"],
             Some("optimizer.cosine_epochs"),
         ),
-        (&["learning.inverses=fixed", "learning.schedule=alternating"], Some("learning.inverses is \"fixed\"")),
+        (&["learning.inverses=fixed", "learning.schedule=alternating"], None),
+        (&["learning.inverses=fixed", "learning.schedule=alternating", DENSE], Some("dtp has no inverse in a network of 1 ")),
         (&[CONV], Some("network.layers: layer 0 is conv, which rule \"dtp\" cannot train")),
         (
             &[CONV, "learning.rule=sdtp"],

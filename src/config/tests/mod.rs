@@ -193,6 +193,21 @@ fn overrides_take_toml_values_and_bare_text() {
 }
 
 #[test]
+fn a_cosine_falls_over_the_epochs_of_the_run() {
+    let cosine = "optimizer.learning_rate_schedule=cosine";
+    let of = |sets: &[&str]| loaded(MINIMAL, sets).optimizer.cosine_epochs;
+    assert_eq!(of(&[cosine]), Some(3.0));
+    assert_eq!(of(&[cosine, "training.epochs=8", "training.max_steps=5"]), Some(8.0));
+    assert_eq!(of(&[cosine, "training.epochs=8", "optimizer.cosine_epochs=5"]), Some(5.0));
+    assert_eq!(of(&["training.epochs=8"]), None, "runs without one are what they were");
+    // What a run writes is the number, which another length leaves.
+    let written = loaded(MINIMAL, &[cosine]).to_toml();
+    assert_eq!(loaded(&written, &["training.epochs=8"]).optimizer.cosine_epochs, Some(3.0));
+    let steps = MINIMAL.replace("epochs = 3", "max_steps = 3");
+    assert!(refused(&steps, &[cosine]).contains("optimizer.cosine_epochs: a \"cosine\" schedule needs the epochs to its end"));
+}
+
+#[test]
 fn layers_take_the_networks_nonlinearity_or_have_their_own() {
     let layers = r#"network.layers=[{kind = "dense", units = 5}, {kind = "dense", units = 4, nonlinearity = "gelu"}]"#;
     let of = |sets: &[&str]| -> Vec<Nonlinearity> {

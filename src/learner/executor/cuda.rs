@@ -132,7 +132,7 @@ impl OnGpu {
         let diagnosis = config.training.diagnostics.then(|| Diagnosis::new(&*rule, network, &maps, &mut backend));
         // An inverse's own turn comes before the others where it learns several times from a batch.
         let own = (config.inverse_iterations() > 1).then_some(&Phase::Inverse);
-        let phases: Vec<Phase> = own.into_iter().chain(config.learning.schedule.phases()).copied().collect();
+        let phases: Vec<Phase> = own.into_iter().chain(config.schedule().phases()).copied().collect();
         backend.allocate(|backend| {
             for phase in &phases {
                 let updates = learn(&mut Course::planned(backend), &*rule, (*phase, 0), &sharing)?;

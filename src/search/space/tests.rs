@@ -83,7 +83,7 @@ fn the_wide_space_holds_what_every_configuration_has() {
         // The paper searched nothing for tp.
         for (name, must) in [("wide", config.learning.rule != RuleChoice::TP), ("paper", false)] {
             let mut space = Space::named(name).unwrap();
-            space.restrict(&config, &BTreeSet::new());
+            space.restrict(&config, &BTreeSet::new(), |set| Config::load(&path, set));
             for (key, domain) in &space.domains {
                 let value = key.split('.').fold(&tree, |value, part| &value[part]);
                 assert!(!must || domain.contains(value), "{}: {key} = {value}", path.display());
@@ -99,7 +99,8 @@ fn only_keys_that_the_rule_uses_are_searched() {
     let keys = |config: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(config);
         let mut space = Space::named("paper").unwrap();
-        let out = space.restrict(&Config::load(&path, &[]).unwrap(), &BTreeSet::new());
+        let load = |set: &[String]| Config::load(&path, set);
+        let out = space.restrict(&load(&[]).unwrap(), &BTreeSet::new(), load);
         assert_eq!(out.len() + space.domains.len(), 10);
         space.domains.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
     };
@@ -108,6 +109,44 @@ fn only_keys_that_the_rule_uses_are_searched() {
     assert_eq!(keys("mnist_fc_dtp_parallel.toml").len(), 10);
     let sdtp = keys("mnist_fc_sdtp_parallel.toml");
     assert!(sdtp.len() == 9 && !sdtp.contains(&"learning.alpha".to_owned()), "{sdtp:?}");
+}
+
+/// What decides on the use of a key may itself be drawn.
+#[test]
+fn keys_that_some_draw_uses_are_searched() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/mnist_fc_bp.toml");
+    let load = |set: &[String]| Config::load(&path, set);
+    let names = |names: &[&str]| Domain::Choice(names.iter().map(|name| Value::from(*name)).collect());
+    let momentum = || ("optimizer.forward.momentum", Domain::Uniform(0.5, 0.9));
+    let target = || [("learning.alpha", Domain::Uniform(0.1, 0.2)), ("learning.sigma", Domain::Uniform(0.1, 0.2))];
+    let rules = |rules: &[&str]| ("learning.rule", names(rules));
+    let methods = ("optimizer.forward.method", names(&["adam", "sgd"]));
+    let inverses = ("learning.inverses", names(&["fixed", "trained"]));
+    let layers = |counts: &[usize]| {
+        let dense: Value = Value::Table(Table::from_iter([("kind".into(), "dense".into()), ("units".into(), 8.into())]));
+        ("network.layers", Domain::Choice(counts.iter().map(|count| Value::Array(vec![dense.clone(); *count])).collect()))
+    };
+    let [alpha, sigma] = target();
+    for (space, typed, left_out) in [
+        (vec![methods.clone(), momentum()], None, vec![]),
+        (vec![momentum(), methods.clone()], Some(&methods.0), vec![momentum().0, methods.0]),
+        (vec![momentum()], None, vec![momentum().0]),
+        (vec![rules(&["bp", "dtp"]), alpha.clone(), sigma.clone(), inverses.clone()], None, vec![]),
+        (vec![rules(&["bp", "sdtp"]), alpha.clone(), sigma.clone()], None, vec![alpha.0]),
+        (vec![rules(&["dtp"]), alpha.clone(), sigma.clone(), layers(&[0, 1]), inverses.clone()], None, vec![sigma.0, inverses.0]),
+        (vec![rules(&["dtp"]), alpha.clone(), sigma.clone(), layers(&[0, 2]), inverses], None, vec![]),
+        // The inverses' method is the forward model's.
+        (vec![rules(&["sdtp"]), sigma, methods.clone(), ("optimizer.inverse.momentum", momentum().1)], None, vec![]),
+    ] {
+        let domains = space.into_iter().map(|(key, domain)| (key.to_owned(), domain)).collect();
+        let mut space = Space { name: "test".into(), domains };
+        let before = space.draw(3, 5);
+        let typed = typed.into_iter().map(|key| key.to_string()).collect();
+        let out: Vec<String> = space.restrict(&load(&[]).unwrap(), &typed, load).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(out, left_out);
+        let kept: Values = before.into_iter().filter(|(key, _)| !out.contains(key)).collect();
+        assert_eq!(space.draw(3, 5), kept);
+    }
 }
 
 #[test]
