@@ -90,7 +90,7 @@ pub fn lines(text: &str) -> impl Iterator<Item = serde_json::Result<Line>> {
 /// The evaluations that the run in `run` has recorded, in their order; none where there is no file yet.
 pub fn evaluations(run: &Path) -> Result<Vec<Line>> {
     // A line that a crash cut is no line.
-    Ok(lines(&read(run)?).flatten().filter(|line| !line.is_training()).collect())
+    Ok(lines(&read_to_go_on(run)?).flatten().filter(|line| !line.is_training()).collect())
 }
 
 /// Epochs that the run has begun, by its last whole line; 0 where there is none.
@@ -104,6 +104,19 @@ pub fn read(run: &Path) -> Result<String> {
     let bytes = read_if_there(&path).with_context(|| format!("{} cannot be read", path.display()))?.unwrap_or_default();
     // A line that a crash cut may end within a character.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The same for a run that goes on.
+///
+/// # Errors
+/// Where a line that has its end cannot be read: passed over, it would make another checkpoint the best, and that line's would be removed.
+pub fn read_to_go_on(run: &Path) -> Result<String> {
+    let text = read(run)?;
+    for (number, line) in (1..).zip(lines(&text)) {
+        let path = run.join(FILE_NAME);
+        line.with_context(|| format!("line {number} of {} is damaged; mend it, or take it out to go on without it", path.display()))?;
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

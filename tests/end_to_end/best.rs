@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::site::{Site, lines, wait_for};
+use crate::site::{Site, lines, refused, wait_for};
 
 /// So large a learning rate that validation gets worse again, and far more evaluations than checkpoints kept.
 const WILD: &str = "beta1 = 0.5\n[training]\nepochs = 30\ncheckpoint_every_epochs = 7\nkeep_checkpoints = 1\nlog_every_steps = 10";
@@ -26,6 +26,27 @@ fn expected(site: &Site, run: &str) -> Value {
     lines.sort_by(|a, b| number(a, "loss").total_cmp(&number(b, "loss")));
     lines.sort_by(|a, b| number(a, "top1_error").total_cmp(&number(b, "top1_error")));
     lines.swap_remove(0)
+}
+
+#[test]
+fn a_damaged_line_of_metrics_takes_no_checkpoint_away() {
+    let site = Site::new();
+    let config = configure(&site);
+    site.succeed(1, &["train", &config, "--out", "run"]);
+    let step = best(&site, "run")["step"].as_u64().unwrap();
+    let file = site.path("run/metrics.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let of_best = format!("{{\"split\":\"validation\",\"step\":{step},");
+    let line = 1 + text.lines().position(|line| line.starts_with(&of_best)).unwrap();
+    let damaged = text.replace(&of_best, &of_best.replace("\"step\":", "\"step\";"));
+    std::fs::write(&file, &damaged).unwrap();
+    let before = (best(&site, "run"), site.checkpoint_names("run"));
+    let outcome = site.run(1, &["train", "run", "--resume", "training.epochs=31"]);
+    refused(&outcome, 1, &[&format!("line {line} of "), "run/metrics.jsonl is damaged; mend it, or take it out"]);
+    assert_eq!((best(&site, "run"), site.checkpoint_names("run")), before);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), damaged);
+    std::fs::write(&file, text).unwrap();
+    site.succeed(1, &["train", "run", "--resume", "training.epochs=31"]);
 }
 
 #[test]
