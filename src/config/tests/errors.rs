@@ -39,7 +39,7 @@ fn bad_values_are_named_with_what_was_expected_and_found() {
         ("learning.sigma=[0.1, -0.2]", &["learning.sigma", "or an array of such", "found the array [0.1, -0.2]"]),
         ("learning.sigma=\"0.1\"", &["learning.sigma", "found the text \"0.1\""]),
         ("learning.alpha=nan", &["learning.alpha", "finite", "found nan"]),
-        ("learning.alpha=1e39", &["learning.alpha", "a finite number", "as float32, found 1e39"]),
+        ("learning.alpha=1e39", &["learning.alpha", "a finite number, 0 or more as float32, found 1000000000"]),
         ("optimizer.forward.beta1=0.99999999", &["optimizer.forward.beta1", "to below 1 as float32, found 0.99999999"]),
         ("learning.hybrid=1.5", &["learning.hybrid", "from 0 to 1", "found 1.5"]),
         ("learning.auxiliary_units=0", &["learning.auxiliary_units", "found 0"]),
