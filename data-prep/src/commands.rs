@@ -23,7 +23,6 @@ use crate::arguments::{
 /// Runs the command line and gives the exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn run(arguments: Arguments) -> ExitCode {
     shards::install_fault_handler("data-prep");
-    biodist_process::signals::survive_limit_on_files();
     let log = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(log).format(|line, record| writeln!(line, "warning: {}", lines(&record.args().to_string()))).init();
     let result = match arguments.command {
