@@ -1,5 +1,6 @@
 //! Numbers and tables for people.
 
+use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
@@ -11,6 +12,11 @@ pub fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("the standard output cannot be written"),
         _ => Ok(()),
     }
+}
+
+/// The same of a line, or of several, without the last one's end.
+pub fn print_line(line: impl Display) -> Result<()> {
+    print(&format!("{line}\n"))
 }
 
 /// The ending of a noun that so many things have: "1 step", "2 steps".

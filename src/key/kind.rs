@@ -115,6 +115,9 @@ impl Kind {
             },
             Kind::Layers => value.is_array(),
         };
+        if holds {
+            return Ok(());
+        }
         let rounded = match self {
             Kind::Number(bound) | Kind::Numbers(bound) => {
                 value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter().any(|value| bound.is_lost(value))
@@ -122,7 +125,7 @@ impl Kind {
             _ => false,
         };
         let as_float32 = if rounded { " as float32" } else { "" };
-        if holds { Ok(()) } else { Err(format!("expected {}{as_float32}, found {}", self.words(), describe(value))) }
+        Err(format!("expected {}{as_float32}, found {}", self.words(), describe(value)))
     }
 }
 

@@ -13,7 +13,7 @@ use biodist_process::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::records::{self, FILE_NAME, Line, TIME, evaluations};
+use super::records::{self, FILE_NAME, Line, TIME, evaluations, read};
 use super::tensorboard::EventFile;
 use crate::compute::{Measure, Of};
 use crate::exchange::Transport;
@@ -263,9 +263,11 @@ impl MetricsFile {
     /// earlier end of training left.
     pub fn resume(run: &Path, step: u64, last_regular: u64) -> Result<MetricsFile> {
         let path = run.join(FILE_NAME);
-        let text = records::read_to_go_on(run)?;
-        let kept: String =
-            text.split_inclusive('\n').filter(|text| whole(text).is_some_and(|line| keeps(&line, step, last_regular))).collect();
+        let text = read(run)?;
+        // A line that a crash cut is the last, and has no other beside it.
+        let recorded = records::recorded(run, &text)?;
+        let with_text = text.split_inclusive('\n').zip(&recorded);
+        let kept: String = with_text.filter(|(_, line)| keeps(line, step, last_regular)).map(|(text, _)| text).collect();
         if kept != text {
             write_atomically(&path, kept.as_bytes())?;
         }

@@ -89,8 +89,9 @@ pub fn lines(text: &str) -> impl Iterator<Item = serde_json::Result<Line>> {
 
 /// The evaluations that the run in `run` has recorded, in their order; none where there is no file yet.
 pub fn evaluations(run: &Path) -> Result<Vec<Line>> {
-    // A line that a crash cut is no line.
-    Ok(lines(&read_to_go_on(run)?).flatten().filter(|line| !line.is_training()).collect())
+    let mut recorded = recorded(run, &read(run)?)?;
+    recorded.retain(|line| !line.is_training());
+    Ok(recorded)
 }
 
 /// Epochs that the run has begun, by its last whole line; 0 where there is none.
@@ -106,17 +107,16 @@ pub fn read(run: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The same for a run that goes on.
+/// The [lines] of `text`, what the run in `run` has in its file.
 ///
 /// # Errors
 /// Where a line that has its end cannot be read: passed over, it would make another checkpoint the best, and that line's would be removed.
-pub fn read_to_go_on(run: &Path) -> Result<String> {
-    let text = read(run)?;
-    for (number, line) in (1..).zip(lines(&text)) {
+pub fn recorded(run: &Path, text: &str) -> Result<Vec<Line>> {
+    let damaged = |number: usize| {
         let path = run.join(FILE_NAME);
-        line.with_context(|| format!("line {number} of {} is damaged; mend it, or take it out to go on without it", path.display()))?;
-    }
-    Ok(text)
+        format!("line {number} of {} is damaged; mend it, or take it out to go on without it", path.display())
+    };
+    (1..).zip(lines(text)).map(|(number, line)| line.with_context(|| damaged(number))).collect()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub struct StopRequest {
 }
 
 impl StopRequest {
-    /// Listens to SIGUSR1, SIGTERM, SIGINT and SIGHUP from now on, but for those that this process was started to ignore. Until
+    /// Listens to [requests to stop](signals::requests) from now on, but for those that this process was started to ignore. Until
     /// [`StopRequest::started`] each ends the process with the code of a request to stop: nothing can be lost yet, and a start that hangs
     /// would never look. Then a second SIGINT (Ctrl-C) ends the process at once. Whoever listens must get to look: from now on the process
     /// waits for no reader of its output.

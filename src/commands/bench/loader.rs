@@ -17,7 +17,7 @@ use crate::config::{Augment, Data, Scaling};
 use crate::data::{BatchPlan, DataSet, Form, Loader, Position};
 use crate::exchange::Transport;
 use crate::exit::Exit;
-use crate::text::{print, scaled, table};
+use crate::text::{print_line, scaled, table};
 use crate::training::StopRequest;
 
 /// Crops of a batch.
@@ -97,9 +97,7 @@ pub fn run(args: LoaderArgs, transport: &dyn Transport) -> Result<()> {
             }
         }
     }
-    let text = if args.json { json!({ "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>() }).to_string() } else { to_text(&rows) };
-    print(&(text + "\n"))?;
-    Ok(())
+    print_line(if args.json { json!({ "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>() }).to_string() } else { to_text(&rows) })
 }
 
 fn name(encoding: Encoding) -> &'static str {

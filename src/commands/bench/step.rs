@@ -20,7 +20,7 @@ use crate::learner::{Engine, Rates};
 use crate::observe::Doing;
 use crate::plan::Plan;
 use crate::rules::Phase;
-use crate::text::{plural, print, scaled, table};
+use crate::text::{plural, print_line, scaled, table};
 use crate::watch;
 
 /// Steps between attempts of the link: few of them find caches that an attempt has emptied.
@@ -89,8 +89,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let of_ranks = transport.all_gather_words(&[exchange.to_bits()]).into_iter().map(f64::from_bits);
     report.least_exchange = of_ranks.fold(f64::INFINITY, f64::min);
     if transport.rank() == 0 {
-        let text = if args.training.json { report.to_json(&engine).to_string() } else { report.to_text(&engine) };
-        print(&(text + "\n"))?;
+        print_line(if args.training.json { report.to_json(&engine).to_string() } else { report.to_text(&engine) })?;
     }
     Ok(())
 }
