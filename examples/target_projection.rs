@@ -18,7 +18,6 @@ const TARGET_PROJECTION: Definition = Definition {
     inverses: Inverses::None,
     feedback: Feedback::Direct(Plasticity::Fixed),
     settings: &[TARGET_SHARE],
-    convolutions: true,
     residual: true,
     build: |learning, forward, network, maps, backend| {
         let target_share = learning.own["target_share"] as f32;

@@ -57,6 +57,12 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             "\"transposed\" weights have the fields of their layers; use \"random\", or inverse_fields = \"own\" and inverse_growth = 0";
         return Err(("learning.inverse_weights", why.to_owned()));
     }
+    let pool = layers.iter().skip(1).position(|layer| !weighted(&layer)).filter(|_| config.has_inverses());
+    if let Some(below) = pool.filter(|_| config.learning.inverse_weights == BackwardWeights::Transposed) {
+        let (index, kind) = (below + 1, layers[below + 1].kind());
+        let why = format!("layer {index} is {kind}, which has no weights for its inverse to begin with; use \"random\"");
+        return Err(("learning.inverse_weights", why));
+    }
     crops(&config.data)?;
     let Optimizer { learning_rate_schedule, cosine_epochs, warmup_epochs, .. } = &config.optimizer;
     if *learning_rate_schedule == LearningRateSchedule::Cosine && !cosine_epochs.is_some_and(|end| end > *warmup_epochs) {
@@ -111,13 +117,6 @@ fn layers(network: &Network, rule: Rule) -> Result<(), (&'static str, String)> {
         {
             let why = format!("layer {index} has the key {key}, which rule \"{}\" cannot train", rule.name());
             return Err(("network.layers", format!("{why}; leave it out, or use one of the rules {}", able(|rule| rule.residual))));
-        }
-        let kind = layer.kind();
-        let invertible = matches!(layer, Layer::Dense { .. } | Layer::Local { .. });
-        if !invertible && !rule.convolutions {
-            let instead = if kind == "conv" { "use kind = \"local\"" } else { "leave it out" };
-            let why = format!("layer {index} is {kind}, which rule \"{}\" cannot train", rule.name());
-            return Err(("network.layers", format!("{why}; {instead}, or use one of the rules {}", able(|rule| rule.convolutions))));
         }
     }
     Ok(())

@@ -147,8 +147,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives each inverse its layer's weights: [out, in] becomes [in, out], and at each place of a local layer [k, k, Cin, Cout] becomes
-    /// [Cout, k, k, Cin]. What an inverse has beyond that, for auxiliary features, stays as drawn.
+    /// Gives each inverse its layer's weights: [out, in] becomes [in, out], and [k, k, Cin, Cout] of a convolution, or of each place of a
+    /// local layer, becomes [Cout, k, k, Cin]. What an inverse has beyond that, for auxiliary features, stays as drawn.
     fn transpose_into_inverses(&mut self) -> Result<()> {
         let maps = self.maps.clone();
         for (forward, inverse) in maps.forward.iter().zip(&maps.inverse) {
@@ -156,7 +156,7 @@ impl Engine {
             let weights = self.read(*forward, Part::Weight, Buffer::Weights);
             let mut transposed = self.read(inverse, Part::Weight, Buffer::Weights);
             let shape = &maps.get(*forward).weight.shape;
-            let places: usize = if shape.len() == 2 { 1 } else { shape[..2].iter().product() };
+            let places: usize = shape[..shape.len().saturating_sub(4)].iter().product();
             let columns = shape[shape.len() - 1];
             let (block, wide) = (weights.len() / places, transposed.len() / (places * columns));
             for (from, to) in weights.chunks(block).zip(transposed.chunks_mut(wide * columns)) {

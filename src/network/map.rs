@@ -202,8 +202,11 @@ impl Map {
         }
     }
 
-    /// The inverse of `layer`, from its output (with `extra` auxiliary units beside it) to its input.
+    /// The inverse of `layer`, from its output (with `extra` auxiliary units beside it) to its input. Its windows share their weights where
+    /// the layer does the same at all positions, as convolutions and pools do; a pool's has weights from every channel to every other.
     pub(super) fn inverse(index: usize, layer: &Layer, extra: usize, fields: Fields, plasticity: Plasticity) -> Map {
+        let same = !matches!(layer.kind, LayerSpec::Dense { .. } | LayerSpec::Local { .. });
+        let shared = same && fields != Fields::Dense;
         let (connectivity, shape, strides, bias_shape, fans) = match layer.kind {
             LayerSpec::Dense { .. } => {
                 let outputs = layer.output.units() + extra;
@@ -211,7 +214,10 @@ impl Map {
                 let connectivity = Connectivity::broadcast(outputs, layer.input);
                 (connectivity, vec![inputs, outputs], [channels * outputs, 0, 1, outputs], vec![inputs], (outputs, inputs))
             }
-            LayerSpec::Local { kernel, stride, .. } | LayerSpec::Conv { kernel, stride, .. } => {
+            LayerSpec::Local { kernel, stride, .. }
+            | LayerSpec::Conv { kernel, stride, .. }
+            | LayerSpec::AveragePool { kernel, stride, .. }
+            | LayerSpec::MaxPool { kernel, stride, .. } => {
                 let Layer { input, output, .. } = *layer;
                 let (rows, columns) = (output.channels, input.channels);
                 let bias_shape = vec![input.height, input.width, columns];
@@ -219,8 +225,12 @@ impl Map {
                     Fields::Larger(growth) => {
                         let side = kernel + growth;
                         let offsets = side * side;
-                        let connectivity = Connectivity::windows(input, output, side, stride, false).reversed();
-                        let shape = vec![output.height, output.width, rows, side, side, columns];
+                        let connectivity = Connectivity::windows(input, output, side, stride, shared).reversed();
+                        let (shape, bias_shape) = if shared {
+                            (vec![rows, side, side, columns], vec![columns])
+                        } else {
+                            (vec![output.height, output.width, rows, side, side, columns], bias_shape)
+                        };
                         let strides = [rows * offsets * columns, columns, offsets * columns, 1];
                         (connectivity, shape, strides, bias_shape, (offsets * columns, offsets * rows))
                     }
@@ -231,7 +241,6 @@ impl Map {
                     }
                 }
             }
-            LayerSpec::AveragePool { .. } | LayerSpec::MaxPool { .. } => unreachable!("pools have no inverses"),
         };
         Map {
             layer: index,
@@ -240,7 +249,7 @@ impl Map {
             source: Shape { channels: layer.output.channels + extra, ..layer.output },
             destination: layer.input,
             pool: None,
-            bias: Bias::PerUnit,
+            bias: if shared { Bias::PerChannel } else { Bias::PerUnit },
             fans,
             gain: 1.0,
             weight: interchange(format!("layers.{index}.inverse.weight"), shape, strides, &connectivity),

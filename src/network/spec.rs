@@ -18,8 +18,8 @@ settings! {
              `{kind = \"conv\", kernel, channels, stride}`, `{kind = \"average_pool\", kernel, stride}`, \
              `{kind = \"max_pool\", kernel, stride}`; `stride` is 1 by default, but for pools; all but pools may have a `nonlinearity`, \
              `normalization = \"batch\"`, and a `shortcut`, a layer below whose output is added before the nonlinearity; `from` is the layer \
-             that a layer reads where that is not the one below; layers count from 0; \"conv\" and pools are for rules without \
-             inverses, the keys `normalization`, `shortcut` and `from` for the same but pepita";
+             that a layer reads where that is not the one below; layers count from 0; the keys `normalization`, `shortcut` and `from` are \
+             for rules without inverses, but pepita";
     }
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::compute::cpu::{Arena, CpuBackend, Parameters, Setup, simd::Isa};
 use crate::config::Loaded;
 use crate::config::Purpose;
-use crate::rules::Phase;
+use crate::rules::{Phase, definitions};
 
 const CONFIG: &str = r#"
 [data]
@@ -101,8 +101,7 @@ fn memory_is_what_the_backend_takes() {
     let pools = "network.layers=[{kind = \"max_pool\", kernel = 3, stride = 2}, {kind = \"conv\", kernel = 3, channels = 20}, \
                  {kind = \"max_pool\", kernel = 2, stride = 2}]";
     let facts = DataFacts::of_shape([7, 6, 3], 10);
-    let rules = |layers, rules: &'static [&str]| rules.iter().map(move |rule| (layers, *rule));
-    let all = rules(local, &["bp", "fa", "dfa", "tp", "dtp", "sdtp", "ao_sdtp"]).chain(rules(pools, &["bp", "fa", "dfa"]));
+    let all = [local, pools].into_iter().flat_map(|layers| definitions().map(move |rule| (layers, rule.name)));
     for ((layers, rule), nonlinearity) in all.flat_map(|case| ["tanh", "gelu"].map(|nonlinearity| (case, nonlinearity))) {
         let nonlinearity = format!("network.nonlinearity={nonlinearity}");
         let sets = [layers, &nonlinearity, &format!("learning.rule={rule}"), "parallel.exchange=gradients"];

@@ -33,7 +33,6 @@ pub fn make_known(folders: &[PathBuf]) {
         inverses: Inverses::None,
         feedback: Feedback::None,
         settings: settings.leak(),
-        convolutions: true,
         residual: true,
         build: |_, _, _, _, _| bail!("only the program that has this rule can train it"),
     });

@@ -11,7 +11,6 @@ pub const BP: Definition = Definition {
     inverses: Inverses::None,
     feedback: Feedback::None,
     settings: &[],
-    convolutions: true,
     residual: true,
     build: |_, forward, network, maps, backend| Ok(Box::new(Backprop::new(forward, network, maps, backend))),
 };

@@ -22,8 +22,6 @@ pub struct Definition {
     pub feedback: Feedback,
     /// Keys of `[learning]` that mean something to it, beside `rule`, and `schedule` where inverses are trained.
     pub settings: &'static [Setting],
-    /// Whether it trains layers that share weights among positions, and through pools: those have no inverses.
-    pub convolutions: bool,
     /// Whether it trains what residual networks are made of: the keys `from`, `shortcut` and `normalization` of layers.
     pub residual: bool,
     pub build: Build,

@@ -26,7 +26,7 @@ pub const DRTP: Definition = family("drtp", Plasticity::Fixed, |_, forward, netw
 
 const fn family(name: &'static str, plasticity: Plasticity, build: Build) -> Definition {
     let feedback = Feedback::Direct(plasticity);
-    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, residual: true, build }
+    Definition { name, inverses: Inverses::None, feedback, settings: &[], residual: true, build }
 }
 
 fn of_error(_: &Learning, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {

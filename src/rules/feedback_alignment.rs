@@ -24,7 +24,7 @@ pub const BRSF: Definition = family("brsf", Plasticity::Signs(Magnitude::Redrawn
 
 const fn family(name: &'static str, plasticity: Plasticity) -> Definition {
     let feedback = Feedback::Layered(plasticity);
-    Definition { name, inverses: Inverses::None, feedback, settings: &[], convolutions: true, residual: true, build }
+    Definition { name, inverses: Inverses::None, feedback, settings: &[], residual: true, build }
 }
 
 fn build(_: &Learning, forward: Forward, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Result<Box<dyn Rule>> {

@@ -28,7 +28,6 @@ pub const PEPITA: Definition = Definition {
     inverses: Inverses::None,
     feedback: Feedback::Input,
     settings: &[Setting::Modulation],
-    convolutions: true,
     residual: false,
     build,
 };

@@ -21,7 +21,6 @@ pub const L_DRL: Definition = Definition {
     inverses: Inverses::HiddenAndOutput,
     feedback: Feedback::None,
     settings: &[Setting::Sigma, Setting::TargetStep],
-    convolutions: false,
     residual: false,
     build: |learning, forward, network, maps, backend| {
         Ok(Box::new(LocalDifferenceReconstruction::new(learning, forward, network, maps, backend)?))

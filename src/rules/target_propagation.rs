@@ -52,7 +52,7 @@ pub const AO_SDTP: Definition = family(
 );
 
 const fn family(name: &'static str, inverses: Inverses, settings: &'static [Setting], build: Build) -> Definition {
-    Definition { name, inverses, feedback: Feedback::None, settings, convolutions: false, residual: false, build }
+    Definition { name, inverses, feedback: Feedback::None, settings, residual: false, build }
 }
 
 /// sdtp, and ao_sdtp, whose maps have the random features.
@@ -175,7 +175,8 @@ impl TargetPropagation {
                 Some(training) => {
                     backend.add_noise(forward.h[layer], training.noisy, training.sigma, layer + iteration * forward.depth());
                     let corrupted = self.top_of(layer).map_or(training.corrupted, TopTarget::corrupted_pre_activation);
-                    backend.apply(*map, &[clean, (training.noisy, corrupted)]);
+                    // What won in the windows of a pool is last what won in the clean activity.
+                    backend.apply(*map, &[(training.noisy, corrupted), clean]);
                 }
                 None => backend.apply(*map, &[clean]),
             }

@@ -18,7 +18,6 @@ pub const WM: Definition = Definition {
     inverses: Inverses::None,
     feedback: Feedback::Layered(Plasticity::Trained),
     settings: &[Setting::Sigma],
-    convolutions: true,
     residual: true,
     build: |learning, forward, network, maps, backend| {
         let sigma = learning.sigma.as_ref().context("learning.sigma is needed by wm")?;

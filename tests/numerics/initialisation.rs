@@ -136,15 +136,21 @@ fn feedback_weights_may_be_the_initial_weights_transposed() {
 
 #[test]
 fn inverses_may_begin_as_the_initial_weights_transposed() {
-    let transposed = learner(&["learning.rule=ao_sdtp", "learning.inverse_weights=transposed"]);
-    let random = learner(&["learning.rule=ao_sdtp"]);
+    inverses_begin_transposed(LAYERS, 25);
+    inverses_begin_transposed(&LAYERS.replace("local", "conv"), 1);
+}
+
+/// `places` have weights of their own in the layers with kernels.
+fn inverses_begin_transposed(layers: &str, places: usize) {
+    let transposed = learner(&[layers, "learning.rule=ao_sdtp", "learning.inverse_weights=transposed"]);
+    let random = learner(&[layers, "learning.rule=ao_sdtp"]);
     for layer in 1..6 {
         let [weight, inverse] = [format!("layers.{layer}.weight"), format!("layers.{layer}.inverse.weight")];
         let (weights, found, drawn) = (transposed.read(&weight), transposed.read(&inverse), random.read(&inverse));
         assert!(random.read(&weight) == weights && drawn != found, "{inverse}");
         if layer < 3 {
-            // [5, 5, 3, 3, 8, 8] and the same: places, then kernel and channels, of which the last are the output's and become the first.
-            for place in 0..25 {
+            // [5, 5, 3, 3, 8, 8] and the same, or [3, 3, 8, 8]: places, then kernel and channels, of which the last are the output's and become the first.
+            for place in 0..places {
                 for ((tap, from), to) in
                     (0..9).flat_map(|tap| (0..8).map(move |from| (tap, from))).flat_map(|at| (0..8).map(move |to| (at, to)))
                 {

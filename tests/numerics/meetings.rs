@@ -59,7 +59,7 @@ fn every_rule_has_the_bits_of_one_rank() {
     let pools = r#"{ kind = "conv", kernel = 3, channels = 5 }, { kind = "max_pool", kernel = 2, stride = 2 }, { kind = "average_pool", kernel = 2, stride = 1 }, { kind = "dense", units = 21 }"#;
     let residual = r#"{ kind = "conv", kernel = 3, channels = 5, normalization = "batch" }, { kind = "local", kernel = 2, channels = 5, normalization = "batch", shortcut = 0, nonlinearity = "gelu" }, { kind = "max_pool", kernel = 2, stride = 2 }, { kind = "dense", units = 21, normalization = "batch", from = 0 }, { kind = "dense", units = 21, from = 2, shortcut = 3 }"#;
     for rule in definitions() {
-        let networks = [(local, true), (pools, rule.convolutions), (residual, rule.residual)];
+        let networks = [(local, true), (pools, true), (residual, rule.residual)];
         for (layers, _) in networks.into_iter().filter(|(_, allowed)| *allowed) {
             let (layers, key) = (format!("network.layers=[{layers}]"), format!("learning.rule={}", rule.name));
             let mut sets = vec![layers.as_str(), &key, "data.batch_size=12", "parallel.device=cpu"];

@@ -234,6 +234,12 @@ impl Stored {
                 continue;
             }
             let change = self.floats(&expected);
+            if change.iter().all(|change| *change == 0.0) {
+                // Biases of l_drl's linear inverses, whose three gradients cancel each other but for rounding.
+                let moved = values.iter().zip(&initial).map(|(value, initial)| (value - initial).abs()).fold(0.0, f32::max);
+                assert!(moved < 1e-6, "{title}: {tensor} moved by {moved:.1e}");
+                continue;
+            }
             let mut transferred = 0.0;
             let mut missed = 0.0;
             for ((value, initial), change) in values.iter().zip(&initial).zip(&change) {
@@ -324,20 +330,25 @@ fn every_nonlinearity_agrees_with_the_reference() {
     }
 }
 
+/// Beside the rules themselves, what inverses of convolutions and pools must do.
+fn inverses_of_windows() -> impl Iterator<Item = &'static Case> {
+    ALTERNATING[2..3].iter().chain(&HYBRID[..2]).chain(&REGULARIZED[..2]).chain(&INVERSES[2..]).chain(&LOCAL_DIFFERENCES)
+}
+
 #[test]
 fn convolutions_agree_with_the_reference() {
     let stored = Stored::open("conv");
-    stored.check_all(RULES[..3].iter().chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]));
+    stored.check_all(RULES.iter().chain(inverses_of_windows()).chain(&LATER).chain(&OPTIMIZERS).chain([&BP_HAT]));
 }
 
-/// Of rules without inverses.
 fn named(names: &[&str]) -> impl Iterator<Item = &'static Case> {
     RULES.iter().chain(&LATER).filter(|case| names.contains(&case.0))
 }
 
 #[test]
 fn pools_agree_with_the_reference() {
-    Stored::open("pools").check_all(named(&["bp", "fa", "dfa", "kp", "brsf", "wm", "dkp", "drtp", "pepita"]));
+    let later = named(&["kp", "brsf", "wm", "dkp", "drtp", "pepita"]);
+    Stored::open("pools").check_all(RULES.iter().chain(inverses_of_windows()).chain(later));
 }
 
 #[test]
