@@ -5,9 +5,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use biodist_process::files::{self, read_regular, write_atomically};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, ensure};
+use biodist_process::files::{self, read_if_there, read_regular, write_atomically};
+use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoints;
 use super::schedule::Schedule;
@@ -22,6 +22,9 @@ pub const RUN: &str = "run.json";
 /// Key of `run.json`: steps done when a loss, or a parameter, was not finite, which ended the run. Going on begins a `run.json` without it.
 pub const DIVERGED: &str = "diverged_at_step";
 
+/// Key of `run.json`: what it said at each earlier start of the run.
+const EARLIER: &str = "earlier";
+
 /// What a run writes into its folder.
 const OWN: [&str; 5] = [CONFIG, RUN, records::FILE_NAME, best::FILE_NAME, checkpoint::FOLDER];
 
@@ -34,11 +37,22 @@ pub fn holds_run(path: &Path) -> bool {
 
 /// Records in the folder of a run that it diverged at `step`: what it measured before looks like a run in progress otherwise.
 pub fn record_divergence(run: &Path, step: u64) -> Result<()> {
+    let mut about = read_about(run)?.unwrap_or_default();
+    about.insert(DIVERGED.to_owned(), step.into());
+    write_about(run, &about.into())
+}
+
+/// What `run.json` says; none where it is not there.
+fn read_about(run: &Path) -> Result<Option<Map<String, Value>>> {
     let path = run.join(RUN);
-    let bytes = read_regular(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let mut about: Value = serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
-    about[DIVERGED] = step.into();
-    write_about(run, &about)
+    let Some(bytes) = read_if_there(&path).with_context(|| format!("{} cannot be read", path.display()))? else { return Ok(None) };
+    let read = || -> Result<Map<String, Value>> {
+        let about: Map<String, Value> = serde_json::from_slice(&bytes)?;
+        ensure!(about.get(EARLIER).is_none_or(Value::is_array), "what it has under {EARLIER:?} is no list");
+        Ok(about)
+    };
+    let damaged = || format!("{} is damaged; mend it, or move it away to go on without what it says of earlier starts", path.display());
+    read().with_context(damaged).map(Some)
 }
 
 fn write_about(run: &Path, about: &Value) -> Result<()> {
@@ -75,6 +89,8 @@ impl RunFolder {
                 Exit::Usage.error(format!("{} holds a run already; go on with it by --resume, or choose another --out", path.display()))
             );
         }
+        // Before anything is loaded.
+        read_about(path)?;
         let written = path.join(CONFIG);
         if written.exists() {
             folder.compare(&written, config)?;
@@ -166,11 +182,10 @@ impl RunFolder {
     fn write_beginning(&self, config: &Config, about: Value) -> Result<()> {
         Checkpoints::of(&self.path).remove_unfinished()?;
         let mut about = about;
-        let earlier = read_regular(&self.path.join(RUN)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        if let Some(Value::Object(mut earlier)) = earlier {
-            let mut starts = earlier.shift_remove("earlier").and_then(|list| list.as_array().cloned()).unwrap_or_default();
-            starts.push(Value::Object(earlier));
-            about["earlier"] = starts.into();
+        if let Some(mut before) = read_about(&self.path)? {
+            let mut starts = before.shift_remove(EARLIER).and_then(|list| list.as_array().cloned()).unwrap_or_default();
+            starts.push(before.into());
+            about[EARLIER] = starts.into();
         }
         // First what makes the folder a run's: whatever ends the process here, --resume goes on.
         write_about(&self.path, &about)?;

@@ -216,3 +216,21 @@ fn two_processes_do_not_train_in_one_folder() {
     assert!(second.code == Some(1) && second.stderr.contains("another process is training"), "{second:?}");
     drop(job);
 }
+
+/// What it says of earlier starts has no other place.
+#[test]
+fn a_damaged_run_json_is_named_and_left_as_it_is() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"bp\"", "[training]\nmax_steps = 5");
+    site.succeed(1, &["train", &config, "--out", "run"]);
+    let file = site.path("run/run.json");
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let longer = ["train", &config, "--out", "run", "--resume", "training.max_steps=7"];
+    for damaged in [&whole[..whole.len() / 2], &whole.replacen('{', "{\"earlier\": 3,", 1), "[]"] {
+        std::fs::write(&file, damaged).unwrap();
+        refused(&site.run(1, &longer), 1, &["run/run.json is damaged", "move it away"]);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), damaged);
+    }
+    std::fs::rename(&file, site.path("away")).unwrap();
+    site.succeed(1, &longer);
+}
