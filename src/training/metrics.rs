@@ -5,15 +5,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use biodist_process::files::write_atomically;
+use biodist_process::files::{read_regular, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::records::{self, FILE_NAME, Line, TIME, evaluations, read};
+use super::run_folder::leads_to;
 use super::tensorboard::EventFile;
 use crate::compute::{Measure, Of};
 use crate::exchange::Transport;
@@ -271,8 +273,7 @@ impl MetricsFile {
         if kept != text {
             write_atomically(&path, kept.as_bytes())?;
         }
-        let file =
-            OpenOptions::new().append(true).create(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+        let file = open(&path)?;
         // A line of training that was cut may be older than the checkpoint, and a kill may have come between a line and its event: events
         // begin anew where the last regular line is.
         let since = if EventFile::exists(run)? { last_regular } else { 0 };
@@ -298,7 +299,33 @@ impl MetricsFile {
         before + began.elapsed().as_secs_f64()
     }
 
+    /// Goes on in `run`, to which the run's folder was moved.
+    pub fn follow(&mut self, run: &Path) {
+        self.path = run.join(FILE_NAME);
+    }
+
+    /// Somebody may remove the file while the run trains, or save another in its place as editors do: lines would go where nobody finds
+    /// them. What was removed is written again, and what took its place is gone on with.
+    fn reopen(&mut self) -> Result<()> {
+        if leads_to(&self.path, &self.file) {
+            return Ok(());
+        }
+        // Nothing is known where it cannot be looked at.
+        let Ok(there) = self.path.try_exists() else { return Ok(()) };
+        let path = self.path.display();
+        if there {
+            log::warn!("{path} was replaced while the run trains; its next lines go into the file that is there now");
+        } else {
+            log::warn!("{path} was removed while the run trains, and is written again");
+            let lines = read_regular(Path::new(&format!("/proc/self/fd/{}", self.file.as_raw_fd()))).with_context(|| self.unwritable())?;
+            write_atomically(&self.path, &lines)?;
+        }
+        self.file = open(&self.path)?;
+        Ok(())
+    }
+
     fn append(&mut self, mut line: Value) -> Result<()> {
+        self.reopen()?;
         line[TIME] = json!((self.seconds() * 1e3).round() / 1e3);
         let text = format!("{line}\n");
         self.file.write_all(text.as_bytes()).with_context(|| self.unwritable())?;
@@ -313,6 +340,10 @@ impl MetricsFile {
     fn unwritable(&self) -> String {
         format!("{} cannot be written; with room for it, --resume goes on from the last checkpoint", self.path.display())
     }
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new().append(true).create(true).open(path).with_context(|| format!("{} cannot be opened", path.display()))
 }
 
 /// Whether the run in `run` has been evaluated on `split` at `step`.

@@ -49,6 +49,7 @@ impl Recorder {
         if moved {
             self.checkpoints = Checkpoints::of(self.folder.path());
             self.best.follow(self.folder.path());
+            self.metrics.follow(self.folder.path());
         }
         Ok(moved)
     }

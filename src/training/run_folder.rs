@@ -1,6 +1,6 @@
 //! A run's folder: whose it is, and what it says about its run.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -198,13 +198,11 @@ impl RunFolder {
     /// Where it has been removed.
     pub fn follow(&mut self) -> Result<bool> {
         let Some(folder) = &self.folder else { return Ok(false) };
-        let own = folder.metadata().with_context(|| format!("{} cannot be examined", self.path.display()))?;
-        let is_own = |path: &Path| path.metadata().is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()));
-        if is_own(&self.path) {
+        if leads_to(&self.path, folder) {
             return Ok(false);
         }
         let now = std::fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd())).unwrap_or_default();
-        if own.nlink() == 0 || !is_own(&now) {
+        if !leads_to(&now, folder) {
             return Err(Exit::Failed.error(format!(
                 "{} was removed while the run in it trained: what was in it is lost, and the run ends here",
                 self.path.display()
@@ -221,6 +219,12 @@ impl RunFolder {
 }
 
 /// What `run.json` says, but for the run's own facts.
+/// Whether `path` is still the name of what is open.
+pub(super) fn leads_to(path: &Path, open: &File) -> bool {
+    let identity = |of: Metadata| (of.dev(), of.ino());
+    path.metadata().is_ok_and(|there| open.metadata().is_ok_and(|own| identity(there) == identity(own)))
+}
+
 pub fn about() -> Value {
     let command: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     // What a report calls a run of a rule that it does not know.

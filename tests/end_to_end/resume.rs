@@ -234,3 +234,36 @@ fn a_damaged_run_json_is_named_and_left_as_it_is() {
     std::fs::rename(&file, site.path("away")).unwrap();
     site.succeed(1, &longer);
 }
+
+#[test]
+fn metrics_that_are_removed_or_replaced_are_not_lost() {
+    let site = Site::new();
+    let config = site.configure("long", "rule = \"bp\"", "[training]\nmax_steps = 100000000\nlog_every_steps = 100");
+    let metrics = site.path("run/metrics.jsonl");
+    let job = site.start(1, &["train", &config, "--out", "run"]);
+    wait_for("lines of metrics", || lines(&metrics) > 20);
+    std::fs::remove_file(&metrics).unwrap();
+    wait_for("the lines again", || lines(&metrics) > 22);
+    job.signal(libc::SIGTERM);
+    let outcome = job.wait();
+    assert!(outcome.code == Some(75) && outcome.stderr.contains("run/metrics.jsonl was removed while"), "{outcome:?}");
+    let steps = |lines: &[serde_json::Value]| -> Vec<u64> {
+        lines.iter().filter(|line| line["split"] == "train").map(|line| line["step"].as_u64().unwrap()).collect()
+    };
+    let kept = steps(&site.metrics("run"));
+    assert!((1..).zip(&kept).all(|(number, step)| *step == 100 * number), "{kept:?}");
+
+    let job = site.start(1, &["train", &config, "--out", "run", "--resume"]);
+    let before = lines(&metrics);
+    wait_for("lines of metrics", || lines(&metrics) > before + 2);
+    let edited = std::fs::read_to_string(&metrics).unwrap();
+    std::fs::write(site.path("edited"), &edited).unwrap();
+    std::fs::rename(site.path("edited"), &metrics).unwrap();
+    wait_for("lines after those", || lines(&metrics) > edited.lines().count() + 2);
+    job.signal(libc::SIGTERM);
+    let outcome = job.wait();
+    assert!(outcome.code == Some(75) && outcome.stderr.contains("run/metrics.jsonl was replaced while"), "{outcome:?}");
+    assert!(std::fs::read_to_string(&metrics).unwrap().starts_with(&edited));
+    let last = site.metrics("run").last().unwrap()["step"].as_u64().unwrap();
+    site.succeed(1, &["train", &config, "--out", "run", "--resume", &format!("training.max_steps={}", last + 1000)]);
+}
