@@ -10,6 +10,7 @@ use serde_json::json;
 use super::overrides::{Overrides, tell_unused};
 use crate::agreement::{Facts, agree};
 use crate::compute::{Measure, Of};
+use crate::config::find::may_be_file;
 use crate::config::{Config, Loaded, Output, Purpose};
 use crate::cpus;
 use crate::data::DataSet;
@@ -62,7 +63,7 @@ impl FromStr for Choice {
 /// Prints loss and errors over the whole test set. Collective.
 pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let written = args.run.join(training::CONFIG);
-    if !written.exists() {
+    if !may_be_file(&written) {
         return Err(Exit::Usage.error(format!("{}: no run is there (it would have a {})", args.run.display(), training::CONFIG)));
     }
     let loaded = Loaded::read(&written, &args.overrides.all(), Purpose::Training)?;

@@ -77,7 +77,7 @@ impl Files {
         self.open.push(identity);
         for name in includes.iter().rev() {
             let included = folder.join(name);
-            if !included.exists() {
+            if !included.try_exists().unwrap_or(true) {
                 let (path, included) = (path.display(), included.display());
                 return Err(usage(format!("{path}: include: no file {included} (names are relative to the including file)")));
             }

@@ -1,6 +1,7 @@
 //! Finding a configuration by its name alone: `biodist train imagenet_dtp.toml` works wherever it is typed.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -47,7 +48,7 @@ fn folders() -> Vec<PathBuf> {
 fn find_in(path: &Path, folders: &[PathBuf]) -> Result<PathBuf> {
     if path.is_dir() {
         let own = path.join(OF_RUN);
-        return if own.is_file() {
+        return if may_be_file(&own) {
             Ok(own)
         } else {
             Err(usage(format!("{}: a folder without {OF_RUN}, so neither a configuration nor a run", path.display())))
@@ -59,13 +60,19 @@ fn find_in(path: &Path, folders: &[PathBuf]) -> Result<PathBuf> {
     }
     let ended = if path.extension().is_some_and(|ending| ending == "toml") { path.to_owned() } else { with_ending(path) };
     let places = folders.iter().filter(|_| path.is_relative()).map(|folder| folder.join(&ended));
-    if let Some(found) = std::iter::once(ended.clone()).chain(places).find(|candidate| candidate.is_file()) {
+    if let Some(found) = std::iter::once(ended.clone()).chain(places).find(|candidate| may_be_file(candidate)) {
         return Ok(found);
     }
     let looked: Vec<_> = folders.iter().filter(|folder| folder.is_dir()).map(|folder| folder.display().to_string()).collect();
     let places =
         if looked.is_empty() { "no configs/ folder was found either".to_owned() } else { format!("nor is it in {}", looked.join(", ")) };
     Err(usage(format!("{}: no such configuration, {places}{}", path.display(), suggestion(path, folders))))
+}
+
+/// Whether a file is there, or something that cannot be looked at: reading it says why.
+pub fn may_be_file(path: &Path) -> bool {
+    let there = path.metadata().map(|there| there.is_file());
+    there.unwrap_or_else(|error| !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
 fn with_ending(path: &Path) -> PathBuf {
@@ -151,5 +158,17 @@ mod tests {
         assert!(refused(root.path().to_str().unwrap()).contains("a folder without config.toml"));
         std::fs::write(root.path().join(OF_RUN), "").unwrap();
         assert_eq!(find_in(root.path(), &folders).unwrap(), root.path().join(OF_RUN), "a run's folder");
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_absent() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = [root.path().join("configs"), root.path().join("run")];
+        for (folder, name) in folders.iter().zip(["round.toml", OF_RUN]) {
+            std::fs::create_dir(folder).unwrap();
+            std::os::unix::fs::symlink(name, folder.join(name)).unwrap();
+        }
+        assert_eq!(find_in(Path::new("round"), &folders).unwrap(), folders[0].join("round.toml"));
+        assert_eq!(find_in(&folders[1], &folders).unwrap(), folders[1].join(OF_RUN));
     }
 }

@@ -1,6 +1,7 @@
 //! Where the runs and random searches are: the folders that are named, and whatever lies in them at any depth.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -28,7 +29,8 @@ impl Found {
     pub fn within(folders: &[PathBuf]) -> Result<Found> {
         let mut found = Found::default();
         for folder in folders {
-            if !folder.exists() {
+            let looked = folder.try_exists();
+            if !looked.map_err(|error| Exit::Usage.error(format!("{} cannot be looked at: {error}", folder.display())))? {
                 return Err(Exit::Usage.error(format!("{}: no such folder", folder.display())));
             }
             if !folder.is_dir() || !found.search(folder, true)? {
@@ -70,11 +72,20 @@ impl Found {
         let mut empty = Vec::new();
         let mut any = false;
         for entry in entries {
-            let leads_nowhere = entry.is_symlink() && !entry.exists();
-            if leads_nowhere || entry.is_dir() && !self.search(&entry, false)? {
+            let is_folder = match entry.metadata() {
+                Ok(there) => there.is_dir(),
+                // A link that leads nowhere.
+                Err(_) if entry.is_symlink() => {
+                    empty.push(entry);
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                Err(error) => return Err(error).with_context(|| format!("{} cannot be looked at", entry.display())),
+            };
+            if is_folder && !self.search(&entry, false)? {
                 empty.push(entry);
             } else {
-                any |= entry.is_dir();
+                any |= is_folder;
             }
         }
         // A run has folders of its own.
@@ -113,6 +124,7 @@ mod tests {
         write("all/text", "");
         symlink(path("all"), path("all/deep/round")).unwrap();
         symlink(path("nowhere"), path("all/gone")).unwrap();
+        symlink("round", path("round")).unwrap();
 
         let found = Found::within(&[path("all"), path("all/a")]).unwrap();
         assert_eq!(found.runs, ["all/a", "all/a/inner", "all/deep/er/b"].map(path));
@@ -131,9 +143,14 @@ mod tests {
                 "of 2 folders looked at none holds a run (config.toml) or a random search (sweep.json or results.jsonl)",
             ),
             (&["all/a", "nowhere"], "no such folder"),
+            (&["all/a", "round"], "round cannot be looked at: Too many levels of symbolic links"),
         ] {
             let error = Found::within(&folders.iter().map(|folder| path(folder)).collect::<Vec<_>>()).unwrap_err();
             assert!(Exit::of(&error) == Exit::Usage && error.to_string().contains(words), "{error}");
         }
+        // Reading it says why it cannot be read.
+        std::fs::remove_file(path("all/a/config.toml")).unwrap();
+        symlink("config.toml", path("all/a/config.toml")).unwrap();
+        assert!(Found::within(&[path("all/a")]).unwrap().runs.contains(&path("all/a")));
     }
 }

@@ -11,6 +11,7 @@ use super::history::{History, Point};
 use super::paper::{Cell, Method};
 use crate::compute::Measure;
 use crate::config::Config;
+use crate::config::find::may_be_file;
 use crate::rules::is_built_in;
 use crate::training::{CONFIG, Checkpoints, DIVERGED, RUN, Schedule, records};
 
@@ -38,7 +39,7 @@ impl Run {
 
     /// Whether `path` may be the folder of a run.
     pub fn is_at(path: &Path) -> bool {
-        path.join(CONFIG).is_file()
+        may_be_file(&path.join(CONFIG))
     }
 
     /// Whether its config.toml is a run's; other programs have one too.

@@ -17,6 +17,7 @@ use super::results::count;
 use super::run::Run;
 use super::spread::figures;
 use crate::config::Config;
+use crate::config::find::may_be_file;
 use crate::search::Epochs;
 use crate::search::results::{self, Line as Trial};
 use crate::training::CONFIG;
@@ -73,12 +74,12 @@ impl Sweep {
 
     /// Whether `path` may be the folder of a search.
     pub fn is_at(path: &Path) -> bool {
-        Sweep::MARKS.iter().any(|name| path.join(name).is_file())
+        Sweep::MARKS.iter().any(|name| may_be_file(&path.join(name)))
     }
 
     /// Whether its files are a search's; other programs have results too.
     pub fn is_certain(path: &Path) -> bool {
-        path.join(Sweep::MARKS[0]).is_file() || Sweep::read(path).is_ok_and(|sweep| !sweep.trials.is_empty())
+        may_be_file(&path.join(Sweep::MARKS[0])) || Sweep::read(path).is_ok_and(|sweep| !sweep.trials.is_empty())
     }
 
     /// Reads the search in `path`, which may be running, or have no result yet.

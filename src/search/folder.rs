@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use biodist_process::files::{self, PARTIAL, read_regular, write_atomically};
+use biodist_process::files::{self, PARTIAL, read_if_there, write_atomically};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -36,7 +36,7 @@ pub struct Fingerprints {
 pub struct SweepFolder {
     path: PathBuf,
     /// Held as long as the sweep runs: two in one folder would write each other's files.
-    _lock: Option<File>,
+    _lock: File,
 }
 
 impl SweepFolder {
@@ -52,8 +52,7 @@ impl SweepFolder {
         let lock = lock(path)?;
         let job = job(config, space, seed, rungs, data);
         let file = path.join(JOB);
-        if file.exists() {
-            let bytes = read_regular(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        if let Some(bytes) = read_if_there(&file).with_context(|| format!("{} cannot be read", file.display()))? {
             let mut there: Value = serde_json::from_slice(&bytes).map_err(|error| anyhow!("{} is damaged: {error}", file.display()))?;
             let grown = grows(&there, rungs);
             if grown {
@@ -90,10 +89,10 @@ impl SweepFolder {
     }
 }
 
-fn lock(path: &Path) -> Result<Option<File>> {
-    let Ok(folder) = File::open(path) else { return Ok(None) };
+fn lock(path: &Path) -> Result<File> {
+    let folder = File::open(path).with_context(|| format!("{} cannot be opened", path.display()))?;
     if files::lock(&folder) {
-        return Ok(Some(folder));
+        return Ok(folder);
     }
     Err(Exit::Failed.error(format!("another sweep is running in {}; wait for it, or choose another --out", path.display())))
 }

@@ -4,6 +4,7 @@
 //! beside it and of itself, so that damage is found before anything is trained on it. Its files depend on nothing but the configuration
 //! and the step: not on the ranks, nor on interruptions.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -51,7 +52,7 @@ impl Checkpoints {
     pub fn steps(&self) -> Result<Vec<u64>> {
         let folder = self.run.join(FOLDER);
         let entries = match std::fs::read_dir(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.with_context(|| format!("{} cannot be read", folder.display()))?,
         };
         let mut steps = Vec::new();
@@ -67,13 +68,20 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    /// The newest checkpoint that is whole; damaged ones are named and passed over.
+    /// The newest checkpoint that is whole; damaged ones are named and passed over. One that cannot be read may be whole.
     pub fn newest(&self) -> Result<Option<State>> {
         let steps = self.steps()?;
         for step in steps.iter().rev() {
             match self.verified(*step) {
                 Ok(state) => return Ok(Some(state)),
-                Err(error) => log::warn!("checkpoint {step} is passed over: {error:#}"),
+                Err(error) if is_damage(&error) => log::warn!("checkpoint {step} is passed over: {error:#}"),
+                Err(error) => {
+                    let folder = self.folder(*step);
+                    return Err(error.context(format!(
+                        "checkpoint {step} may be whole; make it readable, or move {} away to use the one before",
+                        folder.display()
+                    )));
+                }
             }
         }
         ensure!(steps.is_empty(), "{} has no checkpoint that is whole", self.run.display());
@@ -83,8 +91,9 @@ impl Checkpoints {
     /// The state of the checkpoint at `step`, all of whose files are as they were written.
     pub fn verified(&self, step: u64) -> Result<State> {
         let folder = self.folder(step);
-        if !folder.exists() {
-            let steps: Vec<String> = self.steps()?.iter().map(u64::to_string).collect();
+        let steps = self.steps()?;
+        if !steps.contains(&step) {
+            let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
             let there = if steps.is_empty() { "none".to_owned() } else { steps.join(", ") };
             return Err(Exit::Usage.error(format!("{} has no checkpoint of step {step}; there are: {there}", self.run.display())));
         }
@@ -220,7 +229,14 @@ impl Checkpoints {
 /// In a folder that is there: a run's that was removed is not made anew.
 pub(super) fn create_folder(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists || !path.is_dir() => {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => {
+/// Whether a file is not what was written, by `error`: it has gone, is no file, or holds something else. Any other failure to read says
+/// nothing of what it holds.
+fn is_damage(error: &anyhow::Error) -> bool {
+    let failure = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    failure.is_none_or(|failure| matches!(failure.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput))
+}
+
             Err(error).with_context(|| format!("{} cannot be created", path.display()))
         }
         _ => Ok(()),
@@ -229,9 +245,7 @@ pub(super) fn create_folder(path: &Path) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("{} cannot be removed", path.display()))
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| format!("{} cannot be removed", path.display())),
         _ => Ok(()),
     }
 }

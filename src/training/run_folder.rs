@@ -74,7 +74,7 @@ impl RunFolder {
     /// Fails where it holds a run and `resume` was not asked for, or holds a run of another configuration than `config`.
     pub fn find(path: &Path, resume: bool, config: &Config) -> Result<(RunFolder, Option<State>)> {
         let mut folder = RunFolder { path: path.to_owned(), folder: None };
-        if !path.exists() {
+        if !path.try_exists().with_context(|| format!("--out {} cannot be looked at", path.display()))? {
             return Ok((folder, None));
         }
         if !path.is_dir() {
@@ -92,18 +92,19 @@ impl RunFolder {
         // Before anything is loaded.
         read_about(path)?;
         let written = path.join(CONFIG);
-        if written.exists() {
+        let complete = !written.try_exists().unwrap_or(true);
+        if !complete {
             folder.compare(&written, config)?;
         }
         let state = Checkpoints::of(path).newest()?;
         if let Some(state) = &state {
-            if !written.exists() && state.identity.is_none() {
+            if complete && state.identity.is_none() {
                 return Err(Exit::Usage.error(format!(
                     "{} is missing, so nothing says which run the checkpoints beside it are of; put it back, or choose another --out",
                     written.display()
                 )));
             }
-            state.refuse_another_run(path, config, !written.exists(), &[])?;
+            state.refuse_another_run(path, config, complete, &[])?;
         }
         Ok((folder, state))
     }
@@ -218,13 +219,13 @@ impl RunFolder {
     }
 }
 
-/// What `run.json` says, but for the run's own facts.
 /// Whether `path` is still the name of what is open.
 pub(super) fn leads_to(path: &Path, open: &File) -> bool {
     let identity = |of: Metadata| (of.dev(), of.ino());
     path.metadata().is_ok_and(|there| open.metadata().is_ok_and(|own| identity(there) == identity(own)))
 }
 
+/// What `run.json` says, but for the run's own facts.
 pub fn about() -> Value {
     let command: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     // What a report calls a run of a rule that it does not know.

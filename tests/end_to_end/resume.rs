@@ -236,6 +236,27 @@ fn a_damaged_run_json_is_named_and_left_as_it_is() {
 }
 
 #[test]
+fn checkpoints_that_cannot_be_read_are_not_passed_over() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"bp\"", "[training]\nmax_steps = 15\ncheckpoint_every_steps = 5");
+    site.succeed(1, &["train", &config, "--out", "run"]);
+    let longer = ["train", &config, "--out", "run", "--resume", "training.max_steps=20"];
+    for file in ["state.json", "model.safetensors"] {
+        let path = site.path("run/checkpoints/00000015").join(file);
+        std::fs::rename(&path, site.path("kept")).unwrap();
+        // As little as a missing permission does this say that the file is damaged.
+        std::os::unix::fs::symlink(file, &path).unwrap();
+        for command in [&["eval", "run"][..], &longer] {
+            let words = [&format!("00000015/{file} cannot be read"), "Too many levels of symbolic links", "move run/checkpoints/00000015"];
+            refused(&site.run(1, command), 1, &words);
+        }
+        std::fs::rename(site.path("kept"), &path).unwrap();
+    }
+    assert!(!site.path("run/damaged-00000015").exists());
+    site.succeed(1, &longer);
+}
+
+#[test]
 fn metrics_that_are_removed_or_replaced_are_not_lost() {
     let site = Site::new();
     let config = site.configure("long", "rule = \"bp\"", "[training]\nmax_steps = 100000000\nlog_every_steps = 100");
