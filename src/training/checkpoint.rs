@@ -118,7 +118,11 @@ impl Checkpoints {
             let _ = self.remove_unfinished();
         }
         result.with_context(|| {
-            format!("checkpoint {} cannot be written; those before it are whole, and --resume goes on from there", state.step)
+            let then = match self.steps().as_deref() {
+                Ok([]) => "--resume begins the run anew",
+                _ => "those before it are whole, and --resume goes on from there",
+            };
+            format!("checkpoint {} cannot be written; {then}", state.step)
         })
     }
 
@@ -226,10 +230,6 @@ impl Checkpoints {
     }
 }
 
-/// In a folder that is there: a run's that was removed is not made anew.
-pub(super) fn create_folder(path: &Path) -> Result<()> {
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => {
 /// Whether a file is not what was written, by `error`: it has gone, is no file, or holds something else. Any other failure to read says
 /// nothing of what it holds.
 fn is_damage(error: &anyhow::Error) -> bool {
@@ -237,6 +237,10 @@ fn is_damage(error: &anyhow::Error) -> bool {
     failure.is_none_or(|failure| matches!(failure.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput))
 }
 
+/// In a folder that is there: a run's that was removed is not made anew.
+pub(super) fn create_folder(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => {
             Err(error).with_context(|| format!("{} cannot be created", path.display()))
         }
         _ => Ok(()),

@@ -44,6 +44,8 @@ fn a_limit_on_the_size_of_files_is_told() {
     let outcome = train.current_dir(site.path("")).output().unwrap();
     let said = String::from_utf8_lossy(&outcome.stderr);
     assert!(outcome.status.code() == Some(1) && said.contains("File too large"), "{outcome:?}");
+    assert!(said.contains("checkpoint 0 cannot be written; --resume begins the run anew"), "{outcome:?}");
+    site.succeed(1, &["train", &config, "--out", "run", "--resume"]);
 }
 
 #[test]
