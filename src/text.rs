@@ -1,4 +1,4 @@
-//! Numbers and tables for people.
+//! Numbers and tables for people, and words for their shells.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -17,6 +17,14 @@ pub fn print(text: &str) -> Result<()> {
 /// The same of a line, or of several, without the last one's end.
 pub fn print_line(line: impl Display) -> Result<()> {
     print(&format!("{line}\n"))
+}
+
+/// A word of a command, as it is typed into a shell: in quotes where the shell would take it for something else.
+pub fn shell_word(word: &str) -> String {
+    if !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || "/._-+=:,@%".contains(c)) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// The ending of a noun that so many things have: "1 step", "2 steps".

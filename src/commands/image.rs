@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::config::{Config, Output};
 use crate::exit::Exit;
 use crate::plan::DataFacts;
+use crate::text::shell_word;
 
 /// `--input HxWxC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,8 @@ impl ImageShape {
         if let Some([cut_height, cut_width]) = config.data.crop.filter(|crop| *crop != [height, width]) {
             return Err(Exit::Usage.error(format!(
                 "--input {height}x{width}x{channels}: the network sees what data.crop = [{cut_height}, {cut_width}] cuts; \
-                 use --input {cut_height}x{cut_width}x{channels}, or --set data.crop=[{height},{width}]"
+                 use --input {cut_height}x{cut_width}x{channels}, or --set {}",
+                shell_word(&format!("data.crop=[{height},{width}]"))
             )));
         }
         let classes = match (config.network.output, classes) {

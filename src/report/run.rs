@@ -13,6 +13,7 @@ use crate::compute::Measure;
 use crate::config::Config;
 use crate::config::find::may_be_file;
 use crate::rules::is_built_in;
+use crate::text::shell_word;
 use crate::training::{CONFIG, Checkpoints, DIVERGED, RUN, Schedule, records};
 
 /// A run, finished or in progress.
@@ -87,21 +88,22 @@ impl Run {
     /// How it came about, as far as its run.json tells.
     pub fn provenance(&self) -> Vec<(&'static str, String)> {
         let about = &self.about;
-        let list = |value: &Value, between: &str| {
-            let mut words: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            // Each process tells its host.
-            words.dedup();
-            (!words.is_empty()).then(|| words.join(between))
+        let list = |value: &Value, show: fn(&str) -> String| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(Value::as_str).map(show).collect()
         };
+        let joined = |words: &[String], between: &str| (!words.is_empty()).then(|| words.join(between));
+        // Each process tells its host.
+        let mut hosts = list(&about["hosts"], str::to_owned);
+        hosts.dedup();
         let version = |of: &str| about["versions"][of].as_str().map(|version| format!(", {of} {version}")).unwrap_or_default();
         let number = |key: &str| about[key].as_u64();
         let ranks = number("world_size").zip(number("threads_per_rank"));
         [
-            ("Command", list(&about["command"], " ")),
+            ("Command", joined(&list(&about["command"], shell_word), " ")),
             ("Program", self.program().map(str::to_owned)),
             ("Commit", about["commit"].as_str().map(|commit| format!("{commit}{}{}", version("libtorch"), version("mpi")))),
             ("Started", number("started_unix_seconds").map(date)),
-            ("Hosts", list(&about["hosts"], ", ")),
+            ("Hosts", joined(&hosts, ", ")),
             (
                 "Processes",
                 ranks.map(|(ranks, threads)| format!("{ranks}, of {threads} {}", if threads == 1 { "thread" } else { "threads" })),

@@ -15,7 +15,7 @@ use super::metrics::{EvaluationLine, TrainLine};
 use super::schedule::Schedule;
 use crate::compute::Measure;
 use crate::job::say;
-use crate::text::{duration, plural};
+use crate::text::{duration, plural, shell_word};
 
 /// Between two lines. The first comes sooner: it says how long the run will take.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -109,8 +109,8 @@ impl Progress {
         self.finish();
         let result = self.result.as_ref().map_or(String::new(), |result| format!(", {result}"));
         let (folder, steps) = (folder.display(), self.schedule.last_step());
-        let s = plural(steps as usize);
-        say(format_args!("done: {folder}, {steps} step{s} in {}{result}; biodist report {folder} shows it", duration(seconds)));
+        let (s, typed) = (plural(steps as usize), shell_word(&folder.to_string()));
+        say(format_args!("done: {folder}, {steps} step{s} in {}{result}; biodist report {typed} shows it", duration(seconds)));
     }
 
     /// A line of its own, above the bar.

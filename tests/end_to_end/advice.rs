@@ -1,6 +1,6 @@
 //! What messages advise is accepted: each is asked for, and what it says is done.
 
-use crate::site::{Outcome, Site};
+use crate::site::{Job, Outcome, Site};
 
 const SHORT: &str = "[training]\nmax_steps = 2";
 
@@ -209,4 +209,27 @@ fn messages_are_one_line_that_a_terminal_can_show() {
     assert!(refused(&site, &["check", "long.toml"], "data.batch_size").len() < 5000);
     let long = format!("data.train={}", "y".repeat(100_000));
     assert!(refused(&site, &["check", &config, "--set", &long], "data.train").len() < 5000);
+}
+
+/// As they are typed into a shell, whatever folders are called.
+#[test]
+fn commands_that_are_advised_are_quoted() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"bp\"", SHORT);
+    let programs = std::path::Path::new(env!("CARGO_BIN_EXE_biodist")).parent().unwrap().display();
+    let typed = |command: &str| {
+        let script = format!("PATH={programs}:$PATH; {command}");
+        let outcome = Job::start(site.command_of(std::path::Path::new("sh"), 1, &["-c", &script]), None).wait();
+        assert_eq!(outcome.code, Some(0), "{command}: {outcome:?}");
+    };
+    let out = "it's a (run); $HOME";
+    let outcome = site.succeed(1, &["train", &config, "--out", out]);
+    typed(&format!("biodist report{}", said(&outcome.stdout, "; biodist report", " shows it")));
+    let message = refused(&site, &["check", &config, "--input", "6x6x1", "--classes", "3", "data.crop=[5, 5]"], "--set");
+    typed(&format!("biodist check {config} --input 6x6x1 --classes 3 --set {}", said(&message, "or --set ", "\n")));
+    assert!(said(&message, "or --set ", "\n").starts_with('\''), "brackets name files: {message}");
+    // A report shows commands as they were typed.
+    site.succeed(1, &["report", out, "--out", "report"]);
+    let page = std::fs::read_to_string(site.path("report/report.html")).unwrap();
+    assert!(page.contains(r#"--out 'it'\''s a (run); $HOME'"#), "{page}");
 }
