@@ -106,8 +106,8 @@ settings! {
             "changes of images, in training alone";
         crop: Option<[usize; 2]>, Kind::Pair, Absent, Result,
             "of what the network sees: at random where \"random_crop\" is asked for, else the centre";
-        crop_padding: usize, Kind::Size(0), Is("0"), Result,
-            "pixels of black border that a random crop may reach into";
+        crop_padding: usize, Kind::Count(65_535), Is("0"), Result,
+            "pixels of black border that a random crop may reach into, fewer than its sides";
     }
 }
 

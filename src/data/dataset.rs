@@ -264,6 +264,14 @@ fn input_shape(augmentation: &Augmentation, shards: &Dataset, key: &str) -> Resu
              {least_width} pixels{padded}; choose a smaller crop or prepare larger images"
         )));
     }
+    let least = height.min(width);
+    if augmentation.random_crop && augmentation.padding >= least {
+        return Err(refuse(format!(
+            "data.crop_padding = {}: crops of {height} x {width} could lie beside the image, and be black all over; at most {} is possible",
+            augmentation.padding,
+            least - 1
+        )));
+    }
     let shape = augmentation.output_shape(shards.shape(), shards.channels());
     shape.map_err(|error| refuse(format!("{key} = {folder:?}: {error:#}")))
 }

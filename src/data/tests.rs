@@ -325,6 +325,11 @@ fn a_crop_must_fit_every_image() {
     batches(&data, plan(0, 1), Position::default(), 4, 1);
     config.crop = Some([11, 12]);
     assert_refused(DataSet::open_train(&config, 0), &["data.crop = [11, 12]", "6 x 8 pixels, padded by 2"]);
+    // It reaches into the border, but not beyond the image.
+    (config.crop, config.crop_padding) = (Some([4, 5]), 3);
+    DataSet::open_train(&config, 0).unwrap();
+    config.crop_padding = 4;
+    assert_refused(DataSet::open_train(&config, 0), &["data.crop_padding = 4", "4 x 5", "black", "at most 3"]);
 }
 
 #[test]
