@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
+use crate::compute::Measure;
 use crate::training::records::{self, FILE_NAME as METRICS, Line, Measured};
 
 /// Measures at the end of an epoch: of an evaluation there, or the mean over the epoch's training steps.
@@ -36,6 +37,8 @@ pub struct History {
     pub diagnostics: Vec<Diagnostic>,
     /// Step of the last line.
     pub last_step: u64,
+    /// Step of the first of the last lines whose loss is not finite, which no program of today writes.
+    pub not_finite: Option<u64>,
 }
 
 impl History {
@@ -59,6 +62,10 @@ impl History {
             ensure!(line.step >= *last, "line {number} is of step {}, after step {last}", line.step);
             *last = line.step;
             history.last_step = history.last_step.max(line.step);
+            history.not_finite = match line.measured.get(Measure::Loss) {
+                Some(_) => None,
+                None => history.not_finite.or(Some(line.step)),
+            };
             let point = Point { step: line.step, epoch: line.epoch, measured: line.measured };
             match line.split.as_str() {
                 Line::TRAIN => {
@@ -150,7 +157,6 @@ impl Epochs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::Measure;
 
     fn get(point: Point, measure: Measure) -> Option<f64> {
         point.measured.get(measure)

@@ -65,7 +65,7 @@ impl Run {
         let told = about["steps_per_epoch"].as_u64();
         let steps_per_epoch = told.or(state.as_ref().map(|state| state.steps_per_epoch)).map(|steps| steps.max(1));
         let step = history.last_step.max(state.map_or(0, |state| state.step));
-        let diverged = about[DIVERGED].as_u64();
+        let diverged = about[DIVERGED].as_u64().or(history.not_finite);
         let finished = diverged.is_none() && steps_per_epoch.is_some_and(|steps| is_finished(&config, &history, step, steps));
         let data = Data::of(&config, &about["data"]);
         Ok(Run { path: path.to_owned(), data, config, history, step, steps_per_epoch, finished, diverged, about })
@@ -207,6 +207,16 @@ mod tests {
             .flat_map(|(epoch, loss)| ["validation", "test"].map(|split| samples::line(split, 10 * epoch, None, loss)))
             .collect();
         assert_eq!(samples::run("mnist_autoencoder_bp", &[], &lines).chosen_by_validation().unwrap().step, 20);
+    }
+
+    /// Programs of old recorded what was not finite, and went on.
+    #[test]
+    fn a_run_whose_last_losses_are_not_finite_diverged() {
+        let line = |step: u64, loss: f64| samples::line("test", step, Some(0.9), loss).replace("NaN", "null");
+        let run = samples::run("mnist_fc_bp", &[], &[line(10, 1.0), line(20, f64::NAN), line(30, f64::NAN)].concat());
+        assert_eq!((run.diverged, run.has_result(), run.finished), (Some(20), false, false));
+        let run = samples::run("mnist_fc_bp", &[], &[line(10, 1.0), line(20, f64::NAN), line(30, 2.0)].concat());
+        assert_eq!((run.diverged, run.has_result()), (None, true));
     }
 
     #[test]
