@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 use biodist_process::last_word::LastWord;
 use biodist_process::quote;
 use biodist_process::speech::{self, Lines, Stream};
@@ -59,7 +59,7 @@ pub fn connect() -> Result<Arc<dyn Transport>> {
 
 /// Reports how a command went, ends the job where it failed, and returns this process's exit code.
 pub fn end(result: Result<()>) -> ExitCode {
-    match result {
+    match result.and_then(|()| speech::taken().context("the standard output cannot be written")) {
         Ok(()) => {
             finish();
             ExitCode::SUCCESS
@@ -128,7 +128,7 @@ pub fn complain(rank: usize, exit: Exit, message: &str, cause: &str) {
     speech::speak(Stream::Err, format!("biodist: {who}{message}\n{}", LastWord::line(exit, rank, cause)));
 }
 
-/// One line on stdout; where that is closed, training goes on all the same.
+/// One line on stdout, or several; where that is closed, training goes on all the same.
 pub fn say(line: impl Display) {
     speech::speak(Stream::Out, format!("{line}\n"));
 }

@@ -1,23 +1,6 @@
 //! Numbers and tables for people, and words for their shells.
 
-use std::fmt::Display;
-use std::io::{ErrorKind, Write};
-
-use anyhow::{Context, Result};
 use indicatif::HumanCount;
-
-/// Writes `text` to the standard output. A reader that has left, such as `head`, is no error.
-pub fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("the standard output cannot be written"),
-        _ => Ok(()),
-    }
-}
-
-/// The same of a line, or of several, without the last one's end.
-pub fn print_line(line: impl Display) -> Result<()> {
-    print(&format!("{line}\n"))
-}
 
 /// A word of a command, as it is typed into a shell: in quotes where the shell would take it for something else.
 pub fn shell_word(word: &str) -> String {

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{ErrorKind, IsTerminal, Result, Write};
+use std::io::{Error, ErrorKind, IsTerminal, Result, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,9 @@ static SPEAKERS: LazyLock<[Speaker; 2]> = LazyLock::new(|| [Speaker::new(ROOM), 
 /// A bar on stderr and lines on stdout are of one terminal, and keep one order.
 static ONE_TERMINAL: LazyLock<bool> = LazyLock::new(|| std::io::stdout().is_terminal() && std::io::stderr().is_terminal());
 
+/// What first kept a program that waits for its readers from writing to stdout.
+static UNWRITTEN: Mutex<Option<Error>> = Mutex::new(None);
+
 /// From now on this program does not wait for its readers.
 pub fn never_wait() {
     NEVER_WAITS.store(true, Ordering::Relaxed);
@@ -60,10 +63,19 @@ pub fn show(stream: Stream, text: impl Into<Vec<u8>>) {
 fn say(stream: Stream, text: Vec<u8>, lines: usize) {
     let said = Said { to: stream.descriptor(), text, lines };
     if !NEVER_WAITS.load(Ordering::Relaxed) {
-        return drop(write(said.to, &said.text, || {}));
+        let written = write(said.to, &said.text, || {});
+        if let Some(error) = written.err().filter(|error| stream == Stream::Out && error.kind() != ErrorKind::BrokenPipe) {
+            UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+        return;
     }
     let speaker: &'static Speaker = &SPEAKERS[usize::from(stream == Stream::Err && !*ONE_TERMINAL)];
     speaker.put(said);
+}
+
+/// Whether stdout has taken all that a program that waits had for it. A reader that has left, such as `head`, is no error.
+pub fn taken() -> Result<()> {
+    UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
 }
 
 /// Waits until all has been written, or nobody has read anything for [`PATIENCE`].

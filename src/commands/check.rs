@@ -10,10 +10,11 @@ use super::overrides::Overrides;
 use super::{memory, train};
 use crate::config::{Config, ExchangeChoice, LeftBehind, Loaded, Purpose};
 use crate::exchange::Sharing;
+use crate::job::say;
 use crate::network::Group;
 use crate::plan::{DataFacts, Memory, Plan, StepCost};
 use crate::rules::Phase;
-use crate::text::{grouped, plural, print, scaled, table};
+use crate::text::{grouped, plural, scaled, table};
 use crate::training::{self, Initial};
 
 /// Show the plan of a configuration: shapes, parameters, memory, work and exchange of a step, keys without effect, schedules that do not fit
@@ -39,7 +40,8 @@ pub struct CheckArgs {
 
 /// Prints the plan, or fails where there is none.
 pub fn run(args: CheckArgs) -> Result<()> {
-    print(&describe(&args)?)
+    say(describe(&args)?.trim_end());
+    Ok(())
 }
 
 /// The plan as [`run`] prints it.

@@ -9,7 +9,8 @@ use biodist_process::quote;
 
 use crate::config::find;
 use crate::exit::Exit;
-use crate::text::{print, table};
+use crate::job::say;
+use crate::text::table;
 
 /// Show the configurations that can be named without a path
 ///
@@ -34,7 +35,8 @@ pub fn run(args: &ConfigsArgs) -> Result<()> {
         let typed = quote::part(&args.words.join(" "), 80);
         return Err(Exit::Usage.error(format!("no configuration has {typed:?} in its name; biodist configs shows all")));
     }
-    print(&table(&rows, 2))
+    say(table(&rows, 2).trim_end());
+    Ok(())
 }
 
 /// What the first line says, where it is a comment.

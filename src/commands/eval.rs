@@ -19,7 +19,6 @@ use crate::exit::Exit;
 use crate::job::say;
 use crate::learner::Engine;
 use crate::plan::{self, DataFacts};
-use crate::text::print_line;
 use crate::training::{self, Best, Checkpoints, Evaluation, State, Sums, evaluate};
 use crate::watch;
 
@@ -104,7 +103,8 @@ pub fn run(args: EvalArgs, transport: Arc<dyn Transport>) -> Result<()> {
             }
         }
         line["seconds"] = json!(seconds);
-        return print_line(line);
+        say(line);
+        return Ok(());
     }
     say(format_args!("{}, checkpoint {}, on {} test samples:", args.run.display(), step, sums.samples));
     say(format_args!("loss         {:.6}", sums.mean(Measure::Loss)));

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::exit::Exit;
+use crate::job::say;
 use crate::key::{Default, FINITE, Key, Kind, Touches, nearest};
 use crate::rules::definitions;
-use crate::text::{print, table};
+use crate::text::table;
 
 /// Show the keys of a configuration: values, default, meaning
 ///
@@ -41,14 +42,16 @@ pub fn run(args: &KeysArgs) -> Result<()> {
     if entries.is_empty() {
         return Err(Exit::Usage.error(nothing_of(&word)));
     }
-    print(&if args.json {
+    let told = if args.json {
         let keys: Vec<Value> = entries.iter().map(Entry::json).collect();
-        serde_json::to_string_pretty(&keys).expect("text is JSON") + "\n"
+        serde_json::to_string_pretty(&keys).expect("text is JSON")
     } else if args.markdown {
         markdown(&entries)
     } else {
         text(&entries)
-    })
+    };
+    say(told.trim_end());
+    Ok(())
 }
 
 /// The keys of all configurations, then those of single rules.

@@ -1,10 +1,10 @@
-//! The program in docs/reading_runs.md does what the page says, on a run.
+//! The program in docs/reading_runs.md does what the page says, on a run; and what a command has to say does not get lost.
 
 use std::process::Command;
 
 use safetensors::SafeTensors;
 
-use crate::site::Site;
+use crate::site::{Site, refused};
 
 #[test]
 fn the_pages_program_reads_metrics_and_parameters() {
@@ -32,5 +32,19 @@ fn the_pages_program_reads_metrics_and_parameters() {
         let values = tensor.data().as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
         let mean = values.sum::<f64>() / (tensor.data().len() / 4) as f64;
         assert!((line[start.len()..].parse::<f64>().unwrap() - mean).abs() < 1e-12, "{line}");
+    }
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error() {
+    let site = Site::new();
+    let config = site.configure("short", "rule = \"bp\"", "[training]\nmax_steps = 2");
+    site.succeed(1, &["train", &config, "--out", "run"]);
+    for command in [&["eval", "run"][..], &["eval", "run", "--json"], &["check", &config], &["keys"], &["report", "run", "--out", "report"]]
+    {
+        let script = "exec \"$@\" > /dev/full";
+        let program = [&["-c", script, "sh", env!("CARGO_BIN_EXE_biodist")], command].concat();
+        let outcome = site.run_of(std::path::Path::new("sh"), 1, &program);
+        refused(&outcome, 1, &["the standard output cannot be written: No space left on device"]);
     }
 }

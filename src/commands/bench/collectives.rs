@@ -20,8 +20,9 @@ use crate::config;
 use crate::cpus;
 use crate::exchange::{self, NCCL_WITHOUT_GPU, Transport, equal_ranges};
 use crate::exit::Exit;
+use crate::job::say;
 use crate::learner::choose_device;
-use crate::text::{print_line, scaled, table};
+use crate::text::{scaled, table};
 use crate::watch;
 
 /// Measure the collective operations that ranks exchange by
@@ -190,9 +191,9 @@ pub fn run(args: CollectivesArgs, transport: Arc<dyn Transport>) -> Result<()> {
     if transport.rank() == 0 {
         hosts.sort();
         hosts.dedup();
-        print_line(to_text(&results, size, place.by(), &hosts))?;
+        say(to_text(&results, size, place.by(), &hosts));
         if args.json {
-            print_line(to_json(&results, size, place.by(), &hosts))?;
+            say(to_json(&results, size, place.by(), &hosts));
         }
     }
     Ok(())

@@ -17,7 +17,8 @@ use crate::config::{Augment, Data, Scaling};
 use crate::data::{BatchPlan, DataSet, Form, Loader, Position};
 use crate::exchange::Transport;
 use crate::exit::Exit;
-use crate::text::{print_line, scaled, table};
+use crate::job::say;
+use crate::text::{scaled, table};
 use crate::training::StopRequest;
 
 /// Crops of a batch.
@@ -97,7 +98,8 @@ pub fn run(args: LoaderArgs, transport: &dyn Transport) -> Result<()> {
             }
         }
     }
-    print_line(if args.json { json!({ "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>() }).to_string() } else { to_text(&rows) })
+    say(if args.json { json!({ "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>() }).to_string() } else { to_text(&rows) });
+    Ok(())
 }
 
 fn name(encoding: Encoding) -> &'static str {

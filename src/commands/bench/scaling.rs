@@ -19,7 +19,7 @@ use crate::job::say;
 use crate::plan::Plan;
 use crate::report::Spread;
 use crate::report::chart::{Axis, Chart, Entry, Line, LineChart, Look, Panel, Plot, of_variant};
-use crate::text::{plural, print_line, table};
+use crate::text::{plural, table};
 
 /// Time training steps on several numbers of ranks
 ///
@@ -137,7 +137,7 @@ pub fn run(args: ScalingArgs, transport: &dyn Transport) -> Result<()> {
         say(format_args!("plot: {}", path.display()));
     }
     if args.training.json {
-        print_line(to_json(&points, &machine, &args, &config))?;
+        say(to_json(&points, &machine, &args, &config));
     }
     Ok(())
 }

@@ -16,11 +16,12 @@ use crate::config::{Config, Loaded, Output, Purpose};
 use crate::cpus;
 use crate::data::Form;
 use crate::exchange::Transport;
+use crate::job::say;
 use crate::learner::{Engine, Rates};
 use crate::observe::Doing;
 use crate::plan::Plan;
 use crate::rules::Phase;
-use crate::text::{plural, print_line, scaled, table};
+use crate::text::{plural, scaled, table};
 use crate::watch;
 
 /// Steps between attempts of the link: few of them find caches that an attempt has emptied.
@@ -89,7 +90,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
     let of_ranks = transport.all_gather_words(&[exchange.to_bits()]).into_iter().map(f64::from_bits);
     report.least_exchange = of_ranks.fold(f64::INFINITY, f64::min);
     if transport.rank() == 0 {
-        print_line(if args.training.json { report.to_json(&engine).to_string() } else { report.to_text(&engine) })?;
+        say(if args.training.json { report.to_json(&engine).to_string() } else { report.to_text(&engine) });
     }
     Ok(())
 }
