@@ -45,8 +45,7 @@ fn checked(source: &Source, path: &str, kind: &Kind, value: &Value) -> Result<Va
 /// The value of a key that is not written, after those of `values`.
 fn default(source: &Source, key: &Key, values: &Table, purpose: Purpose) -> Result<Option<Value>> {
     Ok(Some(match key.default {
-        Default::Absent | Default::Epochs => return Ok(None),
-        Default::Is(value) => value.parse::<Value>().map_err(|error| source.error(key.path, error))?,
+        Default::Absent | Default::Epochs | Default::Is(_) => return Ok(key.default_value()),
         Default::Of { path, .. } => known(values, path).clone(),
         Default::FileName => {
             let name = source.path.file_stem().unwrap_or_else(|| "run".as_ref());
@@ -84,13 +83,12 @@ fn layer(source: &Source, values: &Table, path: &str, written: &Value) -> Result
     let (_, keys) = Layer::KINDS.iter().find(|(name, _)| kind.as_str() == Some(name)).expect("one of the kinds");
     for key in *keys {
         let value = match (table.get(key.path), key.default) {
-            (Some(value), _) => checked(source, &join(path, key.path), &key.kind, value)?,
-            (None, Default::Is(value)) => value.parse().map_err(|error| source.error(path, error))?,
-            (None, Default::Of { path, .. }) => known(values, path).clone(),
-            (None, Default::Absent) => continue,
+            (Some(value), _) => Some(checked(source, &join(path, key.path), &key.kind, value)?),
+            (None, Default::Absent | Default::Is(_)) => key.default_value(),
+            (None, Default::Of { path, .. }) => Some(known(values, path).clone()),
             (None, _) => return Err(missing(key.path, key.meaning)),
         };
-        layer.insert(key.path.to_owned(), value);
+        layer.extend(value.map(|value| (key.path.to_owned(), value)));
     }
     Ok(layer.into())
 }
