@@ -17,7 +17,7 @@ use crate::exchange::Transport;
 use crate::exit::Exit;
 use crate::job::say;
 use crate::search::{
-    Children, Ended, Ending, Epochs, Fingerprints, Jobs, Reached, Results, Rungs, Space, SweepFolder, Values, assignment, describe,
+    Children, Ended, Ending, Epochs, Fingerprints, Jobs, Reached, Results, Rungs, Space, SweepFolder, Trial, Values, assignment, describe,
     percent, summary,
 };
 use crate::text::plural;
@@ -36,7 +36,8 @@ const TRIAL: &str = "trial.toml";
 ///
 /// The same command goes on where it stopped: finished trials are kept, unfinished ones resume. The data must hold what they held, but may be
 /// elsewhere. Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 end it with exit code 75 when all trials in training have written a checkpoint. Trials whose loss is
-/// not finite count as diverged, and the search goes on.
+/// not finite count as diverged, and the search goes on. So it does where a trial fails, for want of room for instance; the code is 1 then, and the
+/// same command tries it again.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SweepArgs {
@@ -281,6 +282,7 @@ impl Sweep<'_> {
     fn conclude(mut self, transport: Arc<dyn Transport>) -> Result<()> {
         let Some(best) = self.results.ranking(self.rungs.0.len() - 1).first().copied() else {
             say(summary(&self.results, &self.rungs).trim_end());
+            self.refuse_failed()?;
             return Err(Exit::Failed.error(format!(
                 "no trial was trained to the end; {} says why, and each trial's train.log has more",
                 self.folder.path().join("results.jsonl").display()
@@ -320,7 +322,23 @@ impl Sweep<'_> {
         );
         write_atomically(&path, text.as_bytes())?;
         say(format_args!("{found}\nits configuration is {}", path.display()));
-        Ok(())
+        self.refuse_failed()
+    }
+
+    /// Names the trials that failed, once the others are trained: one of them may be better than the best.
+    fn refuse_failed(&self) -> Result<()> {
+        let trials = self.results.trials();
+        let why = |trial: &Trial| match &trial.ending {
+            Some(Ending::Failed { reason }) => Some(format!("trial {}: {reason}", trial.number)),
+            _ => None,
+        };
+        let failed: Vec<String> = trials.iter().filter_map(why).collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let (count, all, list) = (failed.len(), trials.len(), failed.join("; "));
+        let them = if count == 1 { "it" } else { "them" };
+        Err(Exit::Failed.error(format!("{count} of {all} trials failed: {list}; the same command tries {them} again")))
     }
 }
 

@@ -241,7 +241,9 @@ fn a_trial_whose_process_is_killed_fails_and_is_tried_again() {
     let trial: i32 = children.trim().parse().expect("one trial at a time");
     assert_eq!(unsafe { libc::kill(trial, libc::SIGKILL) }, 0);
     let outcome = job.wait();
-    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    // The others are trained, and the best of them is chosen.
+    refused(&outcome, 1, &["1 of 2 trials failed: trial 0: killed by signal 9; the same command tries it again"]);
+    assert!(outcome.stdout.contains("2 trials: 1 trained to the end, 1 failed") && site.path("sweep/best.toml").exists(), "{outcome:?}");
     let found = results(&site, "sweep");
     assert_eq!((&found[&0]["status"], &found[&0]["reason"]), (&"failed".into(), &"killed by signal 9".into()));
     assert_eq!(found[&1]["status"], "done");

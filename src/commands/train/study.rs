@@ -211,7 +211,8 @@ pub fn settle(members: &[Member], ended: &[Ended]) -> Result<()> {
     }
     let diverged = ended.iter().all(|ended| matches!(ended, Ended::Done | Ended::Diverged));
     let exit = if diverged { Exit::NotFinite } else { Exit::Failed };
-    Err(exit.error(format!("{} of {} runs came to no result: {}", all.len(), members.len(), all.join("; "))))
+    let on = if diverged { "" } else { "; the same command with --resume goes on with those that failed" };
+    Err(exit.error(format!("{} of {} runs came to no result: {}{on}", all.len(), members.len(), all.join("; "))))
 }
 
 /// Those of `all` that one part has, or all.
@@ -282,6 +283,8 @@ mod tests {
             (Exit::NotFinite, "1 of 4 runs came to no result: runs/rule_fa/seed_1 diverged")
         );
         ended[0] = Ended::Failed("killed".to_owned());
-        assert_eq!(Exit::of(&settle(&members, &ended).unwrap_err()), Exit::Failed);
+        let error = settle(&members, &ended).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Failed);
+        assert!(error.to_string().ends_with("; the same command with --resume goes on with those that failed"), "{error}");
     }
 }
