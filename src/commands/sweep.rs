@@ -236,7 +236,8 @@ impl Sweep<'_> {
         }
         std::fs::create_dir_all(&run).with_context(|| format!("{} cannot be created", run.display()))?;
         write_atomically(&written, config.to_toml().as_bytes())?;
-        let arguments = [OsStr::new("train"), written.as_os_str(), OsStr::new("--out"), run.as_os_str(), OsStr::new("--resume")];
+        let mut arguments = ["train", "--trial", "--resume", "--out"].map(OsStr::new).to_vec();
+        arguments.extend([run.as_os_str(), written.as_os_str()]);
         children.start(slot, trial, &arguments, &run.join("train.log"))
     }
 

@@ -80,6 +80,9 @@ pub struct TrainArgs {
     /// Print data.batch_size and nothing else: what biodist-launch asks where it goes on with fewer hosts
     #[arg(long, hide = true)]
     print_batch_size: bool,
+    /// Write no checkpoint of step 0: a search's trials are many, and begin again as they began
+    #[arg(long, hide = true)]
+    trial: bool,
 }
 
 impl TrainArgs {
@@ -140,7 +143,7 @@ pub fn run(args: TrainArgs, stop: StopRequest, transport: Arc<dyn Transport>) ->
                 let (given, out) = (given.display(), out.display());
                 say(format_args!("a run like that in {given} begins in {out}; the same command with --resume goes on with that one"));
             }
-            train(&loaded, &out, args.resume, &mut Told::default(), stop, transport.clone())
+            train(&loaded, &out, &args, &mut Told::default(), stop, transport.clone())
         }
         Some(study) => several(study, &out, load, &args, stop, transport.clone()),
     };
@@ -180,7 +183,7 @@ fn several(
         None => {
             let mut told = Told::default();
             let one = |(member, loaded): (&Member, &Loaded)| {
-                let trained = train(loaded, &member.folder, args.resume, &mut told, stop.clone(), transport.clone());
+                let trained = train(loaded, &member.folder, args, &mut told, stop.clone(), transport.clone());
                 let ended = diverged(&member.folder, trained, &*transport)?;
                 // SAFETY: the engine is gone, and with it all that used this memory.
                 unsafe { transport.release_shared() };
@@ -208,9 +211,9 @@ fn diverged(folder: &Path, trained: Result<()>, transport: &dyn Transport) -> Re
 }
 
 /// Trains one run in `out`, from its beginning or from where it stopped. Collective.
-fn train(loaded: &Loaded, out: &Path, resume: bool, told: &mut Told, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
+fn train(loaded: &Loaded, out: &Path, args: &TrainArgs, told: &mut Told, stop: StopRequest, transport: Arc<dyn Transport>) -> Result<()> {
     let config = &loaded.config;
-    let Start { mut folder, resumed, over } = find(out, resume, config, &*transport)?;
+    let Start { mut folder, resumed, over } = find(out, args.resume, config, &*transport)?;
     if over {
         if folder.is_some() {
             resumed.iter().for_each(|state| told.tell(loaded, state.steps_per_epoch as usize));
@@ -245,7 +248,7 @@ fn train(loaded: &Loaded, out: &Path, resume: bool, told: &mut Told, stop: StopR
                 state.refuse_other_initial(config, &plan.maps)?;
             }
         }
-        None if resume && transport.rank() == 0 => say(format_args!("nothing to resume in {}: the run begins", out.display())),
+        None if args.resume && transport.rank() == 0 => say(format_args!("nothing to resume in {}: the run begins", out.display())),
         None => {}
     }
 
@@ -271,7 +274,7 @@ fn train(loaded: &Loaded, out: &Path, resume: bool, told: &mut Told, stop: StopR
         }
         None => engine.initialize_with(|engine| initial.as_ref().map_or(Ok(()), |initial| initial.write(engine, &*transport)))?,
     }
-    let run = Run { config, schedule, splits: &splits, folder, out, resumed: resumed.as_ref(), initial: fingerprint };
+    let run = Run { config, schedule, splits: &splits, folder, out, resumed: resumed.as_ref(), initial: fingerprint, trial: args.trial };
     Trainer::new(run, engine, transport, stop)?.run()
 }
 

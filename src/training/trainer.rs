@@ -49,6 +49,8 @@ pub struct Run<'a> {
     pub resumed: Option<&'a State>,
     /// Checksum of the parameters that the run was given to begin with.
     pub initial: Option<String>,
+    /// Whether it is one of many, which keep no checkpoint of step 0.
+    pub trial: bool,
 }
 
 pub struct Trainer<'a> {
@@ -65,6 +67,7 @@ pub struct Trainer<'a> {
     /// Step of the newest checkpoint.
     saved: Option<u64>,
     saved_at: Instant,
+    trial: bool,
     /// Of the checkpoint that did best on the validation set so far.
     best: Option<Scored>,
     tally: Tally,
@@ -101,6 +104,7 @@ impl<'a> Trainer<'a> {
             step,
             saved: run.resumed.map(|state| state.step),
             saved_at: Instant::now(),
+            trial: run.trial,
             best,
             tally: Tally::new(tallied, run.config.trains_inverses()),
             clock: Clock::default(),
@@ -140,7 +144,7 @@ impl<'a> Trainer<'a> {
 
     fn run_to_end(&mut self) -> Result<()> {
         let _span = observe::span(Doing::BetweenSteps, None);
-        if self.saved.is_none() {
+        if self.saved.is_none() && !self.trial {
             self.save()?;
         }
         if self.evaluation_is_due() {

@@ -226,6 +226,9 @@ fn methods_and_what_only_one_of_them_uses_are_searched_together() {
         let loss = site.metrics(&format!("sweep/trials/{trial:03}")).last().unwrap()["loss"].to_string();
         assert_eq!(*reached.entry((method, used)).or_insert_with(|| loss.clone()), loss, "alike where what is used is");
     }
+        // It begins again as it began, so that need not be kept.
+        let kept = site.checkpoint_names(&format!("sweep/trials/{trial:03}"));
+        assert!(!kept.contains(&"00000000".to_owned()), "{kept:?}");
     let losses: std::collections::BTreeSet<&String> = reached.values().collect();
     assert_eq!((reached.len(), losses.len()), (3, 3), "{reached:?}");
 }
