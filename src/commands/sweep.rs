@@ -270,8 +270,14 @@ impl Sweep<'_> {
             (None, Some(Reached { validation_error: Some(error), .. })) => format!("validation error {}", percent(*error)),
             (None, reached) => format!("validation loss {:.5}", reached.map_or(f64::NAN, |reached| reached.validation_loss)),
         };
-        say(format_args!("trial {:3} of {}  {how}  ({})", trial.number, self.results.trials().len(), describe(trial)));
+        say(format_args!("trial {:3} of {}  {how}  ({})", trial.number, self.results.trials().len(), describe(trial, self.used(trial))));
         Ok(())
+    }
+
+    /// Which of a trial's values its training uses: others may have been drawn that leave them unused.
+    fn used(&self, trial: &Trial) -> impl Fn(&str) -> bool + use<> {
+        let config = self.configuration(&trial.values);
+        move |key: &str| config.as_ref().is_ok_and(|config| config.unused(key).is_none())
     }
 
     /// Removes the checkpoints of trials that end for good: dozens of a network of ImageNet's size would fill a disk.
@@ -282,7 +288,7 @@ impl Sweep<'_> {
     /// Chooses the best, evaluates it on the test set, and reports.
     fn conclude(mut self, transport: Arc<dyn Transport>) -> Result<()> {
         let Some(best) = self.results.ranking(self.rungs.0.len() - 1).first().copied() else {
-            say(summary(&self.results, &self.rungs).trim_end());
+            say(self.summary().trim_end());
             self.refuse_failed()?;
             return Err(Exit::Failed.error(format!(
                 "no trial was trained to the end; {} says why, and each trial's train.log has more",
@@ -307,7 +313,7 @@ impl Sweep<'_> {
             }
             self.results.change(best, |trial| trial.test = Some(test))?;
         }
-        say(format_args!("\n{}", summary(&self.results, &self.rungs)));
+        say(format_args!("\n{}", self.summary()));
         let trial = &self.results.trials()[best];
         let reached = trial.reached().context("the best trial has a score")?;
         let show =
@@ -324,6 +330,10 @@ impl Sweep<'_> {
         write_atomically(&path, text.as_bytes())?;
         say(format_args!("{found}\nits configuration is {}", path.display()));
         self.refuse_failed()
+    }
+
+    fn summary(&self) -> String {
+        summary(&self.results, &self.rungs, |trial| self.used(trial))
     }
 
     /// Names the trials that failed, once the others are trained: one of them may be better than the best.

@@ -9,8 +9,8 @@ use crate::text::table;
 const BEST: usize = 5;
 
 /// How many trials there were and how they ended, and the best ones with their values; how results are spread, the report shows. Trials that
-/// diverged or failed are not among the best, however well they did before: none of them may be chosen.
-pub fn summary(results: &Results, rungs: &Rungs) -> String {
+/// diverged or failed are not among the best, however well they did before: none of them may be chosen. `used` tells which values a trial uses.
+pub fn summary<U: Fn(&str) -> bool>(results: &Results, rungs: &Rungs, used: impl Fn(&Trial) -> U) -> String {
     let trials = results.trials();
     let count = |status: &str| trials.iter().filter(|trial| trial.status(rungs) == status).count();
     let kinds = [("done", "trained to the end"), ("stopped", "stopped at an earlier rung"), ("diverged", "diverged"), ("failed", "failed")];
@@ -22,11 +22,11 @@ pub fn summary(results: &Results, rungs: &Rungs) -> String {
         .collect();
     let mut out = format!("{} trials: {}\n", trials.len(), kinds.join(", "));
     let classifies = trials.iter().filter_map(Trial::reached).any(|reached| reached.validation_error.is_some());
-    out += &best(results, rungs, classifies);
+    out += &best(results, rungs, classifies, used);
     out
 }
 
-fn best(results: &Results, rungs: &Rungs, classifies: bool) -> String {
+fn best<U: Fn(&str) -> bool>(results: &Results, rungs: &Rungs, classifies: bool, used: impl Fn(&Trial) -> U) -> String {
     let show = |value: f64| if classifies { percent(value) } else { format!("{value:.5}") };
     let name = if classifies { "validation error" } else { "validation loss" };
     // From those that were trained longest down.
@@ -45,7 +45,9 @@ fn best(results: &Results, rungs: &Rungs, classifies: bool) -> String {
     for trial in chosen {
         let reached = trial.reached().expect("it has passed a rung");
         let mut row = vec![trial.number.to_string(), show(reached.value()), reached.epochs.0.to_string()];
-        row.extend(varied.iter().map(|at| plain(&trial.values[*at].1)));
+        let used = used(trial);
+        let cell = |(key, value): &(String, Value)| if used(key) { plain(value) } else { "-".to_owned() };
+        row.extend(varied.iter().map(|at| cell(&trial.values[*at])));
         rows.push(row);
     }
     format!("the best:\n{}", table(&rows, 0))
@@ -56,9 +58,15 @@ pub fn percent(fraction: f64) -> String {
     format!("{:.2} %", 100.0 * fraction)
 }
 
-/// Values in a few words: "alpha 0.12, forward.learning_rate 1.3e-4".
-pub fn describe(trial: &Trial) -> String {
-    trial.values.iter().map(|(key, value)| format!("{} {}", short(key), plain(value))).collect::<Vec<_>>().join(", ")
+/// The values that are `used`, in a few words: "alpha 0.12, forward.learning_rate 1.3e-4".
+pub fn describe(trial: &Trial, used: impl Fn(&str) -> bool) -> String {
+    trial
+        .values
+        .iter()
+        .filter(|(key, _)| used(key))
+        .map(|(key, value)| format!("{} {}", short(key), plain(value)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn short(key: &str) -> &str {
@@ -120,12 +128,15 @@ mod tests {
                 })
                 .unwrap();
         }
-        let text = summary(&results, &rungs);
+        let text = summary(&results, &rungs, |trial| {
+            let number = trial.number;
+            move |_: &str| number != 1
+        });
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "12 trials: 1 trained to the end, 9 stopped at an earlier rung, 1 diverged, 1 failed");
         assert_eq!(lines[1..3], ["the best:", "trial   validation error   epochs   alpha"], "{text}");
         assert_eq!(lines[3].split_whitespace().collect::<Vec<_>>(), ["0", "2.00", "%", "9", "0"]);
-        assert_eq!(lines[4].split_whitespace().collect::<Vec<_>>(), ["1", "11.00", "%", "1", "0.1"]);
+        assert_eq!(lines[4].split_whitespace().collect::<Vec<_>>(), ["1", "11.00", "%", "1", "-"]);
         assert_eq!(lines.len(), 3 + BEST);
     }
 }

@@ -217,18 +217,24 @@ fn methods_and_what_only_one_of_them_uses_are_searched_together() {
     .unwrap();
     let outcome = site.succeed(1, &["sweep", &config, "--out", "sweep", "--trials", "16", "--space", "space.toml"]);
     assert!(!outcome.stdout.contains("is not searched") && !outcome.stderr.contains("changes nothing"), "{outcome:?}");
+    // What a draw does not use is shown with no value.
+    let rows = outcome.stdout.split("the best:\n").nth(1).unwrap().lines().skip(1).take(5);
+    for cells in rows.map(|row| row.split_whitespace().collect::<Vec<_>>()) {
+        assert_eq!(cells[4] == "adam", cells[5] == "-", "{outcome:?}");
+    }
+    assert!(outcome.stdout.lines().filter(|line| line.contains("method adam")).all(|line| !line.contains("momentum")), "{outcome:?}");
     let mut reached = BTreeMap::new();
     for (trial, line) in results(&site, "sweep") {
         assert_eq!(line["status"], "done", "{line}");
+        // It begins again as it began, so that need not be kept.
+        let kept = site.checkpoint_names(&format!("sweep/trials/{trial:03}"));
+        assert!(!kept.contains(&"00000000".to_owned()), "{kept:?}");
         let text = |key: &str| line["values"][key].to_string();
         let [method, momentum] = ["method", "momentum"].map(|key| text(&format!("optimizer.forward.{key}")));
         let used = if method.contains("adam") { "none".to_owned() } else { momentum };
         let loss = site.metrics(&format!("sweep/trials/{trial:03}")).last().unwrap()["loss"].to_string();
         assert_eq!(*reached.entry((method, used)).or_insert_with(|| loss.clone()), loss, "alike where what is used is");
     }
-        // It begins again as it began, so that need not be kept.
-        let kept = site.checkpoint_names(&format!("sweep/trials/{trial:03}"));
-        assert!(!kept.contains(&"00000000".to_owned()), "{kept:?}");
     let losses: std::collections::BTreeSet<&String> = reached.values().collect();
     assert_eq!((reached.len(), losses.len()), (3, 3), "{reached:?}");
 }
