@@ -99,6 +99,6 @@ fn an_image_that_the_crop_contradicts_is_refused() {
         site.run(1, &["check", &config, "--set", &format!("data.crop={crop}"), "--input", input, "--classes", "10"])
     };
     let refused = check("[5, 4]", "6x6x1");
-    assert!(refused.code == Some(2) && refused.stderr.contains("use --input 5x4x1, or --set data.crop=[6,6]"), "{refused:?}");
+    assert!(refused.code == Some(2) && refused.stderr.contains("use --input 5x4x1, or --set 'data.crop=[6,6]'"), "{refused:?}");
     assert_eq!([check("[5, 4]", "5x4x1").code, check("[6,6]", "6x6x1").code], [Some(0); 2]);
 }
