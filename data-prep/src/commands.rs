@@ -23,6 +23,7 @@ use crate::arguments::{
 /// Runs the command line and gives the exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn run(arguments: Arguments) -> ExitCode {
     shards::install_fault_handler("data-prep");
+    biodist_process::signals::survive_limit_on_files();
     let log = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(log).format(|line, record| writeln!(line, "warning: {}", lines(&record.args().to_string()))).init();
     let result = match arguments.command {
@@ -100,13 +101,17 @@ fn imagenet(arguments: Imagenet) -> Result<()> {
     done(imagenet::run(&imagenet::Options { train, val, devkit, out: out.out, storing, seed }))
 }
 
-/// Says of a preparation for which the disk was too small that it is not lost.
+/// Says of a preparation for which the disk, or the longest file that is allowed, was too small that it is not lost.
 fn going_on(result: Result<Made>) -> Result<Made> {
     result.map_err(|error| {
-        let full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        match error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|cause| full(cause.kind()))) {
-            true => anyhow::anyhow!("{error:#}; free some space and run the same command again, it goes on"),
-            false => error,
+        let remedy = error.chain().find_map(|cause| match cause.downcast_ref::<std::io::Error>()?.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("free some space"),
+            ErrorKind::FileTooLarge => Some("raise `ulimit -f`"),
+            _ => None,
+        });
+        match remedy {
+            Some(remedy) => anyhow::anyhow!("{error:#}; {remedy} and run the same command again, it goes on"),
+            None => error,
         }
     })
 }
