@@ -39,15 +39,23 @@ impl Made {
     /// Where that is damaged or gone.
     pub fn before(out: &Path, folders: impl IntoIterator<Item = PathBuf>) -> Result<Made> {
         let opened = folders.into_iter().map(|folder| {
-            let manifest = Dataset::open(&folder)?.manifest().clone();
+            let manifest = made_before(&folder, out)?;
             Ok((folder, manifest))
         });
-        let parts = opened.collect::<Result<Vec<_>>>().with_context(|| {
-            let out = out.display();
-            format!("--out {out} was prepared by this command, but is damaged since; delete {out} and run the same command again")
-        })?;
-        Ok(Made { parts, before: true })
+        Ok(Made { parts: opened.collect::<Result<_>>()?, before: true })
     }
+}
+
+/// What an earlier run has made in `folder`.
+///
+/// # Errors
+/// Where that is damaged or gone: then `all` has to be made again.
+pub fn made_before(folder: &Path, all: &Path) -> Result<Manifest> {
+    let dataset = Dataset::open(folder).with_context(|| {
+        let all = all.display();
+        format!("{all} was prepared by this command, but is damaged since; delete {all} and run the same command again")
+    })?;
+    Ok(dataset.manifest().clone())
 }
 
 /// Samples per shard for samples of `bytes` each.

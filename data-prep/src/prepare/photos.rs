@@ -13,7 +13,7 @@ use shards::writer::{DatasetWriter, Description};
 use super::disk;
 use super::journal::{Journal, REPORT};
 use super::pipeline::{self, Photos, Settings};
-use super::samples_per_shard;
+use super::{made_before, samples_per_shard};
 use crate::photo::{CHANNELS, Treatment};
 
 /// Photos prepared beforehand to learn how large they become.
@@ -86,7 +86,7 @@ impl Part<'_> {
         // Another part was under way when the job was interrupted: this one's list of unreadable photos is no more.
         if self.folder.join(FILE_NAME).exists() {
             Journal::open(self.folder)?.remove()?;
-            return Manifest::read(self.folder);
+            return made_before(self.folder, self.folder);
         }
         let mut description =
             Description { channels: CHANNELS, class_names: self.class_names, encoding: options.treatment.encoding, made_by: self.made_by };

@@ -171,6 +171,29 @@ fn what_systems_leave_in_archives_is_passed_over() {
 }
 
 #[test]
+fn a_part_that_was_damaged_since_is_not_taken_for_one_that_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    write_archives(folder.path(), 2);
+    let command = format!("{COMMAND} --out out --size 8");
+    expect(folder.path(), &command, 0);
+    let path = |name: &str| folder.path().join("out").join(name);
+    let whole = files(&path(""));
+    // As it is where it was interrupted in the second part.
+    let mut job: serde_json::Value = serde_json::from_slice(&fs::read(path("job.json")).unwrap()).unwrap();
+    job.as_object_mut().unwrap().remove("complete").unwrap();
+    fs::write(path("job.json"), job.to_string()).unwrap();
+    fs::remove_file(path("val/manifest.json")).unwrap();
+    fs::File::options().write(true).open(path("train/00000.shard")).unwrap().set_len(500).unwrap();
+    let said = expect(folder.path(), &command, 1);
+    let advice =
+        "data-prep: out/train was prepared by this command, but is damaged since; delete out/train and run the same command again: ";
+    assert!(said.starts_with(advice) && said.contains("shard out/train/00000.shard cannot be used"), "{said}");
+    fs::remove_dir_all(path("train")).unwrap();
+    expect(folder.path(), &command, 0);
+    assert!(files(&path("")) == whole);
+}
+
+#[test]
 fn too_few_files_at_a_time_are_told() {
     let folder = tempfile::tempdir().unwrap();
     write_archives(folder.path(), 2);
