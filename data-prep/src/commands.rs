@@ -64,7 +64,7 @@ fn fetch(arguments: Fetch) -> Result<()> {
         set.mirrors = vec![mirror.trim_end_matches('/').to_owned()];
     }
     let out = out.unwrap_or_else(|| Path::new("data").join(set.name));
-    done(fetch::run(&fetch::Options { set, out, shard_mib: SHARD_MIB }))
+    done(fetch::run(&fetch::Options { set, out, shard_mib: SHARD_MIB, patience: fetch::PATIENCE }))
 }
 
 fn npy(arguments: Npy) -> Result<()> {

@@ -3,7 +3,7 @@
 //! `curl` fetches: it knows proxies, certificates and the rest of a site's network, and is there already. What is fetched stays in
 //! `OUT/raw`, checked by its published content and not by where it came from; so files that came by other ways will do as well.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -15,6 +15,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Made, idx};
 
+/// Seconds for which a mirror may send next to nothing.
+pub const PATIENCE: u32 = 30;
 /// Most bytes of an unpacked file.
 const MAX_FILE: u64 = 1 << 28;
 
@@ -68,6 +70,8 @@ pub struct Options {
     pub set: Set,
     pub out: PathBuf,
     pub shard_mib: u32,
+    /// Seconds after which a mirror is given up that sends next to nothing.
+    pub patience: u32,
 }
 
 /// Writes `out/train` and `out/test`. What is there already, of files and of shards, is kept.
@@ -78,7 +82,7 @@ pub fn run(options: &Options) -> Result<Made> {
     let raw = options.out.join("raw");
     std::fs::create_dir_all(&raw).with_context(|| format!("--out {} cannot be created", options.out.display()))?;
     for (name, checksum) in &options.set.files {
-        provide(&options.set, &raw, name, checksum)?;
+        provide(&options.set, &raw, name, checksum, options.patience)?;
     }
     let mut made = Made { parts: Vec::new(), before: true };
     for (part, [images, labels]) in [("train", [0, 1]), ("test", [2, 3])] {
@@ -92,21 +96,30 @@ pub fn run(options: &Options) -> Result<Made> {
 }
 
 /// Makes `raw/name` the file that is published.
-fn provide(set: &Set, raw: &Path, name: &str, checksum: &str) -> Result<()> {
+fn provide(set: &Set, raw: &Path, name: &str, checksum: &str, patience: u32) -> Result<()> {
     let (path, packed) = (raw.join(name), raw.join(format!("{name}.gz")));
-    if path.exists() && sha256(open_regular(&path).with_context(|| format!("{} cannot be read", path.display()))?)? == checksum {
-        return Ok(());
+    if path.exists() {
+        let file = open_regular(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        match compare(file, checksum) {
+            Ok(()) => return Ok(()),
+            Err(error) => tell(&path, &format!("{error:#}; it is replaced")),
+        }
     }
     // Put there by hand, or left where an earlier run was ended.
-    if packed.exists() && unpack(&packed, &path, checksum).is_ok() {
-        return Ok(());
+    if packed.exists() {
+        match unpack(&packed, &path, checksum) {
+            Ok(()) => return Ok(()),
+            Err(error) => tell(&packed, &format!("{error:#}; it is removed")),
+        }
     }
     let mut failed = anyhow!("there is no mirror");
-    for mirror in &set.mirrors {
+    for (number, mirror) in set.mirrors.iter().enumerate() {
+        if number > 0 {
+            tell(&path, &format!("{failed:#}"));
+        }
         let url = format!("{mirror}/{name}.gz");
-        let said = format!("{}: fetching {url}\n", path.display());
-        let _ = std::io::stderr().write_all(lines(&said).as_bytes());
-        match download(&url, &packed).and_then(|()| unpack(&packed, &path, checksum)) {
+        tell(&path, &format!("fetching {url}"));
+        match download(&url, &packed, patience).and_then(|()| unpack(&packed, &path, checksum)) {
             Ok(()) => return Ok(()),
             Err(error) => failed = error.context(url),
         }
@@ -119,15 +132,25 @@ fn provide(set: &Set, raw: &Path, name: &str, checksum: &str) -> Result<()> {
     )))
 }
 
-fn download(url: &str, to: &Path) -> Result<()> {
+/// One line on stderr; where that is closed, fetching goes on.
+fn tell(path: &Path, what: &str) {
+    let _ = std::io::stderr().write_all(lines(&format!("{}: {what}\n", path.display())).as_bytes());
+}
+
+fn download(url: &str, to: &Path, patience: u32) -> Result<()> {
     let mut curl = Command::new("curl");
-    curl.args(["--fail", "--silent", "--show-error", "--location", "--connect-timeout", "15", "--retry", "1", "--output"]).arg(to);
-    let output = curl.arg("--").arg(url).stdin(Stdio::null()).output().context("curl cannot be started; install it")?;
+    curl.args(["--fail", "--silent", "--show-error", "--location", "--connect-timeout", "15", "--retry", "1", "--speed-limit", "100"]);
+    curl.arg("--speed-time").arg(patience.to_string()).arg("--output").arg(to).arg("--").arg(url);
+    let output = curl.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!("curl is not here; install it (Debian: curl)"),
+        _ => anyhow!("curl cannot be started: {error}"),
+    })?;
     if output.status.success() {
         return Ok(());
     }
     let _ = std::fs::remove_file(to);
-    bail!("{}", excerpt(String::from_utf8_lossy(&output.stderr).trim()))
+    // Of several tries the last.
+    bail!("{}", excerpt(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default()))
 }
 
 /// Unpacks a file to where it belongs, if its content is the one that is published, and removes it in any case.
@@ -137,8 +160,7 @@ fn unpack(packed: &Path, path: &Path, checksum: &str) -> Result<()> {
         let mut bytes = Vec::new();
         let read = MultiGzDecoder::new(file).take(MAX_FILE).read_to_end(&mut bytes);
         read.context("it is no gzip file, or cut off")?;
-        let found = sha256(&bytes[..])?;
-        ensure!(found == checksum, "it is another file than the one published: SHA-256 {found} instead of {checksum}");
+        compare(&bytes[..], checksum)?;
         let mut file = AtomicFile::create(path)?;
         file.write(&bytes)?;
         file.commit()
@@ -147,8 +169,11 @@ fn unpack(packed: &Path, path: &Path, checksum: &str) -> Result<()> {
     unpacked
 }
 
-fn sha256(mut content: impl Read) -> Result<String> {
+/// Fails where the SHA-256 is another.
+fn compare(mut content: impl Read, checksum: &str) -> Result<()> {
     let mut hasher = Sha256::new();
     std::io::copy(&mut content, &mut hasher).context("it cannot be read")?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(found == checksum, "it is another file than the one published: SHA-256 {found} instead of {checksum}");
+    Ok(())
 }

@@ -1,8 +1,10 @@
 //! `data-prep fetch`, with a folder in the place of the mirrors.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::common::{expect, files, gzip, idx, open, put};
 use data_prep::prepare::fetch::{Options, Set, run};
@@ -34,7 +36,7 @@ fn published(folder: &Path) -> Set {
 fn fetched_once_and_prepared() {
     let folder = tempfile::tempdir().unwrap();
     let set = published(folder.path());
-    let options = Options { set, out: folder.path().join("out"), shard_mib: 1 };
+    let options = Options { set, out: folder.path().join("out"), shard_mib: 1, patience: 30 };
     let made = run(&options).unwrap();
     assert!(!made.before);
     let [train, test] = ["train", "test"].map(|part| open(&options.out.join(part)));
@@ -68,7 +70,34 @@ fn another_file_than_the_one_published_is_refused() {
     assert!(last.starts_with("data-prep: train-images-idx3-ubyte could not be fetched; "), "{said}");
     assert!(last.contains("data/mnist/raw") && last.contains("it is another file than the one published: SHA-256 "), "{said}");
     assert!(files(&folder.path().join("data/mnist/raw")).is_empty());
+    // What somebody has put there is not removed without a word.
+    put(folder.path(), "data/mnist/raw/train-images-idx3-ubyte.gz", &gzip(b"another"));
+    put(folder.path(), "data/mnist/raw/train-images-idx3-ubyte", b"another");
+    let said = expect(folder.path(), &format!("fetch mnist --from {from}"), 1);
+    for (ending, what) in [(".gz", "it is removed"), ("", "it is replaced")] {
+        let told = format!("data/mnist/raw/train-images-idx3-ubyte{ending}: it is another file than the one published: SHA-256 ");
+        assert!(said.lines().any(|line| line.starts_with(&told) && line.ends_with(what)), "{said}");
+    }
     fs::remove_dir_all(folder.path().join("mirror")).unwrap();
     let said = expect(folder.path(), &format!("fetch fashion --out here --from {from}"), 1);
     assert!(said.contains("curl") && said.contains("here/raw"), "{said}");
+}
+
+#[test]
+fn a_mirror_that_sends_nothing_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut set = published(folder.path());
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    // Connections are taken by the system, and nobody answers.
+    set.mirrors[0] = address.clone();
+    let mut options = Options { set, out: folder.path().join("out"), shard_mib: 1, patience: 1 };
+    let begun = Instant::now();
+    assert!(!run(&options).unwrap().before);
+    options.set.mirrors.truncate(1);
+    options.out = folder.path().join("none");
+    let said = format!("{:#}", run(&options).err().unwrap());
+    assert!(said.starts_with("train-images-idx3-ubyte could not be fetched; "), "{said}");
+    assert!(said.contains(&format!("{address}/train-images-idx3-ubyte.gz: curl: (28)")), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(60));
 }
