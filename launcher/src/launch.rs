@@ -94,7 +94,7 @@ impl Launch<'_> {
             return Ok(());
         }
         if self.job.reach == Reach::Local {
-            return Err(Exit::Usage.error(format!("{}; --program names what is started", unusable[0].1)));
+            return Err(Exit::Usage.error(unusable[0].1.clone()));
         }
         let reasons: Vec<String> = unusable.iter().map(|(host, reason)| format!("{host}: {reason}")).collect();
         Err(anyhow!("cannot start on every host\n  {}", reasons.join("\n  ")))

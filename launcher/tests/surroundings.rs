@@ -281,3 +281,14 @@ fn shared_memory_of_jobs_that_were_killed_is_removed_at_the_next_start() {
     [&abandoned, &used, &new].iter().for_each(|path| drop(fs::remove_file(path)));
     assert_eq!((code, there), (Some(0), [false, true, true]), "{said}");
 }
+
+#[test]
+fn a_folder_without_room_for_open_mpis_files_is_told() {
+    let folder = Folder::new();
+    let start = |temporary: &Path| run(folder.command(&["--ranks", "2", "train", "a.toml"]).env("TMPDIR", temporary));
+    let (code, said) = start(Path::new("/dev/null"));
+    let told = "/dev/null, where Open MPI keeps its files, does not take 16 MiB; free some space there, or set TMPDIR to another folder";
+    assert_eq!((code, said), (Some(2), format!("biodist-launch: {told}\n")));
+    let (code, said) = start(folder.0.path());
+    assert_eq!(code, Some(0), "{said}");
+}
