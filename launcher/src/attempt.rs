@@ -125,7 +125,8 @@ impl Attempt<'_> {
             speech::speak(Stream::Err, journal.release(Duration::ZERO));
         }
         let speaker = ending.rank.unwrap_or(0);
-        let last_words = journal.recent(Author::Rank(speaker)).map(str::to_owned).collect();
+        let last_words: Vec<String> = journal.recent(Author::Rank(speaker)).map(str::to_owned).collect();
+        last_words.iter().for_each(|line| ending.note_of_rank(line));
         Ok(Outcome { ending, speaker, last_words, log_error: journal.file_error().map(str::to_owned) })
     }
 

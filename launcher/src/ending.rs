@@ -64,6 +64,9 @@ const NO_AGENT: &str =
     "the program that reaches other hosts is not here; install ssh (Debian: openssh-client), or name another in OMPI_MCA_plm_rsh_agent";
 const NO_DAEMON: &str = "a host has no Open MPI on the PATH of ssh; install it there, or set PATH where every login does";
 
+const NO_MEMORY: &str =
+    "a rank got no memory that it asked for; raise its limit (`ulimit -v`), or start fewer ranks on a host with --ranks";
+
 impl Ending {
     /// Takes note of one line of mpirun's own messages. Open MPI 4 words them so:
     /// `mpirun noticed that process rank 1 with PID 0 on node a exited on signal 9 (Killed).`,
@@ -85,6 +88,14 @@ impl Ending {
             self.lost_hosts.push(host.to_owned());
         } else if let Some(code) = after("with errorcode ").or_else(|| after("Exit code:")) {
             self.reported = self.reported.or_else(|| leading_number(code.trim())?.try_into().ok());
+        }
+    }
+
+    /// Takes note of a line of the rank that is held responsible. Rust's runtime aborts a process that gets no memory, with these words.
+    pub fn note_of_rank(&mut self, line: &str) {
+        if self.signal == Some(libc::SIGABRT) && line.starts_with("memory allocation of ") {
+            self.hindrance = Some(NO_MEMORY);
+            self.code = FAILED;
         }
     }
 

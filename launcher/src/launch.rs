@@ -265,7 +265,7 @@ fn refuse_copies(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
 
 /// Whether the same command, resumed, is what to do next.
 fn can_go_on(ending: &Ending) -> bool {
-    !matches!(ending.code, 0 | USAGE | NOT_FINITE) && ending.hindrance.is_none()
+    !matches!(ending.code, 0 | USAGE | NOT_FINITE) && (ending.hindrance.is_none() || ending.signal.is_some())
 }
 
 fn names(shares: &[Share]) -> Vec<String> {

@@ -188,3 +188,15 @@ fn a_wrong_command_line_ends_with_2() {
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
 }
+
+/// As Rust's runtime ends a process that gets no memory.
+#[test]
+fn a_rank_without_memory_is_not_started_again() {
+    let folder = Folder::new();
+    let fail = "ulimit -c 0; [ $rank = 0 ] || { echo 'memory allocation of 4096 bytes failed' >&2; kill -ABRT $$; sleep 5; }";
+    let (code, said) = run(folder.command(&["--ranks", "2", "train", "a.toml"]).env("FAIL", fail));
+    assert!(code == Some(1) && said.contains("a rank got no memory that it asked for; raise its limit (`ulimit -v`)"), "{said}");
+    assert!(said.contains("not started again: that has to be mended first") && !said.contains("restart 1"), "{said}");
+    assert!(said.contains("[rank 1] memory allocation of 4096 bytes failed"), "{said}");
+    assert!(said.contains("to go on from the last complete checkpoint: "), "{said}");
+}
