@@ -101,7 +101,7 @@ impl Bench {
         let (_, sizes) = cpu::spans(&maps);
         let parameters = exchange::parameters(&maps, ParameterMemory::new(sizes, &Single, ExchangeChoice::Auto)?);
         let setup = cpu::Setup { isa, threads, seed: 1, capacity: batch, label_smoothing: 0.0 };
-        let mut backend = CpuBackend::new(&network, maps.clone(), parameters, &setup);
+        let mut backend = CpuBackend::new(&network, maps.clone(), parameters, &setup).unwrap();
         let [below, above] = [1, 2].map(|l| [(); 3].map(|()| backend.activity_of(network.shape(l), network.nonlinearity(l))));
         let alone: Arc<dyn Transport> = Arc::new(Single);
         let exchange = Exchange::new(&mut backend, false, &alone, ExchangeChoice::Auto, true)?;

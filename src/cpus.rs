@@ -29,7 +29,7 @@ type Mask = [u64; WORDS];
 
 /// Widens this process's mask, takes this rank's share of it, and binds the process to that. Threads started from now on inherit it.
 ///
-/// `wanted` is the number of threads asked for; 0 stands for as many as the share has CPUs. Collective.
+/// `wanted` is the number of threads asked for; 0 stands for as many as the share has CPUs. Its messages are moved there too. Collective.
 pub fn take(transport: &dyn Transport, wanted: usize) -> Result<Share> {
     if let Some(allowed) = launcher().and_then(mask_of) {
         // Refused where a sandbox forbids it; then what we have is what there is.
@@ -55,6 +55,7 @@ pub fn take(transport: &dyn Transport, wanted: usize) -> Result<Share> {
         let ordered = by_core(members(&mask));
         let _ = bind(&mask_from(&ordered[own]));
     }
+    transport.accompany()?;
     Ok(Share { threads, cpus })
 }
 

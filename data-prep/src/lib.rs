@@ -10,3 +10,11 @@ pub mod photo;
 pub mod prepare;
 pub mod progress;
 pub mod stray;
+
+/// Threads for work in parallel; 0 stands for one per processor. Not rayon's own ones, which it panics for where there are none.
+///
+/// # Errors
+/// Threads that the system has not to give.
+pub fn pool(threads: usize) -> std::io::Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(biodist_process::threads::lack)
+}

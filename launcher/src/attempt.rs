@@ -1,6 +1,7 @@
 //! One start of mpirun, from its first line to its end, whether it ends by itself or has to be ended.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use biodist_process::last_word::LAUNCH;
 use biodist_process::speech::{self, Lines, Stream};
-use biodist_process::{signals, start};
+use biodist_process::{signals, start, threads};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::ending::Ending;
@@ -42,19 +43,19 @@ pub enum Event {
 /// reads what it says.
 ///
 /// # Errors
-/// Signal handlers that the system refuses.
+/// Signal handlers, or a thread, that the system refuses.
 pub fn listen() -> Result<(Sender<Event>, Receiver<Event>)> {
     speech::never_wait();
     let (sender, receiver) = channel();
     let mut signals = signal_hook::iterator::Signals::new(signals::requests()).context("cannot handle signals")?;
     let for_signals = sender.clone();
-    std::thread::spawn(move || {
+    threads::spawn("signals", move || {
         for signal in &mut signals {
             if for_signals.send(Event::Signal(signal)).is_err() {
                 break;
             }
         }
-    });
+    })?;
     Ok((sender, receiver))
 }
 
@@ -85,22 +86,22 @@ impl Attempt<'_> {
     /// Runs to the end. `sweep` is called when mpirun is gone, to end what it left.
     ///
     /// # Errors
-    /// mpirun cannot be started, or there is no place for the logs.
+    /// mpirun cannot be started, there is no place for the logs, or no thread to follow mpirun, which then ends with this process.
     pub fn run(&self, sweep: impl FnOnce(i32)) -> Result<Outcome> {
         let journal = Arc::new(Mutex::new(Journal::new(self.logs.clone())?));
         let started = Instant::now();
         let mut child = self.start()?;
         let process = child.id().cast_signed();
         let followers = [
-            follow(child.stdout.take().context("stdout is piped")?, Lines(Stream::Out), Arc::clone(&journal)),
-            follow(child.stderr.take().context("stderr is piped")?, Lines(Stream::Err), Arc::clone(&journal)),
+            follow(child.stdout.take().context("stdout is piped")?, Lines(Stream::Out), Arc::clone(&journal))?,
+            follow(child.stderr.take().context("stderr is piped")?, Lines(Stream::Err), Arc::clone(&journal))?,
         ];
         let sender = self.sender.clone();
-        std::thread::spawn(move || {
+        threads::spawn("mpirun", move || {
             if let Ok(status) = child.wait() {
                 let _ = sender.send(Event::Exited(status));
             }
-        });
+        })?;
         let says_it_ends = || {
             let Ok(mut journal) = journal.lock() else { return false };
             let ends = journal.recent(Author::Mpirun).any(announces_the_end);
@@ -135,9 +136,11 @@ impl Attempt<'_> {
         let mut command = Command::new(&self.line[0]);
         command.args(&self.line[1..]).envs(self.variables.iter().map(|(name, value)| (name, value))).env(LAUNCH, self.launch_id);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        start::end_with_parent(start::as_no_rank(&mut command), SIGTERM)
-            .spawn()
-            .with_context(|| format!("cannot start {}: install Open MPI, or load your cluster's module", self.line[0].to_string_lossy()))
+        let started = start::end_with_parent(start::as_no_rank(&mut command), SIGTERM).spawn();
+        started.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => anyhow!("mpirun is not on the PATH; install Open MPI, or load your cluster's module"),
+            _ => anyhow!("mpirun cannot be started: {error}"),
+        })
     }
 
     /// Waits for the end of mpirun; a request to stop is passed on, then enforced. Returns whether there was one.

@@ -263,7 +263,7 @@ fn refuse_copies(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
     if copies > 1 { Err(Exit::Usage.error(format!("biodist-launch was started several times by {name}; {remedy}"))) } else { Ok(()) }
 }
 
-/// Whether the same command, resumed, is what to do next.
+/// Whether the same command, resumed, is what to do next, or after what hinders a rank that had begun.
 fn can_go_on(ending: &Ending) -> bool {
     !matches!(ending.code, 0 | USAGE | NOT_FINITE) && (ending.hindrance.is_none() || ending.signal.is_some())
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use biodist_process::last_word::LastWord;
+use biodist_process::threads;
 
 /// Who wrote a line: a rank, or mpirun itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,8 +201,8 @@ pub fn follow(
     mut stream: impl Read + Send + 'static,
     mut terminal: impl Write + Send + 'static,
     journal: Arc<Mutex<Journal>>,
-) -> std::thread::JoinHandle<()> {
-    std::thread::spawn(move || {
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    threads::spawn("follow", move || {
         let mut demultiplexer = Demultiplexer::default();
         let mut add = |author: Author, line: &[u8]| {
             let shown = journal.lock().expect("no thread panics with it").add(author, line);
@@ -328,7 +329,7 @@ mod tests {
     fn a_terminal_that_stands_still_leaves_the_journal_open() {
         let journal = Arc::new(Mutex::new(Journal::new(None).unwrap()));
         let (release, stuck) = std::sync::mpsc::channel();
-        let follower = follow(&b"the job has been aborted\n"[..], Stuck(stuck), Arc::clone(&journal));
+        let follower = follow(&b"the job has been aborted\n"[..], Stuck(stuck), Arc::clone(&journal)).unwrap();
         let heard = || journal.try_lock().is_ok_and(|journal| journal.recent(Author::Mpirun).count() == 1);
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while !heard() {

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use biodist_process::threads;
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Failure {
@@ -38,8 +40,10 @@ impl Question {
     /// a lost host.
     pub fn ask(command: &mut Command) -> std::io::Result<Question> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
-        let (out, err) = (child.stdout.take().map(heard), child.stderr.take().map(heard));
-        Ok(Question { child, out: out.expect("stdout is piped"), err: err.expect("stderr is piped") })
+        let (out, err) = (child.stdout.take().expect("stdout is piped"), child.stderr.take().expect("stderr is piped"));
+        let heard = heard(out).and_then(|out| Ok((out, heard(err)?)));
+        let (out, err) = heard.inspect_err(|_| end(&mut child))?;
+        Ok(Question { child, out, err })
     }
 
     /// What it prints, or why it fails. What it has started itself may keep the pipes open, and is not waited for either.
@@ -52,8 +56,7 @@ impl Question {
                 Some(status) => break status,
                 None if Instant::now() < until => std::thread::sleep(GLANCE),
                 None => {
-                    let _ = self.child.kill();
-                    let _ = self.child.wait();
+                    end(&mut self.child);
                     return Err(no_answer());
                 }
             }
@@ -68,14 +71,19 @@ impl Question {
 }
 
 /// All of `stream`, read while the program runs: it may be more than a pipe holds.
-fn heard(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+fn heard(mut stream: impl Read + Send + 'static) -> std::io::Result<Receiver<Vec<u8>>> {
     let (sender, receiver) = channel();
-    std::thread::spawn(move || {
+    threads::spawn("heard", move || {
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes);
         let _ = sender.send(bytes);
-    });
-    receiver
+    })?;
+    Ok(receiver)
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 #[cfg(test)]

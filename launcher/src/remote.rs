@@ -54,8 +54,11 @@ impl Agent {
         Agent { words: words.iter().map(OsString::from).collect(), has_shell: false }
     }
 
-    /// Why it cannot be started.
-    fn lack(&self, error: &std::io::Error) -> String {
+    /// Why `host` cannot be asked.
+    fn lack(&self, host: &str, error: &std::io::Error) -> String {
+        if is_this_host(host) {
+            return format!("sh cannot be started: {error}");
+        }
         let name = self.words[0].to_string_lossy();
         match error.kind() {
             std::io::ErrorKind::NotFound if !self.has_shell => {
@@ -145,10 +148,10 @@ pub fn sweep(agent: &Agent, hosts: &[String], id: &str) -> usize {
 fn on_all(agent: &Agent, hosts: &[String], script: &str, patience: Duration) -> Vec<(String, Result<String, String>)> {
     let asked: Vec<_> = hosts.iter().map(|host| (host.clone(), Question::ask(&mut agent.command(host, script)))).collect();
     let until = Instant::now() + patience;
-    let answer = |asked: std::io::Result<Question>| {
-        asked.map_err(|error| agent.lack(&error)).and_then(|question| question.answer(until).map_err(|failure| failure.to_string()))
+    let answer = |host: &str, asked: std::io::Result<Question>| {
+        asked.map_err(|error| agent.lack(host, &error)).and_then(|question| question.answer(until).map_err(|failure| failure.to_string()))
     };
-    asked.into_iter().map(|(host, asked)| (host, answer(asked))).collect()
+    asked.into_iter().map(|(host, asked)| (host.clone(), answer(&host, asked))).collect()
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ mod common;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{Folder, run, text, wait_for};
@@ -291,4 +291,39 @@ fn a_folder_without_room_for_open_mpis_files_is_told() {
     assert_eq!((code, said), (Some(2), format!("biodist-launch: {told}\n")));
     let (code, said) = start(folder.0.path());
     assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn threads_that_cannot_be_had_are_told() {
+    let folder = Folder::new();
+    let program = folder.path("biodist-launch");
+    // By another process: one that another test starts would hold the copy open for writing.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_biodist-launch")).arg(&program).status().unwrap().success());
+    fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    // From none on, so that it lacks each of its threads once. Root has no limit: as a user who has no other process.
+    for limit in 1..10 {
+        let command = folder.command(&["--ranks", "1", "train", "a.toml"]);
+        let mut limited = Command::new(&program);
+        limited.args(command.get_args()).current_dir(folder.0.path()).env("HOME", folder.0.path());
+        let refuse = move || {
+            let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+            // SAFETY: between fork and exec only system calls are made, on numbers that live here.
+            unsafe {
+                libc::setrlimit(libc::RLIMIT_NPROC, &limit);
+                if libc::geteuid() == 0 {
+                    libc::setuid(54_321);
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: as it says there.
+        unsafe { limited.pre_exec(refuse) };
+        let mut launcher = limited.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut err = launcher.stderr.take().unwrap();
+        let code = code(launcher);
+        let mut said = String::new();
+        err.read_to_string(&mut said).unwrap();
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(limit > 1 || code == Some(1) && said.starts_with("biodist-launch: no thread can be started: "), "{code:?} {said}");
+    }
 }

@@ -13,7 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
+use biodist_process::threads;
 
 use super::dataset::Affine;
 use super::order::Position;
@@ -179,8 +180,7 @@ impl Pipeline {
 
     fn add_thread(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let builder = std::thread::Builder::new().name(format!("load-{}", self.threads.len()));
-        let thread = builder.spawn(move || shared.work()).context("the system starts no thread that loads data")?;
+        let thread = threads::spawn(&format!("load-{}", self.threads.len()), move || shared.work())?;
         self.threads.push(thread);
         self.shared.lock().ahead = AHEAD + self.threads.len() as u64;
         Ok(())

@@ -121,7 +121,7 @@ mod tests {
             let (spans, sizes) = cpu::spans(&maps);
             let [weights, first, second] = [sizes.weights, sizes.moments, sizes.moments].map(|len| Arena::new(len).unwrap());
             let setup = cpu::Setup { isa: Isa::Portable, threads: 1, seed: 0, capacity: 32, label_smoothing: 0.0 };
-            let backend = CpuBackend::new(&network, maps, Parameters { spans, weights, first, second }, &setup);
+            let backend = CpuBackend::new(&network, maps, Parameters { spans, weights, first, second }, &setup).unwrap();
             for ranks in [1, 2, 3, 4, 8, 16] {
                 let owned = divide(&backend, ranks, |map, item| backend.item_work(map, item, 32 * ranks));
                 for (map, ranges) in owned.iter().enumerate() {

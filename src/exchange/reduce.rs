@@ -130,7 +130,7 @@ mod tests {
                     let recv: Vec<f32> = (0..3).filter(|from| *from != rank).flat_map(|from| vec![values[from]; len]).collect();
                     assert_eq!(recv.len(), recv_elements(&ranges, rank));
                     // SAFETY: both hold what their ranges say, and nobody else knows them.
-                    unsafe { add(isa, &Pool::new(2), rank, buffer.as_mut_ptr(), &ranges, recv.as_ptr()) };
+                    unsafe { add(isa, &Pool::new(2).unwrap(), rank, buffer.as_mut_ptr(), &ranges, recv.as_ptr()) };
                     assert!(buffer[ranges[rank].clone()].iter().all(|sum| *sum == 1.0), "{} {len} {rank}", isa.name());
                 }
             }

@@ -86,6 +86,15 @@ pub trait Transport: Send + Sync {
     /// The same for whole numbers.
     fn all_gather_words(&self, own: &[u64]) -> Vec<u64>;
 
+    /// From now on a thread, on the CPUs that this one has now, moves messages while the rank computes; before, they move where they are
+    /// waited for.
+    ///
+    /// # Errors
+    /// A thread that the system has not to give.
+    fn accompany(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Begins to exchange messages with other ranks. What one rank sends another, that one receives, in the same order and of the same
     /// lengths.
     ///

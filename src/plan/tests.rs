@@ -117,7 +117,7 @@ fn memory_is_what_the_backend_takes() {
             capacity: 4,
             label_smoothing: 0.0,
         };
-        let mut backend = CpuBackend::new(&plan.network, maps.clone(), parameters, &setup);
+        let mut backend = CpuBackend::new(&plan.network, maps.clone(), parameters, &setup).unwrap();
         crate::rules::build(&config.learning, &plan.network, &maps, &mut backend).unwrap();
         let expected = Memory {
             parameters: 4 * backend.parameters.weights.len() as u64,

@@ -9,9 +9,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use biodist_process::ancestors::Process;
-use biodist_process::speech;
+use biodist_process::{speech, threads};
 
 use super::board::Board;
 use super::judge::{Kind, Observations, StalledRank};
@@ -39,7 +39,7 @@ pub fn watch(transport: &Arc<dyn Transport>, limit: f64) -> Result<()> {
     let link = if apart > 0 { connect(&**transport, sees_rank_0, apart as usize, &mut observations) } else { Link::None };
     let interval = Duration::from_secs_f64((limit / 20.0).clamp(0.01, 1.0));
     let watch = Watch { limit, interval, rank, size, hosts, board, link, observations, now: 0.0, hub_at: 0.0 };
-    std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch.run()).context("no thread can be started")?;
+    threads::spawn("watchdog", move || watch.run())?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Variables that launchers of other jobs left in the environment: a process alone is one, and speaks, or says what to unset.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::site::{Job, Outcome, Site, turn};
@@ -101,5 +102,21 @@ fn of_several_ranks_one_speaks() {
         let text = outcome.stdout.clone() + &outcome.stderr;
         let once = if said == "forward" { text.contains(said) } else { text.matches(said).count() == 1 };
         assert!(once, "{arguments:?}: {outcome:?}");
+    }
+}
+
+/// One rank's limit ends them all, with a word of that rank's.
+#[test]
+fn threads_that_cannot_be_had_are_told() {
+    let site = Site::new();
+    let config = site.configure("a", "rule = \"bp\"", "[training]\nepochs = 1\n[parallel]\nthreads_per_rank = 1000");
+    // Stacks take two MiB each.
+    let limited = "[ \"$OMPI_COMM_WORLD_RANK\" = 0 ] || ulimit -v 2000000; exec \"$0\" \"$@\"";
+    for ranks in [1, 2] {
+        let outcome =
+            site.run_of(Path::new("sh"), ranks, &["-c", limited, env!("CARGO_BIN_EXE_biodist"), "train", &config, "--out", "run"]);
+        let said = outcome.stderr.lines().filter(|line| line.contains("no thread can be started: ")).count();
+        assert!(outcome.code == Some(1) && said == 1 && !outcome.stderr.contains("internal error"), "{outcome:?}");
+        assert!(outcome.stderr.contains("(`ulimit -v` is 2000000)"), "{outcome:?}");
     }
 }

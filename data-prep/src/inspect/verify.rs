@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use rayon::prelude::*;
 use shards::dataset::Dataset;
 
@@ -18,7 +18,7 @@ const LISTED: usize = 10;
 /// Lists the shards and the bytes that are altered.
 pub fn verify(folder: &Path, threads: usize) -> Result<Dataset> {
     let dataset = Dataset::open(folder)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("threads cannot be started")?;
+    let pool = crate::pool(threads)?;
     let blocks: Vec<(usize, usize)> =
         dataset.shards().iter().enumerate().flat_map(|(shard, opened)| (0..opened.blocks()).map(move |block| (shard, block))).collect();
     let progress = Progress::new("verify", "blocks", blocks.len() as u64, 0);

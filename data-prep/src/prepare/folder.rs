@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use biodist_process::exit::Exit;
 use biodist_process::files::open_regular;
+use rayon::ThreadPool;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use shards::random::permutation;
@@ -41,7 +42,7 @@ pub fn run(options: &Options) -> Result<Made> {
     let tree = Tree::read(options)?;
     let storing: &Storing = &options.storing;
     let job = json!({
-        "command": "folder", "images": base_name(&options.images), "photos": tree.digest(), "shuffle_seed": options.shuffle_seed,
+        "command": "folder", "images": base_name(&options.images), "photos": tree.digest(&crate::pool(0)?), "shuffle_seed": options.shuffle_seed,
         "storing": storing.describe(), "note": options.note,
     });
     let made = json!({
@@ -93,10 +94,10 @@ impl Tree {
 
     /// Stands for the photos in the job, so that a tree that changed is another job: their names and contents, or where those
     /// are large, sizes and times of modification.
-    fn digest(&self) -> Value {
+    fn digest(&self, pool: &ThreadPool) -> Value {
         let [mut names, mut sizes, mut times, mut contents] = [(); 4].map(|()| crc32fast::Hasher::new());
         // One call per file: many at once hide their latency.
-        let metadata: Vec<_> = self.files.par_iter().map(|(path, _)| path.metadata().ok()).collect();
+        let metadata: Vec<_> = pool.install(|| self.files.par_iter().map(|(path, _)| path.metadata().ok()).collect());
         let mut bytes = 0;
         for ((path, class), metadata) in self.files.iter().zip(metadata) {
             names.update(path.strip_prefix(&self.root).unwrap_or(path).as_os_str().as_encoded_bytes());

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use biodist_process::quote::excerpt;
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub fn run(options: &Options) -> Result<Made> {
     require_apart(&options.out, &inputs.map(PathBuf::as_path))?;
     let identities = inputs.map(|path| identity(path)).into_iter().collect::<Result<Vec<_>>>()?;
     let devkit = Devkit::open(&options.devkit)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(storing.threads()).build().context("threads cannot be started")?;
+    let pool = crate::pool(storing.threads())?;
     let train = pool.install(|| training(options, &devkit))?;
     let val = validation(options, &devkit)?;
     let job = json!({ "command": "imagenet", "inputs": identities, "seed": options.seed, "storing": storing.describe() });

@@ -14,6 +14,7 @@ use std::sync::{Condvar, Mutex};
 
 use anyhow::{Result, ensure};
 use biodist_process::quote::excerpt;
+use biodist_process::threads;
 use shards::writer::{DatasetWriter, FinishedShard, ShardWriter};
 
 use super::journal::{Journal, Unreadable};
@@ -73,14 +74,18 @@ pub fn run(
     let progress = Progress::new(label, "photos", photos.count() as u64, (photos.count() - order.len()) as u64);
     let queue = Queue::new(order.len(), settings.threads);
     let result: Result<Vec<_>> = std::thread::scope(|scope| {
-        for _ in 0..settings.threads {
-            scope.spawn(|| work(photos, treatment, &order, &queue));
-        }
         let (to_finish, shards) = sync_channel::<(usize, ShardWriter)>(1);
-        let finisher = scope.spawn(move || {
-            let finish = |(number, shard): (usize, ShardWriter)| Ok((number, shard.finish()?));
-            shards.into_iter().map(finish).collect::<Result<Vec<_>>>()
-        });
+        let start = || {
+            for _ in 0..settings.threads {
+                threads::spawn_in(scope, "work", || work(photos, treatment, &order, &queue))?;
+            }
+            threads::spawn_in(scope, "finish", move || {
+                let finish = |(number, shard): (usize, ShardWriter)| Ok((number, shard.finish()?));
+                shards.into_iter().map(finish).collect::<Result<Vec<_>>>()
+            })
+        };
+        // The scope waits for those that were started.
+        let finisher = start().inspect_err(|_| queue.stop())?;
         let written = write(photos, settings, &wanted, &queue, writer, journal, &progress, |number, shard| {
             // The finisher ends early only with an error, which is reported below.
             to_finish.send((number, shard)).is_ok()

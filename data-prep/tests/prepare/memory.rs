@@ -5,17 +5,22 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::common::{data_prep, expect, gzip, tar};
+use crate::common::{data_prep, expect, gzip, jpeg, put, tar};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
-/// Runs `data-prep` with at most so many MiB of addresses.
-fn within(mib: u32, folder: &Path, arguments: &str) -> Output {
-    let script = format!("ulimit -v {} && exec \"$0\" \"$@\"", mib << 10);
+/// `data-prep` with at most so many MiB of addresses.
+fn limited(mib: u32, folder: &Path, arguments: &str) -> Command {
+    let script = format!("ulimit -v {} && exec timeout 60 \"$0\" \"$@\"", mib << 10);
     let mut command = Command::new("sh");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_data-prep")]).args(arguments.split_whitespace());
     // The C library sets addresses aside for each thread.
-    command.env("MALLOC_ARENA_MAX", "1").current_dir(folder).output().unwrap()
+    command.env("MALLOC_ARENA_MAX", "1").current_dir(folder);
+    command
+}
+
+fn within(mib: u32, folder: &Path, arguments: &str) -> Output {
+    limited(mib, folder, arguments).output().unwrap()
 }
 
 /// The one message of a command that fails as it should, within so much memory.
@@ -178,4 +183,21 @@ fn large_photos_are_decoded_few_at_a_time() {
     let said = expect(folder.path(), "info out", 0);
     assert!(said.contains("samples") && said.contains('8'), "{said}");
     assert!(data_prep(folder.path(), "verify out").status.success());
+}
+
+#[test]
+fn threads_that_cannot_be_had_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = jpeg(2000, 2000, 0);
+    (0..12).for_each(|number| put(folder.path(), &format!("p/a/{number}.jpg"), &photo));
+    expect(folder.path(), "folder --images p --size 8 --out out", 0);
+    // Seven threads, which have begun with a photo each, leave no room for the next.
+    for arguments in ["verify out --threads 12", "folder --images p --size 8 --out new --threads 12"] {
+        let output = limited(4000, folder.path(), arguments).env("RUST_MIN_STACK", (512 << 20).to_string()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().last().unwrap();
+        assert!(output.status.code() == Some(1) && !said.contains("panicked"), "{output:?}");
+        assert!(last.starts_with("data-prep: no thread can be started: ") && last.contains("(`ulimit -v` is 4096000)"), "{said}");
+    }
+    assert!(!folder.path().join("new").exists());
 }

@@ -204,7 +204,7 @@ fn place(args: &CollectivesArgs, transport: &Arc<dyn Transport>) -> Result<Box<d
     match choose_device(args.device, KernelChoice::Auto, &**transport)? {
         Device::Cpu => {
             ensure!(args.backend != config::TransportChoice::Nccl, Exit::Usage.error(NCCL_WITHOUT_GPU));
-            let pool = Arc::new(Pool::new(cpus::take(&**transport, 0)?.threads));
+            let pool = Arc::new(Pool::new(cpus::take(&**transport, 0)?.threads)?);
             Ok(Box::new(HostMemory { transport: transport.clone(), isa: Isa::available()[0], pool }))
         }
         Device::Cuda(index) => Ok(Box::new(gpu::Gpu::join(index, args.backend, transport)?)),

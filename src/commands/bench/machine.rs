@@ -35,7 +35,7 @@ impl Machine {
     /// Measures with `threads` threads on each rank. Collective.
     pub fn measure(threads: usize, link: Option<Link>, transport: &dyn Transport) -> Result<Machine> {
         let bytes = bandwidth(threads, transport)?;
-        let operations = sgemm(threads, transport);
+        let operations = sgemm(threads, transport)?;
         Ok(Machine { operations, inverse_operations: operations, bytes, link: link.map(Link::bandwidth) })
     }
 
@@ -66,7 +66,7 @@ fn bandwidth(threads: usize, transport: &dyn Transport) -> Result<f64> {
     let elements = BYTES / 2 / size_of::<f32>() / transport.local().1;
     let memory = || Arena::new(elements).context("not enough memory to measure its bandwidth");
     let (from, to) = (memory()?, memory()?);
-    let pool = Pool::new(threads);
+    let pool = Pool::new(threads)?;
     let copy = || {
         // SAFETY: both arenas hold `elements`, of which each thread has others.
         pool.run_ranges(elements, 4 * threads, |range| unsafe {
@@ -144,10 +144,10 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 
 /// Each thread makes a product of its own of two matrices that all read, as fast as the crate `matrixmultiply` can: nothing of this
 /// program's kernels, which the floor is to judge.
-fn sgemm(threads: usize, transport: &dyn Transport) -> f64 {
+fn sgemm(threads: usize, transport: &dyn Transport) -> Result<f64> {
     let values = |seed: usize| (0..SIDE * SIDE).map(|index| (index % seed) as f32).collect::<Vec<f32>>();
     let (a, b, products) = (values(13), values(17), vec![0.0f32; threads * SIDE * SIDE]);
-    let pool = Pool::new(threads);
+    let pool = Pool::new(threads)?;
     let at = products.as_ptr() as usize;
     let seconds = best(transport, || {
         // SAFETY: all matrices have SIDE x SIDE elements, and `products` one for each thread.
@@ -156,7 +156,7 @@ fn sgemm(threads: usize, transport: &dyn Transport) -> f64 {
             matrixmultiply::sgemm(SIDE, SIDE, SIDE, 1.0, a.as_ptr(), rows, 1, b.as_ptr(), rows, 1, 0.0, own, rows, 1);
         });
     });
-    threads as f64 * 2.0 * (SIDE as f64).powi(3) / seconds
+    Ok(threads as f64 * 2.0 * (SIDE as f64).powi(3) / seconds)
 }
 
 /// The largest resident memory that this process has had, in bytes.

@@ -116,10 +116,13 @@ pub struct Setup {
 
 impl CpuBackend {
     /// A backend for `maps` of `network`, whose parameters lie in `parameters`. Activities are made next, then [`CpuBackend::allocate`].
-    pub fn new(network: &Network, maps: Arc<Maps>, parameters: Parameters, setup: &Setup) -> CpuBackend {
+    ///
+    /// # Errors
+    /// Threads that the system has not to give.
+    pub fn new(network: &Network, maps: Arc<Maps>, parameters: Parameters, setup: &Setup) -> Result<CpuBackend> {
         let mut backend = CpuBackend {
             isa: setup.isa,
-            pool: Pool::new(setup.threads),
+            pool: Pool::new(setup.threads)?,
             maps,
             parameters,
             profile: Profile::default(),
@@ -144,7 +147,7 @@ impl CpuBackend {
         for map in maps.max_pools() {
             backend.winners[map.layer] = Some(backend.activity(map.destination));
         }
-        backend
+        Ok(backend)
     }
 
     fn slot(&mut self, shape: Shape, stride: usize, nonlinearity: Nonlinearity) -> Activity {

@@ -3,9 +3,12 @@
 //! A step of a small network is dozens of parallel passes of a few tens of microseconds, so a pass must start within about one: workers
 //! spin for a moment before they sleep. Items are handed out by an atomic counter; which thread computes an item never changes its value.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+
+use biodist_process::threads;
 
 /// Rounds of the spin loop before a waiting thread gives its core away, and before it sleeps.
 const SPINS: u32 = 4_000;
@@ -37,8 +40,11 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads, the caller's among them.
-    pub fn new(threads: usize) -> Pool {
+    /// A pool of `count` threads, the caller's among them.
+    ///
+    /// # Errors
+    /// Threads that the system has not to give.
+    pub fn new(count: usize) -> io::Result<Pool> {
         let shared = Arc::new(Shared {
             pass: AtomicUsize::new(0),
             body: Mutex::new(None),
@@ -50,14 +56,12 @@ impl Pool {
             sleepers: Mutex::new(0),
             wake: Condvar::new(),
         });
-        let workers = (1..threads.max(1))
-            .map(|index| {
-                let shared = Arc::clone(&shared);
-                let builder = std::thread::Builder::new().name(format!("compute-{index}"));
-                builder.spawn(move || worker(&shared)).expect("the system starts a thread")
-            })
-            .collect();
-        Pool { shared, workers }
+        let mut pool = Pool { shared, workers: Vec::new() };
+        for index in 1..count.max(1) {
+            let shared = Arc::clone(&pool.shared);
+            pool.workers.push(threads::spawn(&format!("compute-{index}"), move || worker(&shared))?);
+        }
+        Ok(pool)
     }
 
     pub fn threads(&self) -> usize {
@@ -168,7 +172,7 @@ mod tests {
     #[test]
     fn every_item_runs_once_in_every_pass() {
         for threads in 1..4 {
-            let pool = Pool::new(threads);
+            let pool = Pool::new(threads).unwrap();
             for items in [0, 1, 2, 7, 100] {
                 let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
                 for _ in 0..200 {
@@ -183,7 +187,7 @@ mod tests {
 
     #[test]
     fn ranges_cover_everything_in_order() {
-        let pool = Pool::new(2);
+        let pool = Pool::new(2).unwrap();
         let seen: Vec<AtomicUsize> = (0..10).map(|_| AtomicUsize::new(0)).collect();
         pool.run_ranges(10, 3, |range| {
             for i in range {

@@ -212,7 +212,7 @@ impl CudaBackend {
             whole_moments: RefCell::default(),
             size: setup.size,
             rank: setup.rank,
-            threads: Threads::new(setup.threads),
+            threads: Threads::new(setup.threads)?,
             pool,
             tables: BTreeMap::new(),
             gathered: setup.gathered,

@@ -29,7 +29,7 @@ pub struct Staged {
 impl Staged {
     pub fn new(gpu: Rc<dyn Gpu>, stream: Stream, transport: Arc<dyn Transport>) -> Result<Staged> {
         let copied = gpu.event()?;
-        let (isa, pool) = (Isa::available()[0], Pool::new(1));
+        let (isa, pool) = (Isa::available()[0], Pool::new(1)?);
         Ok(Staged { gpu, stream, transport, isa, pool, here: (std::ptr::null_mut(), 0), copied })
     }
 

@@ -215,6 +215,10 @@ impl Transport for Mpi {
         all
     }
 
+    fn accompany(&self) -> Result<()> {
+        Ok(self.transfers.accompany()?)
+    }
+
     unsafe fn begin(&self, traced: Span, sends: &[Message], receives: &[Message]) -> Handle {
         // SAFETY: the caller's promise is the one that is asked for.
         unsafe { self.transfers.begin(traced, sends, receives) }

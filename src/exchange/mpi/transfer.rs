@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use biodist_process::threads;
 use mpi::ffi;
 
 use crate::exchange::transport::{Handle, Message, Span};
@@ -34,6 +36,8 @@ pub struct State {
     of: Vec<usize>,
     handles: BTreeMap<usize, UnderWay>,
     next: usize,
+    /// There is a thread, or there will be.
+    accompanied: bool,
     /// Somebody waits, and tests by himself.
     waiting: bool,
     /// When the last transfer ended: a link carries one after the other.
@@ -53,7 +57,6 @@ struct Shared {
 /// This rank's messages.
 pub struct Transfers {
     shared: Arc<Shared>,
-    thread: Once,
     comm: ffi::MPI_Comm,
 }
 
@@ -65,17 +68,27 @@ impl Transfers {
             of: Vec::new(),
             handles: BTreeMap::new(),
             next: 0,
+            accompanied: false,
             waiting: false,
             ended: 0,
             indices: Vec::new(),
             statuses: Vec::new(),
         };
-        Transfers { shared: Arc::new(Shared { state: Mutex::new(state), more: Condvar::new() }), thread: Once::new(), comm }
+        Transfers { shared: Arc::new(Shared { state: Mutex::new(state), more: Condvar::new() }), comm }
     }
 
     /// This thread's turn to call MPI, as long as it holds what is returned.
     pub fn turn(&self) -> MutexGuard<'_, State> {
         lock(&self.shared)
+    }
+
+    /// [`Transport::accompany`](crate::exchange::Transport::accompany).
+    pub fn accompany(&self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.turn().accompanied, true) {
+            let shared = Arc::clone(&self.shared);
+            threads::spawn("exchange", move || accompany(&shared))?;
+        }
+        Ok(())
     }
 
     /// [`Transport::begin`](crate::exchange::Transport::begin).
@@ -84,12 +97,6 @@ impl Transfers {
             // None has this number.
             return Handle(usize::MAX);
         }
-        // Not before: the thread then computes on the CPUs that this rank has taken.
-        self.thread.call_once(|| {
-            let shared = Arc::clone(&self.shared);
-            let builder = std::thread::Builder::new().name("exchange".to_owned());
-            builder.spawn(move || accompany(&shared)).expect("the system starts a thread");
-        });
         let mut state = self.turn();
         let handle = state.next;
         state.next += 1;

@@ -90,7 +90,7 @@ impl TensorExchange {
         let collectives: Option<Box<dyn Collectives>> = match joined {
             Joined::Alone => None,
             Joined::ByNccl(joined) => Some(joined),
-            Joined::ByMpi => Some(Box::new(Staged::new(transport.clone()))),
+            Joined::ByMpi => Some(Box::new(Staged::new(transport.clone())?)),
         };
         Ok(TensorExchange::over(collectives, transport.clone(), sharing, transport.size(), settings.overlap, settings.wire))
     }

@@ -20,8 +20,8 @@ pub struct Staged {
 }
 
 impl Staged {
-    pub fn new(transport: Arc<dyn Transport>) -> Staged {
-        Staged { transport, isa: Isa::available()[0], pool: Pool::new(1) }
+    pub fn new(transport: Arc<dyn Transport>) -> Result<Staged> {
+        Ok(Staged { transport, isa: Isa::available()[0], pool: Pool::new(1)? })
     }
 
     /// Sends each other rank `own(rank)` and receives from it at `recv`, in `bytes` a rank.

@@ -54,7 +54,7 @@ impl OnCpu {
             capacity: config.data.batch_size / transport.size(),
             label_smoothing: config.learning.label_smoothing as f32,
         };
-        let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup);
+        let mut backend = CpuBackend::new(network, maps.clone(), parameters, &setup)?;
         let rule = rules::build(&config.learning, network, &maps, &mut backend)?;
         let diagnosis = config.training.diagnostics.then(|| Diagnosis::new(&*rule, network, &maps, &mut backend));
         let exchange = Exchange::new(&mut backend, shared, transport, parallel.exchange, parallel.overlap)?;
