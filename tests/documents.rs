@@ -29,11 +29,16 @@ struct Page {
 
 fn pages() -> Vec<Page> {
     let sources = Path::new(SOURCES);
-    let docs = sources.join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<PathBuf> = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
-    paths.extend([sources.join("README.md"), sources.join("reproduce/README.md")]);
+    let all = ["docs", "reproduce"].into_iter().flat_map(|folder| sources.join(folder).read_dir().unwrap());
+    let all = all.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut paths: Vec<PathBuf> = all.chain([sources.join("README.md")]).collect();
     paths.sort();
     paths.into_iter().map(|path| Page { name: path.display().to_string(), text: std::fs::read_to_string(&path).unwrap() }).collect()
+}
+
+/// All that is said of results.
+fn results() -> String {
+    pages().into_iter().filter(|page| page.name.contains("/reproduce/")).map(|page| page.text).collect()
 }
 
 impl Page {
@@ -160,8 +165,7 @@ fn commands_are_in_blocks_that_are_tried() {
 /// Results stand in reproduce/; the README repeats some.
 #[test]
 fn the_readmes_results_are_those_that_are_kept() {
-    let read = |name: &str| std::fs::read_to_string(Path::new(SOURCES).join(name)).unwrap();
-    let (readme, kept) = (read("README.md"), read("reproduce/README.md"));
+    let (readme, kept) = (std::fs::read_to_string(Path::new(SOURCES).join("README.md")).unwrap(), results());
     let kept = kept.split("All five hundred epochs").nth(1).unwrap().split("\n\n").nth(1).unwrap();
     let rows =
         readme.split("| rule | here | the paper |\n| --- | --- | --- |\n").nth(1).unwrap().lines().take_while(|line| line.starts_with('|'));
@@ -176,19 +180,19 @@ fn the_readmes_results_are_those_that_are_kept() {
 }
 
 #[test]
-fn the_tables_of_the_same_search_are_of_what_is_kept() {
-    let sources = Path::new(SOURCES);
-    let readme = std::fs::read_to_string(sources.join("reproduce/README.md")).unwrap();
+fn tables_that_are_made_are_of_what_is_kept() {
+    let results = results();
+    let same_search = ["mnist_fc", "mnist_lc", "cifar_fc", "cifar_lc", "imagenet"].map(|network| vec!["same_search.py", "table", network]);
     let mut rows = 0;
-    for network in ["mnist_fc", "mnist_lc", "cifar_fc", "cifar_lc", "imagenet"] {
-        let written = Command::new("python3").arg(sources.join("reproduce/same_search.py")).args(["table", network]).output().unwrap();
+    for words in same_search.into_iter().chain([vec!["target_step.py", "table"]]) {
+        let written = Command::new("python3").args(&words).current_dir(Path::new(SOURCES).join("reproduce")).output().unwrap();
         assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
         let table = String::from_utf8(written.stdout).unwrap();
         let table = table.trim();
-        assert!(readme.contains(table), "reproduce/README.md lacks what is kept of {network}:\n{table}");
+        assert!(results.contains(table), "no page of reproduce/ has what is kept, by {words:?}:\n{table}");
         rows += table.lines().count();
     }
-    assert!(rows > 15, "{rows} rows");
+    assert!(rows > 40, "{rows} rows");
 }
 
 /// The top-1 errors of a kept run after each epoch up to `epochs`, in per cent, of one split.
@@ -210,14 +214,14 @@ fn least(run: &str, epochs: u64) -> String {
 
 #[test]
 fn tables_that_are_written_by_hand_are_of_what_is_kept() {
-    let readme = std::fs::read_to_string(Path::new(SOURCES).join("reproduce/README.md")).unwrap();
-    let has = |row: String| assert!(readme.contains(&row), "reproduce/README.md lacks this row: {row}");
+    let results = results();
+    let has = |row: String| assert!(results.contains(&row), "reproduce/ lacks this row: {row}");
 
     for rule in ["bp", "frsf", "wm", "usf", "kp", "l_drl", "brsf", "dkp", "dfa", "fa", "pepita", "drtp"] {
         let [first, second] = [0, 1].map(|seed| format!("runs_beyond/mnist_fc_{rule}/seed_{seed}"));
         let numbers = format!("| {}, {} | {} |", least(&first, 20), least(&second, 20), last(&first, "train", 20));
-        let row = readme.lines().find(|line| line.starts_with(&format!("| {rule} |")) && line.ends_with(&numbers));
-        assert!(row.is_some(), "reproduce/README.md lacks a row of {rule} that ends with {numbers}");
+        let row = results.lines().find(|line| line.starts_with(&format!("| {rule} |")) && line.ends_with(&numbers));
+        assert!(row.is_some(), "reproduce/ lacks a row of {rule} that ends with {numbers}");
     }
 
     for (words, run) in [
@@ -232,4 +236,14 @@ fn tables_that_are_written_by_hand_are_of_what_is_kept() {
         let run = format!("studies/cifar_fc_{run}");
         has(format!("| {words} | {} | {} | {} |", last(&run, "train", 20), last(&run, "test", 20), least(&run, 20)));
     }
+    for (words, run) in
+        [("layers' kernels join", "growth_0"), ("learning.inverse_growth=2`)", "growth_2"), ("inverse_fields=dense`)", "fields_dense")]
+    {
+        has(format!("{words} | {} |", last(&format!("studies/mnist_lc_dtp_{run}"), "test", 2)));
+    }
+    let regularized = ["0", "0.01", "0.1", "1"].map(|part| format!("studies/mnist_fc_dtp_regularized_{part}"));
+    has(format!("| least test error | {} |", regularized.each_ref().map(|run| least(run, 10)).join(" | ")));
+    has(format!("| training error | {} |", regularized.each_ref().map(|run| last(run, "train", 10)).join(" | ")));
+    let [rising, falling] = ["rising", "falling"].map(|noise| least(&format!("studies/mnist_fc_dtp_sigma_{noise}"), 20));
+    has(format!("{rising} with\n`learning.sigma=[0.1,0.2,0.3,0.4,0.5]` from the lowest inverse up, {falling} with the same downwards"));
 }
