@@ -3,6 +3,7 @@
 
     reproduce/same_search.py run NETWORK [--rules bp,fa] [KEY=VALUE ...]    # to runs/same_search; goes on after a stop
     reproduce/same_search.py keep NETWORK                                   # what is done, in reproduce/sweeps and reproduce/runs_beyond
+    reproduce/same_search.py time NETWORK                                   # how long its epochs take, to reproduce/seconds.json; on a quiet machine
     reproduce/same_search.py table NETWORK                                  # what is kept there
 
 Each rule has the same twelve draws of the wide space, chosen by training images that are set apart; the best draw is then trained on all of them,
@@ -13,7 +14,6 @@ import json
 import pathlib
 import subprocess
 import sys
-import tomllib
 
 import collect
 
@@ -29,7 +29,11 @@ BUDGETS = {
     "imagenet": ("0.25:12,1:2", 400, 4, [0], ["data.batch_size=32"]),
 }
 
+# Images of the network, and how many make an epoch.
+IMAGES = {"mnist_fc": ("28x28x1", 60000), "mnist_lc": ("28x28x1", 60000), "cifar_fc": ("28x28x3", 50000), "cifar_lc": ("28x28x3", 50000), "imagenet": ("224x224x3", 4000)}
+
 KEPT = pathlib.Path(__file__).parent
+SECONDS = KEPT / "seconds.json"
 
 
 def configuration(network, rule):
@@ -82,6 +86,22 @@ def keep(network, trained):
             collect.keep(trained / out, KEPT / "runs_beyond" / out)
 
 
+def seconds():
+    return json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
+
+
+def time(network, rules, overrides):
+    image, samples = IMAGES[network]
+    for rule in rules * 3:
+        best = KEPT / "sweeps" / names(network, rule, [])[0] / "best.toml"
+        if best.exists():
+            bench = ["biodist", "bench", "step", best, "--input", image, "--classes", "10", "--json", "parallel.threads_per_rank=1", *overrides]
+            line = subprocess.run(bench, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            taken, key = seconds(), f"{network}_{rule}"
+            taken[key] = min(samples / json.loads(line)["samples_per_second"], taken.get(key, float("inf")))
+            SECONDS.write_text(json.dumps(taken, indent=1, sort_keys=True) + "\n")
+
+
 def row(network, rule):
     """The mean test error, and the line of the table; nothing where no run is kept."""
     _, _, epochs, seeds, _ = BUDGETS[network]
@@ -93,8 +113,6 @@ def row(network, rule):
     head, searched = best.splitlines()[:2]
     validation = head.split("validation error ")[1].split(" %")[0]
     rate = float(searched.split("optimizer.forward.learning_rate=")[1].split(",")[0].rstrip("."))
-    samples = kept[0]["test"][-1]["step"] / epochs * tomllib.loads(best)["data"]["batch_size"]
-    fastest = max(line["samples_per_second"] for lines in kept for line in lines["train"])
     test, train = ([100 * lines[split][-1]["top1_error"] for lines in kept] for split in ("test", "train"))
     layers = next((lines["test"][-1]["diagnostics"] for lines in kept if "diagnostics" in lines["test"][-1]), {})
     # The top layer has back-propagation's own error.
@@ -106,14 +124,14 @@ def row(network, rule):
         ", ".join(f"{error:.2f}" for error in test),
         " to ".join(dict.fromkeys(f"{error:.2f}" for error in (min(train), max(train)))),
         " ".join("-" if angle is None else f"{angle:.0f}" for angle in angles),
-        f"{samples / fastest:.1f}",
+        f"{taken:.1f}" if (taken := seconds().get(f"{network}_{rule}")) else "-",
     ]
     return sum(test) / len(test), f"| {' | '.join(cells)} |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "keep", "table"])
+    parser.add_argument("action", choices=["run", "keep", "time", "table"])
     parser.add_argument("network", choices=BUDGETS)
     parser.add_argument("--rules", default=",".join(RULES), help="some of them [default: all]")
     parser.add_argument("--runs", default="runs/same_search", type=pathlib.Path, help="where run trains, and keep finds it [default: %(default)s]")
@@ -126,6 +144,8 @@ def main():
         run(asked.network, asked.rules.split(","), asked.runs, asked.overrides)
     elif asked.action == "keep":
         keep(asked.network, asked.runs)
+    elif asked.action == "time":
+        time(asked.network, asked.rules.split(","), asked.overrides)
     else:
         print("\n".join(line for _, line in sorted(filter(None, (row(asked.network, rule) for rule in asked.rules.split(","))))))
 

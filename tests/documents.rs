@@ -241,6 +241,11 @@ fn tables_that_are_written_by_hand_are_of_what_is_kept() {
     {
         has(format!("{words} | {} |", last(&format!("studies/mnist_lc_dtp_{run}"), "test", 2)));
     }
+    for rule in ["bp", "dtp"] {
+        let runs = ["strided", "average", "max"].map(|windows| format!("studies/mnist_lc_{rule}_{windows}"));
+        let cells = runs.map(|run| format!("{} | {}", last(&run, "test", 3), least(&run, 3)));
+        has(format!("| {rule} | {} |", cells.join(" | ")));
+    }
     let regularized = ["0", "0.01", "0.1", "1"].map(|part| format!("studies/mnist_fc_dtp_regularized_{part}"));
     has(format!("| least test error | {} |", regularized.each_ref().map(|run| least(run, 10)).join(" | ")));
     has(format!("| training error | {} |", regularized.each_ref().map(|run| last(run, "train", 10)).join(" | ")));

@@ -64,8 +64,11 @@ fn find_in(path: &Path, folders: &[PathBuf]) -> Result<PathBuf> {
         return Ok(found);
     }
     let looked: Vec<_> = folders.iter().filter(|folder| folder.is_dir()).map(|folder| folder.display().to_string()).collect();
-    let places =
-        if looked.is_empty() { "no configs/ folder was found either".to_owned() } else { format!("nor is it in {}", looked.join(", ")) };
+    let places = if looked.is_empty() {
+        format!("nor is there a folder of configurations: {}", self::places())
+    } else {
+        format!("nor is it in {}", looked.join(", "))
+    };
     Err(usage(format!("{}: no such configuration, {places}{}", path.display(), suggestion(path, folders))))
 }
 

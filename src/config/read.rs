@@ -8,6 +8,7 @@ use super::schema::*;
 use super::source::{Source, at, join};
 use super::{combinations, unknown};
 use crate::key::{Default, FINITE, Key, Kind, describe, one_of};
+use crate::rules::is_built_in;
 
 pub(super) fn read(source: &Source, purpose: Purpose) -> Result<Config> {
     // First, so that a misspelt required key is reported as misspelt, not as missing.
@@ -106,7 +107,9 @@ fn own_keys(source: &Source, values: &mut Table) -> Result<()> {
     let needed = |path: &&str| source.value(path).is_none() && !(fixed && *path == "learning.sigma");
     if let Some(path) = rule.required_keys().find(needed) {
         let meaning = Config::key(path).map_or("", |key| key.meaning);
-        return Err(source.error("", format!("{path} is required by {}: {meaning}", rule.name())));
+        let rule = rule.name();
+        let others = if is_built_in(rule) { format!("; biodist configs {rule} lists configurations that have it") } else { String::new() };
+        return Err(source.error("", format!("{path} is required by {rule}: {meaning}{others}")));
     }
     Ok(())
 }

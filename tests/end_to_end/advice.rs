@@ -25,14 +25,13 @@ fn with<'a>(arguments: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
 fn keys_and_values_that_are_advised_are_accepted() {
     let site = Site::new();
     let config = site.configure("short", "rule = \"dtp\"\nalpha = 0.1\nsigma = 0.2", SHORT);
-    let conv = "network.layers=[{kind=\"conv\",kernel=3,channels=2}]";
-    let local = conv.replace("conv", "local");
-    let pool = "network.layers=[{kind=\"max_pool\",kernel=2,stride=2}]";
     let dense = "{kind=\"dense\",units=2}";
+    let pooled = "network.layers=[{kind=\"conv\",kernel=3,channels=2},{kind=\"max_pool\",kernel=2,stride=2}]";
+    let transposed = "learning.inverse_weights=transposed";
     let unread = &format!("network.layers=[{dense},{dense},{{kind=\"dense\",units=2,from=0}}]");
     let shortcut = &format!("network.layers=[{dense},{dense},{{kind=\"dense\",units=2,shortcut=0}}]");
     // What is refused, for what, and what to set instead: each of the last is accepted on top.
-    let cases: [(&[&str], &str, &[&str]); 17] = [
+    let cases: [(&[&str], &str, &[&str]); 16] = [
         (&["learning.alpah=0.1"], "did you mean `alpha`?", &[]),
         (&["learning.rule=dtpp"], "did you mean \"dtp\"?", &["learning.rule=dtp"]),
         (&["learning.schedule=alternating", "learning.rule=bp"], "use \"parallel\"", &["learning.schedule=parallel"]),
@@ -48,12 +47,7 @@ fn keys_and_values_that_are_advised_are_accepted() {
             "use \"auto\", or on GPUs \"cuda\"",
             &["parallel.kernels=auto", "parallel.kernels=cuda"],
         ),
-        (
-            &[conv],
-            "use kind = \"local\", or use one of the rules bp, fa, dfa",
-            &[&local, "learning.rule=bp", "learning.rule=fa", "learning.rule=dfa"],
-        ),
-        (&[pool], "leave it out, or use one of the rules bp, fa, dfa", &["network.layers=[]", "learning.rule=fa"]),
+        (&[pooled, transposed], "use \"random\"", &["learning.inverse_weights=random"]),
         (&[shortcut], "leave it out, or use one of the rules bp, fa, dfa", &["network.layers=[]", "learning.rule=wm"]),
         (&[unread, "learning.rule=bp"], "name it as the `from` or `shortcut` of one above", &[shortcut]),
         (

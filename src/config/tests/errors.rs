@@ -1,6 +1,7 @@
 //! What is refused, and in which words.
 
 use super::*;
+use crate::rules::{Setting, definitions};
 
 #[test]
 fn bad_values_are_named_with_what_was_expected_and_found() {
@@ -133,9 +134,12 @@ fn required_keys_are_asked_for_by_name() {
         let message = refused(&text.replace(line, ""), &[]);
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
-    for rule in ["tp", "sdtp", "ao_sdtp"] {
+    let configurations = crate::config::find::all();
+    for rule in definitions().filter(|rule| rule.uses(Setting::Sigma) && !rule.uses(Setting::Alpha)).map(|rule| rule.name) {
         let message = refused(MINIMAL, &[&format!("learning.rule={rule}")]);
         assert!(message.contains(&format!("learning.sigma is required by {rule}")), "{message}");
+        assert!(message.ends_with(&format!("; biodist configs {rule} lists configurations that have it")), "{message}");
+        assert!(configurations.keys().any(|name| name.contains(rule)), "{rule}");
     }
     let message = refused(TARGETS, &["learning.rule=ao_sdtp"]);
     assert!(message.contains("learning.auxiliary_units is required"), "{message}");
