@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::compute::cpu::{Arena, CpuBackend};
-use crate::compute::{Activity, Backend};
+use crate::compute::{Activity, Backend, Update};
 use crate::exchange::{Exchange, Transport};
 use crate::rules::Comparison;
 
@@ -39,7 +39,7 @@ pub trait Compared {
     fn backend(&self) -> &dyn Backend;
 
     /// Inner products of two gradients of a map, over all ranks' samples: of one with the other, and of each with itself. Collective.
-    fn products(&mut self, comparison: &Comparison) -> Result<[f64; 3]>;
+    fn products(&mut self, updates: [Update; 2]) -> Result<[f64; 3]>;
 }
 
 /// Measures `comparisons` of a batch of which every rank has as many samples. Collective.
@@ -47,16 +47,16 @@ pub fn measure(
     device: &mut dyn Compared,
     transport: &dyn Transport,
     samples: usize,
-    comparisons: &[Option<Comparison>],
+    comparisons: &[Comparison],
 ) -> Result<Vec<LayerDiagnostics>> {
     let mut one = |comparison: &Comparison| -> Result<LayerDiagnostics> {
-        let inner @ [_, rule, backprop] = device.products(comparison)?;
+        let inner = comparison.updates.map(|updates| device.products(updates)).transpose()?;
         let of = |activity: Activity| -> Result<Values> { Ok((device.backend().read_activity(activity)?, samples)) };
         let both = |(one, other): (Activity, Activity)| -> Result<_> { Ok((of(one)?, of(other)?)) };
         let (inverted, targets) = (comparison.reconstruction.map(both).transpose()?, comparison.target.map(both).transpose()?);
         Ok(LayerDiagnostics {
-            angle_degrees: angle(inner),
-            norm_ratio: finite((rule / backprop).sqrt()),
+            angle_degrees: inner.and_then(angle),
+            norm_ratio: inner.and_then(|[_, rule, backprop]| finite((rule / backprop).sqrt())),
             reconstruction_error: inverted.and_then(|(result, original)| reconstruction_error(transport, &result, &original)),
             // Of parameters, which the engine reads.
             feedback_angle_degrees: None,
@@ -64,7 +64,7 @@ pub fn measure(
                 .and_then(|(target, activity)| finite((variance(transport, &target) / variance(transport, &activity)).sqrt())),
         })
     };
-    comparisons.iter().map(|layer| layer.as_ref().map_or(Ok(LayerDiagnostics::default()), &mut one)).collect()
+    comparisons.iter().map(&mut one).collect()
 }
 
 /// In degrees, from the [products] of two vectors; none where one of them is 0.
@@ -83,7 +83,7 @@ pub fn products_on_cpu(
     backend: &mut CpuBackend,
     exchange: &mut Exchange,
     transport: &dyn Transport,
-    comparison: &Comparison,
+    updates: [Update; 2],
 ) -> Result<[f64; 3]> {
     // Mapped for one layer at a time: memory is taken where a gradient is written, and given back after the layer.
     let mut arena = |update| -> Result<Arena> {
@@ -91,8 +91,9 @@ pub fn products_on_cpu(
         exchange.gradients(backend, &[update], &arena)?;
         Ok(arena)
     };
-    let gradients = [arena(comparison.rule)?, arena(comparison.backprop)?];
-    let map = comparison.rule.map;
+    let [rule, backprop] = updates;
+    let gradients = [arena(rule)?, arena(backprop)?];
+    let map = rule.map;
     let own = exchange.part(map, transport.rank());
     // By item, whose extent does not depend on the ranks.
     let longest = (0..transport.size()).map(|rank| exchange.part(map, rank).len()).max().unwrap_or(0);

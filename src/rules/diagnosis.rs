@@ -24,8 +24,8 @@ pub struct Inverted {
 /// What is to be compared in one forward layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison {
-    pub rule: Update,
-    pub backprop: Update,
+    /// By the rule, and by back-propagation; none of a pool.
+    pub updates: Option<[Update; 2]>,
     /// What the layer's inverse makes of the clean activity above it, and the activity below.
     pub reconstruction: Option<(Activity, Activity)>,
     /// The target of the layer's activity, and the activity.
@@ -50,8 +50,8 @@ impl Diagnosis {
     }
 
     /// Runs both rules in `step`, whose updates `taken` takes out, on the backend's batch; and the inverses on what is not corrupted. No
-    /// parameter changes. By layer, none of pools.
-    pub fn run<S: Step>(&self, rule: &dyn Rule, step: &mut S, taken: impl Fn(&mut S) -> Vec<Update>) -> Vec<Option<Comparison>> {
+    /// parameter changes. By layer.
+    pub fn run<S: Step>(&self, rule: &dyn Rule, step: &mut S, taken: impl Fn(&mut S) -> Vec<Update>) -> Vec<Comparison> {
         let updates_of = |rule: &dyn Rule, step: &mut S| {
             rule.learn(step, Phase::Both);
             taken(step)
@@ -63,20 +63,16 @@ impl Diagnosis {
         let theirs = updates_of(&self.backprop, step);
         let forward = rule.forward();
         let compare = |(layer, map): (usize, &MapId)| {
-            if self.maps.get(*map).pool.is_some() {
-                return None;
-            }
             let of = |updates: &[Update]| {
                 let update = updates.iter().find(|update| update.map == *map);
                 *update.expect("every rule trains every forward layer")
             };
             let reconstruction = self.reconstructions.iter().find(|(inverted, _)| inverted.layer == layer);
-            Some(Comparison {
-                rule: of(&ours),
-                backprop: of(&theirs),
+            Comparison {
+                updates: self.maps.get(*map).pool.is_none().then(|| [of(&ours), of(&theirs)]),
                 reconstruction: reconstruction.map(|(inverted, result)| (*result, inverted.original)),
                 target: rule.targets().get(layer).map(|target| (*target, forward.h[layer + 1])),
-            })
+            }
         };
         forward.maps.iter().enumerate().map(compare).collect()
     }

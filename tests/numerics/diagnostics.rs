@@ -54,7 +54,7 @@ fn backprop_is_what_it_is_compared_with() {
 fn feedback_makes_the_angle_that_its_weights_make() {
     for network in ["dense", "local", "conv"] {
         let samples = samples(network);
-        for rule in ["fa", "kp", "usf", "dfa", "dtp"].into_iter().filter(|rule| network != "conv" || *rule != "dtp") {
+        for rule in ["fa", "kp", "usf", "dfa", "dtp"] {
             for (device, mut learner) in
                 on_both(&config(network, &[&format!("learning.rule={rule}"), "training.diagnostics=true"]), &samples)
             {
@@ -153,6 +153,9 @@ fn reconstruction_errors_and_target_diversity_are_those_of_float64() {
         ("local", "dtp"),
         ("local", "sdtp"),
         ("local", "l_drl"),
+        ("conv", "sdtp"),
+        ("pools", "dtp"),
+        ("pools", "l_drl"),
         ("dense_autoencoder", "sdtp"),
     ] {
         let samples = samples(network);

@@ -119,20 +119,21 @@ impl Layer {
 
     /// `s(V y + c)` with the nonlinearity below, y having perhaps more units than the layer's output.
     fn inverse(&self, y: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
-        let mut out = bias.to_vec();
+        let mut out: Vec<f64> = (0..units(self.input)).map(|unit| bias[unit % bias.len()]).collect();
         match self.kind {
             Kind::Dense => {
                 for (unit, out) in out.iter_mut().enumerate() {
                     *out += y.iter().zip(&weight[unit * y.len()..]).map(|(y, v)| y * v).sum::<f64>();
                 }
             }
-            Kind::Pool { .. } => unreachable!("a pool has no inverse"),
-            Kind::Window { kernel, .. } => {
+            Kind::Window { kernel, .. } | Kind::Pool { kernel, .. } => {
+                let shared = !matches!(self.kind, Kind::Window { shared: false, .. });
                 let (inputs, outputs, offsets) = (self.input[2], self.output[2], kernel * kernel);
                 self.each_offset(|to, offset, position| {
                     for o in 0..outputs {
                         for c in 0..inputs {
-                            let at = ((position * outputs + o) * offsets + offset % offsets) * inputs + c;
+                            let place = if shared { 0 } else { position };
+                            let at = ((place * outputs + o) * offsets + offset % offsets) * inputs + c;
                             out[to + c] += y[position * outputs + o] * weight[at];
                         }
                     }

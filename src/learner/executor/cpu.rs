@@ -5,15 +5,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::{Executor, Learning};
-use crate::compute::Backend;
 use crate::compute::cpu::{self, CpuBackend, simd::Isa};
 use crate::compute::profile::Profile;
+use crate::compute::{Backend, Update};
 use crate::config::{Config, TransportChoice, Wire};
 use crate::exchange::{self, Exchange, NCCL_WITHOUT_GPU, Optimizers, ParameterMemory, Transport, UpdateExchange};
 use crate::exit::Exit;
 use crate::learner::diagnostics::{self, Compared, LayerDiagnostics};
 use crate::network::{Maps, Network};
-use crate::rules::{self, Collected, Comparison, Diagnosis, Phase, Rule};
+use crate::rules::{self, Collected, Diagnosis, Phase, Rule};
 
 const WIRE_OF_GPUS: &str =
     "parallel.wire = \"bf16\": this rank computes on the CPU, where the same bits on any number of ranks need whole float32; use \"f32\"";
@@ -67,9 +67,9 @@ impl Compared for OnCpu {
         &self.backend
     }
 
-    fn products(&mut self, comparison: &Comparison) -> Result<[f64; 3]> {
+    fn products(&mut self, updates: [Update; 2]) -> Result<[f64; 3]> {
         let transport = self.exchange.transport().clone();
-        diagnostics::products_on_cpu(&mut self.backend, &mut self.exchange, &*transport, comparison)
+        diagnostics::products_on_cpu(&mut self.backend, &mut self.exchange, &*transport, updates)
     }
 }
 

@@ -141,9 +141,8 @@ impl OnGpu {
             backend.follow_signs(0)?;
             if let Some(diagnosis) = &diagnosis {
                 let compared = compare(&mut Course::planned(backend), &*rule, diagnosis)?;
-                for comparison in compared.iter().flatten() {
-                    [comparison.rule, comparison.backprop].iter().try_for_each(|update| backend.keep_whole(update))?;
-                }
+                let updates = compared.iter().filter_map(|comparison| comparison.updates).flatten();
+                updates.into_iter().try_for_each(|update| backend.keep_whole(&update))?;
             }
             forward(backend, &*rule)
         })?;
@@ -249,7 +248,7 @@ fn forward(backend: &mut CudaBackend, rule: &dyn Rule) -> Result<()> {
 }
 
 /// Runs `rule` and back-propagation on the batch.
-fn compare(course: &mut Course, rule: &dyn Rule, diagnosis: &Diagnosis) -> Result<Vec<Option<Comparison>>> {
+fn compare(course: &mut Course, rule: &dyn Rule, diagnosis: &Diagnosis) -> Result<Vec<Comparison>> {
     course.backend.lay_out_input()?;
     course.backend.forget_measures()?;
     let mut step = Taking { course, updates: Vec::new(), iteration: 0 };
@@ -264,10 +263,10 @@ impl Compared for OnGpu {
         &self.backend
     }
 
-    fn products(&mut self, comparison: &Comparison) -> Result<[f64; 3]> {
+    fn products(&mut self, [rule, backprop]: [Update; 2]) -> Result<[f64; 3]> {
         let mut of = |update| self.exchange.gradient(&mut self.backend, update);
-        let own = diagnostics::products(&of(&comparison.rule)?, &of(&comparison.backprop)?);
-        if self.exchange.sharing()[comparison.rule.map.0] != Sharing::Gradients {
+        let own = diagnostics::products(&of(&rule)?, &of(&backprop)?);
+        if self.exchange.sharing()[rule.map.0] != Sharing::Gradients {
             return Ok(own);
         }
         let parts = self.transport.all_gather_words(&own.map(f64::to_bits));
