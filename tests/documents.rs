@@ -241,7 +241,7 @@ fn tables_that_are_written_by_hand_are_of_what_is_kept() {
     {
         has(format!("{words} | {} |", last(&format!("studies/mnist_lc_dtp_{run}"), "test", 2)));
     }
-    for rule in ["bp", "dtp"] {
+    for rule in ["bp", "dtp", "sdtp"] {
         let runs = ["strided", "average", "max"].map(|windows| format!("studies/mnist_lc_{rule}_{windows}"));
         let cells = runs.map(|run| format!("{} | {}", last(&run, "test", 3), least(&run, 3)));
         has(format!("| {rule} | {} |", cells.join(" | ")));
