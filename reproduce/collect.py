@@ -31,6 +31,12 @@ def relative(config):
     return re.sub(r'^(train|test) = ".*/([^/"]+/[^/"]+)"$', r'\1 = "data/\2"', config, flags=re.MULTILINE)
 
 
+def lines(run):
+    """What a run has measured so far; nothing where it has not begun."""
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def keep_run(run, out):
     kept, waiting, began = [], [], 0
     for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):

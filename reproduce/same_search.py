@@ -69,8 +69,7 @@ def run(network, rules, trained, overrides):
 
 def finished(folder, epochs):
     """A run's lines by split; nothing before it has been tested after its last epoch."""
-    path = folder / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = collect.lines(folder)
     by_split = {split: [line for line in lines if line["split"] == split] for split in ("train", "test")}
     return by_split if any(line["epoch"] == epochs for line in by_split["test"]) else None
 

@@ -9,7 +9,6 @@ A cell is the least test error of 20 epochs, or of 40 alternating ones, half of 
 """
 import argparse
 import itertools
-import json
 import pathlib
 import subprocess
 
@@ -54,9 +53,7 @@ def places(name, seed):
 
 def errors(folder, last):
     """Test errors after each epoch, in per cent; nothing of a run that has not come so far."""
-    path = folder / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    of_test = [line for line in lines if line["split"] == "test"]
+    of_test = [line for line in collect.lines(folder) if line["split"] == "test"]
     done = any(line["epoch"] >= last for line in of_test)
     return [100 * line["top1_error"] for line in of_test if line["epoch"] <= last] if done else None
 

@@ -3,6 +3,7 @@
 use indicatif::HumanCount;
 
 /// A word of a command, as it is typed into a shell: in quotes where the shell would take it for something else.
+/// The crate `shell-words` would put every KEY=VALUE into quotes.
 pub fn shell_word(word: &str) -> String {
     if !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || "/._-+=:,@%".contains(c)) {
         return word.to_owned();

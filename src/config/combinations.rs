@@ -57,10 +57,11 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
             "\"transposed\" weights have the fields of their layers; use \"random\", or inverse_fields = \"own\" and inverse_growth = 0";
         return Err(("learning.inverse_weights", why.to_owned()));
     }
-    let pool = layers.iter().skip(1).position(|layer| !weighted(&layer)).filter(|_| config.has_inverses());
-    if let Some(below) = pool.filter(|_| config.learning.inverse_weights == BackwardWeights::Transposed) {
-        let (index, kind) = (below + 1, layers[below + 1].kind());
-        let why = format!("layer {index} is {kind}, which has no weights for its inverse to begin with; use \"random\"");
+    if config.learning.inverse_weights == BackwardWeights::Transposed
+        && config.has_inverses()
+        && let Some((index, pool)) = layers.iter().enumerate().skip(1).find(|(_, layer)| !weighted(layer))
+    {
+        let why = format!("layer {index} is {}, which has no weights for its inverse to begin with; use \"random\"", pool.kind());
         return Err(("learning.inverse_weights", why));
     }
     crops(&config.data)?;

@@ -59,17 +59,17 @@ fn find_in(path: &Path, folders: &[PathBuf]) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     let ended = if path.extension().is_some_and(|ending| ending == "toml") { path.to_owned() } else { with_ending(path) };
-    let places = folders.iter().filter(|_| path.is_relative()).map(|folder| folder.join(&ended));
-    if let Some(found) = std::iter::once(ended.clone()).chain(places).find(|candidate| may_be_file(candidate)) {
+    let named = folders.iter().filter(|_| path.is_relative()).map(|folder| folder.join(&ended));
+    if let Some(found) = std::iter::once(ended.clone()).chain(named).find(|candidate| may_be_file(candidate)) {
         return Ok(found);
     }
     let looked: Vec<_> = folders.iter().filter(|folder| folder.is_dir()).map(|folder| folder.display().to_string()).collect();
-    let places = if looked.is_empty() {
-        format!("nor is there a folder of configurations: {}", self::places())
+    let elsewhere = if looked.is_empty() {
+        format!("nor is there a folder of configurations: {}", places())
     } else {
         format!("nor is it in {}", looked.join(", "))
     };
-    Err(usage(format!("{}: no such configuration, {places}{}", path.display(), suggestion(path, folders))))
+    Err(usage(format!("{}: no such configuration, {elsewhere}{}", path.display(), suggestion(path, folders))))
 }
 
 /// Whether a file is there, or something that cannot be looked at: reading it says why.

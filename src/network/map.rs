@@ -205,8 +205,7 @@ impl Map {
     /// The inverse of `layer`, from its output (with `extra` auxiliary units beside it) to its input. Its windows share their weights where
     /// the layer does the same at all positions, as convolutions and pools do; a pool's has weights from every channel to every other.
     pub(super) fn inverse(index: usize, layer: &Layer, extra: usize, fields: Fields, plasticity: Plasticity) -> Map {
-        let same = !matches!(layer.kind, LayerSpec::Dense { .. } | LayerSpec::Local { .. });
-        let shared = same && fields != Fields::Dense;
+        let shared = fields != Fields::Dense && !matches!(layer.kind, LayerSpec::Dense { .. } | LayerSpec::Local { .. });
         let (connectivity, shape, strides, bias_shape, fans) = match layer.kind {
             LayerSpec::Dense { .. } => {
                 let outputs = layer.output.units() + extra;

@@ -92,19 +92,19 @@ impl RunFolder {
         // Before anything is loaded.
         read_about(path)?;
         let written = path.join(CONFIG);
-        let complete = !written.try_exists().unwrap_or(true);
-        if !complete {
+        let missing = !written.try_exists().unwrap_or(true);
+        if !missing {
             folder.compare(&written, config)?;
         }
         let state = Checkpoints::of(path).newest()?;
         if let Some(state) = &state {
-            if complete && state.identity.is_none() {
+            if missing && state.identity.is_none() {
                 return Err(Exit::Usage.error(format!(
                     "{} is missing, so nothing says which run the checkpoints beside it are of; put it back, or choose another --out",
                     written.display()
                 )));
             }
-            state.refuse_another_run(path, config, complete, &[])?;
+            state.refuse_another_run(path, config, missing, &[])?;
         }
         Ok((folder, state))
     }
