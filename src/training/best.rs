@@ -10,7 +10,7 @@ use biodist_process::files::{read_if_there, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoints;
-use super::metrics::Sums;
+use super::tally::Sums;
 use super::records::{Line, Measured, Score, evaluations};
 use crate::compute::Measure;
 use crate::exchange::Transport;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::metrics::Sums;
+use super::tally::Sums;
 use crate::compute::{Batch, Measure, Of};
 use crate::data::{DataSet, evaluation_batches, evaluation_part};
 use crate::exchange::Transport;

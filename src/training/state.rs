@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::identity::Identity;
-use super::metrics::Tallied;
+use super::tally::Tallied;
 use super::tensor_file::Fingerprint;
 use crate::learner::OptimizerSteps;
 
