@@ -45,7 +45,7 @@ def places(name, seed):
     yield KEPT / "studies" / f"{name}{at}"
     yield KEPT / "studies" / f"{name}_table5{at}"
     yield KEPT / "studies" / name / f"seed_{seed}"
-    # That of the shipped configuration has a tenth of Table 5's rate.
+    # The run that is kept there has a tenth of Table 5's rate.
     if name != "mnist_fc_sdtp_alternating":
         yield KEPT / "runs" / name / f"seed_{seed}"
         yield KEPT / "runs" / f"{name}{at}"

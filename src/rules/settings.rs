@@ -24,8 +24,8 @@ settings! {
             "deviation of the noise that inverses learn under, or that wm shows to layers; an array has one for each inverse, or mirror, from the \
              lowest";
         target_step: f64, Kind::Number(NOT_NEGATIVE), Is("1.0"), Result,
-            "of sdtp and ao_sdtp: how much of the way to the inverse of what is wanted the first target goes, 1 in the paper; of l_drl: how \
-             much of the output's error; 0 as a control";
+            "s in the first target of sdtp and ao_sdtp, `h + s (g(y) - g(h_L))`, 1 in the paper; of l_drl, whose first target is that of the output: how \
+             much of the error it takes away; 0 as a control";
         inverse_iterations: usize, Kind::Size(1), Is("1"), Result,
             "times that inverses learn from a batch, each time under other noise; the last time is the forward model's too";
         inverses: InverseChoice, Kind::Choice(names_of::<InverseChoice>), Is("\"trained\""), Result,

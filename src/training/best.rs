@@ -10,8 +10,8 @@ use biodist_process::files::{read_if_there, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoints;
-use super::tally::Sums;
 use super::records::{Line, Measured, Score, evaluations};
+use super::tally::Sums;
 use crate::compute::Measure;
 use crate::exchange::Transport;
 use crate::exit::Exit;
