@@ -102,7 +102,7 @@ def main():
     parser.add_argument("--seeds", default="0,1,2", help="some of them [default: %(default)s]")
     parser.add_argument("--runs", default="runs/target_step", type=pathlib.Path, help="where run trains, and keep finds it [default: %(default)s]")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     match args.action:
         case "run":
             run(args.runs, [int(seed) for seed in args.seeds.split(",")], args.overrides)

@@ -46,13 +46,14 @@ pub fn take(transport: &dyn Transport, wanted: usize) -> Result<Share> {
     // Counts the mask's CPUs, and fewer where a control group limits their time.
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let own = part(cpus, place, sharing.len());
-    let limited = cpus < members(&mask).len();
+    let ordered = by_core(members(&mask));
+    // Where the mask cannot be read it has none.
+    let limited = cpus != ordered.len();
     let threads = if wanted > 0 { wanted } else { own.len().max(1) };
     if threads > cpus {
         log::warn!("parallel.threads_per_rank = {threads}, but there are {cpus} CPUs: threads that take turns are slower than fewer ones");
     }
     if !limited && threads <= own.len() {
-        let ordered = by_core(members(&mask));
         let _ = bind(&mask_from(&ordered[own]));
     }
     transport.accompany()?;
@@ -73,7 +74,7 @@ pub fn divide(parts: usize) -> Vec<Part> {
     let mask = mask_of(0).unwrap_or([0; WORDS]);
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let ordered = by_core(members(&mask));
-    let limited = cpus < ordered.len();
+    let limited = cpus != ordered.len();
     let one = |place| {
         let own = part(cpus, place, parts);
         let own = if own.is_empty() { place % cpus..place % cpus + 1 } else { own };

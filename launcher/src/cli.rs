@@ -34,7 +34,7 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", default_value = "logs")]
     pub log_dir: PathBuf,
     /// Seconds that the ranks have for their last checkpoint when asked to end
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=604_800))]
     pub grace: u64,
     /// A variable for every rank, beside LD_LIBRARY_PATH, RUST_*, OMP_NUM_THREADS, NCCL_*, UCX_*, FI_* and BIODIST_*, which are passed on
     #[arg(long, value_name = "NAME[=VALUE]")]

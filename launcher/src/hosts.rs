@@ -57,6 +57,9 @@ fn decode(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
+/// Of a host; more can only be a slip.
+const MOST_SLOTS: usize = 65_536;
+
 /// The error is `LINE: MESSAGE`, to be put after the file's name.
 fn parse(text: &str) -> Result<Vec<Host>, String> {
     let mut hosts: Vec<Host> = Vec::new();
@@ -91,8 +94,8 @@ fn parse_line(content: &str) -> Result<Option<Host>, String> {
             "max_slots" | "max-slots" => &mut most,
             _ => return Err(format!("unknown key '{key}'; known are slots and max_slots (user and port belong into ~/.ssh/config)")),
         };
-        let count = value.parse().ok().filter(|&count: &usize| count > 0);
-        *target = Some(count.ok_or_else(|| format!("{key} is '{value}'; give a whole number from 1 on"))?);
+        let count = value.parse().ok().filter(|count| (1..=MOST_SLOTS).contains(count));
+        *target = Some(count.ok_or_else(|| format!("{key} is '{value}'; give a whole number from 1 to {MOST_SLOTS}"))?);
     }
     if let (Some(slots), Some(most)) = (slots, most)
         && slots > most
@@ -138,6 +141,7 @@ mod tests {
             ("# only a comment", "1: no host"),
             ("a slots=4\nb slots=four", "2: slots is 'four'"),
             ("a slots=0", "1: slots is '0'"),
+            ("a slots=18446744073709551615", "1: slots is '18446744073709551615'; give a whole number from 1 to 65536"),
             ("a slots=", "1: slots is ''"),
             ("a slots=-1", "1: slots is '-1'"),
             ("a 4", "1: '4' is not of the form key=value; write 'slots=4'"),
@@ -206,7 +210,7 @@ mod tests {
         let path = folder.path().join("hosts.txt");
         std::fs::write(&path, "a slots=x").unwrap();
         let wrong = read(&path).unwrap_err();
-        assert!(wrong.to_string().ends_with("hosts.txt:1: slots is 'x'; give a whole number from 1 on"), "{wrong}");
+        assert!(wrong.to_string().ends_with("hosts.txt:1: slots is 'x'; give a whole number from 1 to 65536"), "{wrong}");
         assert_eq!(Exit::of(&wrong), Exit::Usage);
     }
 }

@@ -168,14 +168,15 @@ fn expand_item(item: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
+/// No cluster comes near this; a mistyped list is not to fill the memory.
+const MOST_NODES: usize = 100_000;
+
 /// The numbers of `7` or `08-11`, with the leading zeros of the first.
 fn expand_range(range: &str) -> Result<Vec<String>, String> {
-    // No cluster comes near this; a mistyped list is not to fill the memory.
-    const MOST: usize = 100_000;
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let parse = |text: &str| text.parse::<usize>().map_err(|_| format!("'{range}' is not a number or a range of numbers"));
     let (low, high) = (parse(first)?, parse(last)?);
-    if low > high || high - low >= MOST {
+    if low > high || high - low >= MOST_NODES {
         return Err(format!("'{range}' is not a range of nodes"));
     }
     let width = first.len();
@@ -187,7 +188,7 @@ fn expand_counts(text: &str) -> Option<Vec<usize>> {
     let mut counts = Vec::new();
     for item in text.split(',') {
         let (count, times) = match item.split_once("(x") {
-            Some((count, times)) => (count, times.strip_suffix(')')?.parse().ok()?),
+            Some((count, times)) => (count, times.strip_suffix(')')?.parse().ok().filter(|times| *times <= MOST_NODES)?),
             None => (item, 1),
         };
         let count: usize = count.parse().ok()?;
@@ -278,6 +279,7 @@ mod tests {
             (&[][..], "SLURM_JOB_NODELIST is not set"),
             (&[("SLURM_JOB_NODELIST", "n[1-")], "SLURM_JOB_NODELIST is 'n[1-'"),
             (&[("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "2(x")], "SLURM_TASKS_PER_NODE is '2(x'"),
+            (&[("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "2(x18446744073709551615)")], "SLURM_TASKS_PER_NODE is '2(x"),
             (&[("SLURM_JOB_NODELIST", "n[1-2]"), ("SLURM_TASKS_PER_NODE", "2")], "2 nodes, but tasks for 1"),
         ] {
             let error = in_job(variables).unwrap_err().to_string();

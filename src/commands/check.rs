@@ -160,7 +160,7 @@ fn to_text(loaded: &Loaded, facts: &DataFacts, plan: &Plan) -> String {
         bytes(plan.disk.model),
         bytes(plan.disk.optimizer),
         plan.disk.checkpoints,
-        bytes(checkpoint * plan.disk.checkpoints as u64)
+        bytes(checkpoint.saturating_mul(plan.disk.checkpoints as u64))
     ));
     for cost in &plan.steps {
         let which = if cost.phase == Phase::Both {

@@ -152,6 +152,7 @@ pub fn on_test(mut config: Config, run: &Path, state: &State, own: bool, transpo
     let network = plan::network(&config, &DataFacts::of_shape(trained.input, trained.class_names.len()))?;
     // Any number of ranks will do: batches are not of training's size.
     config.data.batch_size = config.data.batch_size.next_multiple_of(transport.size());
+    config.training.diagnostics = false;
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &network, transport.clone(), share.threads)?;
     Checkpoints::of(run).load_model(state.step, &mut engine, &*transport)?;

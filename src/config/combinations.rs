@@ -52,6 +52,14 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String)> {
         let what = learns("layer that has noise below it");
         return Err(("learning.sigma", format!("{what}, of which {name} has {noisy} here; found {} numbers", values.len())));
     }
+    // The numbers of noises are below 2^16; l_drl has two of a layer.
+    let (iterations, most) = (config.inverse_iterations(), (1 << 15) / (config.network.layers.len() + 1));
+    if iterations > most {
+        return Err((
+            "learning.inverse_iterations",
+            format!("expected {most} or fewer, after which noise repeats itself in a network this deep; found {iterations}"),
+        ));
+    }
     if config.learning.inverse_weights == BackwardWeights::Transposed && config.widens_inverses() {
         let why =
             "\"transposed\" weights have the fields of their layers; use \"random\", or inverse_fields = \"own\" and inverse_growth = 0";

@@ -19,6 +19,11 @@ pub(super) fn find(path: &Path) -> Result<PathBuf> {
     find_in(path, &folders())
 }
 
+/// The configuration that comes with the project under this name, whatever lies where the program is started.
+pub fn shipped(name: &str) -> Option<PathBuf> {
+    folders().iter().rev().map(|folder| folder.join(name)).find(|path| may_be_file(path))
+}
+
 /// Every configuration that a name alone finds, by its name.
 pub fn all() -> BTreeMap<String, PathBuf> {
     configurations(&folders())

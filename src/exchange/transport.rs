@@ -68,18 +68,12 @@ pub trait Transport: Send + Sync {
     }
 
     /// Every rank's `own` (of equal length), in the order of ranks.
-    fn all_gather(&self, own: &[f32], all: &mut [f32]) {
-        let ranges = equal_ranges(self.size(), own.len());
-        all[ranges[self.rank()].clone()].copy_from_slice(own);
-        // SAFETY: `all` is borrowed for as long, and indexing it has shown that it holds this rank's range, the
-        // others being as long.
-        unsafe { self.all_gather_ranges(all.as_mut_ptr(), &ranges) };
-    }
-
-    /// The same, in memory of its own.
     fn all_of(&self, own: &[f32]) -> Vec<f32> {
         let mut all = vec![0.0; own.len() * self.size()];
-        self.all_gather(own, &mut all);
+        let ranges = equal_ranges(self.size(), own.len());
+        all[ranges[self.rank()].clone()].copy_from_slice(own);
+        // SAFETY: `all` is borrowed for as long, and holds the ranges of all ranks.
+        unsafe { self.all_gather_ranges(all.as_mut_ptr(), &ranges) };
         all
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::compute::Backend;
 use crate::compute::cpu::{Arena, CpuBackend, Parameters, Setup, simd::Isa};
 use crate::config::Loaded;
 use crate::config::Purpose;
@@ -127,6 +128,39 @@ fn memory_is_what_the_backend_takes() {
             gradients: 4 * backend.parameters.first.len() as u64 * 3 / 2,
         };
         assert_eq!(plan.memory, expected, "{rule}, {nonlinearity}, {layers}");
+    }
+}
+
+/// What a rule of one's own gets wrong is told, and writes nothing past its activities.
+#[test]
+fn operations_refuse_activities_of_other_shapes() {
+    let plan = plan(&["learning.rule=bp", "parallel.exchange=gradients"], SMALL, 2);
+    let (spans, sizes) = spans(&plan.maps);
+    let arena = |len| Arena::new(len).unwrap();
+    let parameters = Parameters { spans, weights: arena(sizes.weights), first: arena(sizes.moments), second: arena(sizes.moments) };
+    let setup = Setup { isa: Isa::Portable, threads: 1, seed: 0, capacity: 4, label_smoothing: 0.0 };
+    let mut backend = CpuBackend::new(&plan.network, plan.maps.clone(), parameters, &setup).unwrap();
+    let [h, other, narrow, output] = [1, 1, 2, 3].map(|layer| backend.activity(plan.network.shape(layer)));
+    backend.allocate(arena(backend.activity_elements()));
+    let (input, layer) = (backend.input(), plan.maps.forward[0]);
+    let mut refuses =
+        |operation: &dyn Fn(&mut CpuBackend)| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| operation(&mut backend))).is_err();
+    assert!(!refuses(&|backend| backend.add(h, other, h)) && !refuses(&|backend| backend.apply(layer, &[(input, h), (input, other)])));
+    for operation in [
+        &(|backend: &mut CpuBackend| backend.add(h, narrow, h)) as &dyn Fn(&mut CpuBackend),
+        &|backend| backend.step_along(h, 1.0, narrow, other),
+        &|backend| backend.step_along(input, 1.0, input, h),
+        &|backend| backend.add_noise(narrow, h, 1.0, 0),
+        &|backend| backend.through_nonlinearity(narrow, h),
+        &|backend| backend.error_through_nonlinearity(h, narrow, other, true),
+        &|backend| backend.difference_through_nonlinearity(h, narrow, other),
+        &|backend| backend.difference_target(h, [h, other], 1.0, Some((0.5, narrow)), other, None),
+        &|backend| backend.apply(layer, &[(input, h), (input, narrow)]),
+        &|backend| backend.apply(layer, &[(input, narrow)]),
+        &|backend| backend.apply_transposed(layer, narrow, input),
+        &|backend| backend.concatenate(h, narrow, output),
+    ] {
+        assert!(refuses(operation));
     }
 }
 

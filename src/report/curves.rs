@@ -8,7 +8,7 @@ use super::group::{Curve, Group, Panel};
 use super::history::find_or_add;
 use super::paper::{DataSet, Method};
 use super::range::Range;
-use super::results::{capitalised, epochs, test, train};
+use super::results::{capitalised, epochs};
 use super::spread::Spread;
 use crate::compute::Measure;
 
@@ -50,12 +50,12 @@ impl Kind {
 pub fn learning_curves(groups: &[Group]) -> Vec<Block> {
     let parts = |panel: &Panel| match panel.paper {
         Some((DataSet::ImageNet, _)) => [
-            Part { name: "top-1", curve: test, measure: Measure::Top1Error },
-            Part { name: "top-5", curve: test, measure: Measure::Top5Error },
+            Part { name: "top-1", curve: Curve::Test, measure: Measure::Top1Error },
+            Part { name: "top-5", curve: Curve::Test, measure: Measure::Top5Error },
         ],
         _ => [
-            Part { name: "test", curve: test, measure: Measure::Top1Error },
-            Part { name: "train", curve: train, measure: Measure::Top1Error },
+            Part { name: "test", curve: Curve::Test, measure: Measure::Top1Error },
+            Part { name: "train", curve: Curve::Train, measure: Measure::Top1Error },
         ],
     };
     let caption = |panel: &Panel| {
@@ -71,7 +71,10 @@ pub fn learning_curves(groups: &[Group]) -> Vec<Block> {
 /// The same of autoencoders' losses.
 pub fn reconstruction_curves(groups: &[Group]) -> Vec<Block> {
     let parts = |_: &Panel| {
-        [Part { name: "test", curve: test, measure: Measure::Loss }, Part { name: "train", curve: train, measure: Measure::Loss }]
+        [
+            Part { name: "test", curve: Curve::Test, measure: Measure::Loss },
+            Part { name: "train", curve: Curve::Train, measure: Measure::Loss },
+        ]
     };
     let caption = |_: &Panel| "Reconstruction errors on the test set and in training, as in Figure 6 of the paper.".to_owned();
     figures(groups, false, Kind::of_losses, parts, caption)
@@ -125,8 +128,7 @@ fn figures(
 /// The curve of a group that comes after `before` in its chart; none where nothing was measured.
 fn line(before: &[&Group], group: &Group, part: &Part, kind: &Kind) -> Option<Line> {
     let points = if group.runs.iter().all(|run| run.epochs() <= SHORT) {
-        let lines: Curve = |run| &run.history.lines;
-        group.by_step(if std::ptr::fn_addr_eq(part.curve, train as Curve) { lines } else { part.curve }, part.measure)
+        group.by_step(if part.curve == Curve::Train { Curve::Lines } else { part.curve }, part.measure)
     } else {
         group.curve(part.curve, part.measure)
     };
@@ -174,13 +176,8 @@ fn figure(name: &str, title: &str, caption: &str, kind: &Kind, several: bool, pa
         unseen.extend(lines.iter().filter(|line| line.points.iter().all(above)).map(|line| line.name.clone()));
         let entries = Entry::of(&lines);
         if !shared {
-            entries
-                .iter()
-                .filter(|entry| !legend.contains(entry))
-                .cloned()
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|entry| legend.push(entry));
+            let new: Vec<Entry> = entries.iter().filter(|entry| !legend.contains(entry)).cloned().collect();
+            legend.extend(new);
         }
         let plot = Plot::Lines(LineChart {
             x: Axis::counting("Epoch", 0.0, last_epoch),
@@ -275,8 +272,7 @@ mod tests {
     fn within_a_short_run_its_lines_are_drawn() {
         let lines: String = (1..=4).map(|at| samples::line("train", 3 * at, Some(0.5 / at as f64), 1.0)).collect();
         let runs = [samples::run("mnist_fc_bp", &["training.epochs=2"], &lines)];
-        let points: Vec<f64> =
-            group(&runs)[0].by_step(|run| &run.history.lines, Measure::Top1Error).iter().map(|(epoch, _)| *epoch).collect();
+        let points: Vec<f64> = group(&runs)[0].by_step(Curve::Lines, Measure::Top1Error).iter().map(|(epoch, _)| *epoch).collect();
         assert_eq!(points, [0.3, 0.6, 0.9, 1.2]);
         let blocks = learning_curves(&group(&runs));
         let [Block::Figure(Figure { content: Content::Chart(chart), .. })] = blocks.as_slice() else { panic!() };

@@ -61,7 +61,24 @@ pub struct Group<'a> {
 }
 
 /// Which points of a run.
-pub type Curve = fn(&Run) -> &[Point];
+#[derive(Clone, Copy, PartialEq)]
+pub enum Curve {
+    /// Of training, after each epoch.
+    Train,
+    /// Of training, within epochs too.
+    Lines,
+    Test,
+}
+
+impl Curve {
+    pub fn of(self, run: &Run) -> &[Point] {
+        match self {
+            Curve::Train => &run.history.train,
+            Curve::Lines => &run.history.lines,
+            Curve::Test => &run.history.test,
+        }
+    }
+}
 
 impl Group<'_> {
     pub fn config(&self) -> &Config {
@@ -108,29 +125,29 @@ impl Group<'_> {
 
     /// The last value of a curve.
     pub fn last(&self, curve: Curve, measure: Measure) -> Option<Spread> {
-        self.spread(|run| curve(run).last()?.measured.get(measure))
+        self.spread(|run| curve.of(run).last()?.measured.get(measure))
     }
 
     /// The least value of a curve: chosen by what it measures.
     pub fn least(&self, curve: Curve, measure: Measure) -> Option<Spread> {
-        self.spread(|run| least(curve(run), measure)?.measured.get(measure))
+        self.spread(|run| least(curve.of(run), measure)?.measured.get(measure))
     }
 
     /// Points at parts of an epoch: their mean at the steps that all runs have.
     pub fn by_step(&self, points: Curve, measure: Measure) -> Vec<(f64, Spread)> {
-        let at = |run: &Run, step: u64| points(run).iter().find(|point| point.step == step)?.measured.get(measure);
+        let at = |run: &Run, step: u64| points.of(run).iter().find(|point| point.step == step)?.measured.get(measure);
         let Some(steps_per_epoch) = self.runs[0].steps_per_epoch else { return self.curve(points, measure) };
         let mean = |point: &Point| {
             let values: Option<Vec<f64>> = self.runs.iter().map(|run| at(run, point.step)).collect();
             Some((point.step as f64 / steps_per_epoch as f64, Spread::of(&values?)?))
         };
-        points(self.runs[0]).iter().filter_map(mean).collect()
+        points.of(self.runs[0]).iter().filter_map(mean).collect()
     }
 
     /// The mean curve at the epochs that all runs with such a curve have. Of several evaluations in an epoch, as of a run that went on from
     /// within one, the last counts.
     pub fn curve(&self, curve: Curve, measure: Measure) -> Vec<(f64, Spread)> {
-        let curves: Vec<&[Point]> = self.runs.iter().map(|run| curve(run)).filter(|points| !points.is_empty()).collect();
+        let curves: Vec<&[Point]> = self.runs.iter().map(|run| curve.of(run)).filter(|points| !points.is_empty()).collect();
         let Some(first) = curves.first() else { return Vec::new() };
         let at = |points: &[Point], epoch: u64| {
             let end = points.partition_point(|point| point.epoch <= epoch);
@@ -212,7 +229,6 @@ fn layers_text(layers: &[Layer]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::results::test;
     use super::*;
     use crate::report::samples;
 
@@ -228,7 +244,8 @@ mod tests {
         let runs = [samples::run("mnist_fc_bp", &[], &lines), samples::run("mnist_fc_bp", &["experiment.seed=1"], &lines)];
         let groups = group(&runs);
         assert_eq!(groups.len(), 1);
-        let points: Vec<(f64, f64)> = groups[0].curve(test, Measure::Top1Error).iter().map(|(epoch, value)| (*epoch, value.mean)).collect();
+        let points: Vec<(f64, f64)> =
+            groups[0].curve(Curve::Test, Measure::Top1Error).iter().map(|(epoch, value)| (*epoch, value.mean)).collect();
         assert_eq!(points, [(1.0, 0.5), (2.0, 0.25), (3.0, 0.125)]);
     }
 
@@ -241,7 +258,7 @@ mod tests {
         let runs = [run(0, 0.9, Some(19)), run(1, 0.25, None), run(2, 0.5, None), run(2, 0.8, Some(15)), run(3, 0.75, None)];
         let groups = group(&runs);
         let [group] = groups.as_slice() else { panic!() };
-        assert_eq!(group.last(test, Measure::Top1Error).unwrap(), Spread { mean: 0.5, deviation: Some(0.25) });
+        assert_eq!(group.last(Curve::Test, Measure::Top1Error).unwrap(), Spread { mean: 0.5, deviation: Some(0.25) });
         // Seed 2 has a result, whatever became of another run of it.
         assert_eq!((group.divergence().as_deref(), group.repeated.len()), (Some("3 of 4 seeds; 1 diverged"), 0));
         assert!(super::group(&runs[..1]).is_empty() && super::group(&runs[1..3])[0].divergence().is_none());

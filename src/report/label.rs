@@ -1,10 +1,9 @@
 //! What groups are called: their method, and the settings that tell them apart.
 
-use std::path::Path;
-
 use super::group::Group;
 use super::paper::AUXILIARY_UNITS;
 use super::run::Run;
+use crate::config::find::shipped;
 use crate::config::{BackwardWeights, Config, Difference, InverseFields};
 use crate::key::Touches;
 
@@ -114,7 +113,7 @@ fn differences(compared: fn(Touches) -> bool, ours: &Config, theirs: &Config) ->
 /// What of the run's configuration is not as in the one that comes with the project for the same cell of the paper; None where there is
 /// no such cell or file.
 pub fn departures(run: &Run) -> Option<Vec<Difference>> {
-    let shipped = Config::load(Path::new(&run.cell()?.configuration()), &[]).ok()?;
+    let shipped = Config::load(&shipped(&run.cell()?.configuration())?, &[]).ok()?;
     // A run's length is told elsewhere.
     Some(differences(|touches| touches == Touches::Result, &run.config, &shipped))
 }

@@ -18,7 +18,10 @@ pub fn diagnostics(groups: &[Group]) -> Vec<Block> {
         let name = format!("layers-{}", blocks.len() + 1);
         let title = format!("{}, {}", group.label, group.panel.title());
         let quantities = &first.history.diagnostics;
-        let panels = quantities.iter().map(|diagnostic| layers(diagnostic, &runs)).collect();
+        let panels: Vec<ChartPanel> = quantities.iter().filter_map(|diagnostic| layers(diagnostic, &runs)).collect();
+        if panels.is_empty() {
+            continue;
+        }
         let mut chart = Chart { panels, legend: vec![] };
         // All panels are of the same layers, but that not every layer has every quantity.
         let longest = chart.panels.iter().map(|panel| &panel.legend).max_by_key(|legend| legend.len());
@@ -41,8 +44,8 @@ pub fn diagnostics(groups: &[Group]) -> Vec<Block> {
     blocks
 }
 
-/// The layers of `diagnostic`, which the first of `runs` has: their means at the epochs that all runs have.
-fn layers(diagnostic: &Diagnostic, runs: &[&Run]) -> ChartPanel {
+/// The layers of `diagnostic`, which the first of `runs` has: their means at the epochs that all runs have; none where there are no such epochs.
+fn layers(diagnostic: &Diagnostic, runs: &[&Run]) -> Option<ChartPanel> {
     // Layers are told apart by their place in the network, in all panels alike.
     let place = |layer: &str| layer.rsplit('.').next().and_then(|place| place.parse().ok());
     let count =
@@ -55,11 +58,13 @@ fn layers(diagnostic: &Diagnostic, runs: &[&Run]) -> ChartPanel {
             let values: Option<Vec<f64>> = of_runs.iter().map(value).collect();
             Some((epoch, Spread::of(&values?)?))
         };
-        lines.push(Line {
-            name: layer.clone(),
-            look: of_layer(place(layer).unwrap_or(lines.len()), count),
-            points: values.iter().filter_map(|(epoch, _)| mean(*epoch)).collect(),
-        });
+        let points: Vec<_> = values.iter().filter_map(|(epoch, _)| mean(*epoch)).collect();
+        if !points.is_empty() {
+            lines.push(Line { name: layer.clone(), look: of_layer(place(layer).unwrap_or(lines.len()), count), points });
+        }
+    }
+    if lines.is_empty() {
+        return None;
     }
     let last_epoch = lines.iter().flat_map(|line| &line.points).map(|(epoch, _)| *epoch).fold(0.0, f64::max);
     let range = Range::of(&lines.iter().collect::<Vec<_>>(), last_epoch);
@@ -67,7 +72,7 @@ fn layers(diagnostic: &Diagnostic, runs: &[&Run]) -> ChartPanel {
     let legend = Entry::of(&lines);
     let (x, y) = (Axis::counting("Epoch", 0.0, last_epoch), Axis::linear(&axis, range.low, range.high));
     let plot = Plot::Lines(LineChart { x, y, x_name: "epoch".to_owned(), unit: String::new(), lines });
-    ChartPanel { title, plot, legend }
+    Some(ChartPanel { title, plot, legend })
 }
 
 /// What a quantity is, in short; docs/algorithms.md has the formulas.
@@ -129,5 +134,10 @@ mod tests {
         assert!(caption.contains("mean over 2 seeds of 3, as many as were measured"), "{caption}");
         assert!(caption.contains("Angle: between the rule's gradient"), "{caption}");
         assert_eq!(drawn(&runs[1..]).0[1][2..], ["1", "84", ""].map(str::to_owned));
+        // Measured at no epoch that both have come to.
+        let mut late = run(3, &[70.0]);
+        late.history.diagnostics.iter_mut().flat_map(|diagnostic| &mut diagnostic.layers).for_each(|(_, values)| values[0].0 = 9.0);
+        let [early, ..] = runs;
+        assert!(diagnostics(&group(&[early, late])).is_empty());
     }
 }

@@ -2,9 +2,7 @@
 
 use super::document::{ABSENT, Row, Table};
 use super::group::{Curve, Group};
-use super::history::Point;
 use super::paper::{Cell, DataSet, EPOCHS, METHODS, Network};
-use super::run::Run;
 use super::spread::Spread;
 use super::tables::raised;
 use crate::compute::Measure;
@@ -19,14 +17,6 @@ const CHOSEN_BY_TEST: &str = "“Minimum” is the least value over all epochs: 
 const READINGS: &str = "Texts of the paper differ on MNIST's fully connected network: six layers of 256, or five. Both are set beside the same \
      figures.";
 
-pub fn train(run: &Run) -> &[Point] {
-    &run.history.train
-}
-
-pub fn test(run: &Run) -> &[Point] {
-    &run.history.test
-}
-
 /// A measured column: its title, and where it comes from.
 struct Column {
     title: &'static str,
@@ -34,12 +24,12 @@ struct Column {
     measure: Measure,
 }
 
-const TRAIN: Column = Column { title: "train", curve: train, measure: Measure::Top1Error };
-const TEST: Column = Column { title: "test", curve: test, measure: Measure::Top1Error };
-const TOP_1: Column = Column { title: "top-1", curve: test, measure: Measure::Top1Error };
-const TOP_5: Column = Column { title: "top-5", curve: test, measure: Measure::Top5Error };
-const TRAIN_LOSS: Column = Column { title: "train", curve: train, measure: Measure::Loss };
-const TEST_LOSS: Column = Column { title: "test", curve: test, measure: Measure::Loss };
+const TRAIN: Column = Column { title: "train", curve: Curve::Train, measure: Measure::Top1Error };
+const TEST: Column = Column { title: "test", curve: Curve::Test, measure: Measure::Top1Error };
+const TOP_1: Column = Column { title: "top-1", curve: Curve::Test, measure: Measure::Top1Error };
+const TOP_5: Column = Column { title: "top-5", curve: Curve::Test, measure: Measure::Top5Error };
+const TRAIN_LOSS: Column = Column { title: "train", curve: Curve::Train, measure: Measure::Loss };
+const TEST_LOSS: Column = Column { title: "test", curve: Curve::Test, measure: Measure::Loss };
 
 /// The columns that rows have in common.
 struct Columns {
@@ -67,7 +57,7 @@ impl Columns {
 
     /// Columns that come from test evaluations.
     fn tested(&self) -> impl Iterator<Item = &Column> {
-        self.measured.iter().filter(|column| !std::ptr::fn_addr_eq(column.curve, train as Curve))
+        self.measured.iter().filter(|column| column.curve != Curve::Train)
     }
 
     fn cells(&self, group: Option<&Group>) -> Vec<String> {

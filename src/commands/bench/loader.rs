@@ -45,11 +45,16 @@ pub struct LoaderArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Seconds for each row
-    #[arg(long, value_name = "S", default_value_t = 1.5)]
+    #[arg(long, value_name = "S", default_value_t = 1.5, value_parser = seconds)]
     seconds: f64,
     /// Print one JSON object, as the last line
     #[arg(long)]
     json: bool,
+}
+
+fn seconds(typed: &str) -> Result<f64, String> {
+    let seconds = typed.parse().ok().filter(|seconds| (0.01..=600.0).contains(seconds));
+    seconds.ok_or_else(|| "give a number of seconds from 0.01 to 600".to_owned())
 }
 
 /// A way to load a data set, and how fast it was.

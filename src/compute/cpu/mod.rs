@@ -260,13 +260,9 @@ impl CpuBackend {
             let update = of_map[0];
             let map = self.maps.get(update.map);
             let (pre, post) = (self.place(update.pre), self.place(update.post));
-            for factor in of_map.iter().map(|update| self.place(update.pre)) {
-                let fits = factor.shape.positions() == map.connectivity.sources && factor.stride == pre.stride;
-                ensure!(fits, "the presynaptic factor does not fit {}", map.weight.name);
-            }
-            for factor in of_map.iter().map(|update| self.place(update.post)) {
-                let fits = factor.shape.positions() == map.connectivity.destinations && factor.stride == post.stride;
-                ensure!(fits, "the postsynaptic factor does not fit {}", map.weight.name);
+            for own in of_map.iter().map(|update| [self.place(update.pre), self.place(update.post)]) {
+                map.check_factors(own[0].shape, own[1].shape)?;
+                ensure!(own.map(|factor| factor.stride) == [pre.stride, post.stride], "factors of {} lie differently", map.weight.name);
             }
             let own;
             (own, rest) = rest.split_at(of_map.len() * bases.len());

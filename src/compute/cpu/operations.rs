@@ -49,6 +49,8 @@ impl CpuBackend {
         let ends = (connectivity.sources, connectivity.destinations);
         let (sources, destinations) = if transposed { (ends.1, ends.0) } else { ends };
         assert_eq!((from.shape.positions(), to.shape.positions()), (sources, destinations), "{}", spec.weight.name);
+        let (source, destination) = if transposed { (spec.destination, spec.source) } else { (spec.source, spec.destination) };
+        assert!(from.shape.lies_as(source) && to.shape.lies_as(destination), "{}", spec.weight.name);
         if let Some(pool) = spec.pool {
             let back = transposed || spec.role == Role::Feedback;
             return jobs.iter().for_each(|job| self.pool_pass(spec.layer, pool, *job, back));
@@ -57,6 +59,8 @@ impl CpuBackend {
         let nowhere = std::ptr::null_mut();
         let mut uses = [Job { source: nowhere, destination: nowhere, pre_activation: nowhere }; MOST_JOBS];
         for (place, (source, destination)) in uses.iter_mut().zip(jobs) {
+            self.assert_alike(&[jobs[0].0, *source]);
+            self.assert_alike(&[jobs[0].1, *destination]);
             assert!(
                 transposed || self.place(*destination).nonlinearity == nonlinearity,
                 "{}: one nonlinearity at a time",
@@ -99,6 +103,14 @@ impl CpuBackend {
         self.pool.run_ranges(self.batch, 4 * self.pool.threads(), |samples| unsafe {
             isa.run(pooling::Samples { pass: &pass, begin: samples.start, end: samples.end });
         });
+    }
+
+    /// Kernels go over activities of one shape side by side.
+    fn assert_alike(&self, all: &[Activity]) {
+        let of = |activity: &Activity| (self.place(*activity).shape, self.place(*activity).stride);
+        let (shape, stride) = of(&all[0]);
+        let fits = all.iter().map(of).all(|other| other.0.lies_as(shape) && other.1 == stride);
+        assert!(fits, "activities of one shape are needed, found {:?}", all.iter().map(of).collect::<Vec<_>>());
     }
 
     /// Runs `operation` over all elements of activities shaped as `like`; `operands` counts those read and written.
@@ -171,6 +183,7 @@ impl Backend for CpuBackend {
     fn add_noise(&mut self, source: Activity, destination: Activity, sigma: f32, layer: usize) {
         let place = Place { seed: self.seed, step: self.step, layer, first: self.first };
         let channels = self.place(destination).shape.channels;
+        self.assert_alike(&[source, destination]);
         let (from, to) = (self.values(source), self.values(destination));
         self.timed((Doing::Noise, Some(layer)), 0.0, 8 * self.elements(source), |this| {
             // SAFETY: source and destination have one shape, and this thread alone has the samples.
@@ -182,6 +195,7 @@ impl Backend for CpuBackend {
     }
 
     fn error_through_nonlinearity(&mut self, y: Activity, target: Activity, error: Activity, measured: bool) {
+        self.assert_alike(&[y, target, error]);
         through!(self.place(y).nonlinearity, N => {
             let operation = ErrorThroughNonlinearity::<N> { y: self.sloped(y), target: self.values(target), error: self.values(error) };
             if measured { self.measured_error(y, &operation) } else { self.elementwise(y, 3, operation) }
@@ -189,6 +203,7 @@ impl Backend for CpuBackend {
     }
 
     fn through_nonlinearity(&mut self, delta: Activity, y: Activity) {
+        self.assert_alike(&[y, delta]);
         match self.place(y).nonlinearity {
             Nonlinearity::Identity => {}
             nonlinearity => through!(nonlinearity, N => {
@@ -199,6 +214,7 @@ impl Backend for CpuBackend {
     }
 
     fn difference_through_nonlinearity(&mut self, target: Activity, y: Activity, destination: Activity) {
+        self.assert_alike(&[y, target, destination]);
         through!(self.place(y).nonlinearity, N => {
             let out = self.values(destination);
             self.elementwise(y, 3, DifferenceThroughNonlinearity::<N> { target: self.values(target), y: self.sloped(y), out });
@@ -206,6 +222,7 @@ impl Backend for CpuBackend {
     }
 
     fn add(&mut self, a: Activity, b: Activity, destination: Activity) {
+        self.assert_alike(&[destination, a, b]);
         through!(self.place(destination).nonlinearity, N => {
             let operation = Add::<N> { a: self.values(a), b: self.values(b), out: self.sloped(destination) };
             self.elementwise(destination, 3, operation);
@@ -216,6 +233,7 @@ impl Backend for CpuBackend {
         if self.place(y).stride != self.place(destination).stride {
             return self.step_from_input(y, scale, change, destination);
         }
+        self.assert_alike(&[y, change, destination]);
         let operation = StepAlong { y: self.values(y), scale, change: self.values(change), out: self.values(destination) };
         self.elementwise(y, 3, operation);
     }
@@ -229,6 +247,8 @@ impl Backend for CpuBackend {
         target: Activity,
         error: Option<Activity>,
     ) {
+        self.assert_alike(&[h, of_activity, of_target, target]);
+        back.iter().for_each(|(_, back)| self.assert_alike(&[h, *back]));
         let operation = DifferenceTarget {
             h: self.values(h),
             of_activity: self.values(of_activity),
@@ -245,6 +265,7 @@ impl Backend for CpuBackend {
 
     fn concatenate(&mut self, a: Activity, b: Activity, destination: Activity) {
         let (from, to) = ([self.place(a), self.place(b)], self.place(destination));
+        assert_eq!(from.map(|from| from.shape.units()).iter().sum::<usize>(), to.shape.units(), "the destination is as wide as both");
         let (a, b, out) = (self.values(a), self.values(b), self.values(destination));
         for sample in 0..self.batch {
             // SAFETY: the destination is as wide as both, and other than they; the backend is borrowed by this alone.

@@ -183,6 +183,9 @@ fn combinations_without_meaning_are_refused() {
         // A pool has no mirror, and the output layer has one.
         (&["learning.rule=wm", MIRRORED, "learning.sigma=[0.1, 0.2]"], None),
         (&["learning.rule=wm", MIRRORED, "learning.sigma=[0.1, 0.2, 0.3]"], Some("of which wm has 2 here; found 3 numbers")),
+        (&["learning.inverse_iterations=10922"], None),
+        (&["learning.inverse_iterations=10923"], Some("learning.inverse_iterations: expected 10922 or fewer")),
+        (&["learning.rule=bp", "learning.inverse_iterations=10923"], None),
         (&[LOCAL, TRANSPOSED, "learning.inverse_fields=dense"], Some(FIELDS)),
         (&[LOCAL, TRANSPOSED, "learning.inverse_growth=2"], Some(FIELDS)),
         (&[LOCAL, TRANSPOSED], None),

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use super::*;
 use crate::observe::Doing;
@@ -57,7 +58,9 @@ fn readings_ticks_and_verdicts_arrive() {
     talk(&mut hub, &mut spoke, |heard, _, _| matches!(heard, Heard::Verdict(text) if text == "rank 7 is stuck"));
     assert!(spoke.is_connected() && !spoke.ended);
     drop(hub);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while !spoke.ended {
+        assert!(Instant::now() < deadline, "the hub's end is not noticed");
         spoke.exchange(std::iter::empty());
     }
 }
