@@ -34,6 +34,12 @@ pub struct FinishedShard {
     sums: PixelSums,
 }
 
+impl FinishedShard {
+    pub fn samples(&self) -> usize {
+        self.record.samples as usize
+    }
+}
+
 /// Height and width of a set of samples.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Frame {

@@ -17,7 +17,7 @@ use crate::compute::device::Kernels;
 use crate::config::{Config, ExchangeChoice, Wire};
 use crate::exchange::Sharing;
 use crate::exit::Exit;
-use crate::network::{LayerSpec, Map, Maps, Network, Role};
+use crate::network::{Fields, LayerSpec, Map, Maps, Network, Role};
 use crate::rules::{Feedback, Setting};
 use count::Counted;
 pub use count::StepCost;
@@ -226,6 +226,21 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
             }
         };
         let rule = config.learning.rule;
+        let kernel = match layer.kind {
+            LayerSpec::Dense { .. } => None,
+            LayerSpec::Local { kernel, .. }
+            | LayerSpec::Conv { kernel, .. }
+            | LayerSpec::AveragePool { kernel, .. }
+            | LayerSpec::MaxPool { kernel, .. } => Some(kernel).filter(|_| index > 0 && rule.has_inverses()),
+        };
+        let of_inverse = match (config.learning.needs().fields, kernel) {
+            (_, None) => (0.0, 0.0),
+            (Fields::Dense, _) => (inputs * outputs, (layer.input.positions() * layer.output.positions()) as f64),
+            (Fields::Larger(growth), Some(kernel)) => {
+                let window = ((kernel + growth) as f64).powi(2);
+                (window * layer.input.channels as f64 * outputs, window * layer.output.positions() as f64)
+            }
+        };
         let features = if index == top && rule.uses(Setting::AuxiliaryUnits) { config.learning.auxiliary_units.unwrap_or(0) } else { 0 };
         let direct = match rule.feedback {
             Feedback::Direct(_) if index < top => outputs * classes,
@@ -253,6 +268,12 @@ pub fn network(config: &Config, facts: &DataFacts) -> Result<Network> {
         }
         if offsets.max(layer.input.positions() as f64) > MOST_OFFSETS {
             return Err(too_many(offsets.max(layer.input.positions() as f64), "connected positions"));
+        }
+        if of_inverse.0 > MOST_VALUES {
+            return Err(too_many(of_inverse.0, "weights in its inverse"));
+        }
+        if of_inverse.1 > MOST_OFFSETS {
+            return Err(too_many(of_inverse.1, "connected positions in its inverse"));
         }
     }
     Ok(network)

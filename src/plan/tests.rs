@@ -203,6 +203,7 @@ fn epochs_leave_out_incomplete_batches() {
 
 #[test]
 fn impossible_plans_are_refused() {
+    const TWO_LOCAL: &str = "network.layers=[{kind = \"local\", kernel = 1, channels = 1}, {kind = \"local\", kernel = 1, channels = 1}]";
     let train = |train| DataFacts { train: Some(train), ..SMALL };
     let image = |side: usize| DataFacts::of_shape([side, side, 3], 10);
     let local = |kernel: usize, channels: usize| format!("network.layers=[{{kind = \"local\", kernel = {kernel}, channels = {channels}}}]");
@@ -222,6 +223,18 @@ fn impossible_plans_are_refused() {
         ),
         (vec![local(1, 1)], image(65_535), 1, "connected positions"),
         (vec!["network.layers=[{kind = \"dense\", units = 1000000000}]".into()], image(32), 1, "weights; make it smaller"),
+        (
+            vec![TWO_LOCAL.into(), "learning.rule=sdtp".into(), "learning.inverse_fields=dense".into()],
+            image(224),
+            1,
+            "2.52e9 connected positions in its inverse",
+        ),
+        (
+            vec![TWO_LOCAL.into(), "learning.rule=sdtp".into(), "learning.inverse_growth=254".into()],
+            image(224),
+            1,
+            "3.26e9 connected positions in its inverse",
+        ),
         (vec!["data.batch_size=1000000000".into()], image(32), 1, "activities in a batch"),
         (
             ["network.layers=[{kind = \"dense\", units = 3, normalization = \"batch\"}]", "learning.rule=bp", "data.batch_size=1"]

@@ -58,6 +58,11 @@ impl Journal {
         Ok(())
     }
 
+    /// How many are missing from a shard.
+    pub fn of_shard(&self, shard: usize) -> usize {
+        self.entries.iter().filter(|entry| entry.shard == shard).count()
+    }
+
     pub fn add(&mut self, entry: Unreadable) -> Result<()> {
         let path = self.folder.join(WORKING);
         if self.file.is_none() {

@@ -61,14 +61,19 @@ pub fn run(
     journal: &mut Journal,
 ) -> Result<Vec<FinishedShard>> {
     let per_shard = settings.photos_per_shard;
+    let range = |shard: usize| shard * per_shard..((shard + 1) * per_shard).min(photos.count());
+    let shards = 0..photos.count().div_ceil(per_shard);
     let mut finished = BTreeMap::new();
-    let mut wanted: Vec<Range<usize>> = Vec::new();
-    for shard in 0..photos.count().div_ceil(per_shard) {
-        match writer.finished(shard)? {
-            Some(done) => drop(finished.insert(shard, done)),
-            None => wanted.push(shard * per_shard..((shard + 1) * per_shard).min(photos.count())),
-        }
+    for shard in shards.clone() {
+        finished.extend(writer.finished(shard)?.map(|done| (shard, done)));
     }
+    // A shard's number says which photos it has only where as many went into each as now, which is estimated from a few of them.
+    let fits = |(shard, done): (&usize, &FinishedShard)| done.samples() + journal.of_shard(*shard) == range(*shard).len();
+    if !finished.iter().all(fits) {
+        log::warn!("{label}: shards of an earlier run have other numbers of photos than this one would give them; all are made again");
+        finished.clear();
+    }
+    let wanted: Vec<Range<usize>> = shards.filter(|shard| !finished.contains_key(shard)).map(range).collect();
     journal.keep(|shard| finished.contains_key(&shard))?;
     let order: Vec<usize> = wanted.iter().cloned().flatten().collect();
     let progress = Progress::new(label, "photos", photos.count() as u64, (photos.count() - order.len()) as u64);
@@ -265,7 +270,58 @@ fn bytes(outcome: &Outcome) -> u64 {
 mod tests {
     use std::time::Duration;
 
+    use shards::Description;
+    use shards::format::Encoding;
+
     use super::*;
+
+    /// Photos of one pixel, whose label is their number; one of them is unreadable.
+    struct Pixels;
+
+    impl Photos for Pixels {
+        fn count(&self) -> usize {
+            7
+        }
+
+        fn name(&self, number: usize) -> String {
+            number.to_string()
+        }
+
+        fn label(&self, number: usize) -> u32 {
+            number as u32
+        }
+
+        fn length(&self, _number: usize) -> u64 {
+            100
+        }
+
+        fn read(&self, number: usize) -> Result<Result<Vec<u8>, String>> {
+            let mut file = std::io::Cursor::new(Vec::new());
+            image::RgbImage::from_pixel(1, 1, image::Rgb([number as u8; 3])).write_to(&mut file, image::ImageFormat::Png)?;
+            Ok(if number == 2 { Err("torn".to_owned()) } else { Ok(file.into_inner()) })
+        }
+    }
+
+    #[test]
+    fn shards_that_were_divided_otherwise_are_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let treatment = Treatment { size: Some(1), square: true, encoding: Encoding::Raw, quality: 90, exif_orientation: false };
+        let class_names = (0..7).map(|class| class.to_string()).collect();
+        let description = Description { channels: 3, class_names, encoding: Encoding::Raw, made_by: serde_json::Value::Null };
+        let made = |photos_per_shard: usize| {
+            let writer = DatasetWriter::begin(folder.path(), description.clone()).unwrap();
+            let mut journal = Journal::open(folder.path()).unwrap();
+            let settings = Settings { threads: 1, photos_per_shard, strict: false };
+            let shards = run("photos", &Pixels, &treatment, &settings, &writer, &mut journal).unwrap();
+            (shards.iter().map(FinishedShard::samples).collect::<Vec<_>>(), journal.report().unwrap().len())
+        };
+        let modified = |shard: &str| folder.path().join(shard).metadata().unwrap().modified().unwrap();
+        assert_eq!(made(3), (vec![2, 3, 1], 1));
+        let before = modified("00001.shard");
+        assert_eq!((made(3), modified("00001.shard")), ((vec![2, 3, 1], 1), before));
+        assert_eq!(made(4), (vec![3, 3], 1));
+        assert_eq!(made(2), (vec![2, 1, 2, 1], 1));
+    }
 
     #[test]
     fn photos_wait_for_memory_and_the_wanted_one_does_not() {
