@@ -4,16 +4,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::config::Config;
 use crate::exchange::{self, Transport};
 use crate::exit::Exit;
+use crate::learner::choose_device;
 use crate::plan::Plan;
 use crate::text::scaled;
 
-/// Refuses a plan that needs more than a host has. Collective: all ranks come to the same verdict.
+/// Refuses a plan that needs more than a host has, where its ranks compute on CPUs: what a GPU has not is refused when it is asked for. Collective:
+/// all ranks come to the same verdict.
 ///
 /// # Errors
-/// [`Exit::Usage`] with what is needed and what is there.
-pub fn refuse_too_large(plan: &Plan, transport: &dyn Transport) -> Result<()> {
+/// [`Exit::Usage`] with what is needed and what is there, or a device that cannot be had.
+pub fn refuse_too_large(plan: &Plan, config: &Config, transport: &dyn Transport) -> Result<()> {
+    if choose_device(config.parallel.device, config.parallel.kernels, transport)?.is_cuda() {
+        return Ok(());
+    }
     let hosts = exchange::host_names(transport);
     let ranks = hosts.iter().filter(|host| **host == hosts[transport.rank()]).count();
     let there = limit().unwrap_or(u64::MAX);

@@ -229,7 +229,7 @@ fn train(loaded: &Loaded, out: &Path, args: &TrainArgs, told: &mut Told, stop: S
     agree(&given(&splits), &*transport)?;
     let facts = facts(&splits);
     let plan = Plan::new(config, &facts, transport.size())?;
-    memory::refuse_too_large(&plan, &*transport)?;
+    memory::refuse_too_large(&plan, config, &*transport)?;
     let steps_per_epoch = batches_per_epoch(splits.train.len(), config.data.batch_size);
     if folder.is_some() {
         told.tell(loaded, steps_per_epoch);

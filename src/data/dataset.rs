@@ -255,7 +255,7 @@ fn input_shape(augmentation: &Augmentation, shards: &Dataset, key: &str) -> Resu
         )));
     };
     let room = if augmentation.random_crop { 2 * augmentation.padding } else { 0 };
-    let [least_height, least_width] = smallest_frame(shards)?;
+    let [least_height, least_width] = smallest_frame(shards);
     // Of random_resized_crop too: evaluations see the centre of an image as it is.
     if height > least_height + room || width > least_width + room {
         let padded = if room > 0 { format!(", padded by {} on each side", augmentation.padding) } else { String::new() };
@@ -277,18 +277,12 @@ fn input_shape(augmentation: &Augmentation, shards: &Dataset, key: &str) -> Resu
 }
 
 /// The least height and the least width of the stored images.
-fn smallest_frame(shards: &Dataset) -> Result<[usize; 2]> {
+fn smallest_frame(shards: &Dataset) -> [usize; 2] {
     if let Some([height, width, _]) = shards.shape() {
-        return Ok([height, width]);
+        return [height, width];
     }
-    let mut least = [usize::MAX; 2];
-    for shard in shards.shards() {
-        for sample in 0..shard.labels().len() {
-            let stored = shard.stored(sample)?;
-            least = [least[0].min(stored.height), least[1].min(stored.width)];
-        }
-    }
-    Ok(least)
+    let frames = shards.shards().iter().flat_map(|shard| shard.frames());
+    frames.fold([usize::MAX; 2], |least, (height, width)| [least[0].min(height as usize), least[1].min(width as usize)])
 }
 
 /// A shape as people write it.

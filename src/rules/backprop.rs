@@ -1,10 +1,8 @@
 //! Back-propagation: `delta_l = (W_{l+1}^T delta_{l+1}) * s_l'(a_l)`. The control against which the others are measured.
 
-use std::sync::Arc;
-
 use super::{Definition, Errors, Feedback, Forward, Inverses, Phase, Rule, Step};
 use crate::compute::Backend;
-use crate::network::{Maps, Network};
+use crate::network::Network;
 
 pub const BP: Definition = Definition {
     name: "bp",
@@ -12,7 +10,7 @@ pub const BP: Definition = Definition {
     feedback: Feedback::None,
     settings: &[],
     residual: true,
-    build: |_, forward, network, maps, backend| Ok(Box::new(Backprop::new(forward, network, maps, backend))),
+    build: |_, forward, network, _, backend| Ok(Box::new(Backprop::new(forward, network, backend))),
 };
 
 pub struct Backprop {
@@ -21,7 +19,7 @@ pub struct Backprop {
 }
 
 impl Backprop {
-    pub fn new(forward: Forward, network: &Network, _maps: &Arc<Maps>, backend: &mut dyn Backend) -> Backprop {
+    pub fn new(forward: Forward, network: &Network, backend: &mut dyn Backend) -> Backprop {
         let errors = Errors::new(&forward, network, backend);
         Backprop { forward, errors }
     }

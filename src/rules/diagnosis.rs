@@ -41,7 +41,7 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// For `rule`, whose forward pass it shares. The activities it needs are made here.
     pub fn new(rule: &dyn Rule, network: &Network, maps: &Arc<Maps>, backend: &mut dyn Backend) -> Diagnosis {
-        let backprop = Backprop::new(rule.forward().with_own_errors(backend), network, maps, backend);
+        let backprop = Backprop::new(rule.forward().with_own_errors(backend), network, backend);
         let inverted = rule.inverted().into_iter();
         let reconstructions = inverted
             .map(|inverted| (inverted, backend.activity_of(network.shape(inverted.layer), network.nonlinearity(inverted.layer))))

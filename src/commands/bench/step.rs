@@ -57,7 +57,7 @@ pub fn run(args: StepArgs, transport: Arc<dyn Transport>) -> Result<()> {
         .with("--steps", args.training.steps.to_string());
     agree(&given, &*transport)?;
     let plan = Plan::new(&config, &facts, transport.size())?;
-    memory::refuse_too_large(&plan, &*transport)?;
+    memory::refuse_too_large(&plan, &config, &*transport)?;
     watch::watch(&transport, config.parallel.stall_timeout)?;
     let share = cpus::take(&*transport, config.parallel.threads_per_rank)?;
     let mut engine = Engine::new(&config, &plan.network, transport.clone(), share.threads)?;
