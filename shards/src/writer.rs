@@ -126,7 +126,8 @@ impl DatasetWriter {
         })
     }
 
-    /// Writes the manifest over `shards`, in the order of their numbers.
+    /// Writes the manifest over `shards`, in the order of their numbers, and removes shards of higher ones: an interrupted writer's, with fewer
+    /// samples each.
     pub fn finish(&self, shards: Vec<FinishedShard>) -> Result<Manifest> {
         let mut sums = PixelSums::new(self.description.channels);
         let mut frame = Frame::NoSamples;
@@ -139,6 +140,7 @@ impl DatasetWriter {
             Frame::Shared(height, width) => Some([height, width, channels]),
             _ => None,
         };
+        let incomplete = || format!("the data set in {} cannot be completed", self.folder.display());
         let (format, version) = Manifest::header();
         let manifest = Manifest {
             format,
@@ -153,8 +155,19 @@ impl DatasetWriter {
             shards: shards.into_iter().map(|shard| shard.record).collect(),
             made_by: self.description.made_by.clone(),
         };
-        manifest.write(&self.folder).with_context(|| format!("the data set in {} cannot be completed", self.folder.display()))?;
+        self.remove_from(manifest.shards.len()).and_then(|()| manifest.write(&self.folder)).with_context(incomplete)?;
         Ok(manifest)
+    }
+
+    fn remove_from(&self, number: usize) -> Result<()> {
+        for entry in std::fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            let read = name.to_str().and_then(|name| name.split('.').next()?.parse().ok());
+            if read.is_some_and(|read| read >= number && *name == *file_name(read)) {
+                std::fs::remove_file(self.folder.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, number: usize) -> PathBuf {

@@ -166,7 +166,7 @@ impl Config {
     }
 
     /// Whether inverses read more than their layers' kernels join.
-    pub fn widens_inverses(&self) -> bool {
+    fn widens_inverses(&self) -> bool {
         self.learning.needs().fields != Fields::Larger(0) && self.unused("learning.inverse_fields").is_none()
     }
 }

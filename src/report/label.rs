@@ -1,16 +1,11 @@
 //! What groups are called: their method, and the settings that tell them apart.
 
 use super::group::Group;
-use super::paper::AUXILIARY_UNITS;
 use super::run::Run;
+use super::variant::{AUXILIARY, Setting, shown, variant};
 use crate::config::find::shipped;
-use crate::config::{BackwardWeights, Config, Difference, InverseFields};
+use crate::config::{Config, Difference};
 use crate::key::Touches;
-
-/// A key without the section that goes without saying, and a value, of ours.
-type Setting = (String, String);
-
-const AUXILIARY: &str = "auxiliary_units";
 
 /// The method's name, with as many settings as tell the group apart from others of that name. One that is the paper's cell as it comes
 /// with the project needs none to be told from those that depart from it.
@@ -60,35 +55,6 @@ fn named(name: String, settings: Vec<Setting>) -> String {
     format!("{name} ({})", list.join(", "))
 }
 
-/// Variants that the method's name does not tell.
-fn variant(config: &Config) -> Vec<Setting> {
-    let learning = &config.learning;
-    let used = |key: &str| config.unused(key).is_none();
-    let mut settings = Vec::new();
-    if learning.hybrid != 0.0 && used("learning.hybrid") {
-        settings.push(("hybrid".to_owned(), shown(&learning.hybrid.to_string())));
-    }
-    if learning.inverse_regularizer != 0.0 && used("learning.inverse_regularizer") {
-        settings.push(("inverse_regularizer".to_owned(), shown(&learning.inverse_regularizer.to_string())));
-    }
-    if let Some(units) = learning.auxiliary_units.filter(|units| *units != AUXILIARY_UNITS && used("learning.auxiliary_units")) {
-        settings.push((AUXILIARY.to_owned(), units.to_string()));
-    }
-    for (key, weights) in [("feedback_weights", learning.feedback_weights), ("inverse_weights", learning.inverse_weights)] {
-        if weights == BackwardWeights::Transposed && used(&format!("learning.{key}")) {
-            settings.push((key.to_owned(), "transposed".to_owned()));
-        }
-    }
-    settings.extend(config.gains().map(|(name, gain)| (name.to_owned(), shown(&gain.to_string()))));
-    if learning.inverse_fields == InverseFields::Dense && used("learning.inverse_fields") {
-        settings.push(("inverse_fields".to_owned(), "dense".to_owned()));
-    }
-    if learning.inverse_growth > 0 && used("learning.inverse_growth") {
-        settings.push(("inverse_growth".to_owned(), learning.inverse_growth.to_string()));
-    }
-    settings
-}
-
 /// Where `group` differs from `other`, with its own values.
 fn contrasts(group: &Group, other: &Group) -> Vec<Setting> {
     let (ours, theirs) = (group.config(), other.config());
@@ -128,14 +94,4 @@ fn short(key: &str) -> String {
         .iter()
         .fold(key, |key, section| key.strip_prefix(section).unwrap_or(key))
         .to_owned()
-}
-
-/// A value of TOML as a person writes it.
-fn shown(value: &str) -> String {
-    match value.parse::<f64>() {
-        Ok(number) if number != 0.0 && !(1e-5..1e6).contains(&number.abs()) => format!("{number:e}"),
-        Ok(number) => number.to_string(),
-        Err(_) if value == "absent" => "none".to_owned(),
-        Err(_) => value.replace('"', ""),
-    }
 }

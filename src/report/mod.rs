@@ -28,6 +28,7 @@ mod samples;
 mod spread;
 mod sweep;
 mod tables;
+mod variant;
 
 use std::path::{Path, PathBuf};
 

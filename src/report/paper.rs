@@ -3,7 +3,8 @@
 //! Bartunov et al. 2018: Table 1 (errors on MNIST and CIFAR-10, "the best errors achieved in 500 epochs"), Table 2 (ImageNet) and Table 3
 //! (the networks). Figures are in per cent, as printed. Everything else in the report is measured.
 
-use crate::config::{BackwardWeights, Config, Layer, Nonlinearity, Rule, Schedule};
+use super::variant::variant;
+use crate::config::{Config, Layer, Nonlinearity, Output, Rule, Schedule};
 
 /// Epochs that the paper's figures are the best of.
 pub const EPOCHS: u64 = 500;
@@ -231,19 +232,10 @@ pub struct Cell {
 
 impl Cell {
     /// The cell that a run of `config` on `data` belongs to, whether or not the paper has a figure for it. None where the network is not
-    /// Table 3's, or the rule is a variant: hybrid targets, another number of auxiliary outputs, feedback weights or inverses
-    /// that are not drawn by Glorot's formula, inverses with other fields. What the rule does not use makes it none.
+    /// Table 3's, or the rule is a variant.
     pub fn of(config: &Config, data: DataSet) -> Option<Cell> {
-        let learning = &config.learning;
-        let auxiliary = learning.rule != Rule::AO_SDTP || learning.auxiliary_units == Some(AUXILIARY_UNITS);
-        let classifies = config.network.output == crate::config::Output::Softmax;
-        let used = |key: &str| config.unused(key).is_none();
-        let backward = [("learning.feedback_weights", learning.feedback_weights), ("learning.inverse_weights", learning.inverse_weights)];
-        let drawn = backward.into_iter().all(|(key, weights)| weights == BackwardWeights::Random || !used(key));
-        let mixed = learning.hybrid != 0.0 && used("learning.hybrid")
-            || learning.inverse_regularizer != 0.0 && used("learning.inverse_regularizer");
-        let gained = config.gains().next().is_some();
-        if !classifies || !auxiliary || !drawn || gained || mixed || config.widens_inverses() || learning.rule == Rule::TP {
+        let classifies = config.network.output == Output::Softmax;
+        if !classifies || config.learning.rule == Rule::TP || !variant(config).is_empty() {
             return None;
         }
         Some(Cell { data, network: Network::of(data, &config.network.layers)?, method: Method::of(config) })

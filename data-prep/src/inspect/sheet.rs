@@ -8,8 +8,7 @@ use biodist_process::files::write_atomically;
 use font8x8::UnicodeFonts;
 use image::imageops::FilterType;
 use image::{ImageEncoder, Rgb, RgbImage};
-
-use crate::photo::{self, Picture};
+use shards::jpeg;
 
 /// Small pictures are enlarged by whole factors until their long side comes near this, large ones shrunk to it.
 const SIDE: u32 = 160;
@@ -96,7 +95,7 @@ impl Form {
 pub fn save(sheet: RgbImage, form: Form, path: &Path) -> Result<()> {
     let (width, height) = sheet.dimensions();
     let bytes = match form {
-        Form::Jpeg => photo::jpeg(&Picture { height, width, pixels: sheet.into_raw() }, QUALITY)?,
+        Form::Jpeg => jpeg::encode(sheet.as_raw(), (height, width), QUALITY)?,
         Form::Png => {
             let mut bytes = Vec::new();
             let encoder = image::codecs::png::PngEncoder::new(&mut bytes);

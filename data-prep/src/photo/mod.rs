@@ -1,16 +1,14 @@
 //! What is done to each photo before it is stored: decode, shrink, crop, and pack, always in this order.
 
 mod decode;
-mod encode;
 mod resize;
 
 use anyhow::Result;
 use shards::format::Encoding;
-use shards::jpeg::decode_stored;
+use shards::jpeg::{decode_stored, encode};
 use shards::statistics::PixelSums;
 
 pub use decode::{Photo, Picture};
-pub use encode::jpeg;
 pub use resize::{centre_crop, resize, resized_frame};
 
 /// All photos are stored in colour.
@@ -63,7 +61,7 @@ impl Treatment {
                 (picture.pixels, sums)
             }
             Encoding::Jpeg => {
-                let bytes = jpeg(&picture, self.quality)?;
+                let bytes = encode(&picture.pixels, frame, self.quality)?;
                 let seen = decode_stored(&bytes, picture.height as usize, picture.width as usize, CHANNELS)?;
                 (bytes, PixelSums::of(&seen, CHANNELS))
             }

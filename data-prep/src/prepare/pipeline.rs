@@ -321,6 +321,11 @@ mod tests {
         assert_eq!((made(3), modified("00001.shard")), ((vec![2, 3, 1], 1), before));
         assert_eq!(made(4), (vec![3, 3], 1));
         assert_eq!(made(2), (vec![2, 1, 2, 1], 1));
+        assert_eq!(made(4), (vec![3, 3], 1));
+        let writer = DatasetWriter::begin(folder.path(), description).unwrap();
+        writer.finish((0..2).map(|shard| writer.finished(shard).unwrap().unwrap()).collect()).unwrap();
+        assert!(!folder.path().join("00002.shard").exists() && !folder.path().join("00003.shard").exists());
+        assert_eq!(shards::Dataset::open(folder.path()).unwrap().len(), 6);
     }
 
     #[test]

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use serde_json::{Value, json};
 use shards::format::Encoding;
-use shards::{DatasetWriter, Description, PixelSums};
+use shards::{DatasetWriter, Description, PixelSums, jpeg};
 
 use super::machine::median;
 use crate::config::{Augment, Data, Scaling};
@@ -182,13 +181,7 @@ fn made_up(folder: &Path, encoding: Encoding) -> Result<PathBuf> {
         let sums = PixelSums::of(&pixels, 3);
         let packed = match encoding {
             Encoding::Raw => pixels,
-            Encoding::Jpeg => {
-                let mut bytes = Vec::new();
-                let mut encoder = Encoder::new(&mut bytes, QUALITY);
-                encoder.set_sampling_factor(SamplingFactor::F_2_2);
-                encoder.encode(&pixels, SIDE as u16, SIDE as u16, ColorType::Rgb)?;
-                bytes
-            }
+            Encoding::Jpeg => jpeg::encode(&pixels, (SIDE, SIDE), QUALITY)?,
         };
         shard.add(&packed, (SIDE, SIDE), photo % 2, &sums)?;
     }

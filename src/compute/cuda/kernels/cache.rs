@@ -87,17 +87,13 @@ impl Entry {
     fn try_write(&self, image: &[u8]) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
-        let temporary = self.path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = fs::File::create(&temporary).and_then(|mut file| {
-            file.write_all(&self.head(image))?;
-            file.write_all(image)?;
-            file.sync_all()
-        });
-        let kept = written.and_then(|()| fs::rename(&temporary, &self.path));
-        if kept.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        kept
+        // Of a name of its own: ranks on hosts that share the folder may have the same process number.
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(&self.head(image))?;
+        file.write_all(image)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path)?;
+        Ok(())
     }
 
     fn head(&self, image: &[u8]) -> [u8; HEAD] {
