@@ -236,6 +236,25 @@ fn tables_that_are_written_by_hand_are_of_what_is_kept() {
         let run = format!("studies/cifar_fc_{run}");
         has(format!("| {words} | {} | {} | {} |", last(&run, "train", 20), last(&run, "test", 20), least(&run, 20)));
     }
+    for (words, run) in [
+        ("sdtp | 0.0000136", ["sdtp_alternating", "rate"]),
+        (" | 0: fixed", ["sdtp_alternating", "still"]),
+        ("ao_sdtp | 0.0000136", ["ao_sdtp_alternating", "rate"]),
+        (" | 0: fixed", ["ao_sdtp_alternating", "still"]),
+    ] {
+        let cells = ["", "_step_0.03"].map(|step| {
+            let run = format!("studies/mnist_fc_{}{step}_{}", run[0], run[1]);
+            format!("{} | {}", least(&run, 40), least(&format!("{run}_epsilon_1e-8"), 40))
+        });
+        has(format!("| {} | {} |", words.trim_start(), cells.join(" | ")));
+    }
+    let [tenth, least_of_all] = ["0.1", "0.03"].map(|step| {
+        let of_seed = ["", "_seed_1", "_seed_2"]
+            .map(|seed| least(&format!("studies/mnist_fc_sdtp_alternating_step_{step}_rate_transposed_epsilon_1e-8{seed}"), 40));
+        format!("{}, {} and {}", of_seed[0], of_seed[1], of_seed[2])
+    });
+    has(format!("sdtp has {tenth} in 40 epochs"));
+    has(format!("**{least_of_all}** with\n0.03"));
     for (words, run) in
         [("layers' kernels join", "growth_0"), ("learning.inverse_growth=2`)", "growth_2"), ("inverse_fields=dense`)", "fields_dense")]
     {

@@ -307,7 +307,7 @@ pub struct Show {
     pub epoch: u64,
 }
 
-pub const AUGMENTATIONS: [&str; 4] = ["horizontal_flip", "vertical_flip", "random_crop", "random_resized_crop"];
+const AUGMENTATIONS: [&str; 4] = ["horizontal_flip", "vertical_flip", "random_crop", "random_resized_crop"];
 
 fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {

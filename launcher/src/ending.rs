@@ -8,7 +8,7 @@ use biodist_process::last_word::LastWord;
 /// Codes that biodist ends with, which mpirun passes on.
 pub const USAGE: i32 = Exit::Usage as i32;
 pub const STOPPED: i32 = Exit::Stopped as i32;
-pub const STALLED: i32 = Exit::Stalled as i32;
+const STALLED: i32 = Exit::Stalled as i32;
 pub const NOT_FINITE: i32 = Exit::NotFinite as i32;
 const FAILED: i32 = Exit::Failed as i32;
 

@@ -110,7 +110,7 @@ const OF_A_RANK: [&str; 25] = [
 const OF_RANKS: [&str; 3] = ["OMPI_COMM_WORLD_", "PMIX_", "PMI_"];
 
 /// Whether the variable says what a rank is part of: nothing for a process that is to be none, or to start its own job.
-pub fn is_of_a_rank(variable: &str) -> bool {
+fn is_of_a_rank(variable: &str) -> bool {
     let set_by_users = variable.starts_with("PMIX_MCA_");
     OF_A_RANK.contains(&variable) || OF_RANKS.iter().any(|prefix| variable.starts_with(prefix)) && !set_by_users
 }

@@ -90,7 +90,7 @@ impl Header {
     }
 
     /// Bytes of the tables; `None` where they would exceed 2^64.
-    pub fn tables_length(&self) -> Option<u64> {
+    fn tables_length(&self) -> Option<u64> {
         let per_sample = 4 + if self.has_entries() { ENTRY_LENGTH as u64 } else { 0 };
         let sums = 8 + 16 * u64::from(self.channels);
         self.samples.checked_mul(per_sample)?.checked_add(sums)?.checked_add(self.blocks().checked_mul(4)?)

@@ -11,7 +11,7 @@ use super::simd::{LANES, Near, Simd, prefetch};
 use crate::network::Link;
 
 /// Weight rows of a chunk times vectors of a strip: 24 KiB of weights.
-pub const VECTORS: usize = 384;
+const VECTORS: usize = 384;
 
 /// A run of weight rows and the channels of one source position that meet them.
 #[derive(Clone, Copy)]

@@ -133,7 +133,7 @@ pub fn cross_entropy(logits: &[f32], label: usize, smoothing: f32, p: &mut [f32]
 }
 
 /// Squared error of a linear output against `wanted`: `error` becomes `2 (h - x)`.
-pub fn squared_error(h: &[f32], wanted: &[f32], error: &mut [f32]) -> Sample {
+fn squared_error(h: &[f32], wanted: &[f32], error: &mut [f32]) -> Sample {
     let mut loss = 0.0f64;
     for ((error, h), x) in error.iter_mut().zip(h).zip(wanted) {
         let difference = h - x;

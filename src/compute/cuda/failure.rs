@@ -28,7 +28,7 @@ pub struct Failure {
 impl Failure {
     pub const OUT_OF_MEMORY: i32 = 2;
     pub const ECC: i32 = 214;
-    pub const ILLEGAL_ADDRESS: i32 = 700;
+    const ILLEGAL_ADDRESS: i32 = 700;
 
     fn meaning(&self) -> Option<&'static str> {
         Some(match self.status {

@@ -118,7 +118,7 @@ impl Plot {
 
 impl Chart {
     /// Width that a panel has in a page.
-    pub fn panel_width(&self) -> f64 {
+    fn panel_width(&self) -> f64 {
         PANEL[usize::from(self.panels.len() > 2)]
     }
 
