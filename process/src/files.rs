@@ -1,9 +1,11 @@
 //! Files that are whole or not there: written under a temporary name, synced, renamed. And files that are files: opening a
 //! named pipe waits for its other end, for ever where there is none.
 
+use std::ffi::CString;
 use std::fs::{File, FileType, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +59,17 @@ pub fn open_at_once(path: &Path, options: &mut OpenOptions) -> io::Result<File> 
         },
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("this is {}, not a file", name(found))))
+}
+
+/// Bytes that may still be written below `folder`; nothing where its file system does not tell.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
+    // SAFETY: `statvfs` is plain numbers, for which zeros are valid, and the path ends in a zero byte.
+    let (status, found) = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &mut found), found)
+    };
+    (status == 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Locks a file or folder for as long as it is open; false where another process has it. A file system without locks has none to respect.

@@ -9,5 +9,6 @@ pub mod keys;
 mod memory;
 mod overrides;
 pub mod report;
+mod room;
 pub mod sweep;
 pub mod train;

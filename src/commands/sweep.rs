@@ -52,7 +52,7 @@ pub struct SweepArgs {
     /// configuration a domain, such as learning.alpha = { uniform = [0.01, 0.2] }, { log_uniform = [a, b] } or { choice = [...] }. Keys that no draw uses are left out
     #[arg(long, default_value = "paper", value_name = "NAME|FILE")]
     space: String,
-    /// Number of trials, all trained as long as the configuration says; a search may be gone on with with more of them
+    /// Number of trials, all trained as long as the configuration says; the same command with more of them makes a search larger
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     trials: usize,
     /// Successive halving instead: EPOCHS:TRIALS,... trains that many trials to that many epochs, then the best of them on. 10:60,50:10,500:1

@@ -14,8 +14,8 @@ use serde_json::json;
 use self::axis::{Axis, Seeds};
 use self::study::{Member, Part, Study};
 use self::told::Told;
-use super::memory;
 use super::overrides::{Overrides, tell_unused};
+use super::{memory, room};
 use crate::agreement::{Facts, agree};
 use crate::config::{Config, Loaded, Output, Purpose, Schedule as Turns};
 use crate::cpus::{self, Share};
@@ -264,6 +264,7 @@ fn train(loaded: &Loaded, out: &Path, args: &TrainArgs, told: &mut Told, stop: S
         about["steps_per_epoch"] = json!(steps_per_epoch);
         about["data"] = json!({ "train": splits.train.about(), "test": splits.test.as_ref().map(|test| test.about()) });
         folder.begin(config, about)?;
+        room::warn_of_little(folder.path(), &plan)?;
         say(settings(config, &splits, &plan, &schedule, &engine, &share, &hosts, folder.path(), resumed.as_ref()));
     }
     match &resumed {

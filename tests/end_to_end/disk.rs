@@ -60,7 +60,8 @@ fn a_full_disk_leaves_the_last_checkpoint_whole() {
         let outcome = site.run(ranks, &["train", &config, "--out", run]);
         assert_eq!(outcome.code, Some(1), "{outcome:?}");
         let said: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("biodist: ")).collect();
-        assert!(said.len() == 1 && said[0].contains("No space left on device"), "{outcome:?}");
+        let warned = |stderr: &str| stderr.contains("kB free, and up to 102 checkpoints of 19.2 kB are to come");
+        assert!(said.len() == 2 && warned(said[0]) && said[1].contains("No space left on device"), "{outcome:?}");
         let left = site.checkpoint_names(run);
         assert!(!left.is_empty() && !site.path(run).join("checkpoint.partial").exists(), "{left:?}");
         // What is there is whole.
@@ -72,11 +73,16 @@ fn a_full_disk_leaves_the_last_checkpoint_whole() {
         }
         // With room it goes on, as if nothing had been.
         mount.resize("10m");
-        site.succeed(ranks, &["train", &config, "--out", run, "--resume"]);
+        let outcome = site.succeed(ranks, &["train", &config, "--out", run, "--resume"]);
+        assert!(!warned(&outcome.stderr), "{outcome:?}");
         site.assert_same(run, "whole");
         std::fs::remove_dir_all(site.path(run)).unwrap();
         mount.resize("96k");
     }
+    // As the warning says.
+    mount.resize("200k");
+    let outcome = site.succeed(1, &["train", &config, "--out", "small/few", "--set", "training.keep_checkpoints=1"]);
+    assert!(!outcome.stderr.contains("free"), "{outcome:?}");
 }
 
 #[test]
