@@ -78,7 +78,7 @@ pub struct Disk {
     pub model: u64,
     /// The optimisers' state beside them.
     pub optimizer: u64,
-    /// Most checkpoints at a time: those kept, step 0, and the one being written.
+    /// Most checkpoints at a time: those kept, step 0, the best one where there is a validation split, and the one being written.
     pub checkpoints: usize,
 }
 
@@ -148,7 +148,7 @@ impl Plan {
             disk: Disk {
                 model: 4 * parameters,
                 optimizer: trained().map(|(map, _)| bytes(kept(map) * map.parameters())).sum(),
-                checkpoints: config.training.keep_checkpoints + 2,
+                checkpoints: config.training.keep_checkpoints + 2 + usize::from(config.data.validation > 0),
             },
             steps: phases.iter().map(|&phase| counted.step(phase, iterations, &between_gpus, ranks)).collect(),
             exchange,

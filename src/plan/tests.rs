@@ -91,7 +91,9 @@ fn bytes_on_disk_are_those_of_the_tensors() {
     let forward = 42 + 7 + 35 + 5 + 15 + 3;
     let inverse = 35 + 7 + 15 + 5;
     assert_eq!(plan.disk, Disk { model: 4 * (forward + inverse), optimizer: 8 * (forward + inverse), checkpoints: 5 });
-    let plan = self::plan(&["learning.rule=fa"], SMALL, 1);
+    let plan = self::plan(&["learning.rule=fa", "data.validation=10"], SMALL, 1);
+    // The two that are kept, step 0, the best, and the one being written.
+    assert_eq!(plan.disk.checkpoints, 5);
     assert_eq!(plan.disk.model, 4 * (forward + 35 + 15));
     assert_eq!(plan.disk.optimizer, 8 * forward);
 }
