@@ -153,7 +153,7 @@ fn to_text(loaded: &Loaded, facts: &DataFacts, plan: &Plan) -> String {
     if let Some(there) = memory::limit().filter(|there| *there < plan.host_memory()) {
         line(format!("           more than the {} of this machine, on which training with all ranks is refused", bytes(there)));
     }
-    let checkpoint = plan.disk.model + plan.disk.optimizer;
+    let checkpoint = plan.disk.checkpoint();
     line(format!(
         "disk       {} a checkpoint: model {}, optimiser {}; at most {} at a time, {}",
         bytes(checkpoint),

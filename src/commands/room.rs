@@ -9,10 +9,13 @@ use crate::plan::Plan;
 use crate::text::scaled;
 use crate::training::Checkpoints;
 
-/// Warns where `out` has less room than the checkpoints may take that are not there yet.
+/// Warns where `out` has less room than the checkpoints may take that are not there yet. A file system that does not tell its free room is trusted.
+///
+/// # Errors
+/// Where the folder's checkpoints cannot be listed.
 pub fn warn_of_little(out: &Path, plan: &Plan) -> Result<()> {
     let to_come = plan.disk.checkpoints.saturating_sub(Checkpoints::of(out).steps()?.len()) as u64;
-    let each = plan.disk.model + plan.disk.optimizer;
+    let each = plan.disk.checkpoint();
     if let Some(free) = free_space(out).filter(|free| *free < each.saturating_mul(to_come)) {
         let [free, each] = [free, each].map(|bytes| scaled(bytes as f64));
         let out = out.display();

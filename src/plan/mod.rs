@@ -82,6 +82,13 @@ pub struct Disk {
     pub checkpoints: usize,
 }
 
+impl Disk {
+    /// Bytes of one checkpoint.
+    pub fn checkpoint(&self) -> u64 {
+        self.model + self.optimizer
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
     /// Training samples, without those set apart for validation.
